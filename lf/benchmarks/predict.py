@@ -1,0 +1,84 @@
+"""Predict once, score many: the features of a picture under a protocol, kept on disk so that a run resumes."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from lf import files
+from lf.benchmarks.protocols import Protocol
+from lf.core import Features, UsageError
+from lf.data import Picture
+from lf.runtimes.extract import Extractor
+
+Native = tuple[int, int]  # (H, W), pixels, before the protocol's geometry
+
+
+class Predictor:
+    """The features of pictures from one extractor, under one protocol's geometry."""
+
+    def __init__(self, extractor: Extractor, protocol: Protocol, cache: Path | None) -> None:
+        """Keep features below `cache`, or nowhere.
+
+        Raises:
+            UsageError: the file takes one size only and the protocol evaluates at another.
+        """
+        fixed, wanted = extractor.artifact.card.size, protocol.size
+        if fixed is not None and fixed != wanted:
+            at = f"at {wanted[0]}x{wanted[1]}" if wanted else "at the native size of every image"
+            size = f"--size {wanted[0]}x{wanted[1]} or --dynamic" if wanted else "--dynamic"
+            raise UsageError(
+                f"{extractor.artifact.path} takes {fixed[0]}x{fixed[1]} only, protocol {protocol.name} evaluates {at}; "
+                f"export it again with {size}"
+            )
+        self.extractor = extractor
+        self.protocol = protocol
+        self._cache = cache / self._key() if cache else None
+
+    def __call__(self, picture: Picture) -> tuple[Features, Native]:
+        """Features in pixels of the prepared picture, and the picture's native size."""
+        name = hashlib.sha256(f"{picture.key} {picture.digest}".encode()).hexdigest()[:24]
+        path = self._cache / f"{name}.npz" if self._cache else None
+        if path is not None and (kept := _load(path)) is not None:
+            return kept
+        image = picture.load()
+        prepared, _ = self.protocol.prepare(image, self.extractor.model.channels)
+        published = self.protocol.size is None and self.extractor.model.pyramid is not None
+        features = self.extractor.pyramid(prepared) if published else self.extractor(prepared)
+        native = image.shape[0], image.shape[1]
+        if path is not None:
+            _save(path, features, native)
+        return features, native
+
+    def _key(self) -> str:
+        info = self.extractor.session.info
+        parts = {
+            "artifact": self.extractor.artifact.sha256,
+            "engine": [info.engine, info.version, info.provider],
+            "settings": sorted(self.extractor.settings.items()),
+            "pyramid": self.extractor.model.pyramid and dict(self.extractor.model.pyramid),
+            "geometry": [self.protocol.name, self.protocol.version, self.protocol.size],
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:24]
+
+
+def _save(path: Path, features: Features, native: Native) -> None:
+    buffer = io.BytesIO()
+    arrays = {"keypoints": features.keypoints, "scores": features.scores, "descriptors": features.descriptors}
+    np.savez(buffer, **arrays, size=np.array(features.size), native=np.array(native), allow_pickle=False)
+    files.write_bytes(path, buffer.getvalue())
+
+
+def _load(path: Path) -> tuple[Features, Native] | None:
+    try:
+        with np.load(path, allow_pickle=False) as kept:
+            size, native = kept["size"].tolist(), kept["native"].tolist()
+            features = Features(kept["keypoints"], kept["scores"], kept["descriptors"], (size[0], size[1]))
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return None  # absent or damaged: predicted again
+    return features, (native[0], native[1])

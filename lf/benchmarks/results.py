@@ -1,0 +1,84 @@
+"""The results file: one JSON, `{"schema": 1, "runs": [...]}`. See docs/results.md for every field."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from lf import __version__, files
+from lf.core import BadInput, SessionInfo
+from lf.runtimes.machine import cpu
+
+SCHEMA = 1
+
+
+def save(path: Path, runs: Sequence[dict[str, Any]]) -> Path:
+    """Write runs as a results file."""
+    return files.write_json(path, document(runs))
+
+
+def document(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The object of a results file."""
+    return {"schema": SCHEMA, "runs": list(runs)}
+
+
+def load(path: Path) -> list[dict[str, Any]]:
+    """Read the runs of a results file.
+
+    Raises:
+        BadInput: not a results file, without runs, or of another schema.
+    """
+    what = "a results file of: lf bench --out DIR"
+    data = files.read_json(path, what)
+    if not isinstance(data, dict) or not isinstance(data.get("runs"), list) or not data["runs"]:
+        raise BadInput(f"{path}: no runs in it; expected {what}")
+    if data.get("schema") != SCHEMA:
+        raise BadInput(f"{path}: schema {data.get('schema')}, this lf reads {SCHEMA}")
+    needed = ("artifact", "backend", "protocol", "protocol_digest", "dataset_digest", "summary", "pairs")
+    for run in data["runs"]:
+        missing = [name for name in needed if not isinstance(run, dict) or name not in run]
+        if missing:
+            raise BadInput(f"{path}: a run without {', '.join(missing)}; expected {what}")
+    return list(data["runs"])
+
+
+def environment(info: SessionInfo) -> dict[str, Any]:
+    """Where and with what a number was made: machine, versions, command, commit, time."""
+    name, flags = cpu()
+    return {
+        "engine": info.engine,
+        "engine_version": info.version,
+        "threads": info.threads,
+        "cpu": name,
+        "cpu_flags": flags,
+        "cores": os.cpu_count(),
+        "os": platform.system(),
+        "python": platform.python_version(),
+        "versions": {"lf": __version__, "numpy": np.__version__, "opencv": cv2.__version__},
+        "commit": commit(),
+        "command": " ".join(["lf", *sys.argv[1:]]),
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def commit() -> str | None:
+    """The commit of lf's own checkout, with `+` if it has changes; None when installed from a package."""
+    here = Path(__file__).resolve().parents[2]
+    if not (here / ".git").exists():
+        return None
+    try:
+        git = ("git", "-C", str(here))
+        name = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
+        dirty = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return name.stdout.strip() + ("+" if dirty.stdout.strip() else "")

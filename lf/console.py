@@ -1,0 +1,51 @@
+"""What the command line says: the result on stdout, progress on stderr when that is a terminal, errors in one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+Progress = Callable[[int, int, str], None]
+
+
+@contextmanager
+def progress() -> Iterator[Progress]:
+    """Yield a function (done, total, text) that draws a bar with the time left; silent when stderr is no terminal."""
+    if not sys.stderr.isatty():
+        yield lambda done, total, text: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}", markup=False))
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total, text: bar.update(task, completed=done, total=total, description=text)
+
+
+def result(text: object) -> None:
+    """Print a result on stdout."""
+    print(text, flush=True)
+
+
+def as_json(data: Any) -> None:
+    """Print one object on stdout."""
+    result(json.dumps(data, indent=1, allow_nan=False))
+
+
+def note(text: str) -> None:
+    """Print a remark on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def summary(markdown: str) -> None:
+    """Append to the step summary of GitHub Actions, where there is one."""
+    target = os.environ.get("GITHUB_STEP_SUMMARY")
+    if target:
+        with Path(target).open("a") as file:
+            file.write(markdown + "\n")

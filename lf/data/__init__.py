@@ -1,0 +1,115 @@
+"""Pictures and the homographies between them.
+
+DATASETS: name -> function(where, limit_sequences, seed) -> list of `Pair`; `where` is what follows the colon in a
+dataset's name, such as the folder in `hpatches:DIR`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lf.core import Array, UsageError, pick
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image that is read when needed.
+
+    Attributes:
+        key: unique inside its dataset and stable from run to run (`v_boat/1`); the name of its cached features.
+        load: () -> uint8 (H, W, 3) RGB.
+        digest: hex sha256 of what `load` reads (file bytes), or of what makes it (seed and generator version).
+    """
+
+    key: str
+    load: Callable[[], Array]
+    digest: str
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two pictures and the homography between them.
+
+    Attributes:
+        sequence: name of the sequence; `i_` illumination, `v_` viewpoint by its first letter.
+        name: `1_3` for images 1 and 3.
+        homography: (3, 3) float64, pixels of the first picture -> pixels of the second at native size.
+    """
+
+    sequence: str
+    name: str
+    first: Picture
+    second: Picture
+    homography: Array
+
+
+def _hpatches(where: str, limit_sequences: int | None, seed: int) -> list[Pair]:
+    from lf.data import hpatches
+
+    return hpatches.pairs(_folder(where), limit_sequences)
+
+
+def _warps(where: str, limit_sequences: int | None, seed: int) -> list[Pair]:
+    from lf.data import warps
+
+    return warps.pairs(_folder(where), limit_sequences, seed)
+
+
+def _procedural(where: str, limit_sequences: int | None, seed: int) -> list[Pair]:
+    from lf.data import warps
+
+    if where and not (where.isdecimal() and int(where)):
+        raise UsageError(f"'procedural:{where}' needs a number of sequences, such as procedural:20")
+    count = int(where or 20)
+    return warps.drawn(count if limit_sequences is None else min(count, limit_sequences), seed)
+
+
+def _folder(where: str) -> Path:
+    if not where:
+        raise UsageError("this dataset needs a folder after the colon, such as hpatches:DIR or warps:DIR")
+    return Path(where).expanduser()
+
+
+DATASETS: dict[str, Callable[[str, int | None, int], list[Pair]]] = {
+    "hpatches": _hpatches,  # DIR with sequences i_* and v_*
+    "warps": _warps,  # DIR with any photos: exact homographies, made up
+    "procedural": _procedural,  # [N] pictures drawn by the project
+}
+
+
+def open_dataset(spec: str, limit_sequences: int | None = None, seed: int = 0) -> list[Pair]:
+    """Open a dataset by name.
+
+    Args:
+        spec: `NAME:WHERE` with a row of DATASETS, or a folder, which means `hpatches:FOLDER`. A folder whose own name
+            starts with the name of a dataset and a colon can be given as `./FOLDER`.
+        limit_sequences: keep at most so many sequences; None keeps all.
+        seed: of what is drawn at random; read by `warps` and `procedural`.
+
+    Raises:
+        UsageError: unknown dataset, or one without its folder.
+        BadInput: the folder does not hold what it should.
+    """
+    if limit_sequences is not None and limit_sequences < 1:
+        raise UsageError(f"the limit on sequences must be at least 1, got {limit_sequences}")
+    name, colon, where = spec.partition(":")
+    if name in DATASETS and (colon or name == "procedural"):
+        return DATASETS[name](where, limit_sequences, seed)
+    if colon and not Path(spec).exists() and "/" not in name:
+        return pick(DATASETS, name, "dataset")(where, limit_sequences, seed)
+    return _hpatches(spec, limit_sequences, seed)
+
+
+def dataset_digest(pairs: Sequence[Pair]) -> str:
+    """Hex sha256 of names, pictures and homographies, in their order: equal digests mean equal data."""
+    digest = hashlib.sha256()
+    for pair in pairs:
+        words = (pair.sequence, pair.name, pair.first.key, pair.first.digest, pair.second.key, pair.second.digest)
+        digest.update("\0".join(words).encode("utf-8", "surrogateescape"))
+        digest.update(np.ascontiguousarray(pair.homography, dtype="<f8").tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,147 @@
+"""Image files: finding them, reading them, and one clear line about those that cannot be read."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from lf.core import Array, BadInput
+from lf.data import Picture
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".ppm", ".pgm", ".bmp", ".webp", ".tif", ".tiff")
+MAX_PIXELS = 100_000_000  # a header may declare anything; more than this is refused before memory is asked for
+MIN_SIDE = 16  # px; below this no network of ours has a cell to look at
+
+# Homographies are given in stored pixels, so a rotation tag in the metadata must not be obeyed.
+DECODE = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
+
+LOG: Any = getattr(cv2.utils, "logging", cv2)  # OpenCV 5 moved getLogLevel and setLogLevel out of cv2 itself
+
+
+def declared_size(data: bytes) -> tuple[int, int] | None:
+    """(H, W) from the header of a PNG, BMP, JPEG or binary PNM file; None for others, and for damaged headers."""
+    try:
+        if data.startswith(b"\x89PNG"):
+            width, height = struct.unpack(">II", data[16:24])
+        elif data.startswith(b"BM"):
+            width, height = struct.unpack("<ii", data[18:26])
+        elif data.startswith(b"\xff\xd8"):
+            height, width = jpeg_size(data)
+        elif data[:2] in (b"P4", b"P5", b"P6"):
+            lines = [line.partition(b"#")[0] for line in data[:4096].splitlines()]
+            width, height = (int(token) for token in b" ".join(lines).split()[1:3])
+        else:
+            return None
+    except (struct.error, ValueError):
+        return None
+    return abs(height), width
+
+
+def jpeg_size(data: bytes) -> tuple[int, int]:
+    """(H, W) from the frame header, skipping the segments before it (and the thumbnails in them).
+
+    Raises:
+        struct.error: there is none.
+        ValueError: what should be a segment is not.
+    """
+    position = 2
+    while True:
+        marker, kind, length = struct.unpack(">BBH", data[position : position + 4])
+        if marker != 0xFF:
+            raise ValueError("not a JPEG segment")
+        if 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):  # start of frame, table B.1 of ITU-T T.81
+            height, width = struct.unpack(">HH", data[position + 5 : position + 9])
+            return height, width
+        position += 1 if kind == 0xFF else 2 + length  # a run of 0xFF is padding
+
+
+def decode(data: bytes) -> Array | None:
+    """What OpenCV makes of the file, without its own words on stderr: (H, W, 3) BGR, or None."""
+    level = LOG.getLogLevel()
+    LOG.setLogLevel(0)
+    try:
+        return cv2.imdecode(np.frombuffer(data, np.uint8), DECODE) if data else None
+    except cv2.error:
+        return None
+    finally:
+        LOG.setLogLevel(level)
+
+
+def read(path: Path, smallest: int = MIN_SIDE) -> Array:
+    """Read an image file: colour, grey or with alpha (dropped), 8 or 16 bits per channel.
+
+    Args:
+        path: the file.
+        smallest: least width and height, pixels.
+
+    Returns:
+        uint8 (H, W, 3) RGB, in stored orientation; 16-bit values are scaled by 255 / 65535 and rounded.
+
+    Raises:
+        BadInput: absent, not an image, damaged, too large or too small; the text names the file.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read ({error.strerror}); expected an image file") from error
+    height, width = declared_size(data) or (0, 0)
+    if height * width > MAX_PIXELS:
+        limit = MAX_PIXELS // 1_000_000
+        raise BadInput(f"{path}: declares {width} x {height} pixels; expected at most {limit} million, make it smaller")
+    image = decode(data)
+    if image is None:
+        raise BadInput(
+            f"{path}: {len(data)} bytes that do not decode (damaged, cut short, or no image); "
+            f"expected a whole image file of a type like {', '.join(SUFFIXES)}"
+        )
+    if image.dtype == np.uint16:
+        image = np.round(image * (255 / 65535)).astype(np.uint8)
+    if image.dtype != np.uint8:
+        raise BadInput(f"{path}: holds {image.dtype} values; expected 8 or 16 bits per channel")
+    height, width = image.shape[:2]
+    if min(height, width) < smallest:
+        raise BadInput(f"{path}: {width} x {height} pixels; expected at least {smallest} x {smallest}")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def picture(path: Path, key: str) -> Picture:
+    """The image file as a `Picture`: hashed now, decoded when needed.
+
+    Raises:
+        BadInput: the file cannot be opened.
+    """
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read ({error.strerror}); expected an image file") from error
+    return Picture(key, partial(read, path), digest)
+
+
+def list_images(folder: Path, limit: int | None = None) -> list[Path]:
+    """All image files below a folder, by suffix, in byte order of their paths; linked folders are followed.
+
+    Args:
+        folder: searched recursively, hidden files and folders left out.
+        limit: keep the first so many.
+
+    Raises:
+        BadInput: no such folder, or no image in it.
+    """
+    if not folder.is_dir():
+        raise BadInput(f"{folder}: no such folder; expected a folder of images")
+    found, seen = [], set()
+    for where, folders, names in os.walk(folder, followlinks=True):
+        seen.add(os.path.realpath(where))
+        folders[:] = [f for f in folders if f[0] != "." and os.path.realpath(Path(where, f)) not in seen]  # no circles
+        found += [Path(where, n) for n in names if n[0] != "." and n.lower().endswith(SUFFIXES)]
+    if not found:
+        raise BadInput(f"{folder}: holds no image; expected files with one of {', '.join(SUFFIXES)}")
+    return sorted(found, key=lambda path: os.fsencode(path.as_posix()))[:limit]

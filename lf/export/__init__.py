@@ -1,0 +1,52 @@
+"""TARGETS: one row per format a model can be turned into. Same numbers, other format: every target checks parity."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lf.core import Artifact, UsageError, pick
+
+
+@dataclass(frozen=True)
+class Target:
+    """A format.
+
+    Attributes:
+        module: file in `lf.export` with `export(artifact, out, **options) -> Artifact`, which writes nothing unless
+            the new file agrees with its parent.
+        suffix: of the files it makes.
+        about: one line for the help.
+    """
+
+    module: str
+    suffix: str
+    about: str
+
+
+TARGETS: dict[str, Target] = {
+    "onnx": Target("to_onnx", ".onnx", "ONNX in one file, raw heads as outputs, static or free size"),
+}
+
+
+def export(artifact: Artifact, target: str, out: Path | None = None, **options: Any) -> Artifact:
+    """Turn a model file into another format.
+
+    Args:
+        artifact: what to export.
+        target: a row of TARGETS.
+        out: the file to write; `<name of the parent><suffix>` in the current folder by default.
+        options: of the target; see its module.
+
+    Raises:
+        UsageError: unknown target, or a file or option that does not fit it.
+        GateFailed: the new file does not agree with its parent; nothing is written.
+    """
+    row = pick(TARGETS, target, "export target")
+    out = out or Path(artifact.path.stem.removesuffix(".pth") + row.suffix)
+    if out.suffix != row.suffix:
+        raise UsageError(f"{out}: target {target} writes {row.suffix} files; type: -o {out.stem}{row.suffix}")
+    made: Artifact = importlib.import_module(f"lf.export.{row.module}").export(artifact, out, **options)
+    return made

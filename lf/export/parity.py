@@ -1,0 +1,172 @@
+"""The gate of every export: the new file gives the maps and the keypoints of its parent, or it is not written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lf.core import Array, Artifact, BadInput, Features, GateFailed
+from lf.data import images
+from lf.runtimes import agreement
+from lf.runtimes.agreement import Look
+from lf.runtimes.extract import Extractor
+
+RELATIVE = 1e-4  # largest error of a map, as a share of its largest value; float32 in another order reads 1e-6
+SAME = 0.05  # px between two keypoints that count as one; networks without sub-pixel points put them on integers
+IDENTICAL = 0.999  # least share of keypoints in both
+SLACK = 1e-4  # of a score: nearer than this to a threshold or to a rival, rounding may decide either way
+FREE_SIZES = ((240, 320), (96, 136), (320, 240), (200, 408))  # H, W: what a file of free size is shown, see `sizes`
+
+
+@dataclass
+class Tally:
+    """What was found so far: per head the largest error and value, and counts of keypoints."""
+
+    error: dict[str, float] = field(default_factory=dict)
+    value: dict[str, float] = field(default_factory=dict)
+    keypoints: int = 0
+    differing: int = 0
+    unexplained: int = 0
+    pictures: int = 0
+
+    def figures(self) -> dict[str, Any]:
+        """For the card."""
+        heads = {
+            name: {"max_abs": float(f"{error:.3g}"), "max_rel": float(f"{error / self.value[name]:.3g}")}
+            for name, error in self.error.items()
+        }
+        return {
+            "pictures": self.pictures,
+            "heads": heads,
+            "keypoints": self.keypoints,
+            "identical": round(self.identical, 6),
+            "unexplained": self.unexplained,
+        }
+
+    @property
+    def identical(self) -> float:
+        """Share of the keypoints of either side that the other has, too."""
+        return 1 - self.differing / max(1, self.keypoints)
+
+
+def check(
+    parent: Artifact, candidate: Artifact, before: str, after: str, folder: Path | None = None, relative: float = RELATIVE
+) -> dict[str, Any]:
+    """Compare a new file with its parent on pictures.
+
+    Args:
+        parent: the file it was made from, run by backend `before`.
+        candidate: the new file, run by backend `after`.
+        folder: of pictures; None draws them, for a file of free size in several sizes.
+        relative: tolerance of the maps, see RELATIVE.
+
+    Returns:
+        The figures for the card.
+
+    Raises:
+        GateFailed: a map or the keypoints differ by more than the stated tolerance.
+    """
+    reference, new = Extractor(parent, before), Extractor(candidate, after)
+    tally = Tally()
+    for a, b in agreement.both(reference, new, pictures(new, folder)):
+        _maps(a, b, tally)
+        _keypoints(a, b, new, tally)
+    _judge(tally, parent, after, relative)
+    return tally.figures()
+
+
+def pictures(extractor: Extractor, folder: Path | None) -> Iterator[Array]:
+    """Pictures of a folder, or drawn ones of the sizes the file takes."""
+    if folder:
+        for path in images.list_images(folder, limit=agreement.PICTURES):
+            yield images.read(path)
+        return
+    size = extractor.artifact.card.size
+    if size:
+        yield from agreement.drawn(size)
+    else:
+        yield from chain(*(agreement.drawn(s, 2) for s in sizes(extractor.model.multiple)))
+
+
+def sizes(multiple: int) -> list[tuple[int, int]]:
+    """FREE_SIZES, every second one moved to odd multiples: sizes that a rounded stride or padding gets wrong."""
+    odd = [((h // multiple | 1) * multiple, (w // multiple | 1) * multiple) for h, w in FREE_SIZES]
+    return [size if index % 2 else plain for index, (plain, size) in enumerate(zip(FREE_SIZES, odd, strict=True))]
+
+
+def _maps(a: Look, b: Look, tally: Tally) -> None:
+    for name, expected in a.maps.items():
+        if name not in b.maps or b.maps[name].shape != expected.shape:
+            shape = b.maps[name].shape if name in b.maps else "absent"
+            raise GateFailed(f"output {name} is {shape}, its parent gives {expected.shape}; nothing was written")
+        error, value = float(np.abs(b.maps[name] - expected).max()), float(np.abs(expected).max())
+        tally.error[name] = max(error, tally.error.get(name, 0.0))
+        tally.value[name] = max(value, tally.value.get(name, 0.0), 1e-30)
+    tally.pictures += 1
+
+
+def _keypoints(a: Look, b: Look, extractor: Extractor, tally: Tally) -> None:
+    only_a = ~agreement.near(a.features.keypoints, b.features.keypoints, SAME)
+    only_b = ~agreement.near(b.features.keypoints, a.features.keypoints, SAME)
+    differing = int(only_a.sum() + only_b.sum())
+    tally.keypoints += len(a.features) + len(b.features)
+    tally.differing += differing
+    if differing:
+        tally.unexplained += int((~explained(a, b, only_a, only_b, extractor)).sum())
+
+
+def explained(a: Look, b: Look, only_a: Array, only_b: Array, extractor: Extractor) -> Array:
+    """Which of the differing keypoints, those of `a` then those of `b`, rounding may have decided.
+
+    A point may when the other side has it at thresholds lower by SLACK; when a keypoint within reach of suppression
+    has a score within SLACK of its own; or when it lies within reach of a point that may, which did or did not
+    suppress it.
+    """
+    settings = extractor.settings
+    lower = {name: value - SLACK for name, value in settings.items() if isinstance(value, float)}  # the thresholds
+    reach = settings.get("nms_radius", 1) * 2**0.5 + 1  # px: the corner of a square, plus a sub-pixel shift
+    points = np.concatenate([a.features.keypoints[only_a], b.features.keypoints[only_b]])
+    scores = np.concatenate([_ranks(a)[only_a], _ranks(b)[only_b]])
+    may = np.zeros(len(points), bool)
+    for this, own, other in ((a, slice(0, only_a.sum()), b), (b, slice(only_a.sum(), None), a)):
+        relaxed: Features = agreement.decode(extractor, other.maps, this.features.size, **lower)
+        may[own] |= agreement.near(points[own], relaxed.keypoints, SAME)
+        rivals, ranks = other.features.keypoints, _ranks(other)
+        for index in np.flatnonzero(~may[own]) + own.start:
+            close = np.hypot(*(rivals - points[index]).T) <= reach
+            may[index] = bool((np.abs(ranks[close] - scores[index]) < SLACK).any())
+    while (further := ~may & agreement.near(points, points[may], reach)).any():
+        may |= further
+    return may
+
+
+def _ranks(seen: Look) -> Array:
+    """The values that suppression compares: the scores, or for R2D2 the repeatability under each point."""
+    if "repeatability" not in seen.maps:
+        return seen.features.scores
+    x, y = seen.features.keypoints.astype(np.intp).T
+    ranks: Array = seen.maps["repeatability"][0, y, x]
+    return ranks
+
+
+def _judge(tally: Tally, parent: Artifact, after: str, relative: float) -> None:
+    advice = f"nothing was written; run it with --images on other pictures, and report it with the versions of {after}"
+    if not tally.pictures:
+        raise BadInput(f"{parent.path}: no picture to check the export on")
+    for name, error in tally.error.items():
+        found = error / tally.value[name]
+        if not found <= relative:
+            raise GateFailed(
+                f"parity of {parent.path.name}: output {name} differs by {error:.3g}, {found:.2g} of its largest value; "
+                f"expected at most {relative:g}; {advice}"
+            )
+    if tally.unexplained or tally.identical < IDENTICAL:
+        raise GateFailed(
+            f"parity of {parent.path.name}: {tally.identical:.3%} of {tally.keypoints} keypoints are identical, "
+            f"{tally.unexplained} of the others are no ties; expected {IDENTICAL:.1%} and 0; {advice}"
+        )

@@ -1,0 +1,121 @@
+"""MODELS: one row per network. The networks are torch and live in the named modules; decoding is numpy, in `decode`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lf.core import Array
+from lf.models import decode
+
+Decoder = Callable[..., tuple[Array, Array, Array]]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network and how its raw maps become keypoints.
+
+    Attributes:
+        module: file in `lf.models` with `build(**options) -> torch.nn.Module` and
+            `adopt(state) -> (row name, own state dict) | None`, which recognises a public checkpoint by its keys.
+        channels: 1 takes grey, 3 takes RGB.
+        multiple: height and width must be multiples of this; `extract` cuts the right and bottom rest off.
+        heads: output name -> (channels, stride), in output order.
+        decode: (maps {name: (c, h, w)}, **settings) -> keypoints (N, 2) px, scores (N,), descriptors (N, D).
+        settings: keyword arguments of `decode`: the published thresholds.
+        keep_float: heads whose last convolutions stay float when quantized, because they were measured to be fragile.
+        pyramid: arguments of the published multi-scale extraction, or None for a single scale.
+        about: one line for `lf models`.
+        parameters: trainable numbers.
+    """
+
+    module: str
+    channels: int
+    multiple: int
+    heads: Mapping[str, tuple[int, int]]
+    decode: Decoder
+    settings: Mapping[str, Any]
+    about: str
+    parameters: int
+    options: Mapping[str, Any] = field(default_factory=dict)
+    keep_float: tuple[str, ...] = ()
+    pyramid: Mapping[str, float] | None = None
+
+
+_SUPERPOINT = {"threshold": 0.015, "nms_radius": 4, "border": 4}
+_R2D2 = {"repeatability": 0.7, "reliability": 0.7}
+_R2D2_PYRAMID = {"min_size": 256, "max_size": 1024, "min_scale": 0.0, "max_scale": 1.0, "top_k": 5000}
+_R2D2_HEADS = {"descriptor": (128, 1), "reliability": (1, 1), "repeatability": (1, 1)}
+
+MODELS: dict[str, Model] = {
+    "superpoint": Model(
+        module="superpoint",
+        channels=1,
+        multiple=8,
+        heads={"detector": (65, 8), "descriptor": (256, 8)},
+        decode=decode.superpoint,
+        settings=_SUPERPOINT,
+        about="SuperPoint v1 (arXiv 1712.07629), the public 24-tensor state dict",
+        parameters=1_300_865,
+    ),
+    "superpoint-bn": Model(
+        module="superpoint",
+        options={"batch_norm": True},
+        channels=1,
+        multiple=8,
+        heads={"detector": (65, 8), "descriptor": (256, 8)},
+        decode=decode.superpoint,
+        settings=_SUPERPOINT,
+        about="SuperPoint with batch normalisation, as pytorch-superpoint trains it (.pth.tar)",
+        parameters=1_304_067,
+    ),
+    "r2d2": Model(
+        module="r2d2",
+        channels=3,
+        multiple=1,
+        heads=_R2D2_HEADS,
+        decode=decode.r2d2,
+        settings=_R2D2,
+        keep_float=("reliability", "repeatability"),
+        pyramid=_R2D2_PYRAMID,
+        about="R2D2 N16 (arXiv 1906.06195)",
+        parameters=484_387,
+    ),
+    "r2d2-big": Model(
+        module="r2d2",
+        options={"width": 6},
+        channels=3,
+        multiple=1,
+        heads=_R2D2_HEADS,
+        decode=decode.r2d2,
+        settings=_R2D2,
+        keep_float=("reliability", "repeatability"),
+        pyramid=_R2D2_PYRAMID,
+        about="R2D2 N8 big: the same with 1.5 times the channels",
+        parameters=1_038_899,
+    ),
+    "fast-r2d2": Model(
+        module="r2d2",
+        options={"fast": True},
+        channels=3,
+        multiple=2,
+        heads=_R2D2_HEADS,
+        decode=decode.r2d2,
+        settings=_R2D2,
+        keep_float=("reliability", "repeatability"),
+        pyramid=_R2D2_PYRAMID,
+        about="Fast-R2D2 N16: half resolution inside, bilinear x2 before the heads",
+        parameters=484_387,
+    ),
+    "wren": Model(
+        module="wren",
+        channels=1,
+        multiple=8,
+        heads={"detector": (65, 8), "descriptor": (64, 8)},
+        decode=decode.wren,
+        settings={"threshold": 0.015, "nms_radius": 4, "border": 4},
+        about="the default of lf: strided grey network of 0.5 M parameters, made for int8 on small CPUs",
+        parameters=470_225,
+    ),
+}

@@ -1,0 +1,242 @@
+"""Raw maps -> keypoints, scores, descriptors: the same numpy code behind every backend. numpy and OpenCV only.
+
+Maps are (c, h, w). Keypoints are x, y in pixels of the network's image, pixel centres at integers. A flat index is
+y * W + x; wherever scores are equal, the lower index goes first, so the plateaus of 8-bit maps cannot multiply points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import cv2
+import numpy as np
+
+from lf.core import Array, LfError
+
+Decoded = tuple[Array, Array, Array]
+CELL = 8  # px, side of the square that one detector position describes
+
+
+def superpoint(
+    maps: Mapping[str, Array], *, threshold: float, nms_radius: int, border: int, top_k: int | None = None
+) -> Decoded:
+    """Decode SuperPoint (arXiv 1712.07629).
+
+    Args:
+        maps: detector (65, h, w) logits, descriptor (D, h, w) un-normalised.
+        threshold: smallest score, a probability.
+        nms_radius: px; a point suppresses the square of side 2 * nms_radius + 1 round it.
+        border: px; points nearer to an edge are dropped, after they suppressed others.
+        top_k: keep this many of the best; None keeps all.
+
+    Returns:
+        keypoints (N, 2) float32 px, scores (N,) float32 descending, descriptors (N, D) float32 of unit length.
+
+    Raises:
+        LfError: a map is missing, of the wrong shape, or not finite.
+    """
+    heat = heatmap(_head(maps, "detector"))
+    descriptor = _head(maps, "descriptor")
+    points, scores = _detect(heat, threshold, nms_radius, border, top_k)
+    # The published rule divides by the size, not by size - 1, and then samples with aligned corners.
+    size = np.array(heat.shape[::-1], np.float32)
+    cells = np.array(descriptor.shape[:0:-1], np.float32)
+    normalised = points / (size / 2) - 1
+    return points, scores, sample(descriptor, (normalised + 1) / 2 * (cells - 1))
+
+
+def wren(
+    maps: Mapping[str, Array], *, threshold: float, nms_radius: int, border: int, top_k: int | None = None
+) -> Decoded:
+    """Decode Wren: as `superpoint`, with sub-pixel positions and descriptors sampled there by true cell centres."""
+    heat = heatmap(_head(maps, "detector"))
+    descriptor = _head(maps, "descriptor")
+    points, scores = _detect(heat, threshold, nms_radius, border, top_k)
+    points = refine(heat, points)
+    return points, scores, sample(descriptor, (points + 0.5) / CELL - 0.5)
+
+
+def r2d2(maps: Mapping[str, Array], *, repeatability: float, reliability: float, top_k: int | None = None) -> Decoded:
+    """Decode R2D2 (arXiv 1906.06195): 3x3 maxima of the repeatability, scored by both maps.
+
+    Args:
+        maps: descriptor (D, H, W) un-normalised, reliability (1, H, W) and repeatability (1, H, W) logits.
+        repeatability: smallest s / (1 + s), where s = softplus(logit).
+        reliability: smallest sigmoid(logit).
+        top_k: keep this many of the best; None keeps all.
+
+    Returns:
+        keypoints (N, 2) float32 px, scores (N,) float32 descending, descriptors (N, D) float32 of unit length.
+
+    Raises:
+        LfError: a map is missing, of the wrong shape, or not finite.
+    """
+    descriptor = _head(maps, "descriptor")
+    repeatable = _softplus(_head(maps, "repeatability")[0])
+    repeatable /= 1 + repeatable
+    index = local_maxima(repeatable, repeatability)
+    reliable = _sigmoid(_head(maps, "reliability").reshape(-1)[index])
+    index, reliable = index[reliable >= reliability], reliable[reliable >= reliability]
+    scores = reliable * repeatable.reshape(-1)[index]
+    best = np.argsort(-scores, kind="stable")[:top_k]
+    index = index[best]
+    descriptors = descriptor.reshape(len(descriptor), -1).take(index, axis=1).T
+    return _points(index, descriptor.shape[2]), scores[best], _unit(descriptors)
+
+
+def heatmap(detector: Array) -> Array:
+    """Softmax over (65, h, w) logits, without the dustbin, cells unfolded: (8h, 8w) probabilities."""
+    # In place: a fresh megabyte per step costs more in page faults than the arithmetic.
+    cells = detector - detector.max(0)
+    np.exp(cells, out=cells)
+    total = cells.sum(0)
+    cells = cells[:-1]
+    cells /= total
+    _, rows, columns = cells.shape
+    unfolded = cells.reshape(CELL, CELL, rows, columns).transpose(2, 0, 3, 1)
+    return np.ascontiguousarray(unfolded).reshape(rows * CELL, columns * CELL)
+
+
+def nms(score: Array, threshold: float, radius: int) -> Array:
+    """Greedy non-maximum suppression, exactly, in rounds.
+
+    The greedy rule: visit by falling score, equal scores by index; keep what is not suppressed, and let it suppress its
+    square. A candidate that leads its square is kept by that rule whatever happens elsewhere. So every round keeps all
+    such leaders and clears their squares; only candidates within twice the radius of them can become leaders next.
+
+    Args:
+        score: (H, W) float32.
+        threshold: smallest score of a candidate.
+        radius: px, Chebyshev.
+
+    Returns:
+        (N,) flat indices in descending score.
+    """
+    height, width = score.shape
+    candidates = np.flatnonzero(score >= threshold)
+    order = candidates[np.argsort(-score.reshape(-1)[candidates], kind="stable")]
+    count, margin = len(order), 2 * radius
+    # Ranks instead of scores: ties are settled once. OpenCV filters floats only; float32 is exact up to 2**24.
+    stride = width + 2 * margin
+    ranks = np.full((height + 2 * margin, stride), count, np.float32 if count < 1 << 24 else np.float64)
+    flat = ranks.reshape(-1)
+    at = order + order // width * (stride - width) + margin * stride + margin
+    front = np.arange(count)
+    flat[at] = front
+    near, far = _square(radius, stride), _square(2 * radius, stride)
+    leaders: list[Array] = []
+    while front.size:
+        if front.size * near.size < flat.size:
+            best = flat[at[front, None] + near].min(1)
+        else:
+            best = cv2.erode(ranks, np.ones((2 * radius + 1,) * 2, np.uint8)).reshape(-1)[at[front]]
+        kept = front[best == front]
+        leaders.append(kept)
+        flat[at[kept, None] + near] = count
+        if kept.size * far.size < count:
+            alive = flat[at[kept, None] + far]
+            front = np.unique(alive[alive < count]).astype(np.intp)
+        else:
+            front = np.flatnonzero(flat[at] < count)
+    return order[np.sort(np.concatenate(leaders))] if leaders else order
+
+
+def local_maxima(score: Array, threshold: float) -> Array:
+    """Flat indices (N,), ascending, of the pixels >= `threshold` that lead their 3x3 square; of equals the first.
+
+    Unlike `nms`, a pixel that loses still counts against its neighbours: the max-filter rule that R2D2 publishes.
+    """
+    width = score.shape[1]
+    index = np.flatnonzero((score >= threshold) & (score == cv2.dilate(score, np.ones((3, 3), np.uint8))))
+    padded = np.pad(score, 1, constant_values=-np.inf).reshape(-1)
+    stride = width + 2
+    at = index + index // width * 2 + stride + 1
+    before = padded[at[:, None] + np.array([-stride - 1, -stride, -stride + 1, -1])]
+    first: Array = index[(before < padded[at, None]).all(1)]
+    return first
+
+
+def refine(heat: Array, points: Array) -> Array:
+    """Move integer points (N, 2) to the mean position of the heat in their 5x5 square; zero beyond the edge."""
+    padded = np.pad(heat, 2)
+    stride = padded.shape[1]
+    x, y = points.astype(np.intp).T
+    patch = padded.reshape(-1)[((y + 2) * stride + x + 2)[:, None] + _square(2, stride)].reshape(-1, 5, 5)
+    reach = np.arange(-2, 3, dtype=np.float32)
+    shift = np.stack([patch.sum(1) @ reach, patch.sum(2) @ reach], 1)
+    moved: Array = points + shift / np.maximum(patch.sum((1, 2)), np.float32(1e-12))[:, None]
+    return moved
+
+
+def sample(descriptor: Array, at: Array) -> Array:
+    """Bilinear samples of unit-normalised cells, normalised again.
+
+    Args:
+        descriptor: (D, h, w) un-normalised.
+        at: (N, 2) float32 x, y in cells; beyond the outermost centres the outermost value holds.
+
+    Returns:
+        (N, D) float32.
+    """
+    depth, rows, columns = descriptor.shape
+    cells = cv2.transpose(descriptor.reshape(depth, -1))  # (h * w, D): a neighbour is one contiguous row
+    length = np.maximum(np.sqrt(np.einsum("nd,nd->n", cells, cells)), np.float32(1e-12))
+    last = np.array([columns - 1, rows - 1], np.float32)
+    at = np.clip(at, 0, last)
+    low = np.floor(at)
+    (x1, y1), (x0, y0) = (at - low).T, 1 - (at - low).T
+    (left, top), (right, bottom) = low.astype(np.intp).T, np.minimum(low + 1, last).astype(np.intp).T
+    corners = np.stack([top * columns + left, top * columns + right, bottom * columns + left, bottom * columns + right])
+    weights = np.stack([y0 * x0, y0 * x1, y1 * x0, y1 * x1]) / length[corners]
+    return _unit(np.einsum("kn,knd->nd", weights, cells[corners]))
+
+
+def _detect(heat: Array, threshold: float, nms_radius: int, border: int, top_k: int | None) -> tuple[Array, Array]:
+    """Points (N, 2) and scores (N,) of a heat map, descending."""
+    height, width = heat.shape
+    index = nms(heat, threshold, nms_radius)
+    y, x = np.divmod(index, width)
+    inside = (x >= border) & (x < width - border) & (y >= border) & (y < height - border)
+    index = index[inside][:top_k]
+    return _points(index, width), heat.reshape(-1)[index]
+
+
+def _head(maps: Mapping[str, Array], name: str) -> Array:
+    """One map, contiguous float32 (c, h, w)."""
+    if name not in maps:
+        raise LfError(f"the network gives no {name} map, only {', '.join(maps)}; is the file of this model?")
+    head = np.ascontiguousarray(maps[name], np.float32)
+    if head.ndim != 3:
+        raise LfError(f"the {name} map has shape {head.shape}; expected (channels, height, width)")
+    with np.errstate(all="ignore"):
+        finite = np.isfinite(head.sum()) or np.isfinite(head).all()  # the sum is twice as fast on large maps
+    if not finite:
+        raise LfError(f"the {name} map holds a non-finite value: the network or its quantization is broken")
+    return head
+
+
+def _points(index: Array, width: int) -> Array:
+    y, x = np.divmod(index, width)
+    return np.stack([x, y], 1).astype(np.float32)
+
+
+def _square(radius: int, stride: int) -> Array:
+    """Flat offsets of the (2 * radius + 1)^2 pixels round a pixel, in a map of `stride` columns."""
+    span = np.arange(-radius, radius + 1)
+    return np.add.outer(span * stride, span).reshape(-1)
+
+
+def _unit(rows: Array) -> Array:
+    length = np.sqrt(np.einsum("nd,nd->n", rows, rows))
+    unit: Array = rows / np.maximum(length, np.float32(1e-12))[:, None]
+    return unit
+
+
+def _softplus(logit: Array) -> Array:
+    """log(1 + exp(logit)), without overflow."""
+    return np.log1p(np.exp(-np.abs(logit))) + np.maximum(logit, 0)
+
+
+def _sigmoid(logit: Array) -> Array:
+    with np.errstate(over="ignore"):  # exp(89) is infinite in float32, and 1 / inf the right answer
+        return 1 / (1 + np.exp(-logit))

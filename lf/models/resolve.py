@@ -1,0 +1,46 @@
+"""From what a user types to an Artifact: the name of shipped weights, a file of ours, or a public checkpoint."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from lf import files
+from lf.core import Artifact, BadInput, Card, UsageError
+from lf.models import MODELS
+
+SHIPPED = Path(__file__).parent / "weights"
+
+
+def shipped() -> dict[str, Path]:
+    """Name -> file of the weights that come with lf."""
+    return {path.stem: path for path in sorted(SHIPPED.glob("*.safetensors"))}
+
+
+def resolve(name_or_path: str | Path) -> Artifact:
+    """Open the model a user asks for. A public checkpoint gets its card here; torch is imported for that only.
+
+    Raises:
+        UsageError: neither a shipped name nor the path of a file.
+        BadInput: see `lf.files.load` and `lf.models.checkpoint.load`.
+    """
+    name, path = str(name_or_path), Path(name_or_path)
+    if name in shipped():
+        return files.load(shipped()[name])
+    if path.suffix in files.CODECS:
+        return files.load(path)
+    if not path.exists():  # before torch takes seconds to import
+        raise BadInput(f"{path}: no such file; expected a checkpoint") if path.suffix else UsageError(_no_such(name))
+    from lf.models import checkpoint
+
+    row, _, weights = checkpoint.load(path)
+    model = MODELS[row]
+    return Artifact(path, Card(row, weights, (model.channels, None, None), outputs=dict(model.heads)))
+
+
+def _no_such(name: str) -> str:
+    if name in MODELS:
+        return f"no weights of '{name}' come with lf; give the path of its checkpoint (.pth, .pt, .pth.tar)"
+    near = difflib.get_close_matches(name, shipped(), n=1)
+    hint = f"; did you mean '{near[0]}'?" if near else ""
+    return f"'{name}' is neither a file nor shipped weights{hint} shipped: {', '.join(shipped()) or 'none'}"

@@ -1,0 +1,175 @@
+"""Image -> Features: the one path that every backend and every network takes, in three timed phases."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+
+from lf.core import Array, Artifact, BadInput, Features, LfError, Session
+from lf.models import MODELS, Model
+from lf.runtimes import open_session
+
+PHASES = ("preprocess", "network", "postprocess")
+
+
+@dataclass
+class Clock:
+    """Seconds spent in each phase since the last reset."""
+
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Add the time of the block to `name`."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] += time.perf_counter() - start
+
+
+class Extractor:
+    """A session with the decoding of its network.
+
+    Attributes:
+        session: the opened engine.
+        model: the network's row.
+        settings: keyword arguments of the decoder; the row's, with what the caller overrides.
+    """
+
+    def __init__(self, artifact: Artifact, backend: str, threads: int = 1, **settings: Any) -> None:
+        """Open `artifact` in `backend`; `settings` override the model's published thresholds."""
+        self.artifact = artifact
+        self.model: Model = MODELS[artifact.card.model]
+        self.settings = {**self.model.settings, **settings}
+        self.session: Session = open_session(artifact, backend, threads)
+
+    def __call__(self, image: Array, clock: Clock | None = None) -> Features:
+        """Keypoints of a uint8 image (H, W) grey or (H, W, 3) RGB, single scale.
+
+        A file made for one size gets the image resized to it, and the keypoints are mapped back, half-pixel exact.
+
+        Raises:
+            BadInput: the image is smaller than one cell of the network.
+            LfError: descriptors that are not of unit length, or a non-finite map.
+        """
+        clock = clock or Clock()
+        height, width = image.shape[:2]
+        with clock.phase("preprocess"):
+            resized = self.fit(image)
+            tensor = self.tensor(resized)
+        with clock.phase("network"):
+            maps = self.session.run(tensor)
+        with clock.phase("postprocess"):
+            keypoints, scores, descriptors = self.model.decode(_first(maps), **self.settings)
+            scale = np.array([width / resized.shape[1], height / resized.shape[0]], np.float32)
+            return self._checked(restore(keypoints, scale), scores, descriptors, (width, height))
+
+    def pyramid(self, image: Array, clock: Clock | None = None) -> Features:
+        """Keypoints over the published pyramid of the network: see R2D2 in `lf.models`.
+
+        Scales start at 1 and shrink by 2^0.25; each level is resized from the one before; coordinates are multiplied
+        by W/w without a half-pixel term, as published (arXiv 1906.06195, the authors' extraction).
+
+        Raises:
+            LfError: the network has no published pyramid, or the file takes one size only.
+        """
+        rule = self.model.pyramid
+        if rule is None or self.artifact.card.size is not None:
+            raise BadInput(f"{self.artifact.path}: a pyramid needs every size; export it again with --dynamic")
+        clock = clock or Clock()
+        height, width = image.shape[:2]
+        longest, scale = max(height, width), 1.0
+        level = self._colour(image).astype(np.float32) / 255
+        found: list[Features] = []
+        while scale + 0.001 >= max(rule["min_scale"], rule["min_size"] / longest):
+            if scale - 0.001 <= min(rule["max_scale"], rule["max_size"] / longest):
+                found.append(self._level(level, (width, height), scale, clock))
+            scale /= 2**0.25
+            with clock.phase("preprocess"):
+                shape = round(width * scale), round(height * scale)
+                level = cv2.resize(level, shape, interpolation=cv2.INTER_LINEAR)
+        return _concatenate(found, (width, height)).top(int(rule["top_k"]))
+
+    def _level(self, level: Array, size: tuple[int, int], scale: float, clock: Clock) -> Features:
+        with clock.phase("preprocess"):
+            tensor = self.tensor(level)
+        with clock.phase("network"):
+            maps = self.session.run(tensor)
+        with clock.phase("postprocess"):
+            keypoints, scores, descriptors = self.model.decode(_first(maps), **self.settings)
+            factor = np.array([size[0] / level.shape[1], size[1] / level.shape[0]], np.float32)
+            found = self._checked(keypoints * factor, scores, descriptors, size)
+            diameter = np.full(len(found), 32 / scale, np.float32)  # px of the support at scale 1
+            return Features(found.keypoints, found.scores, found.descriptors, size, diameter)
+
+    def fit(self, image: Array) -> Array:
+        """The image in the network's colours, resized if the file takes one size only; still uint8."""
+        image = self._colour(image)
+        wanted = self.artifact.card.size
+        if wanted is None or image.shape[:2] == wanted:
+            return image
+        shrinking = wanted[0] * wanted[1] < image.shape[0] * image.shape[1]
+        how = cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR
+        return cv2.resize(image, wanted[::-1], interpolation=how)
+
+    def tensor(self, image: Array) -> Array:
+        """(h, w) or (h, w, 3), uint8 or float in [0, 1] -> (1, C, H, W) float32, cut to the network's multiple."""
+        step = self.model.multiple
+        height, width = (side - side % step for side in image.shape[:2])
+        if not height or not width:
+            raise BadInput(
+                f"an image of {image.shape[1]}x{image.shape[0]} is too small; expected at least {step}x{step}"
+            )
+        planes = np.moveaxis(image[:height, :width].reshape(height, width, -1), 2, 0)[None]
+        if image.dtype == np.uint8:
+            return np.divide(planes, np.float32(255), dtype=np.float32, order="C")
+        return np.ascontiguousarray(planes, np.float32)
+
+    def _colour(self, image: Array) -> Array:
+        if self.model.channels == 1 and image.ndim == 3:
+            return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+        if self.model.channels == 3 and image.ndim == 2:
+            return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
+        return image
+
+    def _checked(self, keypoints: Array, scores: Array, descriptors: Array, size: tuple[int, int]) -> Features:
+        features = Features(keypoints, scores, descriptors, size)
+        length = np.linalg.norm(features.descriptors, axis=1)
+        if len(length) and not np.allclose(length, 1, atol=1e-3):
+            worst = float(length[np.abs(length - 1).argmax()])
+            raise LfError(
+                f"{self.artifact.path}: a descriptor of length {worst:.3g}, expected 1: the network is broken"
+            )
+        return features
+
+
+def restore(keypoints: Array, scale: Array) -> Array:
+    """Keypoints (N, 2) of a resized image back to the original, `scale` = original / resized for x and y.
+
+    Pixel centres are integers and areas are aligned: (k + 0.5) * s - 0.5.
+    """
+    return (keypoints + np.float32(0.5)) * scale - np.float32(0.5)
+
+
+def _first(maps: dict[str, Array]) -> dict[str, Array]:
+    return {name: value[0] for name, value in maps.items()}
+
+
+def _concatenate(found: list[Features], size: tuple[int, int]) -> Features:
+    if not found:
+        raise BadInput(f"an image of {size[0]}x{size[1]} is too small for any level of the pyramid")
+    scales = [f.scales for f in found if f.scales is not None]
+    return Features(
+        np.concatenate([f.keypoints for f in found]),
+        np.concatenate([f.scores for f in found]),
+        np.concatenate([f.descriptors for f in found]),
+        size,
+        np.concatenate(scales),
+    )
