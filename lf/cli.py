@@ -77,11 +77,13 @@ def quantize(
     output: Out = None,
 ) -> None:
     """Turn a float ONNX file into one with fewer bits: other numbers, measured by lf bench."""
+    from lf.quantize import LIMIT
     from lf.quantize import quantize as run
 
-    options = {} if limit is None else {"limit": limit}
     with console.progress() as progress:
-        made = run(_resolve(model), scheme, images, output, seed=seed, exclude=exclude, progress=progress, **options)
+        made = run(
+            _resolve(model), scheme, images, output, seed=seed, exclude=exclude, progress=progress, limit=limit or LIMIT
+        )
     console.result(made.path)
 
 
@@ -255,7 +257,9 @@ def main() -> None:
         console.note(f"lf: {error}")
         code = error.exit_code
     except typer.TyperException as error:
-        console.note(f"lf: {getattr(error, 'format_message', lambda: str(error))()} (see lf --help)")
+        console.note(
+            f"lf: {error.format_message() if isinstance(error, typer.BadParameter) else error} (see lf --help)"
+        )
         code = 2
     except (KeyboardInterrupt, typer.Abort):
         console.note("lf: interrupted; nothing half-written is left, the same command resumes or starts again")

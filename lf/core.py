@@ -90,7 +90,7 @@ class Features:
             value = getattr(self, name)
             if value is not None:
                 object.__setattr__(self, name, np.ascontiguousarray(value, dtype=np.float32))
-        n = len(self.keypoints)
+        n = self.keypoints.shape[0] if self.keypoints.ndim else 0
         if self.keypoints.shape != (n, 2) or self.scores.shape != (n,) or self.descriptors.shape[:1] != (n,):
             raise LfError(
                 f"features do not fit together: keypoints {self.keypoints.shape}, scores {self.scores.shape}, "
@@ -167,14 +167,19 @@ class Card:
                 raise BadInput(f"{where}: its card has schema {schema}, this lf reads up to {CARD_SCHEMA}; upgrade lf")
             known = {f.name for f in fields(cls)}
             card = cls(**{k: v for k, v in data.items() if k in known})
-            channels, height, width = card.input
+            words = (card.model, card.scheme, *{**card.weights}.values())
+            if not all(isinstance(word, str) for word in words):
+                raise TypeError(f"model, scheme and weights should be words, they are {words}")
+            channels, *sides = card.input
+            height, width = (None if side is None else int(side) for side in sides)
             return replace(
                 card,
-                input=(channels, height, width),
-                outputs={str(k): (int(c), int(s)) for k, (c, s) in card.outputs.items()},
-                made=tuple(card.made),
+                input=(int(channels), height, width),
+                outputs={k: (int(c), int(s)) for k, (c, s) in card.outputs.items()},
+                made=tuple({**step} for step in card.made),
+                schema=schema,
             )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise BadInput(f"{where}: its embedded card is damaged ({error}); make the file again") from error
 
 

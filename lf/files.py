@@ -32,11 +32,13 @@ def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` on success, remove it on any failure.
 
     Raises:
-        UsageError: the folder cannot be written.
+        UsageError: the folder cannot be written, or `path` is there and no regular file.
         LfError: the disk is full.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not path.is_file():  # renaming onto /dev/null would replace it
+            raise FileExistsError(errno.EEXIST, "it is there and no regular file")
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
         os.close(handle)
     except OSError as error:
@@ -60,7 +62,7 @@ def _umask() -> int:
 
 
 def _explain(error: OSError, path: Path) -> LfError:
-    if error.errno == errno.ENOSPC:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return LfError(f"{path}: the disk is full; nothing was written. Free some space or choose another place")
     return UsageError(f"{path}: cannot be written ({error.strerror or error}); choose another place with -o or --out")
 
@@ -78,15 +80,19 @@ def write_json(path: Path, data: Any) -> Path:
 
 
 def read_json(path: Path, what: str) -> Any:
-    """Parse a JSON file.
+    """Parse a JSON file, as strictly as `write_json` writes it.
 
     Raises:
         BadInput: missing or not JSON; `what` says what was expected.
     """
     try:
-        return json.loads(read_bytes(path, what, MAX_CARD_BYTES * 16))
-    except ValueError as error:
+        return json.loads(read_bytes(path, what, MAX_CARD_BYTES * 16), parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
         raise BadInput(f"{path}: not JSON ({error}); expected {what}") from error
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"it holds {constant}")
 
 
 def read_bytes(path: Path, what: str, limit: int = MAX_MODEL_BYTES) -> bytes:
@@ -117,7 +123,7 @@ def read_card(path: Path) -> Card | None:
         BadInput: not a file of that format, truncated, or its card is damaged.
     """
     codec = pick(CODECS, path.suffix, "model file type")
-    text = codec[0](read_bytes(path, f"a {codec[2]} model"), str(path))
+    text = codec[0](read_bytes(path, codec[2]), str(path))
     return None if text is None else Card.from_json(text, str(path))
 
 
@@ -239,7 +245,7 @@ def _safetensors_read(data: bytes, where: str) -> str | None:
         header, _ = _header(data)
         text = header.get("__metadata__", {}).get(KEY)
         return None if text is None else str(text)
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError, struct.error) as error:
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError, struct.error) as error:
         raise BadInput(f"{where}: not a safetensors file, or a truncated one ({error})") from error
 
 
@@ -257,11 +263,17 @@ def _safetensors_embed(data: bytes, text: str) -> bytes:
 def _tflite_read(data: bytes, where: str) -> str | None:
     if data[4:8] != b"TFL3":
         raise BadInput(f"{where}: not a TFLite model (no TFL3 identifier)")
-    with suppress(zipfile.BadZipFile, KeyError), zipfile.ZipFile(io.BytesIO(data)) as archive:
-        if archive.getinfo(ENTRY).file_size > MAX_CARD_BYTES:
-            raise BadInput(f"{where}: its card claims more than {MAX_CARD_BYTES} bytes")
-        return archive.read(ENTRY).decode()
-    return None
+    if not zipfile.is_zipfile(io.BytesIO(data)):
+        return None
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            if ENTRY not in archive.namelist():
+                return None
+            if archive.getinfo(ENTRY).file_size > MAX_CARD_BYTES:
+                raise ValueError(f"a card of more than {MAX_CARD_BYTES} bytes")
+            return archive.read(ENTRY).decode()
+    except Exception as error:  # a damaged archive raises a dozen kinds
+        raise BadInput(f"{where}: the archive at its end is damaged ({error})") from error
 
 
 def _tflite_embed(data: bytes, text: str) -> bytes:
@@ -278,7 +290,7 @@ def _tflite_embed(data: bytes, text: str) -> bytes:
 
 
 CODECS: Mapping[str, tuple[Callable[[bytes, str], str | None], Callable[[bytes, str], bytes], str]] = {
-    ".onnx": (_onnx_read, _onnx_embed, "ONNX"),
-    ".safetensors": (_safetensors_read, _safetensors_embed, "safetensors"),
-    ".tflite": (_tflite_read, _tflite_embed, "TFLite"),
+    ".onnx": (_onnx_read, _onnx_embed, "an ONNX model"),
+    ".safetensors": (_safetensors_read, _safetensors_embed, "a safetensors file"),
+    ".tflite": (_tflite_read, _tflite_embed, "a TFLite model"),
 }

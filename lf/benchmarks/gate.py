@@ -12,6 +12,7 @@ A gates file is TOML:
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -74,25 +75,26 @@ def load_gates(path: Path) -> list[Gate]:
         UsageError: an unknown metric.
     """
     try:
-        rows = tomllib.loads(files.read_bytes(path, "a gates file", 1 << 20).decode()).get("gate", [])
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        rows = tomllib.loads(files.read_bytes(path, "a gates file", 1 << 20).decode()).get("gate")
+    except (ValueError, RecursionError) as error:
         raise BadInput(f"{path}: not TOML ({error}); expected [[gate]] tables with metric and max_drop") from error
-    known = {f.name for f in fields(Gate)}
-    gates = []
-    for row in rows:
-        wrong = sorted(set(row) - known) if isinstance(row, dict) else ["a value that is no table"]
-        if wrong:
-            raise BadInput(f"{path}: unknown {', '.join(wrong)} in a gate; known: {', '.join(sorted(known))}")
-        if not isinstance(row.get("metric"), str) or not isinstance(row.get("max_drop"), int | float):
-            raise BadInput(f'{path}: a gate needs metric = "NAME" and max_drop = NUMBER, got {row}')
-        gate = Gate(**row)
-        pick(METRICS, gate.metric, "metric")
-        if gate.kind not in ("abs", "rel") or not 0.5 <= gate.confidence < 1:
-            raise BadInput(f"{path}: a gate needs kind abs or rel and confidence in [0.5, 1), got {row}")
-        gates.append(gate)
-    if not gates:
+    if not rows or not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise BadInput(f"{path}: no [[gate]] in it; expected at least one with metric and max_drop")
-    return gates
+    return [_gate(row, path) for row in rows]
+
+
+def _gate(row: dict[str, Any], path: Path) -> Gate:
+    known = {f.name: (float, int) if f.name in ("max_drop", "confidence") else (str,) for f in fields(Gate)}
+    unknown = sorted(row.keys() - known)
+    if unknown:
+        raise BadInput(f"{path}: unknown {', '.join(unknown)} in a gate; known: {', '.join(sorted(known))}")
+    if not {"metric", "max_drop"} <= row.keys() or any(type(value) not in known[name] for name, value in row.items()):
+        raise BadInput(f'{path}: a gate needs metric = "NAME" and max_drop = NUMBER, got {row}')
+    gate = Gate(**row)
+    pick(METRICS, gate.metric, "metric")
+    if gate.kind not in ("abs", "rel") or not 0.5 <= gate.confidence < 1 or not math.isfinite(gate.max_drop):
+        raise BadInput(f"{path}: a gate needs kind abs or rel, confidence in [0.5, 1), a finite max_drop, got {row}")
+    return gate
 
 
 def compare(reference: Sequence[Run], new: Sequence[Run], gates: Sequence[Gate]) -> list[Verdict]:
@@ -101,8 +103,12 @@ def compare(reference: Sequence[Run], new: Sequence[Run], gates: Sequence[Gate])
     Where the reference holds a single run of the protocol, every new run of it is compared with that one.
 
     Raises:
-        BadInput: no reference for a run, other pairs or another protocol, a metric without values, no gate applied.
+        BadInput: no reference for a run, other pairs or another protocol, a metric without values, a gate without run.
     """
+    for gate in gates:
+        if not any(gate.applies(run) for run in new):
+            have = "; ".join(label(run) for run in new)
+            raise BadInput(f"a gate applies to no run and would pass unseen: {gate}; the new runs are: {have}")
     verdicts = []
     for run in new:
         ours = [gate for gate in gates if gate.applies(run)]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -87,16 +86,16 @@ def _worker(job: str) -> subprocess.Popen[str]:
     )
 
 
-def _answer(worker: subprocess.Popen[str]) -> dict[str, float]:
+def _answer(worker: subprocess.Popen[str]) -> dict[str, Any]:
     line = worker.stdout.readline() if worker.stdout else ""
     if not line:
         message = worker.stderr.read().strip().splitlines() if worker.stderr else []
         raise LfError(f"the latency worker stopped: {message[-1] if message else 'no message'}")
-    answer: dict[str, float] = json.loads(line)
+    answer: dict[str, Any] = json.loads(line)
     return answer
 
 
-def _ask(worker: subprocess.Popen[str], what: str = "run") -> dict[str, float]:
+def _ask(worker: subprocess.Popen[str], what: str = "run") -> dict[str, Any]:
     assert worker.stdin is not None
     with contextlib.suppress(BrokenPipeError):
         print(what, file=worker.stdin, flush=True)
@@ -120,8 +119,7 @@ def serve(job: str, questions: IO[str], answers: IO[str]) -> None:
     print(json.dumps(opened), file=answers, flush=True)
     for question in questions:
         if question.strip() == "end":
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # kilobytes on Linux
-            print(json.dumps({"peak_rss_bytes": peak}), file=answers, flush=True)
+            print(json.dumps({"peak_rss_bytes": peak_memory()}), file=answers, flush=True)
             return
         clock = Clock()
         start = time.perf_counter()
@@ -129,6 +127,18 @@ def serve(job: str, questions: IO[str], answers: IO[str]) -> None:
         total = time.perf_counter() - start
         sample = {**clock.seconds, "end_to_end": total}
         print(json.dumps({phase: seconds * 1e3 for phase, seconds in sample.items()}), file=answers, flush=True)
+
+
+def peak_memory() -> int | None:
+    """Largest resident memory of this process in bytes; None where the system does not tell.
+
+    Not `ru_maxrss`, which a process inherits from the one that started it.
+    """
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024  # kB
+    return None
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import numpy as np
 
 from lf import files
 from lf.benchmarks.protocols import Protocol
-from lf.core import Features, UsageError
+from lf.core import Features, LfError, UsageError
 from lf.data import Picture
 from lf.runtimes.extract import Extractor
 
@@ -76,9 +76,9 @@ def _save(path: Path, features: Features, native: Native) -> None:
 
 def _load(path: Path) -> tuple[Features, Native] | None:
     try:
-        with np.load(path, allow_pickle=False) as kept:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as kept:
             size, native = kept["size"].tolist(), kept["native"].tolist()
             features = Features(kept["keypoints"], kept["scores"], kept["descriptors"], (size[0], size[1]))
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, LfError):
         return None  # absent or damaged: predicted again
     return features, (native[0], native[1])

@@ -19,6 +19,15 @@ from lf.core import BadInput, SessionInfo
 from lf.runtimes.machine import cpu
 
 SCHEMA = 1
+NEEDED: dict[str, type] = {  # what compare and report read of a run
+    "artifact": dict,
+    "backend": str,
+    "protocol": str,
+    "protocol_digest": str,
+    "dataset_digest": str,
+    "summary": dict,
+    "pairs": list,
+}
 
 
 def save(path: Path, runs: Sequence[dict[str, Any]]) -> Path:
@@ -43,12 +52,22 @@ def load(path: Path) -> list[dict[str, Any]]:
         raise BadInput(f"{path}: no runs in it; expected {what}")
     if data.get("schema") != SCHEMA:
         raise BadInput(f"{path}: schema {data.get('schema')}, this lf reads {SCHEMA}")
-    needed = ("artifact", "backend", "protocol", "protocol_digest", "dataset_digest", "summary", "pairs")
     for run in data["runs"]:
-        missing = [name for name in needed if not isinstance(run, dict) or name not in run]
+        missing = [n for n, kind in NEEDED.items() if not isinstance(run, dict) or not isinstance(run.get(n), kind)]
         if missing:
             raise BadInput(f"{path}: a run without {', '.join(missing)}; expected {what}")
+        if not all(isinstance(run["artifact"].get(name), str) for name in ("model", "scheme")):
+            raise BadInput(f"{path}: a run whose artifact has no model and scheme; expected {what}")
+        if not all(map(_is_record, run["pairs"])):
+            raise BadInput(f"{path}: a pair that is no record of numbers with sequence and pair; expected {what}")
     return list(data["runs"])
+
+
+def _is_record(pair: Any) -> bool:
+    names = {"sequence", "pair"}
+    return isinstance(pair, dict) and all(
+        isinstance(pair.get(name), str if name in names else float | int | None) for name in names | pair.keys()
+    )
 
 
 def environment(info: SessionInfo) -> dict[str, Any]:

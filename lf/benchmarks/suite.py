@@ -8,7 +8,7 @@ from typing import Any
 
 from lf.benchmarks import PROTOCOLS, latency
 from lf.benchmarks.run import Progress, bench
-from lf.core import Artifact, BadInput, UsageError, pick
+from lf.core import Artifact, UsageError, pick
 from lf.data import Pair, open_dataset
 from lf.models import MODELS
 from lf.runtimes import BACKENDS, open_session
@@ -36,9 +36,7 @@ def suite(
     """
     rule = pick(PROTOCOLS, protocol, "protocol")
     variants = pair_up(artifacts, backends)
-    pairs = [pair for pair in open_dataset(data, limit_sequences) if pair.sequence not in rule.without]
-    if not pairs:
-        raise BadInput(f"{data}: protocol {protocol} leaves out all of its sequences ({', '.join(rule.without)})")
+    pairs = open_dataset(data, limit_sequences, exclude=rule.without)
     for artifact, backend in variants:
         open_session(artifact, backend, threads)
     runs = [

@@ -1,12 +1,13 @@
 """Pictures and the homographies between them.
 
-DATASETS: name -> function(where, limit_sequences, seed) -> list of `Pair`; `where` is what follows the colon in a
-dataset's name, such as the folder in `hpatches:DIR`.
+DATASETS: name -> function(where, wanted) -> list of `Pair`; `where` is what follows the colon in a dataset's name, such
+as the folder in `hpatches:DIR`.
 """
 
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,25 +49,34 @@ class Pair:
     homography: Array
 
 
-def _hpatches(where: str, limit_sequences: int | None, seed: int) -> list[Pair]:
+@dataclass(frozen=True)
+class Wanted:
+    """limit_sequences: at most so many, None keeps all. seed: of what is drawn. exclude: sequences to leave out."""
+
+    limit_sequences: int | None = None
+    seed: int = 0
+    exclude: tuple[str, ...] = ()
+
+
+def _hpatches(where: str, wanted: Wanted) -> list[Pair]:
     from lf.data import hpatches
 
-    return hpatches.pairs(_folder(where), limit_sequences)
+    return hpatches.pairs(_folder(where), wanted.limit_sequences, wanted.exclude)
 
 
-def _warps(where: str, limit_sequences: int | None, seed: int) -> list[Pair]:
+def _warps(where: str, wanted: Wanted) -> list[Pair]:
     from lf.data import warps
 
-    return warps.pairs(_folder(where), limit_sequences, seed)
+    return warps.pairs(_folder(where), wanted.limit_sequences, wanted.seed)
 
 
-def _procedural(where: str, limit_sequences: int | None, seed: int) -> list[Pair]:
+def _procedural(where: str, wanted: Wanted) -> list[Pair]:
     from lf.data import warps
 
     if where and not (where.isdecimal() and int(where)):
         raise UsageError(f"'procedural:{where}' needs a number of sequences, such as procedural:20")
-    count = int(where or 20)
-    return warps.drawn(count if limit_sequences is None else min(count, limit_sequences), seed)
+    count = min(int(where or 20), wanted.limit_sequences or sys.maxsize)
+    return warps.drawn(count, wanted.seed)
 
 
 def _folder(where: str) -> Path:
@@ -75,14 +85,16 @@ def _folder(where: str) -> Path:
     return Path(where).expanduser()
 
 
-DATASETS: dict[str, Callable[[str, int | None, int], list[Pair]]] = {
+DATASETS: dict[str, Callable[[str, Wanted], list[Pair]]] = {
     "hpatches": _hpatches,  # DIR with sequences i_* and v_*
     "warps": _warps,  # DIR with any photos: exact homographies, made up
     "procedural": _procedural,  # [N] pictures drawn by the project
 }
 
 
-def open_dataset(spec: str, limit_sequences: int | None = None, seed: int = 0) -> list[Pair]:
+def open_dataset(
+    spec: str, limit_sequences: int | None = None, seed: int = 0, exclude: tuple[str, ...] = ()
+) -> list[Pair]:
     """Open a dataset by name.
 
     Args:
@@ -90,6 +102,7 @@ def open_dataset(spec: str, limit_sequences: int | None = None, seed: int = 0) -
             starts with the name of a dataset and a colon can be given as `./FOLDER`.
         limit_sequences: keep at most so many sequences; None keeps all.
         seed: of what is drawn at random; read by `warps` and `procedural`.
+        exclude: names of sequences to leave out; read by `hpatches`.
 
     Raises:
         UsageError: unknown dataset, or one without its folder.
@@ -97,12 +110,13 @@ def open_dataset(spec: str, limit_sequences: int | None = None, seed: int = 0) -
     """
     if limit_sequences is not None and limit_sequences < 1:
         raise UsageError(f"the limit on sequences must be at least 1, got {limit_sequences}")
+    wanted = Wanted(limit_sequences, seed, exclude)
     name, colon, where = spec.partition(":")
     if name in DATASETS and (colon or name == "procedural"):
-        return DATASETS[name](where, limit_sequences, seed)
+        return DATASETS[name](where, wanted)
     if colon and not Path(spec).exists() and "/" not in name:
-        return pick(DATASETS, name, "dataset")(where, limit_sequences, seed)
-    return _hpatches(spec, limit_sequences, seed)
+        return pick(DATASETS, name, "dataset")(where, wanted)
+    return _hpatches(spec, wanted)
 
 
 def dataset_digest(pairs: Sequence[Pair]) -> str:

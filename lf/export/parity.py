@@ -55,7 +55,12 @@ class Tally:
 
 
 def check(
-    parent: Artifact, candidate: Artifact, before: str, after: str, folder: Path | None = None, relative: float = RELATIVE
+    parent: Artifact,
+    candidate: Artifact,
+    before: str,
+    after: str,
+    folder: Path | None = None,
+    relative: float = RELATIVE,
 ) -> dict[str, Any]:
     """Compare a new file with its parent on pictures.
 
@@ -162,8 +167,8 @@ def _judge(tally: Tally, parent: Artifact, after: str, relative: float) -> None:
         found = error / tally.value[name]
         if not found <= relative:
             raise GateFailed(
-                f"parity of {parent.path.name}: output {name} differs by {error:.3g}, {found:.2g} of its largest value; "
-                f"expected at most {relative:g}; {advice}"
+                f"parity of {parent.path.name}: output {name} differs by {error:.3g}, which is {found:.2g} of its "
+                f"largest value; expected at most {relative:g}; {advice}"
             )
     if tally.unexplained or tally.identical < IDENTICAL:
         raise GateFailed(

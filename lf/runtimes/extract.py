@@ -44,7 +44,14 @@ class Extractor:
     """
 
     def __init__(self, artifact: Artifact, backend: str, threads: int = 1, **settings: Any) -> None:
-        """Open `artifact` in `backend`; `settings` override the model's published thresholds."""
+        """Open `artifact` in `backend`; `settings` override the model's published thresholds.
+
+        Raises:
+            BadInput: the card names a network that this lf does not know.
+        """
+        if artifact.card.model not in MODELS:
+            known = ", ".join(MODELS)
+            raise BadInput(f"{artifact.path}: its card names model '{artifact.card.model}'; known: {known}")
         self.artifact = artifact
         self.model: Model = MODELS[artifact.card.model]
         self.settings = {**self.model.settings, **settings}
@@ -78,15 +85,17 @@ class Extractor:
         by W/w without a half-pixel term, as published (arXiv 1906.06195, the authors' extraction).
 
         Raises:
-            LfError: the network has no published pyramid, or the file takes one size only.
+            BadInput: the network has no published pyramid, the file takes one size only, or the image is too small.
         """
         rule = self.model.pyramid
-        if rule is None or self.artifact.card.size is not None:
+        if rule is None:
+            raise BadInput(f"{self.artifact.path}: {self.artifact.card.model} has no published pyramid")
+        if self.artifact.card.size is not None:
             raise BadInput(f"{self.artifact.path}: a pyramid needs every size; export it again with --dynamic")
         clock = clock or Clock()
         height, width = image.shape[:2]
         longest, scale = max(height, width), 1.0
-        level = self._colour(image).astype(np.float32) / 255
+        level: Array = self._colour(image).astype(np.float32) / 255
         found: list[Features] = []
         while scale + 0.001 >= max(rule["min_scale"], rule["min_size"] / longest):
             if scale - 0.001 <= min(rule["max_scale"], rule["max_size"] / longest):

@@ -43,21 +43,30 @@ class OrtSession:
         except UserWarning as error:
             raise Unavailable(f"{provider} was asked for and ONNX Runtime would use another: {error}") from error
         except Exception as error:  # its exceptions share no base class
-            line = str(error).strip().splitlines()[0]
+            line = _line(error)
             if provider != "CPUExecutionProvider":
                 raise Unavailable(f"{provider} cannot run {artifact.path}: {line}; see: lf doctor") from error
             raise BadInput(f"{artifact.path}: ONNX Runtime cannot load it: {line}") from error
         used = self._session.get_providers()[0]
         if used != provider:
             raise Unavailable(f"{provider} was asked for, {used} would run; see: lf doctor")
+        self._path = artifact.path
         self._input = self._session.get_inputs()[0].name
         self._outputs = [output.name for output in self._session.get_outputs()]
         self.info = SessionInfo("onnxruntime", ort.__version__, used, threads)
 
     def run(self, image: Array) -> dict[str, Array]:
         """See `lf.core.Session`."""
-        maps: list[Any] = self._session.run(self._outputs, {self._input: np.ascontiguousarray(image, np.float32)})
+        image = np.ascontiguousarray(image, np.float32)
+        try:
+            maps: list[Any] = self._session.run(self._outputs, {self._input: image})
+        except Exception as error:  # as above
+            raise BadInput(f"{self._path}: ONNX Runtime cannot run it on {image.shape}: {_line(error)}") from error
         return dict(zip(self._outputs, maps, strict=True))
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def open_session(artifact: Artifact, threads: int, provider: str) -> OrtSession:

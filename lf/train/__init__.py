@@ -1,13 +1,18 @@
-"""RECIPES: one frozen dataclass per training run. Each method is one file: its batches and its loss; the loop is shared."""
+"""RECIPES: one frozen dataclass per training run. A method is a file: its batches and its loss; the loop is shared."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lf.core import UsageError
+from lf.core import UsageError, pick
+from lf.models import MODELS
+
+ZERO = ("warmup", "weight_decay", "seed", "bf16", "descriptor_weight")  # the numbers of a recipe that may be 0
+GIVEN = ("model", "method")  # what makes it that recipe; all else can be overridden
 
 
 @dataclass(frozen=True)
@@ -44,24 +49,36 @@ class Recipe:
     seed: int = 1
     bf16: bool = True
     relabel: tuple[float, ...] = (0.3, 0.6)
-    adaptations: int = 8
+    adaptations: int = 6
     points: int = 256
     temperature: float = 0.07
     descriptor_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse what would fail in the middle of a run.
+
+        Raises:
+            UsageError: a number is not finite or too small, or a size does not fit the network.
+        """
+        multiple = pick(MODELS, self.model, "model").multiple
+        for name, value in dataclasses.asdict(self).items():
+            if isinstance(value, int | float) and not (0 <= value < math.inf and (value or name in ZERO)):
+                raise UsageError(f"recipe: {name}={value}; expected a number {'from' if name in ZERO else 'above'} 0")
+            if name in ("size", "picture_size") and value % multiple:
+                raise UsageError(f"recipe: {name}={value}; {self.model} needs a multiple of {multiple}")
 
     def override(self, assignments: Sequence[str]) -> Recipe:
         """Apply `key=value` assignments, each parsed by the type of the field.
 
         Raises:
-            UsageError: unknown key, or a value of another type.
+            UsageError: unknown key, or a value of another type or out of range.
         """
         return dataclasses.replace(self, **dict(self._parse(text) for text in assignments))
 
     def _parse(self, text: str) -> tuple[str, Any]:
         key, _, value = text.partition("=")
-        if key not in {f.name for f in dataclasses.fields(self)}:
-            known = ", ".join(f.name for f in dataclasses.fields(self))
-            raise UsageError(f"recipe has no '{key}'; known: {known}")
+        known = {f.name: None for f in dataclasses.fields(self) if f.name not in GIVEN}
+        pick(known, key, "recipe setting")
         kind = type(getattr(self, key))
         try:
             if kind is bool:

@@ -16,8 +16,8 @@ import torch
 from torch import nn
 
 from lf import __version__, files
-from lf.core import Artifact, Card, LfError, Unavailable, UsageError, pick
-from lf.models import MODELS
+from lf.core import Artifact, BadInput, Card, LfError, Unavailable, UsageError, pick
+from lf.models import MODELS, checkpoint
 from lf.train import Recipe
 from lf.train.pictures import Progress, collect
 
@@ -29,30 +29,33 @@ def train(recipe: Recipe, data: str, out: Path, *, device: str, threads: int, pr
     """Run `recipe` on `data` and write `out/<model>.safetensors`; continue where an earlier run in `out` stopped.
 
     Raises:
-        UsageError: `out` holds a run of another recipe.
+        UsageError: `out` holds a run of another recipe, or cannot be written.
+        BadInput: `data` holds no pictures, or the checkpoint in `out` is damaged.
         Unavailable: the device is not there.
         LfError: the loss is not finite; the last good checkpoint stays.
     """
     where = _device(device)
+    state = _read(recipe, data, out, where)
+    files.write_json(out / "recipe.json", _settings(recipe, data))  # an `out` that cannot be written is found now
     torch.set_num_threads(threads)
     torch.manual_seed(recipe.seed)
     module = importlib.import_module(f"lf.train.{recipe.method}")
-    network = importlib.import_module(f"lf.models.{MODELS[recipe.model].module}").build(**MODELS[recipe.model].options)
-    network = network.to(where, memory_format=torch.channels_last).train()
+    built: Any = checkpoint.build(recipe.model)  # the stubs of Module.to know no memory_format
+    network: nn.Module = built.to(where, memory_format=torch.channels_last).train()
     optimiser = torch.optim.AdamW(network.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
     method = module.Method(recipe, collect(recipe, data, progress), where)
-    seen = _restore(recipe, data, out, network, optimiser, method, where)
+    seen = _restore(state, network, optimiser, method) if state else 0
     started, first = time.monotonic(), seen
     for step in range(seen, recipe.steps):
         method.begin_step(step, network)
         for group in optimiser.param_groups:
             group["lr"] = _rate(recipe, step)
         loss, parts = method.loss(network, step)
-        if not math.isfinite(float(loss.detach())):
-            raise LfError(f"the loss is not finite at step {step}; the last good state is {out / CHECKPOINT}; lower lr")
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), recipe.clip)
+        norm = nn.utils.clip_grad_norm_(network.parameters(), recipe.clip)
+        if not math.isfinite(float(loss.detach() + norm)):
+            raise LfError(f"the loss or its gradient is not finite at step {step}; {_last(out)}; lower lr")
         optimiser.step()
         text = " ".join(f"{name} {value:.3f}" for name, value in parts.items())
         progress(step + 1, recipe.steps, text)
@@ -78,8 +81,12 @@ def _rate(recipe: Recipe, step: int) -> float:
     return recipe.lr * 0.5 * (1 + math.cos(math.pi * share))
 
 
-def _identity(recipe: Recipe, data: str) -> str:
-    return json.dumps({"recipe": dataclasses.asdict(recipe), "data": data})
+def _settings(recipe: Recipe, data: str) -> dict[str, Any]:
+    return {"recipe": dataclasses.asdict(recipe), "data": data}
+
+
+def _last(out: Path) -> str:
+    return f"the last good state is {out / CHECKPOINT}" if (out / CHECKPOINT).exists() else "there is no state to keep"
 
 
 def _save(
@@ -92,7 +99,7 @@ def _save(
     method: Any,
 ) -> None:
     state = {
-        "identity": _identity(recipe, data),
+        "identity": json.dumps(_settings(recipe, data)),
         "step": step,
         "network": network.state_dict(),
         "optimiser": optimiser.state_dict(),
@@ -103,21 +110,22 @@ def _save(
     files.write_bytes(out / CHECKPOINT, buffer.getvalue())
 
 
-def _restore(
-    recipe: Recipe,
-    data: str,
-    out: Path,
-    network: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    method: Any,
-    where: torch.device,
-) -> int:
+def _read(recipe: Recipe, data: str, out: Path, where: torch.device) -> dict[str, Any] | None:
+    """The state of an earlier run in `out`, or None."""
     path = out / CHECKPOINT
     if not path.exists():
-        return 0
-    state = torch.load(path, map_location=where, weights_only=True)
-    if state["identity"] != _identity(recipe, data):
+        return None
+    try:
+        state: dict[str, Any] = torch.load(path, map_location=where, weights_only=True)
+        identity = state["identity"]
+    except Exception as error:  # torch raises a dozen kinds on damaged files
+        raise BadInput(f"{path}: not a checkpoint of lf train, or a damaged one; remove it to start again") from error
+    if identity != json.dumps(_settings(recipe, data)):
         raise UsageError(f"{path}: belongs to a run with other settings; choose another --out, or remove it")
+    return state
+
+
+def _restore(state: dict[str, Any], network: nn.Module, optimiser: torch.optim.Optimizer, method: Any) -> int:
     network.load_state_dict(state["network"])
     optimiser.load_state_dict(state["optimiser"])
     method.restore(state["method"])

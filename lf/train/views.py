@@ -31,7 +31,7 @@ class Spread:
 
 
 PLACE = Spread(scale=(0.6, 1.6), rotation=25.0, tilt=0.05, shift=0.4)  # where in its picture a pair looks
-RELATION = Spread(scale=(0.62, 1.6), rotation=22.0, tilt=0.2, shift=0.3)  # how the second view differs from the first
+RELATION = Spread(scale=(0.55, 1.8), rotation=25.0, tilt=0.22, shift=0.3)  # how the second view differs from the first
 
 
 def uniform(shape: tuple[int, ...], low: float, high: float, rng: torch.Generator) -> Tensor:
@@ -84,7 +84,7 @@ def render(pictures: Tensor, homography: Tensor, size: int) -> tuple[Tensor, Ten
 
 
 def photometric(view: Tensor, rng: torch.Generator) -> Tensor:
-    """Change (B, 1, S, S) in [0, 1]: blur, gamma, contrast, brightness, shading, noise; clipped and quantized to 8 bit."""
+    """Change (B, 1, S, S) in [0, 1]: blur, gamma, contrast, brightness, shading, noise; then round to 8 bit."""
     count, _, size, _ = view.shape
 
     def draw(low: float, high: float) -> Tensor:

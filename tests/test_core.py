@@ -1,0 +1,191 @@
+"""Features, cards and table lookup: what they check, and what they say when it does not hold."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lf import core
+from lf.core import Artifact, BadInput, Card, Features, GateFailed, LfError, Unavailable, UsageError, pick
+from lf.models import MODELS
+
+CARD = Card(
+    "wren",
+    {"origin": "a test", "sha256": "00ff", "licence": "Apache-2.0"},
+    (1, 240, None),
+    scheme="w8a8",
+    outputs={"detector": (65, 8), "descriptor": (64, 8)},
+    made=({"command": "export", "options": {"opset": 18}},),
+)
+GOOD = {"keypoints": np.zeros((3, 2)), "scores": np.zeros(3), "descriptors": np.zeros((3, 4)), "size": (320, 240)}
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(LfError, 1), (UsageError, 2), (GateFailed, 3), (Unavailable, 4), (BadInput, 5)]
+)
+def test_exit_codes_are_the_documented_ones(error, code):
+    assert error("text").exit_code == code
+    assert issubclass(error, LfError)
+
+
+# --- features
+
+
+def test_features_are_contiguous_float32():
+    features = Features(**{**GOOD, "keypoints": np.arange(6).reshape(2, 3).T, "scales": [1, 2, 3]})
+    for array in (features.keypoints, features.scores, features.descriptors, features.scales):
+        assert array.dtype == np.float32
+        assert array.flags.c_contiguous
+    assert len(features) == 3
+
+
+@pytest.mark.parametrize(
+    ("broken", "text"),
+    [
+        ({"keypoints": np.zeros((3, 3))}, r"do not fit together: keypoints \(3, 3\), .* expected \(N, 2\), \(N,\), "),
+        ({"keypoints": np.zeros((2, 2))}, "do not fit together"),
+        ({"keypoints": np.zeros(())}, "do not fit together"),
+        ({"scores": np.zeros((3, 1))}, r"scores \(3, 1\)"),
+        ({"descriptors": np.zeros((4, 3))}, r"descriptors \(4, 3\)"),
+        ({"descriptors": np.zeros(3)}, r"need descriptors \(N, D\)"),
+        ({"scales": np.zeros(2)}, r"scales \(N,\) or None"),
+        ({"keypoints": np.full((3, 2), np.nan)}, "non-finite value in keypoints: the network or its quantization"),
+        ({"scores": np.array([1, np.inf, 0])}, "non-finite value in scores"),
+        ({"descriptors": np.full((3, 4), -np.inf)}, "non-finite value in descriptors"),
+    ],
+)
+def test_features_that_do_not_fit_are_refused(broken, text):
+    with pytest.raises(LfError, match=text):
+        Features(**{**GOOD, **broken})
+
+
+@given(st.lists(st.integers(0, 3), max_size=12), st.one_of(st.none(), st.integers(0, 14)))
+def test_top_is_a_stable_sort(scores, k):
+    n = len(scores)
+    features = Features(np.arange(2 * n).reshape(n, 2), scores, np.arange(n)[:, None], (9, 9), np.arange(n))
+    best = sorted(range(n), key=lambda i: (-scores[i], i))[:k]
+    top = features.top(k)
+    assert top.scales.tolist() == top.descriptors[:, 0].tolist() == best
+    assert top.scores.tolist() == [scores[i] for i in best]
+    assert top.keypoints.tolist() == [[2 * i, 2 * i + 1] for i in best]
+
+
+@pytest.mark.parametrize("index", [[2, 0], [True, False, True], np.array([], int)])
+def test_take_keeps_rows_and_size(index):
+    features = Features(np.arange(6).reshape(3, 2), np.arange(3), np.eye(3), (7, 5))
+    taken = features.take(np.array(index))
+    assert np.array_equal(taken.keypoints, features.keypoints[np.array(index)])
+    assert (taken.size, taken.scales) == ((7, 5), None)
+
+
+# --- tables
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("ort-cup", "unknown backend 'ort-cup'; did you mean 'ort-cpu'? known: torch, ort-cpu"),
+        ("zzz", "unknown backend 'zzz'; known: torch, ort-cpu"),
+        ("", "unknown backend ''; known: torch, ort-cpu"),
+    ],
+)
+def test_pick_says_what_there_is(name, text):
+    table = {"torch": 1, "ort-cpu": 2}
+    assert pick(table, "torch", "backend") == 1
+    with pytest.raises(UsageError) as caught:
+        pick(table, name, "backend")
+    assert str(caught.value) == text
+
+
+# --- cards
+
+
+@pytest.mark.parametrize("card", [CARD, Card("wren", {}, (3, None, None)), CARD.step(scheme="w8a16")])
+def test_a_card_survives_its_text(card):
+    text = card.to_json()
+    assert Card.from_json(text, "here") == card
+    assert "\n" not in text
+
+
+def test_a_card_of_a_later_lf_of_the_same_schema_is_read():
+    text = json.dumps({**asdict(CARD), "colour": "blue"})
+    assert Card.from_json(text, "here") == CARD
+
+
+def test_a_step_is_appended_and_nothing_else_changes():
+    step = CARD.step(scheme="w8a8-tensor", made={"command": "quantize"})
+    assert [made["command"] for made in step.made] == ["export", "quantize"]
+    assert replace(step, scheme=CARD.scheme, made=CARD.made) == CARD
+
+
+@pytest.mark.parametrize(("given", "size"), [((1, 4, 6), (4, 6)), ((1, None, 6), None), ((1, None, None), None)])
+def test_size_is_fixed_only_when_both_sides_are(given, size):
+    assert replace(CARD, input=given).size == size
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"schema": "one"},
+        {"schema": float("inf")},
+        {"schema": None},
+        {"model": 3},
+        {"weights": "mine"},
+        {"input": [1, 240]},
+        {"input": 3},
+        {"input": [1, "high", "wide"]},
+        {"outputs": {"detector": 65}},
+        {"outputs": [65]},
+        {"outputs": {"detector": ["many", 8]}},
+        {"made": 5},
+        {"made": ["export"]},
+        {"scheme": None},
+    ],
+    ids=str,
+)
+def test_a_damaged_card_is_named(change):
+    with pytest.raises(BadInput, match=r"x\.onnx: its embedded card is damaged \(.+\); make the file again"):
+        Card.from_json(json.dumps({**asdict(CARD), **change}), "x.onnx")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", "null", "{}", '{"schema": 1}', "[" * 100_000])
+def test_what_is_no_card_is_named(text):
+    with pytest.raises(BadInput, match=r"x\.onnx: its embedded card is damaged"):
+        Card.from_json(text, "x.onnx")
+
+
+def test_a_newer_schema_asks_for_a_newer_lf():
+    text = json.dumps({**asdict(CARD), "schema": core.CARD_SCHEMA + 1})
+    with pytest.raises(BadInput, match=r"x\.onnx: its card has schema 2, this lf reads up to 1; upgrade lf"):
+        Card.from_json(text, "x.onnx")
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(st.sampled_from([*asdict(CARD)]), json_values)
+def test_no_value_in_a_card_raises_anything_else(name, value):
+    try:
+        card = Card.from_json(json.dumps({**asdict(CARD), name: value}), "x.onnx")
+    except BadInput:
+        return
+    assert Card.from_json(card.to_json(), "again") == card
+    assert isinstance(card.model in MODELS, bool)  # hashable
+    assert card.size is None or all(isinstance(side, int) for side in card.size)
+
+
+def test_an_artifact_knows_its_bytes(tmp_path):
+    path = tmp_path / "x.onnx"
+    path.write_bytes(b"abc")
+    artifact = Artifact(path, CARD)
+    assert artifact.bytes == 3
+    assert artifact.sha256 == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2, B.1

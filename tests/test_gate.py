@@ -1,0 +1,432 @@
+"""Runs, their file, their tables and the gate: hand-made runs with known verdicts, and real ones of a tiny network."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from lf.benchmarks import METRICS, PROTOCOLS, gate, latency, report, results
+from lf.benchmarks.gate import Gate
+from lf.benchmarks.run import bench
+from lf.benchmarks.suite import pair_up, suite
+from lf.core import BadInput, GateFailed, LfError, UsageError
+from lf.data import open_dataset
+from lf.runtimes.ort import OrtSession
+
+SMALL_NOISE = np.random.default_rng(0).normal(0, 0.05, 200).tolist()
+
+
+def run(scheme="fp32", backend="ort-cpu", protocol="kp2d", **metrics):
+    """A run whose pairs have these values; metric -> list, one per pair."""
+    pairs = [dict(zip(metrics, values, strict=True)) for values in zip(*metrics.values(), strict=True)]
+    return {
+        "artifact": {"model": "wren", "scheme": scheme, "bytes": 1_500_000},
+        "backend": backend,
+        "protocol": protocol,
+        "protocol_digest": f"digest of {protocol}",
+        "dataset_digest": "digest of data",
+        "summary": {n: mean([v for v in values if v is not None]) for n, values in metrics.items()},
+        "pairs": [{"sequence": f"v_{n}", "pair": "1_2", **pair} for n, pair in enumerate(pairs)],
+    }
+
+
+def mean(values):
+    return sum(values) / len(values) if values else None
+
+
+def judge(old, new, **conditions):
+    (verdict,) = gate.compare([old], [new], [Gate(**{"metric": "repeatability", "max_drop": 0.0, **conditions})])
+    return verdict
+
+
+def shifted(values, by):
+    return [value + by for value in values]
+
+
+# --- verdicts
+
+
+def test_the_same_run_passes_with_no_drop_at_all():
+    one = run(repeatability=[0.5, 0.6, 0.7], localization_error=[1, 2, 3])
+    for metric in ("repeatability", "localization_error"):
+        verdict = judge(one, copy.deepcopy(one), metric=metric)
+        assert (verdict.passed, verdict.drop, verdict.bound, verdict.pairs) == (True, 0, 0, 3)
+
+
+@pytest.mark.parametrize(
+    ("kind", "max_drop", "passed"),
+    [("abs", 0.021, True), ("abs", 0.019, False), ("rel", 0.041, True), ("rel", 0.039, False)],
+)
+def test_a_drop_of_every_pair_is_known_exactly(kind, max_drop, passed):
+    values = [0.4, 0.5, 0.6]
+    verdict = judge(run(repeatability=values), run(repeatability=shifted(values, -0.02)), kind=kind, max_drop=max_drop)
+    assert verdict.drop == pytest.approx(0.02)
+    assert verdict.bound == pytest.approx(0.02)
+    assert verdict.limit == pytest.approx(max_drop if kind == "abs" else max_drop * 0.5)
+    assert (verdict.reference, verdict.value) == (pytest.approx(0.5), pytest.approx(0.48))
+    assert verdict.passed is passed
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_worse_is_worse_for_every_metric(metric):
+    worse = 1 if METRICS[metric].higher_is_better is False else -1
+    old = run(**{metric: [3.0, 4.0, 5.0]})
+    for direction in (worse, -worse):
+        verdict = judge(old, run(**{metric: shifted([3.0, 4.0, 5.0], 0.5 * direction)}), metric=metric, max_drop=0.1)
+        assert verdict.drop == pytest.approx(0.5 * direction * worse)
+        assert verdict.passed is (direction != worse)
+
+
+@pytest.mark.parametrize(("confidence", "passed"), [(0.95, False), (0.5, True)])
+def test_the_bound_decides_and_not_the_mean(confidence, passed):
+    noise = [value - mean(SMALL_NOISE) for value in SMALL_NOISE]
+    new = [0.5 - 0.003 + value for value in noise]
+    verdict = judge(run(repeatability=[0.5] * 200), run(repeatability=new), max_drop=0.005, confidence=confidence)
+    assert verdict.drop == pytest.approx(0.003)
+    z = 1.645 if confidence == 0.95 else 0
+    assert verdict.bound == pytest.approx(0.003 + z * np.std(noise) / math.sqrt(200), abs=5e-4)
+    assert verdict.passed is passed
+
+
+def test_pairs_are_matched_by_name_and_undefined_ones_left_out():
+    old = run(localization_error=[1.0, None, 2.0, 3.0])
+    new = run(localization_error=[1.0, 1.0, None, 3.0])
+    new["pairs"].reverse()
+    verdict = judge(old, new, metric="localization_error")
+    assert (verdict.drop, verdict.pairs, verdict.passed) == (0, 2, True)
+
+
+def test_gates_choose_their_runs_and_runs_their_reference():
+    reference = [run("fp32", repeatability=[0.6]), run("w8a8", repeatability=[0.5])]
+    new = [run("fp32", repeatability=[0.6]), run("w8a8", repeatability=[0.4])]
+    gates = [Gate("repeatability", 0.01), Gate("repeatability", 0.2, scheme="w8a8")]
+    found = gate.compare(reference, new, gates)
+    assert [(v.run, v.gate, v.reference, v.passed) for v in found] == [
+        ("wren fp32 ort-cpu kp2d", gates[0], 0.6, True),
+        ("wren w8a8 ort-cpu kp2d", gates[0], 0.5, False),
+        ("wren w8a8 ort-cpu kp2d", gates[1], 0.5, True),
+    ]
+
+
+def test_a_single_reference_of_the_protocol_serves_every_run():
+    reference = [run(backend="torch", repeatability=[0.6]), run(protocol="mma", repeatability=[0.1])]
+    new = [run(repeatability=[0.6]), run("w8a8", repeatability=[0.5])]
+    assert [v.reference for v in gate.compare(reference, new, [Gate("repeatability", 1)])] == [0.6, 0.6]
+
+
+OLD = run(repeatability=[0.6, 0.7])
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (
+            {"dataset_digest": "x"},
+            "wren fp32 ort-cpu kp2d: dataset_digest is x, the reference's is digest of data; they do",
+        ),
+        ({"protocol_digest": "x"}, "protocol_digest is x, the reference's is digest of kp2d; they do not compare"),
+        ({"pairs": OLD["pairs"][:1]}, "its pairs are not those of the reference; evaluate both on the same data"),
+        ({"pairs": [{**p, "repeatability": None} for p in OLD["pairs"]]}, "repeatability is undefined on every pair"),
+        (
+            {"protocol": "mma"},
+            "0 reference runs for wren fp32 ort-cpu mma; expected one, the reference has: wren fp32 ort",
+        ),
+        (
+            {"summary": {}},
+            r"a gate applies to no run and would pass unseen: Gate\(metric='repeatability', .+: wren fp32",
+        ),
+    ],
+)
+def test_what_does_not_compare_is_refused(change, text):
+    with pytest.raises(BadInput, match=text):
+        judge(OLD, {**OLD, **change})
+
+
+def test_no_gate_goes_unheard():
+    gates = [Gate("repeatability", 0.1), Gate("repeatability", 0.1, scheme="w8a8")]
+    with pytest.raises(BadInput, match=r"a gate applies to no run and would pass unseen: .+scheme='w8a8'"):
+        gate.compare([OLD], [OLD], gates)
+
+
+def test_two_references_for_one_run_are_refused():
+    with pytest.raises(BadInput, match="2 reference runs for wren fp32 ort-cpu kp2d; expected one"):
+        gate.compare([OLD, OLD], [OLD], [Gate("repeatability", 0)])
+
+
+def test_enforce_counts_and_names_the_first_failure():
+    good = judge(OLD, OLD)
+    bad = judge(OLD, run(repeatability=[0.5, 0.6]), max_drop=0.01)
+    gate.enforce([good])
+    with pytest.raises(GateFailed) as caught:
+        gate.enforce([good, bad])
+    assert str(caught.value) == (
+        "1 of 2 gates failed: wren fp32 ort-cpu kp2d: repeatability may drop by 0.01, "
+        "the bound is 0.1 (0.6500 -> 0.5500)"
+    )
+
+
+# --- gates files
+
+
+def test_gates_are_read(tmp_path):
+    path = tmp_path / "gates.toml"
+    path.write_text(
+        '[[gate]]\nmetric = "repeatability"\nmax_drop = 1\n'
+        '[[gate]]\nmetric = "mma@3"\nmax_drop = 0.01\nkind = "rel"\nconfidence = 0.5\nbackend = "torch"\n'
+    )
+    assert gate.load_gates(path) == [
+        Gate("repeatability", 1),
+        Gate("mma@3", 0.01, "rel", 0.5, backend="torch"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        ("[[gate", BadInput, r"not TOML \(.+\); expected \[\[gate\]\] tables with metric and max_drop"),
+        ("a = " + "[" * 5000, BadInput, "not TOML"),
+        ("x = 1", BadInput, r"no \[\[gate\]\] in it; expected at least one with metric and max_drop"),
+        ("gate = 3", BadInput, r"no \[\[gate\]\] in it"),
+        ("gate = [3]", BadInput, r"no \[\[gate\]\] in it"),
+        ("[gate]\nmetric = 'repeatability'", BadInput, r"no \[\[gate\]\] in it"),
+        (
+            "[[gate]]\nmetrik = 'x'\nlimit = 3",
+            BadInput,
+            "unknown limit, metrik in a gate; known: backend, confidence, kind",
+        ),
+        ("[[gate]]\nmetric = 'repeatability'", BadInput, 'a gate needs metric = "NAME" and max_drop = NUMBER, got'),
+        ("[[gate]]\nmetric = 3\nmax_drop = 3", BadInput, 'a gate needs metric = "NAME"'),
+        ("[[gate]]\nmetric = 'mma@3'\nmax_drop = '3'", BadInput, 'a gate needs metric = "NAME"'),
+        ("[[gate]]\nmetric = 'mma@3'\nmax_drop = true", BadInput, 'a gate needs metric = "NAME"'),
+        (
+            "[[gate]]\nmetric = 'mma@3'\nmax_drop = nan",
+            BadInput,
+            "a gate needs kind abs or rel, confidence in .+ finite",
+        ),
+        ("[[gate]]\nmetric = 'mma@3'\nmax_drop = 0\nkind = 'any'", BadInput, "a gate needs kind abs or rel"),
+        ("[[gate]]\nmetric = 'mma@3'\nmax_drop = 0\nconfidence = 1.0", BadInput, r"confidence in \[0.5, 1\)"),
+        ("[[gate]]\nmetric = 'mma@3'\nmax_drop = 0\nconfidence = 'high'", BadInput, 'a gate needs metric = "NAME"'),
+        ("[[gate]]\nmetric = 'repeatbility'\nmax_drop = 0", UsageError, "did you mean 'repeatability'"),
+    ],
+)
+def test_a_wrong_gates_file_is_named(tmp_path, text, error, message):
+    path = tmp_path / "gates.toml"
+    path.write_text(text)
+    with pytest.raises(error, match=message):
+        gate.load_gates(path)
+
+
+# --- results files
+
+
+def test_results_survive_their_file(tmp_path):
+    runs = [OLD, run("w8a8", localization_error=[None, 1.5])]
+    path = results.save(tmp_path / "new" / "results.json", runs)
+    assert results.load(path) == runs
+    assert json.loads(path.read_text()) == {"schema": 1, "runs": runs}
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        ([], "no runs in it; expected a results file of: lf bench --out DIR"),
+        ({"schema": 1, "runs": []}, "no runs in it"),
+        ({"schema": 1, "runs": {"a": 1}}, "no runs in it"),
+        ({"schema": 2, "runs": [OLD]}, "schema 2, this lf reads 1"),
+        ({"runs": [OLD]}, "schema None, this lf reads 1"),
+        (
+            {"schema": 1, "runs": [3]},
+            "a run without artifact, backend, protocol, protocol_digest, dataset_digest, summary, p",
+        ),
+        ({"schema": 1, "runs": [{**OLD, "pairs": "many"}]}, "a run without pairs; expected a results file"),
+        (
+            {"schema": 1, "runs": [{**OLD, "artifact": {"model": "wren"}}]},
+            "a run whose artifact has no model and scheme",
+        ),
+        ({"schema": 1, "runs": [{**OLD, "pairs": [3]}]}, "a pair that is no record of numbers with sequence and pair"),
+        ({"schema": 1, "runs": [{**OLD, "pairs": [{"sequence": "v_0"}]}]}, "a pair that is no record"),
+        ({"schema": 1, "runs": [{**OLD, "pairs": [{**OLD["pairs"][0], "mma@3": "high"}]}]}, "a pair that is no record"),
+    ],
+)
+def test_a_wrong_results_file_is_named(tmp_path, data, text):
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(data))
+    with pytest.raises(BadInput, match=rf"results\.json: {text}"):
+        results.load(path)
+
+
+# --- tables
+
+
+def cells(markdown):
+    """The rows of a Markdown table, without the line below the head."""
+    lines = [line for line in markdown.splitlines() if line.startswith("|") and not line.startswith("|-")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def timed(one, ms):
+    return {**one, "latency_ms": {"end_to_end": {"p50": ms, "p90": ms, "p99": ms, "n": 1}}}
+
+
+def test_the_table_has_accuracy_speed_and_size():
+    runs = [
+        timed(run(repeatability=[0.5, 0.7], localization_error=[1, None], n_matches=[100, 200]), 30),
+        timed(run("w8a8", repeatability=[0.4, 0.6], localization_error=[None, None], n_matches=[1, 2]), 10),
+        run("w8a8", "torch", repeatability=[0.4, 0.6], localization_error=[1, 3], n_matches=[1, 2]),
+    ]
+    assert cells(report.table(runs)) == [
+        ["model", "scheme", "backend", "repeat.", "loc. px", "p50 ms", "speed", "MB"],
+        ["wren", "fp32", "ort-cpu", "0.600", "1.000", "30.0", "1.00x", "1.50"],
+        ["wren", "w8a8", "ort-cpu", "0.500", "-", "10.0", "3.00x", "1.50"],
+        ["wren", "w8a8", "torch", "0.500", "2.000", "-", "-", "1.50"],
+    ]
+
+
+def test_drops_count_downwards_as_positive_whatever_the_metric():
+    first = run(repeatability=[0.5, 0.7], localization_error=[1, None])
+    second = run("w8a8", repeatability=[0.4, 0.6], localization_error=[1.5, 2])
+    third = run("w4a8", repeatability=[0.6, 0.8], localization_error=[None, None])
+    assert cells(report.drops([first, second, third])) == [
+        ["drop from fp32 ort-cpu", "repeat.", "loc. px"],
+        ["w8a8 ort-cpu", "+0.100 [+0.100, +0.100]", "+0.500 [+0.500, +0.500]"],
+        ["w4a8 ort-cpu", "-0.100 [-0.100, -0.100]", "-"],
+    ]
+
+
+def test_verdicts_as_a_table():
+    bad = judge(OLD, run(repeatability=[0.5, 0.6]), max_drop=0.01)
+    assert cells(report.verdicts([judge(OLD, OLD), bad])) == [
+        ["gate", "run", "metric", "reference", "new", "drop", "bound", "limit", "pairs"],
+        ["pass", "wren fp32 ort-cpu kp2d", "repeatability", "0.6500", "0.6500", "+0.0000", "+0.0000", "0.0000", "2"],
+        ["FAIL", "wren fp32 ort-cpu kp2d", "repeatability", "0.6500", "0.5500", "+0.1000", "+0.1000", "0.0100", "2"],
+    ]
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_every_protocol_has_columns_of_its_own_metrics(protocol):
+    metrics = {name: [0.5] for name in PROTOCOLS[protocol].metrics}
+    head, row = cells(report.table([run(protocol=protocol, **metrics)]))
+    assert len(head) == len(row) > 8
+    assert "M.score" in head or protocol == "mma"
+
+
+# --- real runs
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    return open_dataset("procedural:2")
+
+
+def evaluate(artifact, pairs, cache=None, protocol="kp2d"):
+    return bench(artifact, "ort-cpu", pairs, "procedural:2", PROTOCOLS[protocol], cache=cache)
+
+
+def test_a_run_repeats_and_has_the_documented_fields(tiny, pairs, tmp_path):
+    artifact = tiny()
+    first, second = (evaluate(artifact, pairs) for _ in range(2))
+    assert first["pairs"] == second["pairs"]
+    assert [(p["sequence"], p["pair"]) for p in first["pairs"]] == [(p.sequence, p.name) for p in pairs]
+    assert {name for p in first["pairs"] for name in p} == {"sequence", "pair", *PROTOCOLS["kp2d"].metrics}
+    assert first["artifact"]["sha256"] == artifact.sha256
+    assert (first["provider"], first["latency_ms"]) == ("CPUExecutionProvider", None)
+    assert first["summary"]["n_keypoints0"] == mean([p["n_keypoints0"] for p in first["pairs"]])
+    assert first["counts"]["repeatability"] == len(pairs)
+    assert set(first["by_split"]) == {p.sequence[0] for p in pairs}
+    assert results.load(results.save(tmp_path / "r.json", [first])) == [json.loads(json.dumps(first))]
+    assert "protocol kp2d v1" in report.page([first, second])
+
+
+def test_features_are_predicted_once(tiny, pairs, tmp_path, monkeypatch):
+    artifact, calls, network = tiny(), [], OrtSession.run
+    monkeypatch.setattr(OrtSession, "run", lambda self, image: calls.append(1) or network(self, image))
+    first = evaluate(artifact, pairs, tmp_path / "cache")
+    pictures = len({p.key for pair in pairs for p in (pair.first, pair.second)})
+    assert len(calls) == pictures
+    assert evaluate(artifact, pairs, tmp_path / "cache")["pairs"] == first["pairs"]
+    assert len(calls) == pictures
+    assert evaluate(tiny(row="superpoint"), pairs, tmp_path / "cache")["pairs"] != first["pairs"]
+    assert len(calls) == 2 * pictures
+
+
+@pytest.mark.parametrize("kept", [0, 1, 100, 1000, -30])
+def test_a_damaged_cache_is_predicted_again(tiny, pairs, tmp_path, kept):
+    artifact = tiny()
+    first = evaluate(artifact, pairs[:1], tmp_path / "cache")
+    files = [*tmp_path.glob("cache/*/*.npz")]
+    assert len(files) == 2
+    for path in files:
+        path.write_bytes(path.read_bytes()[:kept])
+    assert evaluate(artifact, pairs[:1], tmp_path / "cache")["pairs"] == first["pairs"]
+
+
+def test_pictures_that_calibrated_the_file_are_refused(tiny, pairs):
+    artifact = tiny()
+    used = {"files": [{"name": "photo.png", "sha256": pairs[1].first.digest}]}
+    leaked = replace(artifact, card=artifact.card.step(made={"command": "quantize", "calibration": used}))
+    with pytest.raises(
+        BadInput, match=rf"was calibrated on photo\.png, which is {pairs[1].first.key} of the benchmark; qu"
+    ):
+        evaluate(leaked, pairs)
+    evaluate(leaked, pairs[:1])
+
+
+@pytest.mark.parametrize(
+    ("protocol", "text"),
+    [
+        (
+            "kp2d",
+            "takes 48x64 only, protocol kp2d evaluates at 240x320; export it again with --size 240x320 or --dynamic",
+        ),
+        (
+            "mma",
+            "takes 48x64 only, protocol mma evaluates at the native size of every image; export it again with --dyn",
+        ),
+    ],
+)
+def test_a_file_of_another_size_is_refused(tiny, pairs, protocol, text):
+    with pytest.raises(UsageError, match=text):
+        evaluate(tiny(size=(48, 64)), pairs, protocol=protocol)
+
+
+def test_files_meet_the_engines_that_run_them(tiny):
+    a, b = tiny("a.onnx"), tiny("b.onnx")
+    checkpoint = replace(a, path=a.path.with_suffix(".safetensors"))
+    assert pair_up([checkpoint, a, b], ["torch", "ort-cpu"]) == [(checkpoint, "torch"), (a, "ort-cpu"), (b, "ort-cpu")]
+    with pytest.raises(UsageError, match=r"no file for backend torch, which runs \.safetensors, .+lf export"):
+        pair_up([a], ["ort-cpu", "torch"])
+    with pytest.raises(UsageError, match=r"a\.onnx: none of the backends torch runs it; add one of: ort-cpu, ort-cuda"):
+        pair_up([checkpoint, a], ["torch"])
+    with pytest.raises(UsageError, match="unknown backend 'ort'"):
+        pair_up([a], ["ort"])
+
+
+def test_a_suite_times_every_variant_in_turns(tiny):
+    seen = []
+    runs = suite(
+        [tiny("a.onnx"), tiny("b.onnx")],
+        ["ort-cpu"],
+        "procedural:1",
+        "kp2d",
+        repeats=2,
+        progress=lambda *report: seen.append(report),
+    )
+    for one in runs:
+        assert set(one["latency_ms"]) == {"preprocess", "network", "postprocess", "end_to_end"}
+        assert all(phase["n"] == 2 and 0 < phase["p50"] <= phase["p99"] for phase in one["latency_ms"].values())
+        assert 0 < one["load_ms"] < one["cold_start_ms"]
+        assert one["peak_rss_bytes"] > 10e6
+    assert runs[0]["pairs"] == runs[1]["pairs"]
+    assert all(done <= total for done, total, _ in seen)
+
+
+def test_a_latency_worker_that_dies_says_why(tmp_path):
+    with pytest.raises(
+        LfError, match=r"the latency worker stopped: .*none\.onnx: no such file; expected an ONNX model"
+    ):
+        latency.measure([(tmp_path / "none.onnx", "ort-cpu")], np.zeros((48, 64), np.uint8), threads=1, repeats=1)
