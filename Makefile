@@ -17,9 +17,10 @@ lint: $(VENV)/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# the accuracy gate: the shipped weights against tests/baselines, see CONTRIBUTING.md
+# the accuracy gate: the main job on the shipped weights, held against tests/baselines; see CONTRIBUTING.md
 gate: $(VENV)/dev
-	$(BIN)/python tests/gate.py
+	$(BIN)/lf demo --out out/gate
+	$(BIN)/lf compare tests/baselines/wren.json out/gate/results.json --gates tests/baselines/gates.toml
 
 $(VENV)/demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -28,7 +29,7 @@ $(VENV)/demo: pyproject.toml constraints.txt
 
 $(VENV)/dev: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[export,quantize,train,dev]"
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[export,quantize,train,plots,hloc,dev]"
 	touch $@ $(VENV)/demo
 
 clean:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import cv2
-
 from lf import console
-from lf.benchmarks import PROTOCOLS, pictures, report, results
-from lf.benchmarks.suite import suite
+from lf.benchmarks import PROTOCOLS, pictures, report
+from lf.benchmarks.suite import RESULTS, suite
 from lf.core import Artifact
 from lf.data import open_dataset, procedural
 from lf.export import export
@@ -37,14 +35,13 @@ def demo(out: Path, threads: int, progress: console.Progress) -> None:
         DATA,
         PROTOCOL,
         threads=threads,
-        cache=out / "cache",
+        out=out,
         progress=progress,
     )
-    results.save(out / "results.json", runs)
     console.note("4/4 draw the matches of one pair")
     picture = _picture(out, small)
     console.result(report.page(runs))
-    console.result(f"\nfiles: {exported.path}\n       {small.path}\n       {out / 'results.json'}\n       {picture}")
+    console.result(f"\nfiles: {exported.path}\n       {small.path}\n       {out / RESULTS}\n       {picture}")
     for row in examine():
         if not row["ok"] and not row["name"].startswith("lf["):
             console.result(f"skipped: {row['name']}: {row['detail']}")
@@ -56,7 +53,7 @@ def _calibration(out: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for index in range(CALIBRATION):
         picture = procedural.training_picture(index, (240, 320))
-        cv2.imwrite(str(folder / f"{index:03}.png"), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+        pictures.save(folder / f"{index:03}.png", picture)
     return folder
 
 
@@ -68,6 +65,4 @@ def _picture(out: Path, artifact: Artifact) -> Path:
     found = [extractor(rule.prepare(image, extractor.model.channels)[0]).top(rule.params["k"]) for image in loaded]
     homography = rule.homography(pair.homography, loaded[0].shape[:2], loaded[1].shape[:2])
     drawn = pictures.matches((shown[0], shown[1]), (found[0], found[1]), homography, f"{NETWORK} w8a8, ort-cpu")
-    path = out / "matches.png"
-    cv2.imwrite(str(path), cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
-    return path
+    return pictures.save(out / "matches.png", drawn)

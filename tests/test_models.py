@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import os
 import pickle
@@ -23,19 +22,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from lf.core import Artifact, BadInput, Card, LfError, UsageError
-from lf.models import MODELS, checkpoint, decode
+from lf.models import MODELS, NETWORKS, checkpoint, decode
 from lf.models import resolve as resolving
 from lf.models.resolve import resolve
 
-ROWS = [
-    pytest.param(
-        name,
-        marks=pytest.mark.skipif(
-            importlib.util.find_spec(f"lf.models.{row.module}") is None, reason=f"lf/models/{row.module}.py is missing"
-        ),
-    )
-    for name, row in MODELS.items()
-]
+ROWS = tuple(NETWORKS)
 SUPERPOINT = {"threshold": 0.015, "nms_radius": 4, "border": 4}
 CARD = Card("superpoint", {"origin": "test", "sha256": "0", "licence": "test"}, (1, None, None))
 
@@ -203,6 +194,18 @@ def test_r2d2_decode_restated():
     np.testing.assert_allclose(scores, [repeatability[at] * reliability[at] for at in chosen], rtol=1e-5)
     expected = np.array([maps["descriptor"][:, y, x] for y, x in chosen])
     np.testing.assert_allclose(descriptors, expected / np.linalg.norm(expected, axis=1, keepdims=True), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("row", "maps"), [("superpoint", superpoint_maps), ("wren", superpoint_maps), ("r2d2", r2d2_maps)]
+)
+def test_describing_ones_own_points_changes_nothing(row, maps):
+    model, found = MODELS[row], maps()
+    settings = {name: 0.0 for name in model.settings} | {"nms_radius": 2, "border": 0} if row != "r2d2" else {}
+    points, _, descriptors = model.decode(found, **(settings or {"repeatability": 0.1, "reliability": 0.1}))
+    assert len(points)
+    assert np.allclose(model.describe(found, points), descriptors, atol=1e-6)
+    assert np.allclose(np.linalg.norm(model.describe(found, points + np.float32(0.3)), axis=1), 1, atol=1e-5)
 
 
 def test_r2d2_plateau_gives_one_point_and_saturated_logits_stay_finite():

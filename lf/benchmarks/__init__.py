@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from lf.benchmarks.metrics import INLIER_MASK, Ransac
-from lf.benchmarks.protocols import (
+from lf.benchmarks.geometry import (
     CROP,
     NATIVE,
     SQUEEZE,
+    SQUEEZE_BGR,
+    SQUEEZE_BICUBIC,
+    TRUE_CROP,
+    TRUE_SQUEEZE,
+)
+from lf.benchmarks.metrics import INLIER_MASK, Ransac
+from lf.benchmarks.protocols import (
     Protocol,
+    auc_score,
     kp2d_score,
     mma_score,
     superpoint_score,
+    superpoint_true_score,
 )
+from lf.benchmarks.summary import MEAN, MEAN_ABOVE_0, Aggregate, recall_area
 from lf.data.hpatches import OVERSIZE
 
 
@@ -33,12 +42,18 @@ METRICS: dict[str, Metric] = {
     "n_keypoints1": Metric("points", None, "points of the second image"),
     "n_matches": Metric("matches", None, "mutual nearest neighbours"),
     "mean_corner_error": Metric("px", False, "mean distance of the corners under true and estimated homography"),
+    "mean_corner_error_dlt": Metric("px", False, "the same, estimated from all matches, without rejecting any"),
     "correctness@1": Metric("", True, "homography estimated with a mean corner error of at most 1 px"),
     "correctness@3": Metric("", True, "homography estimated with a mean corner error of at most 3 px"),
     "correctness@5": Metric("", True, "homography estimated with a mean corner error of at most 5 px"),
     "n_inliers": Metric("matches", None, "matches within 3 px of the estimated homography"),
     "matching_score": Metric("", True, "share of points matched rightly; superpoint: RANSAC inliers, can exceed 1"),
-    "nn_map": Metric("", True, "average precision of matches against their own RANSAC model, not the truth"),
+    "nn_map": Metric("", True, "average precision of matches; superpoint: against their own RANSAC model"),
+    **{
+        f"h_auc@{t}": Metric("", True, f"area under the recall of corner errors up to {t} px, MAGSAC")
+        for t in (1, 3, 5)
+    },
+    **{f"h_auc_dlt@{t}": Metric("", True, f"the same up to {t} px, without rejecting any match") for t in (1, 3, 5)},
     **{f"mma@{t}": Metric("", True, f"share of mutual matches within {t} px of the truth") for t in range(1, 16)},
 }
 
@@ -56,59 +71,103 @@ _HOMOGRAPHY_METRICS = (
     "matching_score",
 )
 
-_KP2D = {
-    "k": 300,
-    "repeatability_px": 3.0,
-    "matching_px": 3.0,
-    "correctness_px": (1, 3, 5),
-    "ransac": Ransac(threshold=3.0, iterations=5000, confidence=0.995),
-}
+ORDERS = 20  # of the matches, over which the fixed protocols average what RANSAC makes of them (Q5)
+
+_SUPERPOINT = Protocol(
+    name="superpoint",
+    version=1,
+    size=(240, 320),
+    geometry=CROP,
+    scorer=superpoint_score,
+    params={
+        "k": 1000,
+        "repeatability_px": 3.0,
+        "correctness_px": (1, 3, 5),
+        "ransac": Ransac(threshold=3.0, iterations=2000, confidence=0.995),
+        "orders": 1,
+        "ap": "two_way",
+    },
+    metrics=(*_HOMOGRAPHY_METRICS, "nn_map"),
+    inlier_mask=INLIER_MASK,
+)
+_KP2D = Protocol(
+    name="kp2d",
+    version=1,
+    size=(240, 320),
+    geometry=SQUEEZE,
+    scorer=kp2d_score,
+    params={
+        "k": 300,
+        "repeatability_px": 3.0,
+        "matching_px": 3.0,
+        "correctness_px": (1, 3, 5),
+        "ransac": Ransac(threshold=3.0, iterations=5000, confidence=0.995),
+        "orders": 1,
+    },
+    metrics=_HOMOGRAPHY_METRICS,
+    inlier_mask=INLIER_MASK,
+)
+_KP2D_640 = replace(_KP2D.vary(k=1000), name="kp2d-640", size=(480, 640))
+_AUC = Protocol(
+    name="auc",
+    version=1,
+    size=(240, 320),
+    geometry=TRUE_SQUEEZE,
+    scorer=auc_score,
+    params={
+        "k": 1000,
+        "estimators": {"mean_corner_error": "USAC_MAGSAC", "mean_corner_error_dlt": "DLT"},
+        "ransac": Ransac(threshold=3.0, iterations=10000, confidence=0.999),
+    },
+    metrics=("n_keypoints0", "n_keypoints1", "n_matches", "mean_corner_error", "mean_corner_error_dlt"),
+    aggregates={
+        f"{name}@{px}": Aggregate(of, recall_area(px))
+        for name, of in (("h_auc", "mean_corner_error"), ("h_auc_dlt", "mean_corner_error_dlt"))
+        for px in (1, 3, 5)
+    },
+)
+_MMA = Protocol(
+    name="mma",
+    version=1,
+    size=None,
+    geometry=NATIVE,
+    scorer=mma_score,
+    params={"k": None, "thresholds_px": tuple(range(1, 16))},
+    metrics=("n_keypoints0", "n_keypoints1", "n_matches", *(f"mma@{t}" for t in range(1, 16))),
+    without=OVERSIZE,
+)
 
 PROTOCOLS: dict[str, Protocol] = {
-    "superpoint": Protocol(
-        name="superpoint",
-        version=1,
-        size=(240, 320),
-        geometry=CROP,
-        scorer=superpoint_score,
-        params={
-            "k": 1000,
-            "repeatability_px": 3.0,
-            "correctness_px": (1, 3, 5),
-            "ransac": Ransac(threshold=3.0, iterations=2000, confidence=0.995),
-            "ap": "two_way",
-        },
-        metrics=(*_HOMOGRAPHY_METRICS, "nn_map"),
-        inlier_mask=INLIER_MASK,
-    ),
-    "kp2d": Protocol(
-        name="kp2d",
-        version=1,
-        size=(240, 320),
-        geometry=SQUEEZE,
-        scorer=kp2d_score,
-        params=_KP2D,
-        metrics=_HOMOGRAPHY_METRICS,
-        inlier_mask=INLIER_MASK,
-    ),
-    "kp2d-640": Protocol(
-        name="kp2d-640",
-        version=1,
-        size=(480, 640),
-        geometry=SQUEEZE,
-        scorer=kp2d_score,
-        params={**_KP2D, "k": 1000},
-        metrics=_HOMOGRAPHY_METRICS,
-        inlier_mask=INLIER_MASK,
-    ),
-    "mma": Protocol(
-        name="mma",
-        version=1,
-        size=None,
-        geometry=NATIVE,
-        scorer=mma_score,
-        params={"k": None, "thresholds_px": tuple(range(1, 16))},
-        metrics=("n_keypoints0", "n_keypoints1", "n_matches", *(f"mma@{t}" for t in range(1, 16))),
-        without=OVERSIZE,
-    ),
+    row.name: row
+    for row in (
+        _SUPERPOINT,
+        replace(
+            _SUPERPOINT,
+            name="superpoint-fixed",
+            geometry=TRUE_CROP,
+            scorer=superpoint_true_score,
+            params={**_SUPERPOINT.params, "matching_px": 3.0, "orders": ORDERS},
+        ),
+        _KP2D,
+        _KP2D_640,
+        replace(_KP2D, name="kp2d-bgr", geometry=SQUEEZE_BGR),
+        replace(_KP2D_640, name="kp2d-640-bgr", geometry=SQUEEZE_BGR),
+        replace(
+            _KP2D.vary(k=1000),
+            name="kp2d-tiny",
+            geometry=SQUEEZE_BICUBIC,
+            aggregates={"repeatability": Aggregate("repeatability", MEAN_ABOVE_0)},
+        ),
+        replace(_KP2D.vary(orders=ORDERS), name="kp2d-fixed", geometry=TRUE_SQUEEZE),
+        replace(_KP2D_640.vary(orders=ORDERS), name="kp2d-640-fixed", geometry=TRUE_SQUEEZE),
+        _MMA,
+        _AUC,
+        replace(_AUC, name="auc-640", size=(480, 640)),
+    )
 }
+
+
+def aggregate(protocol: str, metric: str) -> Aggregate:
+    """How runs of a protocol make one number of a metric; for a protocol of another lf, the mean."""
+    rows = PROTOCOLS[protocol].aggregates if protocol in PROTOCOLS else {}
+    return rows.get(metric, Aggregate(metric, MEAN))

@@ -19,25 +19,30 @@ from typing import IO, Any
 
 import numpy as np
 
+from lf.benchmarks import PROTOCOLS
+from lf.benchmarks.predict import Variant, published
+from lf.benchmarks.protocols import Protocol
 from lf.core import Array, LfError
+from lf.models.resolve import resolve
+from lf.runtimes.extract import Clock
 
 WARM_UP = 5
 # glibc gives torch's large activations back to the system after every call; kept, its times are steady and shorter
 ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**32), "MALLOC_TOP_PAD_": str(2**29)}
 
-Variant = tuple[Path, str]  # file, backend
-
 
 def measure(
     variants: Sequence[Variant],
     image: Array,
+    protocol: Protocol,
     *,
     threads: int,
     repeats: int,
-    pyramid: bool = False,
     progress: Callable[[int, int, str], None] = lambda done, total, text: None,
 ) -> list[dict[str, Any]]:
     """Time `repeats` extractions of one prepared uint8 image (H, W) or (H, W, 3) by each variant, interleaved.
+
+    Each extracts as `protocol` has it: R2D2's pyramid in `mma`, one scale elsewhere.
 
     Returns:
         Per variant {"latency_ms": {phase: {"p50", "p90", "p99", "n"}}, "cold_start_ms", "load_ms", "peak_rss_bytes",
@@ -49,7 +54,10 @@ def measure(
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         source = Path(folder) / "image.npy"
         np.save(source, image, allow_pickle=False)
-        jobs = [json.dumps([str(p), b, threads, str(source), pyramid]) for p, b in variants]
+        jobs = [
+            json.dumps([str(v.artifact.path), v.backend, v.keypoints, threads, protocol.name, str(source)])
+            for v in variants
+        ]
         workers = [stack.enter_context(_worker(job)) for job in jobs]
         opened = [_answer(worker) for worker in workers]
         samples: list[list[dict[str, float]]] = [[] for _ in workers]
@@ -104,15 +112,12 @@ def _ask(worker: subprocess.Popen[str], what: str = "run") -> dict[str, Any]:
 
 def serve(job: str, questions: IO[str], answers: IO[str]) -> None:
     """The worker: open, extract once, then time one extraction per line read, until `end`."""
-    from lf.models.resolve import resolve
-    from lf.runtimes.extract import Clock, Extractor
-
-    path, backend, threads, source, pyramid = json.loads(job)
+    path, backend, keypoints, threads, protocol, source = json.loads(job)
     image = np.load(source, allow_pickle=False)
     start = time.perf_counter()
-    extractor = Extractor(resolve(path), backend, threads)
+    extractor = Variant(resolve(path), backend, keypoints).open(threads)
     loaded = time.perf_counter()
-    extract = extractor.pyramid if pyramid else extractor
+    extract = extractor.pyramid if published(extractor, PROTOCOLS[protocol]) else extractor
     extract(image)
     first = time.perf_counter()
     opened = {"load_ms": (loaded - start) * 1e3, "cold_start_ms": (first - start) * 1e3}

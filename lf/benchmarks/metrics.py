@@ -1,4 +1,4 @@
-"""The formulas of the protocols, each once. Section and Q numbers: HPatches evaluation protocols, see README.
+"""The formulas of the protocols, each once. Section and Q numbers: docs/protocols.md.
 
 Points are (N, 2), x then y, pixels, pixel centres at integers; sizes are (width, height); homographies are (3, 3),
 first image -> second image, of any scale. Everything is computed in float64.
@@ -21,6 +21,9 @@ BLOCK = 1 << 17  # distances held at once: 1 MiB, what a core's cache takes
 INLIER_MASK = "opencv>=4.12"  # Q4: residual under the refined homography, not under the best minimal sample
 
 
+METHODS = {"RANSAC": cv2.RANSAC, "USAC_MAGSAC": cv2.USAC_MAGSAC, "DLT": 0}  # of cv2.findHomography
+
+
 class Ransac(TypedDict):
     """Settings of `cv2.findHomography`; a dict, so that results name them. threshold: px, inclusive."""
 
@@ -30,7 +33,7 @@ class Ransac(TypedDict):
 
 
 class Estimate(NamedTuple):
-    """homography: (3, 3) float64, or None where RANSAC finds none. inliers: (M,) bool, all False then."""
+    """homography: (3, 3) float64, or None where none is found. inliers: (M,) bool, all False then."""
 
     homography: Array | None
     inliers: Array
@@ -104,8 +107,8 @@ def repeatability(points0: Array, points1: Array, homography: Array, threshold: 
     return (len(repeated) / len(nearby), float(repeated.mean())) if len(repeated) else (0.0, None)
 
 
-def estimate_homography(points0: Array, points1: Array, ransac: Ransac) -> Estimate:
-    """RANSAC homography of (M, 2) matches; it depends on their order (Q5).
+def estimate_homography(points0: Array, points1: Array, ransac: Ransac, method: str = "RANSAC") -> Estimate:
+    """The homography of (M, 2) matches by a row of METHODS; for all but DLT it depends on their order (Q5).
 
     Inliers are the residuals <= threshold under the returned homography. OpenCV >= 4.12 returns this mask, older ones
     that of the best minimal sample (Q4); computing it here makes one definition of both.
@@ -117,14 +120,24 @@ def estimate_homography(points0: Array, points1: Array, ransac: Ransac) -> Estim
     found, _ = cv2.findHomography(
         source,
         target,
-        cv2.RANSAC,
+        METHODS[method],
         ransac["threshold"],
         maxIters=ransac["iterations"],
         confidence=ransac["confidence"],
     )
     if found is None:
         return nothing
-    return Estimate(found, distances(warp_points(source, found), target) <= ransac["threshold"])
+    return Estimate(found, match_errors(source, target, found) <= ransac["threshold"])
+
+
+def estimate_in_orders(points0: Array, points1: Array, ransac: Ransac, orders: int) -> list[Estimate]:
+    """`estimate_homography` of the matches as they come, and of `orders - 1` shuffles of them, always the same.
+
+    One order is one throw of RANSAC's dice (Q5).
+    """
+    stored, rng = np.arange(len(points0)), np.random.default_rng(0)
+    every = [stored, *(rng.permutation(stored) for _ in range(orders - 1))]
+    return [estimate_homography(points0[order], points1[order], ransac) for order in every]
 
 
 def corner_error(true: Array, estimated: Array | None, size: tuple[int, int]) -> float | None:
@@ -151,6 +164,19 @@ def swapped_matching_score(inliers: int, n0: int, points1: Array, homography: Ar
     rows_columns = np.trunc(points1)[:, ::-1]
     visible = int(np.count_nonzero(inside(warp_points(rows_columns, np.linalg.inv(homography)), size)))
     return 2 * inliers / (n0 + visible) if inliers else 0.0
+
+
+def shared_matching_score(correct: Array, matches: tuple[Array, Array], seen0: Array, seen1: Array) -> float:
+    """Matching score without Q1 to Q3: the share of points in both views that are matched rightly, in [0, 1].
+
+    Args:
+        correct: (M,) bool.
+        matches: (M,) and (M,) one-to-one indices of points.
+        seen0: (N0,) bool, points of the first image that project into the second.
+        seen1: (N1,) bool, likewise.
+    """
+    hits = np.count_nonzero(correct & seen0[matches[0]] & seen1[matches[1]])
+    return 2 * hits / max(int(np.count_nonzero(seen0)) + int(np.count_nonzero(seen1)), 1)
 
 
 def one_way_matching_score(
@@ -220,17 +246,21 @@ AP_MATCHES: dict[str, tuple[Metric, Callable[[Array, Array], Array], float]] = {
 }
 
 
-def nn_map(f0: Features, f1: Features, ransac: Ransac, ap: str) -> float:
-    """Average precision of the mutual matches, nearest first, against their own RANSAC model (section 1, Q3)."""
+def ap_matches(f0: Features, f1: Features, ap: str) -> tuple[Array, Array, Array]:
+    """(M,) i, (M,) j and (M,) distances of the mutual matches that average precision ranks; `ap` is of AP_MATCHES."""
     metric, distance, limit = pick(AP_MATCHES, ap, "ap")
     i, j = mutual(f0.descriptors, f1.descriptors, metric)
     length = distance(f0.descriptors[i], f1.descriptors[j])
     kept = length < limit
-    correct = estimate_homography(f0.keypoints[i[kept]], f1.keypoints[j[kept]], ransac).inliers
-    return average_precision(correct, -length[kept])
+    return i[kept], j[kept], length[kept]
+
+
+def match_errors(points0: Array, points1: Array, homography: Array) -> Array:
+    """(M,) |p1 - H p0| in px of the second image, of (M, 2) matches."""
+    return distances(warp_points(points0, homography), points1)
 
 
 def mma(points0: Array, points1: Array, homography: Array, thresholds: Sequence[float]) -> dict[str, float]:
     """`mma@t` = share of (M, 2) matches with |p1 - H p0| <= t px, inclusive; no view mask; 0 of 0 is 0 (section 3)."""
-    error = distances(warp_points(points0, homography), points1)
+    error = match_errors(points0, points1, homography)
     return {f"mma@{t:g}": float(np.count_nonzero(error <= t) / max(len(error), 1)) for t in thresholds}

@@ -6,17 +6,38 @@ import hashlib
 import io
 import json
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from lf import files
+from lf import __version__, files
 from lf.benchmarks.protocols import Protocol
-from lf.core import Features, LfError, UsageError
+from lf.core import Artifact, Features, LfError, UsageError
 from lf.data import Picture
+from lf.models.resolve import resolve
 from lf.runtimes.extract import Extractor
 
 Native = tuple[int, int]  # (H, W), pixels, before the protocol's geometry
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What is evaluated: a file in an engine, at its own keypoints or at those of a baseline, such as `sift`."""
+
+    artifact: Artifact
+    backend: str
+    keypoints: str | None = None
+
+    def open(self, threads: int = 1) -> Extractor:
+        """The extractor of this variant; see `Extractor` for what it raises."""
+        points = Extractor(resolve(self.keypoints), "opencv", threads) if self.keypoints else None
+        return Extractor(self.artifact, self.backend, threads, keypoints=points)
+
+
+def published(extractor: Extractor, protocol: Protocol) -> bool:
+    """Whether the protocol means the network's published multi-scale extraction, not a single scale."""
+    return protocol.size is None and extractor.model.pyramid is not None and extractor.keypoints is None
 
 
 class Predictor:
@@ -48,8 +69,8 @@ class Predictor:
             return kept
         image = picture.load()
         prepared, _ = self.protocol.prepare(image, self.extractor.model.channels)
-        published = self.protocol.size is None and self.extractor.model.pyramid is not None
-        features = self.extractor.pyramid(prepared) if published else self.extractor(prepared)
+        extract = self.extractor.pyramid if published(self.extractor, self.protocol) else self.extractor
+        features = extract(prepared)
         native = image.shape[0], image.shape[1]
         if path is not None:
             _save(path, features, native)
@@ -58,7 +79,9 @@ class Predictor:
     def _key(self) -> str:
         info = self.extractor.session.info
         parts = {
+            "lf": __version__,
             "artifact": self.extractor.artifact.sha256,
+            "keypoints": self.extractor.keypoints and self.extractor.keypoints.artifact.sha256,
             "engine": [info.engine, info.version, info.provider],
             "settings": sorted(self.extractor.settings.items()),
             "pyramid": self.extractor.model.pyramid and dict(self.extractor.model.pyramid),

@@ -1,6 +1,6 @@
-"""What a protocol is made of: its geometry (image and homography) and its score of one pair of images.
+"""What a protocol is: a geometry, a score of one pair of images, and what becomes of the scores of all pairs.
 
-Section and Q numbers: HPatches evaluation protocols, see README. The rows themselves are in `lf.benchmarks`.
+Section and Q numbers: docs/protocols.md. The rows themselves are in `lf.benchmarks`.
 """
 
 from __future__ import annotations
@@ -8,31 +8,22 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field, replace
+from statistics import mean
+from typing import Any
 
-import cv2
 import numpy as np
 
 from lf.benchmarks import metrics
+from lf.benchmarks.geometry import Geometry, Size, image_size
 from lf.benchmarks.matching import mutual, nearest
+from lf.benchmarks.summary import Aggregate
 from lf.core import Array, Features, LfError, pick
 
-Size = tuple[int, int]  # (H, W), pixels, as of an image array; Features.size is (W, H)
+FORMULAS = 1  # raised when code that protocols share changes their values; `Protocol.version`, when its own does
+
 Scale = tuple[float, float]  # (x, y) prepared pixels per native pixel
 Scores = dict[str, float | None]
-
-
-class Geometry(NamedTuple):
-    """What is done to images, and to the homography between them.
-
-    Attributes:
-        prepare: (image uint8 (H, W, 3) RGB, channels 1 or 3, size) -> (uint8 (h, w) grey or (h, w, 3) RGB, Scale).
-        homography: (H native, native size of image 0, of image 1, size) -> H between the prepared images.
-    """
-
-    prepare: Callable[[Array, int, Size], tuple[Array, Scale]]
-    homography: Callable[[Array, Size, Size, Size], Array]
 
 
 @dataclass(frozen=True)
@@ -47,6 +38,7 @@ class Protocol:
         scorer: (Features, Features, H, **params) -> Scores.
         params: k, thresholds (px) and RANSAC settings; keyword arguments of `scorer`.
         metrics: names that `score` returns, in order; rows of METRICS.
+        aggregates: numbers of a run that are no mean of a metric, or of fewer pairs; rows of METRICS.
         inlier_mask: family of OpenCV's RANSAC inlier mask behind inlier counts, or None if it has none (Q4).
         without: sequences that it leaves out.
     """
@@ -58,12 +50,19 @@ class Protocol:
     scorer: Callable[..., Scores]
     params: Mapping[str, Any]
     metrics: tuple[str, ...]
+    aggregates: Mapping[str, Aggregate] = field(default_factory=dict)
     inlier_mask: str | None = None
     without: tuple[str, ...] = ()
 
     def prepare(self, image: Array, channels: int) -> tuple[Array, Scale]:
-        """Bring uint8 (H, W, 3) RGB to the protocol's size: uint8 (h, w) grey for 1 channel, (h, w, 3) RGB for 3."""
-        return self.geometry.prepare(image, channels, self.size or _size(image))
+        """Bring uint8 (H, W, 3) RGB to the protocol's size: uint8 (h, w) grey for 1 channel, (h, w, 3) for 3."""
+        matrix = self.matrix(image_size(image))
+        prepared = self.geometry.prepare(image, channels, self.size or image_size(image))
+        return prepared, (float(matrix[0, 0]), float(matrix[1, 1]))
+
+    def matrix(self, native: Size) -> Array:
+        """(3, 3): where this protocol takes the pixels of an image of (H, W) `native` to be after `prepare`."""
+        return self.geometry.matrix(native, self.size or native)
 
     def homography(self, native: Array, size0: Size, size1: Size) -> Array:
         """(3, 3) between the prepared images, from the (3, 3) between the native ones and their (H, W)."""
@@ -98,70 +97,17 @@ class Protocol:
     def describe(self) -> dict[str, Any]:
         """What a result has to say about how it was scored; JSON."""
         names = ("name", "version", "size", "params", "metrics", "inlier_mask", "without")
-        return {name: getattr(self, name) for name in names}
+        return {
+            **{name: getattr(self, name) for name in names},
+            "geometry": self.geometry.name,
+            "formulas": FORMULAS,
+            "aggregates": {name: [of, statistic.about] for name, (of, statistic) in self.aggregates.items()},
+        }
 
     @property
     def digest(self) -> str:
         """12 hex digits over `describe`: equal digests, comparable values."""
         return hashlib.sha256(json.dumps(self.describe(), sort_keys=True).encode()).hexdigest()[:12]
-
-
-def _size(image: Array) -> Size:
-    return image.shape[0], image.shape[1]
-
-
-def _grey(image: Array, channels: int) -> Array:
-    return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)) if channels == 1 else image
-
-
-def _diagonal(scale: Scale) -> Array:
-    return np.diag((*scale, 1.0))
-
-
-def _cover(native: Size, size: Size) -> float:
-    """The scale at which an image just covers `size`."""
-    return max(size[0] / native[0], size[1] / native[1])
-
-
-def _crop_prepare(image: Array, channels: int, size: Size) -> tuple[Array, Scale]:
-    if channels == 1:  # section 1: BGR read, weighted as if RGB; published numbers have red and blue swapped
-        image = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY))
-    scale = _cover(_size(image), size)
-    top_left = image[: int(size[0] / scale), : int(size[1] / scale)]
-    return np.asarray(cv2.resize(top_left, size[::-1], interpolation=cv2.INTER_AREA)), (scale, scale)
-
-
-def _crop_homography(native: Array, size0: Size, size1: Size, size: Size) -> Array:
-    scale = _cover(size0, size)  # Q1: of image 1 for both images, wrong where their sizes differ
-    matrix = _diagonal((scale, scale))
-    return np.asarray(matrix @ native @ np.linalg.inv(matrix))
-
-
-def _squeeze_scale(native: Size, size: Size) -> Scale:
-    return size[1] / native[1], size[0] / native[0]
-
-
-def _squeeze_prepare(image: Array, channels: int, size: Size) -> tuple[Array, Scale]:
-    small = np.asarray(cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR))
-    return _grey(small, channels), _squeeze_scale(_size(image), size)
-
-
-def _squeeze_homography(native: Array, size0: Size, size1: Size, size: Size) -> Array:
-    first, second = (_diagonal(_squeeze_scale(native_size, size)) for native_size in (size0, size1))
-    return np.asarray(second @ native @ np.linalg.inv(first))
-
-
-def _native_prepare(image: Array, channels: int, size: Size) -> tuple[Array, Scale]:
-    return _grey(image, channels), (1.0, 1.0)
-
-
-def _native_homography(native: Array, size0: Size, size1: Size, size: Size) -> Array:
-    return native
-
-
-CROP = Geometry(_crop_prepare, _crop_homography)  # section 1
-SQUEEZE = Geometry(_squeeze_prepare, _squeeze_homography)  # section 2
-NATIVE = Geometry(_native_prepare, _native_homography)  # section 3
 
 
 def _in_both_views(f0: Features, f1: Features, homography: Array, k: int | None) -> tuple[Array, Array]:
@@ -175,23 +121,25 @@ def _homography_scores(
     f1: Features,
     homography: Array,
     top: tuple[Array, Array],
-    estimate: metrics.Estimate,
+    estimates: Sequence[metrics.Estimate],
     repeatability_px: float,
     correctness_px: Sequence[float],
 ) -> Scores:
-    """What sections 1 and 2 define alike, given the points that count for repeatability and the estimate."""
+    """What sections 1 and 2 define alike, from the points that count for repeatability and one estimate per order."""
     points = f0.keypoints[top[0]], f1.keypoints[top[1]]
     repeatability, localization = metrics.repeatability(*points, homography, repeatability_px)
-    error = metrics.corner_error(homography, estimate.homography, f0.size)
+    errors = [metrics.corner_error(homography, estimate.homography, f0.size) for estimate in estimates]
+    right = [metrics.correctness(error, correctness_px) for error in errors]
+    defined = [error for error in errors if error is not None]
     return {
         "repeatability": repeatability,
         "localization_error": localization,
         "n_keypoints0": len(f0),
         "n_keypoints1": len(f1),
-        "n_matches": len(estimate.inliers),
-        "mean_corner_error": error,
-        **metrics.correctness(error, correctness_px),
-        "n_inliers": int(np.count_nonzero(estimate.inliers)),
+        "n_matches": len(estimates[0].inliers),
+        "mean_corner_error": mean(defined) if defined else None,
+        **{name: mean(each[name] for each in right) for name in right[0]},
+        "n_inliers": mean(int(np.count_nonzero(estimate.inliers)) for estimate in estimates),
     }
 
 
@@ -204,17 +152,49 @@ def superpoint_score(
     repeatability_px: float,
     correctness_px: Sequence[float],
     ransac: metrics.Ransac,
+    orders: int,
     ap: str,
 ) -> Scores:
     """Section 1. All points are matched, in stored order; `k` limits repeatability only."""
     top = _in_both_views(f0, f1, homography, k)
     i, j = mutual(f0.descriptors, f1.descriptors, "l2")
-    estimate = metrics.estimate_homography(f0.keypoints[i], f1.keypoints[j], ransac)
-    inliers = int(np.count_nonzero(estimate.inliers))
+    estimates = metrics.estimate_in_orders(f0.keypoints[i], f1.keypoints[j], ransac, orders)
+    inliers = int(np.count_nonzero(estimates[0].inliers))
+    a, b, length = metrics.ap_matches(f0, f1, ap)
+    agreeing = metrics.estimate_homography(f0.keypoints[a], f1.keypoints[b], ransac).inliers  # Q3
     return {
-        **_homography_scores(f0, f1, homography, top, estimate, repeatability_px, correctness_px),
+        **_homography_scores(f0, f1, homography, top, estimates, repeatability_px, correctness_px),
         "matching_score": metrics.swapped_matching_score(inliers, len(f0), f1.keypoints, homography, f0.size),
-        "nn_map": metrics.nn_map(f0, f1, ransac, ap),
+        "nn_map": metrics.average_precision(agreeing, -length),
+    }
+
+
+def superpoint_true_score(
+    f0: Features,
+    f1: Features,
+    homography: Array,
+    *,
+    k: int | None,
+    repeatability_px: float,
+    matching_px: float,
+    correctness_px: Sequence[float],
+    ransac: metrics.Ransac,
+    orders: int,
+    ap: str,
+) -> Scores:
+    """Section 6: section 1 with the truth as judge. A match is right within `matching_px` of the true homography."""
+    top = _in_both_views(f0, f1, homography, k)
+    i, j = mutual(f0.descriptors, f1.descriptors, "l2")
+    matched = f0.keypoints[i], f1.keypoints[j]
+    right = metrics.match_errors(*matched, homography) <= matching_px
+    seen = metrics.shared_view(f0.keypoints, f1.keypoints, homography, f0.size)
+    a, b, length = metrics.ap_matches(f0, f1, ap)
+    ranked = metrics.match_errors(f0.keypoints[a], f1.keypoints[b], homography) <= matching_px
+    estimates = metrics.estimate_in_orders(*matched, ransac, orders)
+    return {
+        **_homography_scores(f0, f1, homography, top, estimates, repeatability_px, correctness_px),
+        "matching_score": metrics.shared_matching_score(right, (i, j), *seen),
+        "nn_map": metrics.average_precision(ranked, -length),
     }
 
 
@@ -228,18 +208,41 @@ def kp2d_score(
     matching_px: float,
     correctness_px: Sequence[float],
     ransac: metrics.Ransac,
+    orders: int,
 ) -> Scores:
     """Section 2. `k` is taken after the view filter, but for the matching score without it."""
     top0, top1 = top = _in_both_views(f0, f1, homography, k)
     i, j = mutual(f0.descriptors[top0], f1.descriptors[top1], "l2")
-    estimate = metrics.estimate_homography(f0.keypoints[top0[i]], f1.keypoints[top1[j]], ransac)
+    estimates = metrics.estimate_in_orders(f0.keypoints[top0[i]], f1.keypoints[top1[j]], ransac, orders)
     best0, best1 = f0.top(k), f1.top(k)
     neighbours = nearest(best0.descriptors, best1.descriptors, "l2")
     return {
-        **_homography_scores(f0, f1, homography, top, estimate, repeatability_px, correctness_px),
+        **_homography_scores(f0, f1, homography, top, estimates, repeatability_px, correctness_px),
         "matching_score": metrics.one_way_matching_score(
             best0.keypoints, best1.keypoints, neighbours, homography, f0.size, matching_px
         ),
+    }
+
+
+def auc_score(
+    f0: Features,
+    f1: Features,
+    homography: Array,
+    *,
+    k: int | None,
+    estimators: Mapping[str, str],
+    ransac: metrics.Ransac,
+) -> Scores:
+    """Section 7. `estimators`: metric -> row of METHODS; each is the corner error of one estimate."""
+    best0, best1 = f0.top(k), f1.top(k)
+    i, j = mutual(best0.descriptors, best1.descriptors, "l2")
+    matched = best0.keypoints[i], best1.keypoints[j]
+    estimates = {name: metrics.estimate_homography(*matched, ransac, how) for name, how in estimators.items()}
+    return {
+        "n_keypoints0": len(f0),
+        "n_keypoints1": len(f1),
+        "n_matches": len(i),
+        **{name: metrics.corner_error(homography, found.homography, f0.size) for name, found in estimates.items()},
     }
 
 

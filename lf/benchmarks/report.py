@@ -5,16 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from lf.benchmarks import METRICS
+from lf.benchmarks import METRICS, aggregate
 from lf.benchmarks.gate import Verdict
-from lf.benchmarks.summary import paired_bootstrap
+from lf.benchmarks.summary import SPLITS, Mean, interval, number, paired
 
 Run = dict[str, Any]
 
-COLUMNS = {
-    "superpoint": ("repeatability", "localization_error", "correctness@1", "correctness@3", "correctness@5", "nn_map"),
-    "kp2d": ("repeatability", "localization_error", "correctness@1", "correctness@3", "correctness@5"),
+_KP2D = (
+    "repeatability",
+    "localization_error",
+    "correctness@1",
+    "correctness@3",
+    "correctness@5",
+    "matching_score",
+)
+COLUMNS = {  # of protocols whose names begin so
+    "superpoint": (*_KP2D, "nn_map"),
+    "kp2d": _KP2D,
     "mma": ("n_keypoints0", "n_matches", "mma@1", "mma@3", "mma@5", "mma@10"),
+    "auc": ("n_keypoints0", "n_matches", "mean_corner_error", "h_auc@1", "h_auc@3", "h_auc@5", "h_auc_dlt@5"),
 }
 SHORT = {
     "repeatability": "repeat.",
@@ -24,14 +33,19 @@ SHORT = {
     "correctness@5": "C@5",
     "matching_score": "M.score",
     "nn_map": "NN mAP",
+    "mean_corner_error": "corner px",
+    "h_auc@1": "AUC@1",
+    "h_auc@3": "AUC@3",
+    "h_auc@5": "AUC@5",
+    "h_auc_dlt@5": "DLT AUC@5",
     "n_keypoints0": "points",
     "n_matches": "matches",
 }
 
 
 def page(runs: Sequence[Run]) -> str:
-    """What `lf bench` prints: how the numbers were made, the table, and the drops where there is a second run."""
-    parts = [describe(runs[0]), table(runs)]
+    """What `lf bench` prints: how the numbers were made, the table, how sure its means are, and the drops if any."""
+    parts = [describe(runs[0]), table(runs), averages(runs)]
     return "\n\n".join([*parts, drops(runs)] if len(runs) > 1 else parts)
 
 
@@ -49,26 +63,51 @@ def table(runs: Sequence[Run]) -> str:
     return markdown(head, rows)
 
 
+def averages(runs: Sequence[Run]) -> str:
+    """Every number with its 95 % interval, overall and by split, and how many pairs it is of where not of all."""
+    names = [name for name in _columns(runs[0]["protocol"]) if name in runs[0]["summary"]]
+    rows = []
+    for run in runs:
+        for split, prefix in SPLITS.items():
+            pairs = [pair for pair in run["pairs"] if pair["sequence"].startswith(prefix)]
+            if pairs:
+                cells = [_sure(_over(pairs, run, name), len(pairs)) for name in names]
+                rows.append([f"{run['artifact']['scheme']} {run['backend']}", split, str(len(pairs)), *cells])
+    return markdown(["with 95 % interval", "split", "pairs", *(SHORT.get(n, n) for n in names)], rows)
+
+
+def _over(pairs: Sequence[Run], run: Run, name: str) -> Mean:
+    of, statistic = aggregate(run["protocol"], name)
+    return number([pair[of] for pair in pairs], statistic)
+
+
+def _sure(value: Mean, pairs: int) -> str:
+    if value["interval"] is None:
+        return "-"
+    low, high = (_number(bound) for bound in value["interval"])
+    return f"{_number(value['mean'])} [{low}, {high}]" + (f" of {value['n']}" if value["n"] < pairs else "")
+
+
 def drops(runs: Sequence[Run]) -> str:
-    """How much worse every later run is than the first: mean and 95 % interval of the paired difference."""
+    """How much worse every later run is than the first: the paired difference and its 95 % interval."""
     first, *rest = runs
     names = [name for name in _columns(first["protocol"]) if name in first["summary"]]
-    rows = []
-    for run in rest:
-        cells = [f"{run['artifact']['scheme']} {run['backend']}"]
-        for name in names:
-            sign = -1 if METRICS[name].higher_is_better is False else 1
-            old, new = ([pair[name] for pair in r["pairs"]] for r in (first, run))
-            interval = paired_bootstrap(new, old)
-            both = [o - n for o, n in zip(old, new, strict=True) if o is not None and n is not None]
-            if interval is None:
-                cells.append("-")
-                continue
-            low, high = sorted(sign * bound for bound in interval)
-            cells.append(f"{sign * sum(both) / len(both):+.3f} [{low:+.3f}, {high:+.3f}]")
-        rows.append(cells)
+    rows = [
+        [f"{run['artifact']['scheme']} {run['backend']}", *(_drop(first, run, name) for name in names)] for run in rest
+    ]
     head = [f"drop from {first['artifact']['scheme']} {first['backend']}", *(SHORT.get(n, n) for n in names)]
     return markdown(head, rows)
+
+
+def _drop(first: Run, run: Run, name: str) -> str:
+    of, statistic = aggregate(run["protocol"], name)
+    before, after = ([pair[of] for pair in r["pairs"]] for r in (first, run))
+    change = paired(before, after, statistic)
+    if change is None:
+        return "-"
+    sign = 1 if METRICS[name].higher_is_better is False else -1
+    low, high = sorted(sign * bound for bound in interval(change.draws))
+    return f"{sign * (change.second - change.first):+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
 def verdicts(found: Sequence[Verdict]) -> str:
@@ -92,11 +131,12 @@ def verdicts(found: Sequence[Verdict]) -> str:
 
 def describe(run: Run) -> str:
     """The line without which the numbers are none: protocol, data, machine."""
-    where = run["environment"]
-    pairs = len(run["pairs"])
+    where, details = run["environment"], run["protocol_details"]
+    mask = f", inliers by {details['inlier_mask']}" if details.get("inlier_mask") else ""
     return (
-        f"protocol {run['protocol']} v{run['protocol_details']['version']} ({run['protocol_digest']}), "
-        f"{run['dataset']} {pairs} pairs ({run['dataset_digest'][:12]}), {where['cpu']}, {where['threads']} thread(s), "
+        f"protocol {run['protocol']} v{details['version']} ({run['protocol_digest']}){mask}, "
+        f"{run['dataset']} {len(run['pairs'])} pairs ({run['dataset_digest'][:12]}), "
+        f"{where['cpu']}, {where['threads']} thread(s), "
         f"lf {where['versions']['lf']} at {where['commit'] or 'a package'}"
     )
 
@@ -112,9 +152,7 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _columns(protocol: str) -> tuple[str, ...]:
-    family = next((name for name in COLUMNS if protocol.startswith(name)), "kp2d")
-    extra = () if family == "mma" else ("matching_score",)
-    return (*COLUMNS[family], *extra)
+    return next((columns for family, columns in COLUMNS.items() if protocol.startswith(family)), _KP2D)
 
 
 def _cells(run: Run, names: Sequence[str]) -> list[str]:

@@ -9,20 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from lf.benchmarks.predict import Native, Predictor
+from lf.benchmarks.predict import Native, Predictor, Variant
 from lf.benchmarks.protocols import Protocol
 from lf.benchmarks.results import environment
-from lf.benchmarks.summary import bootstrap, summarise
+from lf.benchmarks.summary import overview
 from lf.core import Artifact, BadInput, Features
 from lf.data import Pair, Picture, dataset_digest
-from lf.runtimes.extract import Extractor
 
 Progress = Callable[[int, int, str], None]
 
 
 def bench(
-    artifact: Artifact,
-    backend: str,
+    variant: Variant,
     pairs: Sequence[Pair],
     dataset: str,
     protocol: Protocol,
@@ -37,8 +35,9 @@ def bench(
         BadInput: a picture was used to calibrate this file.
         LfError: see `Extractor`, `Predictor`.
     """
+    artifact, backend = variant.artifact, variant.backend
     refuse_leak(artifact, pairs)
-    extractor = Extractor(artifact, backend, threads)
+    extractor = variant.open(threads)
     predict = Predictor(extractor, protocol, cache)
     known: dict[str, tuple[Features, Native]] = {}
     records: list[dict[str, Any]] = []
@@ -50,7 +49,19 @@ def bench(
         scores = protocol.score(first[0], second[0], homography)
         records.append({"sequence": pair.sequence, "pair": pair.name, **scores})
     progress(len(pairs), len(pairs), f"{artifact.path.name} {backend}")
-    return _run(extractor, backend, pairs, dataset, protocol, records)
+    info = extractor.session.info
+    subject = {
+        "artifact": {
+            **asdict(artifact.card),
+            "file": artifact.path.name,
+            "sha256": artifact.sha256,
+            "bytes": artifact.bytes,
+        },
+        "keypoints": variant.keypoints,
+        "backend": backend,
+        "provider": info.provider,
+    }
+    return assemble(subject, environment(info), pairs, dataset, protocol, records)
 
 
 def _features(
@@ -74,37 +85,24 @@ def refuse_leak(artifact: Artifact, pairs: Sequence[Pair]) -> None:
                 )
 
 
-def _run(
-    extractor: Extractor,
-    backend: str,
+def assemble(
+    subject: dict[str, Any],
+    machine: dict[str, Any],
     pairs: Sequence[Pair],
     dataset: str,
     protocol: Protocol,
     records: list[dict[str, Any]],
 ) -> dict[str, Any]:
-    artifact, info = extractor.artifact, extractor.session.info
-    summary = summarise(records)
+    """A run of `lf.benchmarks.results`: `subject` says what was evaluated, `machine` where."""
     return {
-        "artifact": {
-            **asdict(artifact.card),
-            "file": artifact.path.name,
-            "sha256": artifact.sha256,
-            "bytes": artifact.bytes,
-        },
-        "backend": backend,
-        "provider": info.provider,
+        **subject,
         "protocol": protocol.name,
         "protocol_digest": protocol.digest,
         "protocol_details": protocol.describe(),
         "dataset": dataset,
         "dataset_digest": dataset_digest(pairs),
-        "environment": environment(info),
-        "summary": {name: mean["mean"] for name, mean in summary["all"].items()},
-        "counts": {name: mean["n"] for name, mean in summary["all"].items()},
-        "intervals": {name: bootstrap([record[name] for record in records]) for name in summary["all"]},
-        "by_split": {
-            split: {name: mean["mean"] for name, mean in summary[split].items()} for split in summary if split != "all"
-        },
+        "environment": machine,
+        **overview(records, protocol.aggregates),
         "latency_ms": None,
         "pairs": records,
     }

@@ -6,14 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lf.benchmarks import PROTOCOLS, latency
+from lf.benchmarks import PROTOCOLS, figures, latency, results
+from lf.benchmarks.predict import Variant
+from lf.benchmarks.protocols import Protocol
 from lf.benchmarks.run import Progress, bench
 from lf.core import Artifact, UsageError, pick
 from lf.data import Pair, open_dataset
 from lf.models import MODELS
-from lf.runtimes import BACKENDS, open_session
+from lf.runtimes import BACKENDS
 
-Variant = tuple[Artifact, str]
+RESULTS = "results.json"
 
 
 def suite(
@@ -23,33 +25,44 @@ def suite(
     protocol: str,
     *,
     limit_sequences: int | None = None,
+    keypoints: str | None = None,
     threads: int = 1,
     repeats: int = 30,
-    cache: Path | None = None,
+    out: Path | None = None,
+    pictures: bool = False,
     progress: Progress = lambda done, total, text: None,
 ) -> list[dict[str, Any]]:
     """Evaluate every file in every engine that runs it; the runs of a results file, in the order of the command line.
 
+    `keypoints` names a baseline whose points every network describes. `out` keeps results.json and the features of
+    every picture, from which an interrupted run resumes, and with `pictures` what they look like.
+
     Raises:
-        UsageError: unknown names, or a file or engine without its counterpart.
-        Unavailable: an engine is not there; found before anything is computed.
+        UsageError: unknown names, a file or engine without its counterpart, or pictures without a place.
+        Unavailable: an engine or the plots extra is not there; found before anything is computed.
     """
+    if pictures and out is None:
+        raise UsageError("--pictures needs --out DIR to draw into")
     rule = pick(PROTOCOLS, protocol, "protocol")
-    variants = pair_up(artifacts, backends)
+    variants = [Variant(artifact, backend, keypoints) for artifact, backend in pair_up(artifacts, backends)]
     pairs = open_dataset(data, limit_sequences, exclude=rule.without)
-    for artifact, backend in variants:
-        open_session(artifact, backend, threads)
-    runs = [
-        bench(artifact, backend, pairs, data, rule, threads=threads, cache=cache, progress=progress)
-        for artifact, backend in variants
-    ]
+    for variant in variants:
+        variant.open(threads)
+    if pictures:
+        figures.plotter()
+    cache = out / "cache" if out else None
+    runs = [bench(variant, pairs, data, rule, threads=threads, cache=cache, progress=progress) for variant in variants]
     if repeats:
-        for run, timing in zip(runs, _timings(variants, pairs, protocol, threads, repeats, progress), strict=True):
+        for run, timing in zip(runs, _timings(variants, pairs[0], rule, threads, repeats, progress), strict=True):
             run.update(timing)
+    if out:
+        results.save(out / RESULTS, runs)
+        if pictures:
+            figures.draw(runs, variants, pairs, rule, cache, out / "pictures", progress)
     return runs
 
 
-def pair_up(artifacts: Sequence[Artifact], backends: Sequence[str]) -> list[Variant]:
+def pair_up(artifacts: Sequence[Artifact], backends: Sequence[str]) -> list[tuple[Artifact, str]]:
     """Every (file, engine) that fit together by the file's type.
 
     Raises:
@@ -69,19 +82,9 @@ def pair_up(artifacts: Sequence[Artifact], backends: Sequence[str]) -> list[Vari
 
 
 def _timings(
-    variants: Sequence[Variant], pairs: Sequence[Pair], protocol: str, threads: int, repeats: int, progress: Progress
+    variants: Sequence[Variant], pair: Pair, rule: Protocol, threads: int, repeats: int, progress: Progress
 ) -> list[dict[str, Any]]:
-    """Latency on the first picture, prepared by the protocol; one image per number of input channels."""
-    rule = PROTOCOLS[protocol]
-    image = pairs[0].first.load()
-    channels = {MODELS[artifact.card.model].channels for artifact, _ in variants}
-    prepared, _ = rule.prepare(image, 3 if len(channels) > 1 else channels.pop())
-    pyramid = rule.size is None and all(MODELS[artifact.card.model].pyramid for artifact, _ in variants)
-    return latency.measure(
-        [(artifact.path, backend) for artifact, backend in variants],
-        prepared,
-        threads=threads,
-        repeats=repeats,
-        pyramid=pyramid,
-        progress=progress,
-    )
+    """Latency on one picture, prepared by the protocol, as each variant extracts it there."""
+    channels = {MODELS[variant.artifact.card.model].channels for variant in variants}
+    prepared, _ = rule.prepare(pair.first.load(), max(channels))
+    return latency.measure(variants, prepared, rule, threads=threads, repeats=repeats, progress=progress)

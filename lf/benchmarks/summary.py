@@ -1,62 +1,177 @@
-"""Means over pairs, and how sure they are."""
+"""From one record per pair to the numbers of a run, and how sure they are."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, Literal, NamedTuple, TypedDict
 
 import numpy as np
 
-from lf.benchmarks import METRICS
 from lf.core import Array
 
 RESAMPLES = 2000
 SPLITS = {"all": "", "i": "i_", "v": "v_"}  # name -> how its sequences begin: illumination, viewpoint
+LABELS = ("sequence", "pair")  # what a record holds beside its metrics
+
+Value = float | None  # of one pair; None where it is undefined
+Record = Mapping[str, Any]  # {"sequence": str, "pair": str, metric: Value, ...}
+
+
+class Statistic(NamedTuple):
+    """How the values of many pairs become one number.
+
+    Attributes:
+        about: one line, for results.
+        counts: value of a pair -> what it enters as, None to leave the pair out.
+        value: (..., n) -> (...), over the last axis.
+    """
+
+    about: str
+    counts: Callable[[Value], Value]
+    value: Callable[[Array], Array]
+
+
+class Aggregate(NamedTuple):
+    """of: the metric of the records. statistic: what is made of it."""
+
+    of: str
+    statistic: Statistic
 
 
 class Mean(TypedDict):
-    """mean: plain mean over the pairs where the value is defined, None if there are none. n: how many those are."""
+    """mean: the number, by the mean unless the protocol has another statistic, None without pairs. n: pairs behind it.
+
+    interval: 95 % bootstrap interval, see `bootstrap`.
+    """
 
     mean: float | None
     n: int
+    interval: tuple[float, float] | None
 
 
-def summarise(records: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Mean]]:
-    """Average records `{"sequence": str, metric: float | None, ...}`, one per pair; other keys are left alone.
+class Change(NamedTuple):
+    """From a first run to a second, over the pairs that count in both.
+
+    Attributes:
+        first: the statistic of the first.
+        second: of the second.
+        n: how many pairs.
+        draws: (RESAMPLES,) second - first over resampled pairs.
+    """
+
+    first: float
+    second: float
+    n: int
+    draws: Array
+
+
+def area_under_recall(errors: Array, limit: float) -> Array:
+    """Area under the share of pairs (..., n) with at most an error, from 0 to `limit`, over `limit`; in [0, 1].
+
+    The share is (i + 1) / n at the i-th smallest error, 0 at 0, linear in between, and level from the last error
+    below `limit` on: "AUC" of glue-factory and SuperGlue (arXiv 1911.11763), without their rounding.
+    """
+    errors, n = np.sort(errors, axis=-1), errors.shape[-1]
+    below = errors < limit
+    width = np.diff(np.minimum(errors, limit), axis=-1, prepend=0, append=limit)  # (..., n + 1)
+    height = np.arange(n + 1.0) / n + np.zeros_like(width)
+    height[..., :-1] += below / (2 * n)
+    return np.asarray((width * height).sum(axis=-1) / limit)
+
+
+def _mean(values: Array) -> Array:
+    return np.asarray(values.mean(axis=-1))
+
+
+MEAN = Statistic("mean over the pairs where it is defined", lambda value: value, _mean)
+MEAN_ABOVE_0 = Statistic("mean over the pairs where it is above 0", lambda value: value or None, _mean)
+
+
+def recall_area(limit: float) -> Statistic:
+    """`area_under_recall` up to `limit` px; an undefined error is an infinite one."""
+    about = f"area under the recall of pairs up to {limit:g} px, where undefined errors are infinite"
+    area = partial(area_under_recall, limit=float(limit))
+    return Statistic(about, lambda value: np.inf if value is None else value, area)
+
+
+def summarise(
+    records: Sequence[Record], aggregates: Mapping[str, Aggregate] | None = None
+) -> dict[str, dict[str, Mean]]:
+    """One number per metric of the records, and per aggregate of the protocol, which may replace a metric's mean.
 
     Returns:
         split -> metric -> Mean for "all" and, where it has pairs, "i" and "v".
     """
+    names = dict.fromkeys(name for record in records for name in record if name not in LABELS)
+    plan = {name: Aggregate(name, MEAN) for name in names}
+    plan |= {name: how for name, how in (aggregates or {}).items() if how.of in names}
     summary = {}
     for split, prefix in SPLITS.items():
         rows = [record for record in records if record["sequence"].startswith(prefix)]
         if rows or split == "all":
-            names = [name for name in METRICS if any(name in row for row in rows)]
-            summary[split] = {name: _mean(row.get(name) for row in rows) for name in names}
+            summary[split] = {name: number([row.get(of) for row in rows], how) for name, (of, how) in plan.items()}
     return summary
 
 
-def bootstrap(values: Sequence[float | None], seed: int = 0) -> tuple[float, float] | None:
-    """95 % percentile interval of the mean over pairs, undefined values left out; None if nothing is left."""
-    defined = np.array([value for value in values if value is not None], dtype=np.float64)
-    if not len(defined):
-        return None
-    draws: Array = np.random.default_rng(seed).integers(len(defined), size=(RESAMPLES, len(defined)))
-    low, high = np.quantile(defined[draws].mean(axis=1), (0.025, 0.975))
-    return float(low), float(high)
+def overview(records: Sequence[Record], aggregates: Mapping[str, Aggregate]) -> dict[str, Any]:
+    """The fields of a run that sum up its records; see docs/results.md."""
+    summary = summarise(records, aggregates)
+    whole = summary.pop("all")
+    return {
+        "summary": _column(whole, "mean"),
+        "counts": _column(whole, "n"),
+        "intervals": _column(whole, "interval"),
+        "by_split": {split: _column(part, "mean") for split, part in summary.items()},
+        "counts_by_split": {split: _column(part, "n") for split, part in summary.items()},
+        "intervals_by_split": {split: _column(part, "interval") for split, part in summary.items()},
+    }
 
 
-def paired_bootstrap(
-    first: Sequence[float | None], second: Sequence[float | None], seed: int = 0
-) -> tuple[float, float] | None:
-    """95 % interval of the mean of `second - first`, pair by pair, over pairs where both are defined.
+def _column(rows: Mapping[str, Mean], key: Literal["mean", "n", "interval"]) -> dict[str, Any]:
+    return {name: row[key] for name, row in rows.items()}
 
-    An interval that holds 0 is no evidence of a difference.
+
+def number(values: Sequence[Value], statistic: Statistic) -> Mean:
+    """The statistic of the pairs that count, and how sure it is."""
+    kept = _counted(values, statistic)
+    mean = float(statistic.value(kept)) if len(kept) else None
+    return {"mean": mean, "n": len(kept), "interval": bootstrap(values, statistic)}
+
+
+def bootstrap(values: Sequence[Value], statistic: Statistic = MEAN, seed: int = 0) -> tuple[float, float] | None:
+    """95 % percentile interval over resampled pairs, among those that count; None if none does."""
+    kept = _counted(values, statistic)
+    return interval(statistic.value(kept[_draws(len(kept), seed)])) if len(kept) else None
+
+
+def paired(
+    first: Sequence[Value], second: Sequence[Value], statistic: Statistic = MEAN, seed: int = 0
+) -> Change | None:
+    """The change of a statistic between two runs, over the pairs that count in both, drawn together; None without any.
+
+    An interval of its draws that holds 0 is no evidence of a difference.
     """
-    both = zip(first, second, strict=True)
-    return bootstrap([b - a for a, b in both if a is not None and b is not None], seed)
+    both = [(statistic.counts(a), statistic.counts(b)) for a, b in zip(first, second, strict=True)]
+    kept = np.array([row for row in both if None not in row], dtype=np.float64).reshape(-1, 2).T
+    if not kept.size:
+        return None
+    old, new = statistic.value(kept).tolist()
+    draws = _draws(kept.shape[1], seed)
+    return Change(old, new, kept.shape[1], statistic.value(kept[1][draws]) - statistic.value(kept[0][draws]))
 
 
-def _mean(values: Iterable[float | None]) -> Mean:
-    defined = [value for value in values if value is not None]
-    return {"mean": sum(defined) / len(defined) if defined else None, "n": len(defined)}
+def _counted(values: Iterable[Value], statistic: Statistic) -> Array:
+    entered = (statistic.counts(value) for value in values)
+    return np.array([value for value in entered if value is not None], dtype=np.float64)
+
+
+def _draws(n: int, seed: int) -> Array:
+    """(RESAMPLES, n) indices of pairs, drawn with replacement."""
+    return np.random.default_rng(seed).integers(n, size=(RESAMPLES, n))
+
+
+def interval(draws: Array) -> tuple[float, float]:
+    """The 2.5 and 97.5 percentiles."""
+    low, high = np.quantile(draws, (0.025, 0.975))
+    return float(low), float(high)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from lf.core import Array, Artifact, BadInput, Features, GateFailed
+from lf.core import Array, Artifact, BadInput, GateFailed
 from lf.data import images
 from lf.runtimes import agreement
 from lf.runtimes.agreement import Look
@@ -128,39 +128,43 @@ def _keypoints(a: Look, b: Look, extractor: Extractor, tally: Tally) -> None:
 def explained(a: Look, b: Look, only_a: Array, only_b: Array, extractor: Extractor) -> Array:
     """Which of the differing keypoints, those of `a` then those of `b`, rounding may have decided.
 
-    A point may when the other side has it at thresholds lower by SLACK; when a keypoint within reach of suppression
-    has a score within SLACK of its own; or when it lies within reach of a point that may, which did or did not
-    suppress it.
+    A point may when the other side has it at thresholds lower by SLACK; when over there it scores within SLACK of a
+    keypoint in reach of suppression; or when it lies in reach of such a point, which did or did not suppress it.
     """
     settings = extractor.settings
     lower = {name: value - SLACK for name, value in settings.items() if isinstance(value, float)}  # the thresholds
     reach = settings.get("nms_radius", 1) * 2**0.5 + 1  # px: the corner of a square, plus a sub-pixel shift
     points = np.concatenate([a.features.keypoints[only_a], b.features.keypoints[only_b]])
-    scores = np.concatenate([_ranks(a)[only_a], _ranks(b)[only_b]])
     may = np.zeros(len(points), bool)
-    for this, own, other in ((a, slice(0, only_a.sum()), b), (b, slice(only_a.sum(), None), a)):
-        relaxed: Features = agreement.decode(extractor, other.maps, this.features.size, **lower)
-        may[own] |= agreement.near(points[own], relaxed.keypoints, SAME)
-        rivals, ranks = other.features.keypoints, _ranks(other)
-        for index in np.flatnonzero(~may[own]) + own.start:
-            close = np.hypot(*(rivals - points[index]).T) <= reach
-            may[index] = bool((np.abs(ranks[close] - scores[index]) < SLACK).any())
+    for own, other in ((slice(0, only_a.sum()), b), (slice(only_a.sum(), None), a)):
+        relaxed = agreement.decode(extractor, other.maps, other.features.size, **lower)
+        may[own] = agreement.near(points[own], relaxed.keypoints, SAME)
+        rivals = other.features.keypoints
+        scores, theirs = (_ranks(other, at, extractor, lower) for at in (points[own], rivals))
+        for index, (point, score) in enumerate(zip(points[own], scores, strict=True), own.start):
+            close = np.hypot(*(rivals - point).T) <= reach
+            may[index] |= bool((np.abs(theirs[close] - score) < SLACK).any())
     while (further := ~may & agreement.near(points, points[may], reach)).any():
         may |= further
     return may
 
 
-def _ranks(seen: Look) -> Array:
-    """The values that suppression compares: the scores, or for R2D2 the repeatability under each point."""
-    if "repeatability" not in seen.maps:
-        return seen.features.scores
-    x, y = seen.features.keypoints.astype(np.intp).T
-    ranks: Array = seen.maps["repeatability"][0, y, x]
-    return ranks
+def _ranks(seen: Look, points: Array, extractor: Extractor, lower: dict[str, float]) -> Array:
+    """The value under each of `points` (N, 2) that suppression compares, kept or not; nan where it is too low."""
+    if "repeatability" in seen.maps:
+        x, y = points.astype(np.intp).T
+        ranks: Array = seen.maps["repeatability"][0, y, x]
+        return ranks
+    maps = {**seen.maps, "descriptor": seen.maps["descriptor"][:1]}  # one channel: positions are all that matters
+    pixels = agreement.decode(extractor, maps, seen.features.size, **lower, nms_radius=0)
+    if not len(pixels):
+        return np.full(len(points), np.nan)
+    distance, index = agreement.nearest(points, pixels.keypoints)
+    return np.where(distance <= SAME, pixels.scores[index], np.nan)
 
 
 def _judge(tally: Tally, parent: Artifact, after: str, relative: float) -> None:
-    advice = f"nothing was written; run it with --images on other pictures, and report it with the versions of {after}"
+    advice = f"nothing was written; try another --opset, or other versions of the packages behind {after}: lf doctor"
     if not tally.pictures:
         raise BadInput(f"{parent.path}: no picture to check the export on")
     for name, error in tally.error.items():

@@ -10,6 +10,7 @@ from lf.core import Array
 from lf.models import decode
 
 Decoder = Callable[..., tuple[Array, Array, Array]]
+Describer = Callable[[Mapping[str, Array], Array], Array]
 
 
 @dataclass(frozen=True)
@@ -18,11 +19,13 @@ class Model:
 
     Attributes:
         module: file in `lf.models` with `build(**options) -> torch.nn.Module` and
-            `adopt(state) -> (row name, own state dict) | None`, which recognises a public checkpoint by its keys.
+            `adopt(state) -> (row name, own state dict) | None`, which recognises a public checkpoint by its keys;
+            None for a baseline without weights, which only the backend `opencv` runs.
         channels: 1 takes grey, 3 takes RGB.
         multiple: height and width must be multiples of this; `extract` cuts the right and bottom rest off.
         heads: output name -> (channels, stride), in output order.
         decode: (maps {name: (c, h, w)}, **settings) -> keypoints (N, 2) px, scores (N,), descriptors (N, D).
+        describe: (maps, points (N, 2) px) -> unit descriptors (N, D) at any points, or None if it has no dense ones.
         settings: keyword arguments of `decode`: the published thresholds.
         keep_float: heads whose last convolutions stay float when quantized, because they were measured to be fragile.
         pyramid: arguments of the published multi-scale extraction, or None for a single scale.
@@ -30,7 +33,7 @@ class Model:
         parameters: trainable numbers.
     """
 
-    module: str
+    module: str | None
     channels: int
     multiple: int
     heads: Mapping[str, tuple[int, int]]
@@ -39,6 +42,7 @@ class Model:
     about: str
     parameters: int
     options: Mapping[str, Any] = field(default_factory=dict)
+    describe: Describer | None = None
     keep_float: tuple[str, ...] = ()
     pyramid: Mapping[str, float] | None = None
 
@@ -48,6 +52,27 @@ _R2D2 = {"repeatability": 0.7, "reliability": 0.7}
 _R2D2_PYRAMID = {"min_size": 256, "max_size": 1024, "min_scale": 0.0, "max_scale": 1.0, "top_k": 5000}
 _R2D2_HEADS = {"descriptor": (128, 1), "reliability": (1, 1), "repeatability": (1, 1)}
 
+_BASELINES = {  # length of a descriptor, what it is
+    "sift": (128, "SIFT by OpenCV, contrast threshold 1e-5: the baseline of the papers"),
+    "rootsift": (128, "SIFT with the square roots of its L1-normalised descriptors (RootSIFT, CVPR 2012)"),
+    "orb": (256, "ORB by OpenCV, 1000 features; its bits as +-1, so that dot products order as Hamming distances"),
+    "akaze": (486, "AKAZE by OpenCV where it has it (4, or 5 with contrib); bits as in orb"),
+}
+
+
+def _baseline(length: int, about: str) -> Model:
+    return Model(
+        module=None,
+        channels=1,
+        multiple=1,
+        heads={"points": (4 + length, 1)},
+        decode=decode.points,
+        settings={},
+        about=about,
+        parameters=0,
+    )
+
+
 MODELS: dict[str, Model] = {
     "superpoint": Model(
         module="superpoint",
@@ -55,7 +80,9 @@ MODELS: dict[str, Model] = {
         multiple=8,
         heads={"detector": (65, 8), "descriptor": (256, 8)},
         decode=decode.superpoint,
+        describe=decode.describe_superpoint,
         settings=_SUPERPOINT,
+        keep_float=("detector",),
         about="SuperPoint v1 (arXiv 1712.07629), the public 24-tensor state dict",
         parameters=1_300_865,
     ),
@@ -66,7 +93,9 @@ MODELS: dict[str, Model] = {
         multiple=8,
         heads={"detector": (65, 8), "descriptor": (256, 8)},
         decode=decode.superpoint,
+        describe=decode.describe_superpoint,
         settings=_SUPERPOINT,
+        keep_float=("detector",),
         about="SuperPoint with batch normalisation, as pytorch-superpoint trains it (.pth.tar)",
         parameters=1_304_067,
     ),
@@ -76,6 +105,7 @@ MODELS: dict[str, Model] = {
         multiple=1,
         heads=_R2D2_HEADS,
         decode=decode.r2d2,
+        describe=decode.describe_r2d2,
         settings=_R2D2,
         keep_float=("reliability", "repeatability"),
         pyramid=_R2D2_PYRAMID,
@@ -89,6 +119,7 @@ MODELS: dict[str, Model] = {
         multiple=1,
         heads=_R2D2_HEADS,
         decode=decode.r2d2,
+        describe=decode.describe_r2d2,
         settings=_R2D2,
         keep_float=("reliability", "repeatability"),
         pyramid=_R2D2_PYRAMID,
@@ -102,6 +133,7 @@ MODELS: dict[str, Model] = {
         multiple=2,
         heads=_R2D2_HEADS,
         decode=decode.r2d2,
+        describe=decode.describe_r2d2,
         settings=_R2D2,
         keep_float=("reliability", "repeatability"),
         pyramid=_R2D2_PYRAMID,
@@ -114,8 +146,13 @@ MODELS: dict[str, Model] = {
         multiple=8,
         heads={"detector": (65, 8), "descriptor": (64, 8)},
         decode=decode.wren,
-        settings={"threshold": 0.015, "nms_radius": 4, "border": 4},
+        describe=decode.describe_wren,
+        settings={"threshold": 0.01, "nms_radius": 4, "border": 4},
+        keep_float=("detector",),
         about="the default of lf: strided grey network of 0.5 M parameters, made for int8 on small CPUs",
         parameters=466_241,
     ),
+    **{name: _baseline(*row) for name, row in _BASELINES.items()},
 }
+
+NETWORKS = {name: model for name, model in MODELS.items() if model.module}

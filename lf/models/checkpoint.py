@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from lf import files
 from lf.core import Artifact, BadInput, Card
-from lf.models import MODELS, unpickle
+from lf.models import MODELS, NETWORKS, unpickle
 
 State = dict[str, Tensor]
 Adopted = tuple[str, State]
@@ -33,7 +33,7 @@ ALIKE = 0.5  # share of tensors in common from which a state dict "looks like" a
 
 def build(row: str) -> nn.Module:
     """The network of a row of MODELS with fresh weights."""
-    model = MODELS[row]
+    model = NETWORKS[row]
     network: nn.Module = importlib.import_module(f"lf.models.{model.module}").build(**model.options)
     return network
 
@@ -113,7 +113,7 @@ def _misfit(state: State, wanted: dict[str, tuple[str, Tensor]], wrong: list[str
 def _adopt(state: State, path: Path) -> Adopted:
     """Ask every network file; one that fits wins over one that nearly does."""
     near: BadInput | None = None
-    for module in dict.fromkeys(model.module for model in MODELS.values()):
+    for module in dict.fromkeys(model.module for model in NETWORKS.values()):
         try:
             adopted: Adopted | None = importlib.import_module(f"lf.models.{module}").adopt(state)
         except BadInput as error:
@@ -124,7 +124,7 @@ def _adopt(state: State, path: Path) -> Adopted:
     if near:
         raise BadInput(f"{path}: {near}") from near
     some = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in list(state.items())[:3])
-    raise BadInput(f"{path}: its {len(state)} tensors ({some}, ...) fit no known family; known: {', '.join(MODELS)}")
+    raise BadInput(f"{path}: its {len(state)} tensors ({some}, ...) fit no known family; known: {', '.join(NETWORKS)}")
 
 
 def _load_own(path: Path) -> tuple[str, State, dict[str, str]]:

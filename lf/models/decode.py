@@ -35,14 +35,17 @@ def superpoint(
     Raises:
         LfError: a map is missing, of the wrong shape, or not finite.
     """
-    heat = heatmap(_head(maps, "detector"))
+    points, scores = _detect(heatmap(_head(maps, "detector")), threshold, nms_radius, border, top_k)
+    return points, scores, describe_superpoint(maps, points)
+
+
+def describe_superpoint(maps: Mapping[str, Array], points: Array) -> Array:
+    """Unit descriptors (N, D) at any points (N, 2) px, by the published rule, which misses the true cells a little."""
     descriptor = _head(maps, "descriptor")
-    points, scores = _detect(heat, threshold, nms_radius, border, top_k)
-    # The published rule divides by the size, not by size - 1, and then samples with aligned corners.
-    size = np.array(heat.shape[::-1], np.float32)
+    # It divides by the size, not by size - 1, and then samples with aligned corners.
     cells = np.array(descriptor.shape[:0:-1], np.float32)
-    normalised = points / (size / 2) - 1
-    return points, scores, sample(descriptor, (normalised + 1) / 2 * (cells - 1))
+    normalised = points / (cells * CELL / 2) - 1
+    return sample(descriptor, (normalised + 1) / 2 * (cells - 1))
 
 
 def wren(
@@ -50,10 +53,14 @@ def wren(
 ) -> Decoded:
     """Decode Wren: as `superpoint`, with sub-pixel positions and descriptors sampled there by true cell centres."""
     heat = heatmap(_head(maps, "detector"))
-    descriptor = _head(maps, "descriptor")
     points, scores = _detect(heat, threshold, nms_radius, border, top_k)
     points = refine(heat, points)
-    return points, scores, sample(descriptor, (points + 0.5) / CELL - 0.5)
+    return points, scores, describe_wren(maps, points)
+
+
+def describe_wren(maps: Mapping[str, Array], points: Array) -> Array:
+    """Unit descriptors (N, D) at any points (N, 2) px, by true cell centres."""
+    return sample(_head(maps, "descriptor"), (points + np.float32(0.5)) / CELL - np.float32(0.5))
 
 
 def r2d2(maps: Mapping[str, Array], *, repeatability: float, reliability: float, top_k: int | None = None) -> Decoded:
@@ -82,6 +89,21 @@ def r2d2(maps: Mapping[str, Array], *, repeatability: float, reliability: float,
     index = index[best]
     descriptors = descriptor.reshape(len(descriptor), -1).take(index, axis=1).T
     return _points(index, descriptor.shape[2]), scores[best], _unit(descriptors)
+
+
+def describe_r2d2(maps: Mapping[str, Array], points: Array) -> Array:
+    """Unit descriptors (N, D) at any points (N, 2) px: bilinear in the un-normalised full-resolution map."""
+    descriptor = _head(maps, "descriptor")
+    index, weights = _bilinear(points, *descriptor.shape[1:])
+    mixed = np.einsum("kn,dkn->nd", weights, descriptor.reshape(len(descriptor), -1)[:, index])
+    return _unit(mixed)
+
+
+def points(maps: Mapping[str, Array], *, top_k: int | None = None) -> Decoded:
+    """Read the point list of a baseline: points (4 + D, 1, N), rows x px, y px, size px, score, then the descriptor."""
+    rows = _head(maps, "points")[:, 0].T
+    best = np.argsort(-rows[:, 3], kind="stable")[:top_k]
+    return rows[best, :2], rows[best, 3], _unit(rows[best, 4:])
 
 
 def heatmap(detector: Array) -> Array:
@@ -181,14 +203,19 @@ def sample(descriptor: Array, at: Array) -> Array:
     depth, rows, columns = descriptor.shape
     cells = cv2.transpose(descriptor.reshape(depth, -1))  # (h * w, D): a neighbour is one contiguous row
     length = np.maximum(np.sqrt(np.einsum("nd,nd->n", cells, cells)), np.float32(1e-12))
+    index, weights = _bilinear(at, rows, columns)
+    return _unit(np.einsum("kn,knd->nd", weights / length[index], cells[index]))
+
+
+def _bilinear(at: Array, rows: int, columns: int) -> tuple[Array, Array]:
+    """Flat indices (4, N) of the cells round points (N, 2) x, y in cells, and their weights; clamped to the map."""
     last = np.array([columns - 1, rows - 1], np.float32)
     at = np.clip(at, 0, last)
     low = np.floor(at)
     (x1, y1), (x0, y0) = (at - low).T, 1 - (at - low).T
     (left, top), (right, bottom) = low.astype(np.intp).T, np.minimum(low + 1, last).astype(np.intp).T
-    corners = np.stack([top * columns + left, top * columns + right, bottom * columns + left, bottom * columns + right])
-    weights = np.stack([y0 * x0, y0 * x1, y1 * x0, y1 * x1]) / length[corners]
-    return _unit(np.einsum("kn,knd->nd", weights, cells[corners]))
+    index = np.stack([top * columns + left, top * columns + right, bottom * columns + left, bottom * columns + right])
+    return index, np.stack([y0 * x0, y0 * x1, y1 * x0, y1 * x1])
 
 
 def _detect(heat: Array, threshold: float, nms_radius: int, border: int, top_k: int | None) -> tuple[Array, Array]:

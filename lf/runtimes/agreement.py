@@ -52,10 +52,15 @@ def drawn(size: tuple[int, int], count: int = PICTURES) -> Iterator[Array]:
         yield procedural.held_out_picture(index, (max(32, size[0]), max(32, size[1])))
 
 
+def nearest(points: Array, others: Array) -> tuple[Array, Array]:
+    """For each of `points` (N, 2) the distance in px to the nearest of `others` (M, 2), and its index; inf if M = 0."""
+    if not len(points) or not len(others):
+        return np.full(len(points), np.inf, np.float32), np.zeros(len(points), np.intp)
+    distance, index = cv2.batchDistance(points, others, cv2.CV_32F, normType=cv2.NORM_L2, K=1)
+    return distance[:, 0], index[:, 0]
+
+
 def near(points: Array, others: Array, within: float) -> Array:
     """(N,) bool: which of `points` (N, 2) have one of `others` (M, 2) at most `within` px away."""
-    if not len(points) or not len(others):
-        return np.zeros(len(points), bool)
-    distance, _ = cv2.batchDistance(points, others, cv2.CV_32F, normType=cv2.NORM_L2, K=1)
-    found: Array = distance[:, 0] <= within
+    found: Array = nearest(points, others)[0] <= within
     return found

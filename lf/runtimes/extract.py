@@ -11,7 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from lf.core import Array, Artifact, BadInput, Features, LfError, Session
+from lf.core import Array, Artifact, BadInput, Features, LfError, Session, UsageError
 from lf.models import MODELS, Model
 from lf.runtimes import open_session
 
@@ -41,20 +41,25 @@ class Extractor:
         session: the opened engine.
         model: the network's row.
         settings: keyword arguments of the decoder; the row's, with what the caller overrides.
+        keypoints: the extractor whose points are described, or None for the network's own.
     """
 
-    def __init__(self, artifact: Artifact, backend: str, threads: int = 1, **settings: Any) -> None:
+    def __init__(
+        self, artifact: Artifact, backend: str, threads: int = 1, keypoints: Extractor | None = None, **settings: Any
+    ) -> None:
         """Open `artifact` in `backend`; `settings` override the model's published thresholds.
 
         Raises:
-            BadInput: the card names a network that this lf does not know.
+            UsageError: `keypoints` was given, and the network has no dense descriptors.
         """
-        if artifact.card.model not in MODELS:
-            known = ", ".join(MODELS)
-            raise BadInput(f"{artifact.path}: its card names model '{artifact.card.model}'; known: {known}")
         self.artifact = artifact
         self.model: Model = MODELS[artifact.card.model]
         self.settings = {**self.model.settings, **settings}
+        self.keypoints = keypoints
+        if keypoints and self.model.describe is None:
+            raise UsageError(
+                f"{artifact.card.model} has no dense descriptors to sample at the points of another detector"
+            )
         self.session: Session = open_session(artifact, backend, threads)
 
     def __call__(self, image: Array, clock: Clock | None = None) -> Features:
@@ -74,9 +79,15 @@ class Extractor:
         with clock.phase("network"):
             maps = self.session.run(tensor)
         with clock.phase("postprocess"):
-            keypoints, scores, descriptors = self.model.decode(_first(maps), **self.settings)
+            keypoints, scores, descriptors = self._decode(_first(maps), resized)
             scale = np.array([width / resized.shape[1], height / resized.shape[0]], np.float32)
             return self._checked(restore(keypoints, scale), scores, descriptors, (width, height))
+
+    def _decode(self, maps: dict[str, Array], image: Array) -> tuple[Array, Array, Array]:
+        if self.keypoints is None or self.model.describe is None:
+            return self.model.decode(maps, **self.settings)
+        found = self.keypoints(image)
+        return found.keypoints, found.scores, self.model.describe(maps, found.keypoints)
 
     def pyramid(self, image: Array, clock: Clock | None = None) -> Features:
         """Keypoints over the published pyramid of the network: see R2D2 in `lf.models`.

@@ -1,0 +1,85 @@
+"""The `lf` command: thin. Each command imports its room when it runs, so that `lf --help` stays quick."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import Annotated
+
+import typer
+
+from lf import __version__, cli_features, cli_pictures, console
+from lf.cli import look, make, measure
+from lf.core import LfError, Unavailable, UsageError
+
+INTERRUPTED = 128 + signal.SIGINT  # the shells' exit code
+
+app = typer.Typer(
+    name="lf",
+    help="From a PyTorch local-feature network to the device it must run on, knowing what that cost.",
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+baseline = typer.Typer(help="Reference results that the gate compares with.")
+data = typer.Typer(help="Datasets to evaluate on.")
+
+for command in (
+    *(make.export, make.quantize, make.train),
+    *(measure.bench, measure.compare, cli_features.score),
+    *(cli_features.extract, cli_pictures.match),
+    *(look.inspect, look.doctor, look.models, look.demo),
+):
+    app.command()(command)
+baseline.command()(measure.accept)
+data.command("get")(cli_pictures.data_get)
+app.add_typer(baseline, name="baseline")
+app.add_typer(data, name="data")
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version")] = False
+) -> None:
+    """From a PyTorch local-feature network to the device it must run on, knowing what that cost."""
+    if version:
+        console.result(f"lf {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        console.result(context.get_help())
+
+
+def main() -> None:
+    """Run the command line: one line and an exit code for every error (see `lf.core`)."""
+    try:
+        code = app(standalone_mode=False) or 0
+        if code == INTERRUPTED:  # what typer makes of a KeyboardInterrupt, without a word
+            raise KeyboardInterrupt
+    except LfError as error:
+        code = _failed(str(error), error.exit_code)
+    except typer.TyperException as error:
+        text = error.format_message() if isinstance(error, typer.BadParameter) else str(error)
+        code = _failed(f"{text.rstrip('.')} (see lf --help)", UsageError.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        code = _failed(
+            "interrupted; nothing half-written is left, the same command resumes or starts again", INTERRUPTED
+        )
+    except Exception as error:
+        if os.environ.get("LF_DEBUG"):
+            raise
+        code = _unforeseen(error)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _unforeseen(error: Exception) -> int:
+    if isinstance(error, ModuleNotFoundError) and error.name and error.name.partition(".")[0] != "lf":
+        return _failed(f"the package {error.name} is not installed; lf doctor says what to type", Unavailable.exit_code)
+    if isinstance(error, OSError):
+        return _failed(f"{error.filename or 'output'}: {error.strerror or error}", LfError.exit_code)
+    return _failed(f"internal error: {type(error).__name__}: {error} (set LF_DEBUG=1 for the traceback)", 1)
+
+
+def _failed(text: str, code: int) -> int:
+    console.note(f"lf: {' '.join(text.splitlines())}")
+    return code

@@ -1,0 +1,5 @@
+"""`python -m lf.cli` is `lf`."""
+
+from lf.cli import main
+
+main()

@@ -1,0 +1,68 @@
+"""The commands that show what there is: inspect, doctor, models, demo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lf import console
+from lf.cli.options import File, Json, Threads
+from lf.models.resolve import resolve
+
+
+def inspect(file: File, json: Json = False) -> None:
+    """Print the card a file carries: what it is, what it was made from, and how."""
+    from dataclasses import asdict
+
+    artifact = resolve(file)
+    card = {"file": str(artifact.path), "bytes": artifact.bytes, "sha256": artifact.sha256, **asdict(artifact.card)}
+    if json:
+        console.as_json(card)
+        return
+    for key, value in card.items():
+        console.result(f"{key:9} {value}" if key != "made" else "made")
+    for step in artifact.card.made:
+        console.result("  " + "  ".join(f"{name}={value}" for name, value in step.items() if name != "calibration"))
+        if "calibration" in step:
+            used = {name: value for name, value in step["calibration"].items() if name != "files"}
+            console.result(f"    calibration {used}")
+
+
+def doctor(json: Json = False) -> None:
+    """Say which engines, providers and processor features are there, and what to type for the missing ones."""
+    from lf.runtimes.doctor import examine
+
+    rows = examine()
+    if json:
+        console.as_json(rows)
+        return
+    for row in rows:
+        console.result(f"{'ok ' if row['ok'] else '-- '} {row['name']:12} {row['detail']}")
+
+
+def models(json: Json = False) -> None:
+    """List the networks lf knows and the weights that ship with it."""
+    from lf.models import MODELS
+    from lf.models.resolve import shipped
+
+    weights = {name: path.stat().st_size for name, path in shipped().items()}
+    if json:
+        rows = {n: {"about": m.about, "parameters": m.parameters, "shipped": weights.get(n)} for n, m in MODELS.items()}
+        console.as_json(rows)
+        return
+    for name, model in MODELS.items():
+        ships = f"ships, {weights[name] / 1e6:.1f} MB" if name in weights else "bring a checkpoint"
+        console.result(f"{name:14} {model.parameters:>10,} parameters  {ships:18}  {model.about}")
+
+
+def demo(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the files go")] = Path("out/demo"),
+    threads: Threads = 1,
+) -> None:
+    """The main job on the shipped network: export, quantize, bench, picture; no data needed."""
+    from lf.demo import demo as run
+
+    with console.progress() as progress:
+        run(out, threads, progress)

@@ -1,0 +1,70 @@
+"""The commands that make files: export, quantize, train."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lf import console
+from lf.cli.options import File, Out, Threads, parse_size
+from lf.export import TARGETS
+from lf.models.resolve import resolve
+from lf.quantize import LIMIT, SCHEMES
+from lf.train import RECIPES
+
+
+def export(
+    checkpoint: File,
+    to: Annotated[str, typer.Option(help=f"Format of the file to make: {', '.join(TARGETS)}")] = "onnx",
+    size: Annotated[str, typer.Option(metavar="HxW", help="The one input size of the file")] = "240x320",
+    dynamic: Annotated[bool, typer.Option("--dynamic", help="Accept every size instead")] = False,
+    opset: Annotated[int | None, typer.Option(help="ONNX operator set; the default is 18")] = None,
+    images: Annotated[Path | None, typer.Option(help="Photos for the parity check; drawn pictures otherwise")] = None,
+    output: Out = None,
+) -> None:
+    """Turn a checkpoint into another format: same numbers, checked against it before anything is written."""
+    from lf.export import export as run
+
+    options: dict[str, Any] = {"size": None if dynamic else parse_size(size), "images": images}
+    if opset is not None:
+        options["opset"] = opset
+    console.result(run(resolve(checkpoint), to, output, **options).path)
+
+
+def quantize(
+    model: File,
+    images: Annotated[Path, typer.Option(metavar="DIR", help="Photos to calibrate on; none of the benchmark")],
+    scheme: Annotated[str, typer.Option(help=f"Number format: {', '.join(SCHEMES)}")] = "w8a8",
+    limit: Annotated[int, typer.Option(min=1, help="Use at most so many photos")] = LIMIT,
+    seed: Annotated[int, typer.Option(help="Chooses the photos when there are more")] = 0,
+    exclude: Annotated[
+        Path | None, typer.Option(metavar="ROOT", help="Benchmark whose images must not be used")
+    ] = None,
+    output: Out = None,
+) -> None:
+    """Turn a float ONNX file into one with fewer bits: other numbers, measured by lf bench."""
+    from lf.quantize import quantize as run
+
+    with console.progress() as progress:
+        made = run(resolve(model), scheme, images, output, seed=seed, exclude=exclude, progress=progress, limit=limit)
+    console.result(made.path)
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(help=f"A training recipe: {', '.join(RECIPES)}")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Weights, checkpoint and log; the same DIR resumes")],
+    data: Annotated[str, typer.Option(metavar="DIR", help="A folder of photos, or: procedural")] = "procedural",
+    change: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    threads: Threads = 1,
+) -> None:
+    """Train a network from nothing; stop and run again to resume exactly."""
+    from lf.core import pick
+    from lf.train.loop import train as run
+
+    chosen = pick(RECIPES, recipe, "recipe").override(change or [])
+    with console.progress() as progress:
+        made = run(chosen, data, out, device=device, threads=threads, progress=progress)
+    console.result(made.path)

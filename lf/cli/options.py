@@ -1,0 +1,27 @@
+"""The options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lf.core import UsageError
+
+File = Annotated[
+    str, typer.Argument(metavar="FILE", help="A model file, or the name of shipped weights: see lf models")
+]
+Out = Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help="Where to write")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object")]
+Threads = Annotated[int, typer.Option(min=1, help="Threads of the engine")]
+Data = Annotated[
+    str, typer.Option(metavar="ROOT", help="HPatches-layout folder, warps:DIR of photos, or procedural[:N]")
+]
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    height, _, width = text.partition("x")
+    if not (height.isdigit() and width.isdigit()):
+        raise UsageError(f"--size {text}: expected HEIGHTxWIDTH in pixels, for example --size 240x320")
+    return int(height), int(width)

@@ -1,0 +1,94 @@
+"""The commands `lf score` and `lf extract`; `lf.cli` gives them their names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lf import console
+from lf.core import BadInput, UsageError
+
+
+def score(
+    paths: Annotated[list[Path], typer.Argument(metavar="PAIR.npz...|DIR", help="Stored pairs; with --data, features")],
+    protocol: Annotated[str, typer.Option(help="How the numbers are made: superpoint, kp2d, mma ...")],
+    data: Annotated[
+        str | None, typer.Option(metavar="ROOT", help="The images behind DIR: a folder in HPatches layout")
+    ] = None,
+    layout: Annotated[
+        str | None, typer.Option(help="Of the features in DIR: r2d2, d2net, posfeat, hloc, lf ...")
+    ] = None,
+    top_k: Annotated[int | None, typer.Option(min=1, help="Best points to use; the protocol's own number else")] = None,
+    ap: Annotated[str | None, typer.Option(help="Matches behind nn_map: two-way or crosscheck")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object")] = False,
+) -> None:
+    """Score features that another tool extracted: stored pairs one by one, or the images of a dataset."""
+    from lf.benchmarks import report, results, score
+
+    rule = score.choose(protocol, top_k, ap)
+    if data is None:
+        if folders := [path for path in paths if path.is_dir()]:
+            raise UsageError(f"{folders[0]}: a folder of features needs --data ROOT and --layout")
+        found = score.score_files(paths, rule, layout or "pair")
+        if json:
+            console.as_json(found if len(found) > 1 else next(iter(found.values())))
+        else:
+            console.result(score.table(found))
+        return
+    if len(paths) != 1 or layout is None:
+        raise UsageError("--data ROOT needs one DIR of features and their --layout")
+    with console.progress() as progress:
+        run = score.score_folder(paths[0], data, layout, rule, progress)
+    console.as_json(results.document([run])) if json else console.result(report.page([run]))
+
+
+def extract(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model file, or the name of shipped weights")],
+    images: Annotated[
+        list[str], typer.Argument(metavar="IMAGES|DIR...", help="Images and folders; for superpoint, one dataset")
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the features go; the same DIR resumes")],
+    layout: Annotated[
+        str, typer.Option(help="Whose files to write: r2d2, d2net, posfeat, superpoint, hloc, lf")
+    ] = "lf",
+    backend: Annotated[str | None, typer.Option(help="The engine; the first that runs the file else")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of the engine")] = 1,
+    top_k: Annotated[int | None, typer.Option(min=1, help="Keep the best so many keypoints of each image")] = None,
+    keypoints: Annotated[
+        str | None, typer.Option(help="Describe the points of a baseline instead: sift, orb ...")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object")] = False,
+) -> None:
+    """Write the features of images in a layout that other tools read; run it again to go on."""
+    from dataclasses import asdict
+
+    from lf.benchmarks import numbered
+    from lf.benchmarks.predict import Variant
+    from lf.core import pick
+    from lf.data.layouts import LAYOUTS
+    from lf.models.resolve import resolve
+    from lf.runtimes import store
+
+    pairs = pick(LAYOUTS, layout, "layout").open is None
+    if pairs and len(images) != 1:
+        raise UsageError(f"layout {layout} holds pairs: give one folder in HPatches layout, not {len(images)} paths")
+    artifact = resolve(model)
+    extractor = Variant(artifact, backend or store.engine_for(artifact), keypoints).open(threads)
+    with console.progress() as progress:
+        if pairs:
+            tally = numbered.write(extractor, images[0], out, top_k, progress)
+        else:
+            tally = store.extract_images(extractor, [*map(Path, images)], out, layout, top_k, progress)
+    count = tally.written + tally.kept + len(tally.failed)
+    if len(tally.failed) == count:
+        raise BadInput(f"none of the {count} images could be read; the first: {next(iter(tally.failed.values()))}")
+    for why in tally.failed.values():
+        console.note(f"lf: skipped: {why}")
+    if tally.failed:
+        console.note(f"lf: skipped {len(tally.failed)} of {count} images")
+    if json:
+        console.as_json({"out": str(out), "layout": layout, **asdict(tally)})
+    else:
+        console.result(out)

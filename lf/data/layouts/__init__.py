@@ -1,0 +1,66 @@
+"""LAYOUTS: the feature files of other tools, read and written; see docs/layouts.md.
+
+In all of them a point is x, y in pixels of the original image, pixel centres at integers, as in `Features`. hloc's file
+is no exception: hloc adds COLMAP's half pixel when it imports the file into COLMAP's database.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+from lf.core import Features
+from lf.data.layouts import images
+from lf.data.layouts.h5 import Hdf5
+
+
+class Store(Protocol):
+    """The features of many images; leaving its `with` block puts what was written in place."""
+
+    def has(self, name: str) -> bool:
+        """Whether the features of image `name`, such as `v_boat/1.ppm`, were written."""
+        ...
+
+    def write(self, name: str, features: Features) -> None:
+        """Keep the features of image `name`, whole or not at all."""
+        ...
+
+    def read(self, key: str, size: tuple[int, int]) -> Features:
+        """The features of image `key`, rows as stored; its suffix can be left out. `size` serves layouts without it.
+
+        Raises:
+            BadInput: there are none, or the file does not hold what it should.
+        """
+        ...
+
+    def __enter__(self) -> Store: ...
+
+    def __exit__(self, *raised: object) -> None: ...
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A kind of feature file.
+
+    Attributes:
+        about: one line, for help.
+        open: (folder, or the file where all is in one) -> Store; None where a file holds a pair of images, see `pairs`.
+    """
+
+    about: str
+    open: Callable[[Path], Store] | None
+
+
+LAYOUTS: dict[str, Layout] = {
+    "r2d2": Layout("R2D2: IMAGE.r2d2, an npz; scores ascend", partial(images.Folder, images.R2D2)),
+    "d2net": Layout("D2-Net: IMAGE.d2-net, an npz", partial(images.Folder, images.D2NET)),
+    "posfeat": Layout(
+        "PoSFeat: IMAGE.PoSFeat, an npz; reads its h5 files, too", partial(images.Folder, images.POSFEAT)
+    ),
+    "superpoint": Layout("pytorch-superpoint: N.npz for pair N of a dataset", None),
+    "hloc": Layout("hloc: features.h5 with a group for each image", Hdf5),
+    "lf": Layout("lf: IMAGE.lf.npz", partial(images.Folder, images.LF)),
+}

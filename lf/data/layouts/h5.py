@@ -1,0 +1,166 @@
+"""HDF5 files: hloc's, with all images in one, and PoSFeat's, one per kind of array and sequence. Needs h5py."""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lf.core import Array, BadInput, Features, Unavailable, UsageError
+from lf.data.layouts import npz
+
+NAME = "features.h5"
+LAST = "image_size"  # written last: a group that has it is whole
+
+
+class Hdf5:
+    """The file of hloc: a group for each image, named as the image, with descriptors (D, N).
+
+    While images are added they are kept in `features.h5.part`, which takes the name in the end; a run that was
+    interrupted goes on there.
+    """
+
+    def __init__(self, where: Path) -> None:
+        """Take the file, or the one in a folder.
+
+        Raises:
+            Unavailable: h5py is not installed.
+        """
+        self._h5py = _h5py()
+        self._path = where if where.suffix == ".h5" else _only(where)
+        self._part = self._path.with_name(f"{self._path.name}.part")
+
+    def __enter__(self) -> Hdf5:
+        """Drop what a run left that was killed in the middle of a write."""
+        if self._part.is_file():
+            try:
+                self._h5py.File(self._part, "r").close()
+            except OSError:
+                self._part.unlink()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        """Put what was written in place, unless it is to be gone on with."""
+        if raised[0] is None and self._part.is_file():
+            self._part.replace(self._path)
+
+    def has(self, name: str) -> bool:
+        """See `Store`."""
+        path = self._part if self._part.is_file() else self._path
+        if not path.is_file():
+            return False
+        with _opened(self._h5py, path) as file:
+            return f"{name}/{LAST}" in file
+
+    def write(self, name: str, features: Features) -> None:
+        """See `Store`."""
+        arrays = {
+            "keypoints": features.keypoints,
+            "scores": features.scores,
+            "descriptors": features.descriptors.T,
+            **({} if features.scales is None else {"scales": features.scales}),
+            LAST: np.array(features.size),
+        }
+        try:
+            self._part.parent.mkdir(parents=True, exist_ok=True)
+            if self._path.is_file() and not self._part.is_file():
+                shutil.copyfile(self._path, self._part)
+            with self._h5py.File(self._part, "a") as file:
+                if name in file:
+                    del file[name]
+                group = file.create_group(name)
+                for key, value in arrays.items():
+                    group.create_dataset(key, data=value)
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{self._path}: cannot be written ({error}); choose another place with --out") from error
+
+    def read(self, key: str, size: tuple[int, int]) -> Features:
+        """See `Store`."""
+        with _opened(self._h5py, self._path) as file:
+            group, where = self._find(file, key), f"{self._path}: {key}"
+            scales = _array(group, "scales", where) if "scales" in group else None
+            points, scores, descriptors, stored = (
+                _array(group, name, where) for name in ("keypoints", "scores", "descriptors", LAST)
+            )
+        size = npz.size(where, LAST, stored)
+        return npz.features(where, npz.columns(where, "keypoints", points, 2), scores, descriptors.T, size, scales)
+
+    def _find(self, file: Any, key: str) -> Any:
+        *folders, stem = key.split("/")
+        group = file
+        for name in folders:
+            group = _child(group, name, self._h5py.Group, str(self._path))
+        found = [name for name in group if name == stem or name.startswith(f"{stem}.")]
+        if len(found) != 1:
+            have = f"{', '.join(found)}: which one?" if found else "none"
+            raise BadInput(f"{self._path}: groups of image {key}: {have}; expected one, such as {key}.ppm")
+        return _child(group, found[0], self._h5py.Group, str(self._path))
+
+
+def read_sequence(folder: Path, stem: str, size: tuple[int, int]) -> Features:
+    """Image `stem` of PoSFeat's keypoints.h5, scores.h5, descriptors.h5 of one sequence, rows as stored.
+
+    Raises:
+        Unavailable: h5py is not installed.
+        BadInput: a file or the image is missing, or holds something else.
+    """
+    arrays = []
+    for kind in ("keypoints", "scores", "descriptors"):
+        with _opened(_h5py(), folder / f"{kind}.h5") as file:
+            arrays.append(_array(file, stem, str(folder / f"{kind}.h5")))
+    points, scores, descriptors = arrays
+    where = f"{folder}: {stem}"
+    scores = npz.columns(where, "scores", scores, 1)[:, 0]
+    return npz.features(where, npz.columns(where, "keypoints", points, 2), scores, descriptors, size)
+
+
+def _h5py() -> Any:
+    try:
+        return importlib.import_module("h5py")
+    except ImportError as error:
+        raise Unavailable('HDF5 files need the package h5py; type: pip install "lf[hloc]"') from error
+
+
+def _only(folder: Path) -> Path:
+    """`features.h5` in a folder, or the only .h5 file if it has another name."""
+    found = sorted(folder.glob("*.h5")) if folder.is_dir() else []
+    return found[0] if len(found) == 1 else folder / NAME
+
+
+@contextmanager
+def _opened(h5py: Any, path: Path) -> Iterator[Any]:
+    if not path.is_file():
+        raise BadInput(f"{path}: no such file; expected an HDF5 file of features")
+    try:
+        with h5py.File(path, "r") as file:
+            yield file
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
+        raise BadInput(f"{path}: cannot be read as HDF5 ({error})") from error
+
+
+def _child(group: Any, name: str, kind: Any, where: str) -> Any:
+    """What `name` is in a group, unless it lies in another file."""
+    h5py = _h5py()
+    if not isinstance(group.get(name, getlink=True), h5py.HardLink) or not isinstance(group[name], kind):
+        raise BadInput(f"{where}: {name} is missing or no {kind.__name__.lower()} of this file")
+    return group[name]
+
+
+def _array(group: Any, name: str, where: str) -> Array:
+    """A dataset, if it is numbers, in this very file, and as small as it says; a header may claim anything."""
+    if name not in group:
+        raise BadInput(f"{where}: holds no {name} but {', '.join([*group][:12]) or 'nothing'}")
+    found = _child(group, name, _h5py().Dataset, where)
+    if found.dtype.kind not in "fiu" or found.shape is None or found.is_virtual or found.external:
+        raise BadInput(f"{where}: {name} is no array of numbers in this file")
+    if found.nbytes > npz.LIMIT:
+        raise BadInput(f"{where}: {name} claims {found.nbytes} bytes; expected at most {npz.LIMIT}")
+    array = np.asarray(found[()])
+    if not np.isfinite(array).all():
+        raise BadInput(f"{where}: {name} holds a value that is not finite")
+    return array

@@ -1,0 +1,106 @@
+"""Archives of arrays from anywhere: no pickles, and no memory for what a header merely claims."""
+
+from __future__ import annotations
+
+import io
+import math
+import zipfile
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.lib import format as npy
+
+from lf import files
+from lf.core import Array, BadInput, Features, LfError
+
+LIMIT = 1 << 30  # bytes of a file, and of the arrays that are read from it
+HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+
+
+def read(path: Path, what: str, needed: Collection[str], optional: Collection[str] = ()) -> dict[str, Array]:
+    """Read some arrays of an npz file; others in it are not looked at.
+
+    Args:
+        path: the file.
+        what: what was expected, for messages.
+        needed: names of arrays that must be there.
+        optional: names of arrays that may be there.
+
+    Raises:
+        BadInput: absent, no npz file, damaged, too large, without an array, or with one that is no finite numbers.
+    """
+    data = files.read_bytes(path, what, LIMIT)
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+            wanted = [name for name in (*needed, *optional) if name in members]
+            if sum(members[name].file_size for name in wanted) > LIMIT:
+                raise ValueError(f"it unpacks to more than {LIMIT} bytes")
+            arrays = {name: _array(archive.read(members[name]), name) for name in wanted}
+    except Exception as error:  # a damaged archive raises a dozen kinds
+        raise BadInput(f"{path}: cannot be read as npz ({error or type(error).__name__}); expected {what}") from error
+    missing = [name for name in needed if name not in arrays]
+    if missing:
+        have = ", ".join(ascii(name)[1:-1] for name in [*members][:12])
+        raise BadInput(f"{path}: holds no {', '.join(missing)} but {have or 'nothing'}; expected {what}")
+    return arrays
+
+
+def _array(raw: bytes, name: str) -> Array:
+    stream = io.BytesIO(raw)
+    shape, fortran, dtype = HEADERS[npy.read_magic(stream)](stream)
+    if dtype.kind not in "fiub":
+        raise ValueError(f"{name} holds {dtype}, not numbers")
+    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != len(raw) - stream.tell():
+        raise ValueError(f"{name} claims the shape {shape} in {len(raw)} bytes")
+    array: Array = np.ndarray(shape, dtype, raw, stream.tell(), order="F" if fortran else "C")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} holds a value that is not finite")
+    return array
+
+
+def write(path: Path, arrays: Mapping[str, Array], *, compressed: bool = False) -> None:
+    """Write an npz file, whole or not at all."""
+    buffer = io.BytesIO()
+    (np.savez_compressed if compressed else np.savez)(buffer, allow_pickle=False, **arrays)
+    files.write_bytes(path, buffer.getvalue())
+
+
+def columns(where: object, name: str, array: Array, count: int) -> Array:
+    """`array`, if it is (N, count).
+
+    Raises:
+        BadInput: it is not.
+    """
+    if array.ndim != 2 or array.shape[1] != count:
+        raise BadInput(f"{where}: {name} of shape {array.shape}; expected (N, {count})")
+    return array
+
+
+def size(where: object, name: str, array: Array) -> tuple[int, int]:
+    """Two lengths of sides in pixels, in their order.
+
+    Raises:
+        BadInput: they are not.
+    """
+    if array.shape != (2,) or not all(1 <= side <= 1 << 20 for side in array.tolist()):
+        raise BadInput(
+            f"{where}: {name} is {array.tolist() if array.size < 4 else array.shape}; expected two sides in px"
+        )
+    return int(array[0]), int(array[1])
+
+
+def features(
+    where: object, points: Array, scores: Array, descriptors: Array, size: tuple[int, int], scales: Array | None = None
+) -> Features:
+    """`Features` of what a file holds.
+
+    Raises:
+        BadInput: the arrays do not fit together.
+    """
+    try:
+        with np.errstate(over="ignore"):  # float64 beyond float32 becomes inf, which Features refuses
+            return Features(points, scores, descriptors, size, scales)
+    except LfError as error:
+        raise BadInput(f"{where}: {error}") from error

@@ -1,0 +1,95 @@
+"""One npz file for each pair of images: the stored pairs of `lf score`, and pytorch-superpoint's export."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lf.core import Array, BadInput, Features
+from lf.data.layouts import npz
+
+NO_SCORES = 2  # columns of `prob` where SIFT wrote it
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The features of two images and the homography between them, rows in the order of the file.
+
+    Attributes:
+        first: of the first image, pixels of the evaluated image.
+        second: of the second image, likewise.
+        homography: (3, 3) float64, first -> second evaluated image.
+        scored: False where the file has no scores; those of the features are all 1 then.
+        images: the two evaluated images, float32 (H, W) grey in [0, 1], where the file has them.
+    """
+
+    first: Features
+    second: Features
+    homography: Array
+    scored: bool = True
+    images: tuple[Array, Array] | None = None
+
+
+def read(path: Path) -> Stored:
+    """Read a stored pair: keypoints0 (N, 2), scores0, descriptors0 (N, D), image_shape0 (H, W), ...1, homography.
+
+    Raises:
+        BadInput: it is none.
+    """
+    names = ("keypoints", "scores", "descriptors", "image_shape")
+    needed = ("homography", *(f"{name}{index}" for index in "01" for name in names))
+    arrays = npz.read(path, "a stored pair with keypoints0, scores0, descriptors0, image_shape0, ...1", needed)
+    both = []
+    for index in "01":
+        points, scores, descriptors, shape = (arrays[f"{name}{index}"] for name in names)
+        height, width = npz.size(path, f"image_shape{index}", shape)
+        points = npz.columns(path, f"keypoints{index}", points, 2)
+        both.append(npz.features(f"{path}: image {index}", points, scores, descriptors, (width, height)))
+    return Stored(both[0], both[1], _homography(path, arrays["homography"]))
+
+
+def read_superpoint(path: Path) -> Stored:
+    """Read pytorch-superpoint's file of a pair: image, prob (N, 3) rows x, y, score, desc (N, D), warped_...
+
+    SIFT's files have prob (N, 2), without scores.
+
+    Raises:
+        BadInput: it is none.
+    """
+    names = ("image", "prob", "desc")
+    needed = ("homography", *(f"{prefix}{name}" for prefix in ("", "warped_") for name in names))
+    arrays = npz.read(path, "a pair of pytorch-superpoint with image, prob, desc, warped_...", needed)
+    both, images, scored = [], [], True
+    for prefix in ("", "warped_"):
+        image, prob, descriptors = (arrays[prefix + name] for name in names)
+        if image.ndim != 2:
+            raise BadInput(f"{path}: {prefix}image of shape {image.shape}; expected (H, W)")
+        images.append(np.asarray(image, dtype=np.float32))
+        if scored and prob.ndim == 2 and prob.shape[1] == NO_SCORES:
+            scored = False
+        prob = npz.columns(path, f"{prefix}prob", prob, 3 if scored else NO_SCORES)
+        scores = prob[:, 2] if scored else np.ones(len(prob))
+        where = f"{path}: {prefix}image"
+        both.append(npz.features(where, prob[:, :2], scores, descriptors, (image.shape[1], image.shape[0])))
+    return Stored(both[0], both[1], _homography(path, arrays["homography"]), scored, (images[0], images[1]))
+
+
+def write_superpoint(path: Path, stored: Stored, matches: tuple[Array, Array]) -> None:
+    """Write what `read_superpoint` reads, and as `matches` (M, 4) the points of index pairs (M,), (M,)."""
+    if stored.images is None:
+        raise BadInput(f"{path}: this layout holds the images, too, and there are none")
+    arrays = {"homography": stored.homography}
+    for prefix, features, image in zip(("", "warped_"), (stored.first, stored.second), stored.images, strict=True):
+        arrays[f"{prefix}image"] = image.astype(np.float32)
+        arrays[f"{prefix}prob"] = np.column_stack([features.keypoints, features.scores]).astype(np.float64)
+        arrays[f"{prefix}desc"] = features.descriptors
+    points = stored.first.keypoints[matches[0]], stored.second.keypoints[matches[1]]
+    npz.write(path, {**arrays, "matches": np.hstack(points).astype(np.float64)}, compressed=True)
+
+
+def _homography(path: Path, array: Array) -> Array:
+    if array.shape != (3, 3) or np.linalg.matrix_rank(np.asarray(array, dtype=np.float64)) < 3:
+        raise BadInput(f"{path}: the homography of shape {array.shape} is no (3, 3) matrix with an inverse")
+    return np.asarray(array, dtype=np.float64)

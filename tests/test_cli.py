@@ -1,0 +1,561 @@
+"""The command line: its output and exit codes, and a walk over hostile input: one line each, nothing half-written."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+
+from lf import __version__, cli, files
+from lf.core import Card
+from lf.models import MODELS, checkpoint, superpoint
+from lf.runtimes import BACKENDS
+
+WEIGHTS = {"origin": "a test", "sha256": "00", "licence": "none"}
+SUFFIXES = (*files.CODECS, ".pth", ".pt", ".pth.tar")
+FEW = [f"--set={s}" for s in ("steps=2", "batch=1", "size=64", "pictures=2", "picture_size=64", "points=8", "relabel=")]
+
+
+class Said(NamedTuple):
+    """What a command left behind: exit code, stdout, stderr."""
+
+    code: int
+    out: str
+    err: str
+
+    def done(self):
+        """It worked: the result on stdout, nothing on a stderr that is no terminal."""
+        assert (self.code, self.err) == (0, ""), self.err
+        return self.out
+
+    def refused(self, code):
+        """It did not: nothing on stdout, one line on stderr."""
+        assert self.code == code, self.err
+        assert self.out == ""
+        assert self.err.startswith("lf: ")
+        assert self.err.count("\n") == 1
+        assert "internal error" not in self.err
+        return self.err.removesuffix("\n")
+
+
+@pytest.fixture
+def lf(monkeypatch, capfd):
+    """Run a command in this process; even what C libraries print is seen."""
+
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["lf", *map(str, words)])
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        return Said(left.value.code, *capfd.readouterr())
+
+    return call
+
+
+def start(*words, **options):
+    """Run a command in a process of its own, in which an interrupt is an interrupt whoever started the tests."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "lf.cli", *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        **options,
+    )
+
+
+def finish(process):
+    """What it said, with the exit code as a shell tells it: Python interrupted inside an exec() dies of the signal."""
+    out, err = process.communicate(timeout=60)
+    return Said(process.returncode if process.returncode >= 0 else 128 - process.returncode, out, err)
+
+
+def contents(folder):
+    return {p.relative_to(folder).as_posix(): p.read_bytes() if p.is_file() else None for p in folder.rglob("*")}
+
+
+def picture(path, *shape, dtype=np.uint8):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    high = np.iinfo(dtype).max
+    assert cv2.imwrite(str(path), np.random.default_rng(0).integers(0, high, shape, dtype, endpoint=True))
+
+
+@pytest.fixture
+def scenes(tmp_path):
+    """A folder in the HPatches layout: one sequence of one pair."""
+    root = tmp_path / "scenes"
+    for name in ("1.png", "2.png"):
+        picture(root / "i_a" / name, 240, 320, 3)
+    (root / "i_a" / "H_1_2").write_text("1 0 0\n0 1 0\n0 0 1\n")
+    return root
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory):
+    """Checkpoints with random weights: Wren's as lf writes them, SuperPoint's as the public ones are."""
+    folder = tmp_path_factory.mktemp("weights")
+    torch.manual_seed(0)
+    checkpoint.save(folder / "wren.safetensors", checkpoint.build("wren"), Card("wren", WEIGHTS, (1, None, None)))
+    state = checkpoint.build("superpoint").state_dict()
+    torch.save({superpoint._flat(name): value for name, value in state.items()}, folder / "superpoint.pth")
+    return folder
+
+
+# --- what works
+
+
+def test_help_and_version(lf):
+    assert lf("--version").done() == f"lf {__version__}\n"
+    words = lf("--help").done()
+    assert lf().done() == words
+    for command in (
+        "export",
+        "quantize",
+        "bench",
+        "compare",
+        "baseline",
+        "train",
+        "inspect",
+        "doctor",
+        "models",
+        "demo",
+    ):
+        assert command in words
+        assert "--help" in lf(command, "--help").done()
+
+
+def test_models_lists_every_row(lf):
+    text, rows = lf("models").done(), json.loads(lf("models", "--json").done())
+    assert list(rows) == list(MODELS)
+    for line, (name, row) in zip(text.splitlines(), MODELS.items(), strict=True):
+        assert line.startswith(name)
+        assert f"{row.parameters:,}" in line
+        assert rows[name]["parameters"] == row.parameters
+
+
+def test_doctor_names_every_backend(lf):
+    text, rows = lf("doctor").done(), json.loads(lf("doctor", "--json").done())
+    assert {row["name"] for row in rows} >= {"cpu", *BACKENDS}
+    assert len(text.splitlines()) == len(rows)
+    for line, row in zip(text.splitlines(), rows, strict=True):
+        assert line.startswith("ok " if row["ok"] else "-- ")
+
+
+def test_inspect_prints_the_card_and_how_it_was_made(lf, tiny):
+    artifact = tiny()
+    card = artifact.card.step(
+        made={"command": "quantize", "limit": 3, "calibration": {"count": 1, "files": ["a" * 99]}}
+    )
+    files.save(artifact.path, artifact.path.read_bytes(), card)
+    text, data = lf("inspect", artifact.path).done(), json.loads(lf("inspect", artifact.path, "--json").done())
+    assert data["sha256"] == files.load(artifact.path).sha256
+    assert Card.from_json(json.dumps(data), "stdout") == card
+    assert "command=quantize  limit=3" in text
+    assert "calibration {'count': 1}" in text
+    assert "aaa" not in text
+
+
+@pytest.mark.parametrize("name", ["wren.safetensors", "superpoint.pth"])
+def test_inspect_knows_checkpoints(lf, weights, name):
+    data = json.loads(lf("inspect", weights / name, "--json").done())
+    assert data["model"] == Path(name).stem
+    assert data["bytes"] == (weights / name).stat().st_size
+
+
+def test_bench_prints_what_it_keeps_and_compare_judges_it(lf, tiny, scenes, tmp_path):
+    words = ("bench", tiny().path, "--data", scenes, "--repeats", 0, "--out", tmp_path / "out")
+    first = lf(*words).done()
+    kept = tmp_path / "out" / "results.json"
+    assert first.splitlines()[-1] == str(kept)
+    assert "| wren" in first
+    said = lf(*words, "--json")
+    assert said.err == f"wrote {kept}\n"
+    (run,) = json.loads(said.out)["runs"]
+    assert json.loads(kept.read_text())["runs"] == [run]
+    assert [pair["pair"] for pair in run["pairs"]] == ["1_2"]
+
+    gates = tmp_path / "gates.toml"
+    gates.write_text('[[gate]]\nmetric = "repeatability"\nmax_drop = 0.0\n')
+    assert "pass" in lf("compare", kept, kept, "--gates", gates).done()
+    baseline = tmp_path / "new" / "baseline.json"
+    assert lf("baseline", "accept", kept, "-o", baseline).done() == f"{baseline}\n"
+    assert json.loads(baseline.read_text()) == json.loads(kept.read_text())
+    run["pairs"][0]["repeatability"] -= 0.5
+    kept.write_text(json.dumps({"schema": 1, "runs": [run]}))
+    failed = lf("compare", baseline, kept, "--gates", gates, "--json")
+    assert failed.code == 3
+    assert failed.err.startswith(
+        "lf: 1 of 1 gates failed: wren fp32 ort-cpu kp2d: repeatability may drop by 0, the bound"
+    )
+    assert [verdict["passed"] for verdict in json.loads(failed.out)] == [False]
+
+
+def test_compare_writes_the_step_summary(lf, tiny, scenes, tmp_path, monkeypatch):
+    lf("bench", tiny().path, "--data", scenes, "--repeats", 0, "--out", tmp_path).done()
+    (tmp_path / "gates.toml").write_text('[[gate]]\nmetric = "repeatability"\nmax_drop = 0.0\n')
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
+    table = lf("compare", *[tmp_path / "results.json"] * 2, "--gates", tmp_path / "gates.toml").done()
+    assert (tmp_path / "summary.md").read_text() == table
+
+
+def test_train_prints_the_path_of_its_weights(lf, tmp_path):
+    path = lf("train", "wren", "--out", tmp_path, "--device", "cpu", *FEW).done().strip()
+    assert path == str(tmp_path / "wren.safetensors")
+    assert json.loads(lf("inspect", path, "--json").done())["made"][0]["options"]["steps"] == 2
+
+
+# --- usage
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["bogus"], r"No such command 'bogus' \(see lf --help\)"),
+        (["baseline"], r"Missing command \(see lf --help\)"),
+        (["bench"], r"Missing argument 'FILE...' \(see lf --help\)"),
+        (["bench", "x.onnx", "--threads", "0"], "Invalid value for '--threads'"),
+        (["models", "--jsn"], "No such option: --jsn"),
+        (["bench", "FILE", "--backend", "ort-cpux"], "unknown backend 'ort-cpux'; did you mean 'ort-cpu'"),
+        (["bench", "FILE", "--protocol", "kp3d"], "unknown protocol 'kp3d'; did you mean 'kp2d'"),
+        (["bench", "FILE", "--data", "hpatchez:x"], "unknown dataset 'hpatchez'; did you mean 'hpatches'"),
+        (["bench", "FILE", "--data", "procedural:many"], "'procedural:many' needs a number of sequences"),
+        (["bench", "FILE", "--backend", "torch"], "no file for backend torch, which runs .safetensors, "),
+        (["train", "wrenn", "--out", "X"], "unknown recipe 'wrenn'; did you mean 'wren'? known: wren"),
+        (["train", "wren", "--out", "X", "--set", "step=3"], "unknown recipe setting 'step'; did you mean 'steps'"),
+        (["train", "wren", "--out", "X", "--device", "tpu"], "unknown device 'tpu'; "),
+        (["inspect", "nosuch"], "'nosuch' is neither a file nor shipped weights"),
+        (
+            ["export", "FILE", "--size", "240"],
+            "--size 240: expected HEIGHTxWIDTH in pixels, for example --size 240x320",
+        ),
+        (["export", "FILE", "--to", "onyx"], "unknown export target 'onyx'; did you mean 'onnx'"),
+        (["quantize", "FILE", "--images", "X", "--scheme", "w8a9"], "unknown scheme 'w8a9'; did you mean 'w8a8'"),
+    ],
+)
+def test_usage_errors_say_what_there_is(lf, tiny, tmp_path, words, text):
+    model = tiny().path
+    before = contents(tmp_path)
+    said = lf(*[{"FILE": model, "X": tmp_path / "x"}.get(word, word) for word in words])
+    assert text.replace("\\", "") in said.refused(2)
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.skipif(
+    "CUDAExecutionProvider" in __import__("onnxruntime").get_available_providers(), reason="CUDA is there"
+)
+def test_a_provider_that_is_not_there(lf, tiny, scenes):
+    line = lf("bench", tiny().path, "--backend", "ort-cuda", "--data", scenes).refused(4)
+    assert "which has CPUExecutionProvider; type: pip uninstall onnxruntime && pip install" in line
+
+
+def test_a_package_that_is_not_there(tmp_path, weights):
+    """A device without torch is asked for something that needs it."""
+    (tmp_path / "torch.py").write_text("raise ModuleNotFoundError('No module named torch', name='torch')")
+    said = finish(start("inspect", weights / "superpoint.pth", env={**os.environ, "PYTHONPATH": str(tmp_path)}))
+    assert said.refused(4) == "lf: the package torch is not installed; lf doctor says what to type"
+
+
+# --- hostile model files
+
+
+def _missing(path, good):
+    pass
+
+
+def _empty(path, good):
+    path.touch()
+
+
+def _cut(path, good):
+    path.write_bytes(good[: len(good) // 2])
+
+
+def _text(path, good):
+    path.write_text("To be, or not to be, that is the question.\n")
+
+
+def _folder(path, good):
+    path.mkdir()
+
+
+def _image(path, good):
+    path.write_bytes(cv2.imencode(".png", np.zeros((9, 9), np.uint8))[1].tobytes())
+
+
+SAYS = {_missing: "no such file", _empty: "is empty", _folder: "is a folder"}
+
+
+@pytest.mark.parametrize("command", ["inspect", "bench", "export", "quantize"])
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("damage", [_missing, _empty, _cut, _text, _folder, _image])
+def test_no_model(lf, tiny, weights, scenes, tmp_path, damage, suffix, command):
+    good = {".onnx": tiny().path, ".safetensors": weights / "wren.safetensors"}.get(suffix, weights / "superpoint.pth")
+    path = tmp_path / f"broken{suffix}"
+    damage(path, good.read_bytes())
+    words = {"bench": ["--data", scenes], "quantize": ["--images", scenes], "export": [], "inspect": []}[command]
+    output = ["-o", tmp_path / "made.onnx"] if command in ("export", "quantize") else []
+    before = contents(tmp_path)
+    line = lf(command, path, *words, *output).refused(5)
+    assert line.startswith(f"lf: {path}: ")
+    assert SAYS.get(damage, "") in line
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("command", ["inspect", "export"])
+def test_a_public_checkpoint_without_one_tensor(lf, weights, tmp_path, command):
+    state = torch.load(weights / "superpoint.pth", weights_only=True)
+    del state["convDb.bias"]
+    path = tmp_path / "superpoint.pth"
+    torch.save(state, path)
+    line = lf(command, path).refused(5)
+    assert line == f"lf: {path}: checkpoint looks like superpoint but convDb.bias is missing; expected (256,)"
+
+
+def test_a_checkpoint_of_ours_without_one_tensor(lf, weights, scenes, tmp_path):
+    tensors = load_tensors((weights / "wren.safetensors").read_bytes())
+    del tensors["descriptor.1.bias"]
+    path = files.save(tmp_path / "w.safetensors", save_tensors(tensors), Card("wren", WEIGHTS, (1, None, None))).path
+    line = lf("bench", path, "--backend", "torch", "--data", scenes).refused(5)
+    assert "descriptor.1.bias is missing; expected (64,)" in line
+
+
+def test_a_model_without_a_card(lf, tmp_path, weights):
+    path = tmp_path / "bare.safetensors"
+    path.write_bytes(save_tensors({"a": np.zeros(3)}))
+    assert "carries no card to say what it is; make it with: lf export" in lf("inspect", path).refused(5)
+
+
+@pytest.mark.parametrize("command", ["bench", "export", "quantize", "inspect"])
+def test_a_card_of_an_unknown_network(lf, weights, scenes, tmp_path, tiny, command):
+    suffix = {"export": ".safetensors"}.get(command, ".onnx")
+    source = weights / "wren.safetensors" if suffix == ".safetensors" else tiny().path
+    path = files.save(tmp_path / f"x{suffix}", source.read_bytes(), Card("dodo", WEIGHTS, (1, None, None))).path
+    words = {"bench": ["--data", scenes], "quantize": ["--images", scenes]}.get(command, [])
+    assert f"{path}: its card names model 'dodo'; known: superpoint, " in lf(command, path, *words).refused(5)
+
+
+# --- hostile data
+
+
+def _break(name, data):
+    return lambda root: (root / "i_a" / name).write_bytes(data)
+
+
+def _png_cut(root):
+    path = root / "i_a" / "2.png"
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+def _nothing(root):
+    shutil.rmtree(root)
+    root.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("damage", "text"),
+    [
+        (_break("2.png", b""), "2.png: 0 bytes that do not decode"),
+        (_break("2.png", b"no picture"), "2.png: 10 bytes that do not decode (damaged, cut short, or no image)"),
+        (_png_cut, "2.png: 5000 bytes that do not decode"),
+        (lambda root: picture(root / "i_a" / "2.png", 1, 1, 3), "2.png: 1 x 1 pixels; expected at least 16 x 16"),
+        (lambda root: (root / "i_a" / "2.png").unlink(), "i_a: image 2 is missing; expected 2 with one of .ppm, .png"),
+        (_break("H_1_2", b"1 0 0 0"), "H_1_2: 4 numbers, expected 9"),
+        (_break("H_1_2", b"one two"), "H_1_2: cannot be read as a homography"),
+        (_break("H_1_2", b"\xff\xfe"), "H_1_2: cannot be read as a homography"),
+        (_break("H_1_2", b"0 0 0 0 0 0 0 0 0"), "H_1_2: the homography has no inverse"),
+        (lambda root: (root / "i_a" / "H_1_2").unlink(), "i_a: holds no homography; expected files H_1_2, H_1_3 ..."),
+        (_nothing, "scenes: holds no sequence; expected folders named i_* or v_*"),
+        (shutil.rmtree, "scenes: no such folder; expected one that holds sequences"),
+    ],
+)
+def test_no_dataset(lf, tiny, scenes, tmp_path, damage, text):
+    damage(scenes)
+    model, before = tiny().path, contents(scenes)
+    line = lf("bench", model, "--data", scenes, "--repeats", 0, "--out", tmp_path / "out").refused(5)
+    assert text in line
+    if scenes.exists():
+        assert contents(scenes) == before
+    left = [*(tmp_path / "out").rglob("*.*")]
+    assert all(path.suffix == ".npz" and path.name[0] != "." for path in left)  # whole features of whole pictures
+
+
+def test_16_bit_pictures_are_pictures(lf, tiny, scenes):
+    picture(scenes / "i_a" / "2.png", 240, 320, 3, dtype=np.uint16)
+    lf("bench", tiny().path, "--data", scenes, "--repeats", 0).done()
+
+
+@pytest.mark.parametrize("command", ["quantize", "train"])
+@pytest.mark.parametrize(
+    ("prepare", "text"),
+    [
+        (lambda folder: None, "photos: no such folder"),
+        (lambda folder: folder.mkdir(), "photos: holds no image; expected files with one of .png"),
+        (lambda folder: folder.touch(), "photos: no such folder"),
+    ],
+)
+def test_no_photos(lf, tiny, tmp_path, command, prepare, text):
+    prepare(tmp_path / "photos")
+    words = {
+        "quantize": ["quantize", tiny(size=(48, 64)).path, "-o", tmp_path / "q.onnx", "--images", tmp_path / "photos"],
+        "train": ["train", "wren", "--out", tmp_path / "out", "--data", tmp_path / "photos"],
+    }[command]
+    before = contents(tmp_path)
+    assert text in lf(*words).refused(5)
+    assert {name for name in contents(tmp_path) if name not in before} <= {"out", "out/recipe.json"}
+
+
+@pytest.mark.parametrize(
+    ("which", "content", "text"),
+    [
+        (0, None, "a.json: no such file; expected a results file of: lf bench --out DIR"),
+        (0, "", "a.json: is empty; expected a results file"),
+        (1, "{", "b.json: not JSON"),
+        (1, "{}", "b.json: no runs in it"),
+        (1, '{"schema": 1, "runs": [{}]}', "b.json: a run without artifact, backend"),
+        (2, "", "g.toml: is empty; expected a gates file"),
+        (2, "gate = 3", "g.toml: no [[gate]] in it"),
+    ],
+)
+def test_no_results(lf, tmp_path, which, content, text):
+    run = {"artifact": {"model": "m", "scheme": "s"}, "backend": "b", "protocol": "p", "protocol_digest": "d"}
+    run |= {"dataset_digest": "d", "summary": {"repeatability": 1}, "pairs": [{"sequence": "s", "pair": "1_2"}]}
+    good = json.dumps({"schema": 1, "runs": [run]})
+    paths = [tmp_path / name for name in ("a.json", "b.json", "g.toml")]
+    for path, words in zip(paths, (good, good, '[[gate]]\nmetric = "repeatability"\nmax_drop = 0'), strict=True):
+        path.write_text(words)
+    paths[which].unlink() if content is None else paths[which].write_text(content)
+    assert text in lf("compare", *paths[:2], "--gates", paths[2]).refused(5)
+
+
+# --- places that cannot be written
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A folder of one photo that is of no benchmark."""
+    picture(tmp_path / "photos" / "a.png", 240, 320, 3)
+    return tmp_path / "photos"
+
+
+def writers(model, scenes, photos, where):
+    """Commands that write below a folder."""
+    return {
+        "bench": ["bench", model, "--data", scenes, "--repeats", 0, "--out", where],
+        "train": ["train", "wren", "--device", "cpu", *FEW, "--out", where],
+        "quantize": ["quantize", model, "--images", photos, "-o", where / "made.onnx"],
+    }
+
+
+@pytest.mark.parametrize("command", ["bench", "train", "quantize"])
+def test_an_unwritable_output(lf, tiny, scenes, photos, tmp_path, command):
+    (tmp_path / "file").write_bytes(b"")  # a folder without permission would not stop root
+    words = writers(tiny(size=(240, 320)).path, scenes, photos, tmp_path / "file" / "out")[command]
+    before = contents(tmp_path)
+    assert "cannot be written (" in lf(*words).refused(2)
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("command", ["bench", "train", "quantize"])
+def test_a_full_disk(lf, tiny, scenes, photos, tmp_path, monkeypatch, command):
+    words = writers(tiny(size=(240, 320)).path, scenes, photos, tmp_path / "out")[command]
+    genuine = Path.write_bytes
+
+    def write(path, data):
+        if tmp_path / "out" not in path.parents:
+            return genuine(path, data)
+        genuine(path, data[: len(data) // 2])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", write)
+    assert "the disk is full; nothing was written" in lf(*words).refused(1)
+    assert [p for p in (tmp_path / "out").rglob("*") if p.is_file()] == []
+
+
+def test_a_disk_that_fills_in_the_middle(tmp_path):
+    """For real: the kernel lets no file of this process grow beyond 64 kB, so settings fit and weights do not."""
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))
+
+    words = ["train", "wren", "--device", "cpu", *FEW, "--out", tmp_path]
+    command = [sys.executable, "-m", "lf.cli", *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=limit, timeout=60)
+    line = Said(done.returncode, done.stdout, done.stderr).refused(2)
+    assert "checkpoint.pt: cannot be written (File too large)" in line
+    assert list(contents(tmp_path)) == ["recipe.json"]
+
+
+def test_a_full_stdout():
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "lf.cli", "models"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (1, "lf: output: No space left on device\n")
+
+
+def test_a_reader_that_leaves():
+    process = start("models")
+    process.stdout.close()
+    assert process.wait(timeout=60) == 1
+    assert process.stderr.read() == ""
+    process.stderr.close()
+
+
+# --- interruption
+
+
+def wait_for(found, process):
+    for _ in range(600):
+        if found():
+            return
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    raise TimeoutError
+
+
+def test_an_interrupted_training_leaves_whole_files(tmp_path):
+    """That it resumes to the last bit is shown in test_train."""
+    words = [word.replace("steps=2", "steps=100000") for word in FEW]
+    with start("train", "wren", "--device", "cpu", "--out", tmp_path, *words) as process:
+        wait_for((tmp_path / "recipe.json").exists, process)
+        process.send_signal(signal.SIGINT)
+        assert (
+            finish(process).refused(130).startswith("lf: interrupted; nothing half-written is left, the same command")
+        )
+    assert list(contents(tmp_path)) == ["recipe.json"]
+
+
+def test_an_interrupted_bench_resumes(lf, tiny, tmp_path):
+    words = ("bench", tiny().path, "--data", "procedural:5000", "--repeats", 0, "--out", tmp_path / "out")
+    with start(*words) as process:
+        wait_for(lambda: len([*tmp_path.rglob("cache/*/[!.]*.npz")]) > 3, process)
+        process.send_signal(signal.SIGINT)
+        finish(process).refused(130)
+    left = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.*")}
+    assert {path.suffix for path in left} == {".npz"}
+    assert all(np.load(path, allow_pickle=False)["keypoints"].shape[1] == 2 for path in left)
+    lf(*words, "--limit-sequences", 1).done()
+    assert {path: path.stat().st_mtime_ns for path in left} == left  # nothing is computed twice
+
+
+def test_an_internal_error_is_one_line_unless_debugged(lf, monkeypatch):
+    monkeypatch.setattr("lf.cli.look.resolve", lambda name: {}[name])
+    said = lf("inspect", "x")
+    assert (said.code, said.err) == (1, "lf: internal error: KeyError: 'x' (set LF_DEBUG=1 for the traceback)\n")
+    monkeypatch.setenv("LF_DEBUG", "1")
+    monkeypatch.setattr(sys, "argv", ["lf", "inspect", "x"])
+    with pytest.raises(KeyError):
+        cli.main()

@@ -1,0 +1,238 @@
+"""Quantization: schemes, calibration photos and their manifest, float heads, and results that must not be written."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from lf import files
+from lf.core import Artifact, BadInput, Card, LfError, UsageError
+from lf.export import export
+from lf.models import MODELS, checkpoint
+from lf.models.resolve import resolve
+from lf.quantize import SCHEMES, calibration, ort_static, quantize
+from lf.runtimes import agreement
+from lf.runtimes.extract import Extractor
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+
+SMALL = (64, 96)  # H, W
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_pictures():
+    """Figures are not the subject: two pictures are enough."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(agreement, "PICTURES", 2)
+        yield
+
+
+def made_from_random(name: str, folder: Path, size: tuple[int, int] | None) -> Artifact:
+    torch.manual_seed(1)
+    row = MODELS[name]
+    card = Card(name, {"origin": "test"}, (row.channels, None, None), outputs=dict(row.heads))
+    parent = checkpoint.save(folder / f"{name}.safetensors", checkpoint.build(name), card)
+    return export(parent, "onnx", folder / f"{name}.onnx", size=size)
+
+
+@pytest.fixture(scope="module")
+def wren(tmp_path_factory):
+    return made_from_random("wren", tmp_path_factory.mktemp("wren"), SMALL)
+
+
+@pytest.fixture(scope="module")
+def fast(tmp_path_factory):
+    return made_from_random("fast-r2d2", tmp_path_factory.mktemp("fast"), SMALL)
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Six images, one of them deeper."""
+    folder = tmp_path / "photos"
+    (folder / "deep").mkdir(parents=True)
+    for index, picture in enumerate(agreement.drawn((80, 120), 6)):
+        cv2.imwrite(str(folder / ("deep" if index == 5 else ".") / f"{index}.png"), picture)
+    return folder
+
+
+def convolutions(artifact: Artifact) -> list[str]:
+    return [node.name for node in onnx.load(artifact.path).graph.node if node.op_type == "Conv"]
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_every_scheme(scheme, wren, photos, tmp_path, capfd):
+    out = tmp_path / "out" / "small.onnx"
+    seen = []
+    made = quantize(wren, scheme, photos, out, progress=lambda *state: seen.append(state))
+    assert [*out.parent.iterdir()] == [out]
+    assert files.load(out) == made
+    step, kept = made.card.made[-1], [] if SCHEMES[scheme].naive else ["detector.1"]
+    assert made.card.scheme == scheme
+    assert made.card.weights == wren.card.weights
+    assert [s["command"] for s in made.card.made] == ["export", "quantize"]
+    assert step["parent"] == wren.sha256
+    assert step["kept_float"] == kept
+    assert step["integer_convolutions"] == len(convolutions(wren)) - len(kept)
+    assert step["parity"]["sqnr_db"].keys() == MODELS["wren"].heads.keys()
+    assert made.bytes < 0.4 * wren.bytes
+    assert [state[:2] for state in seen] == [(n, 6) for n in range(1, 7)]
+    assert capfd.readouterr() == ("", "")
+    model = onnx.load(out)
+    assert model.producer_name == "lf"
+    assert {o.domain for o in model.opset_import} <= {"", "com.microsoft"}
+    assert not [node for node in model.graph.node if node.op_type == "Relu"], "absorbed by the scales"
+    weights = {i.name: i for i in model.graph.initializer}
+    scale = next(i for name, i in weights.items() if name.startswith("trunk.1") and name.endswith("weight_scale"))
+    assert bool(scale.dims) == SCHEMES[scheme].per_channel
+
+
+def test_manifest(wren, photos, tmp_path):
+    (photos / "0.png").write_bytes(b"not an image")
+    (photos / "1.png").write_bytes((photos / "1.png").read_bytes()[:200])
+    made = quantize(wren, "w8a8", photos, tmp_path / "a.onnx", limit=3, seed=7)
+    manifest = made.card.made[-1]["calibration"]
+    assert (manifest["method"], manifest["count"], manifest["seed"], manifest["folder"]) == ("minmax", 3, 7, "photos")
+    assert manifest["size"] == list(SMALL)
+    assert manifest["skipped"] <= 2
+    for file in manifest["files"]:
+        assert file["sha256"] == calibration.digest(photos / file["name"])
+    assert str(tmp_path).encode() not in made.path.read_bytes()
+    again = quantize(wren, "w8a8", photos, tmp_path / "b.onnx", limit=3, seed=7)
+    assert again.path.read_bytes() == made.path.read_bytes()
+    every = quantize(wren, "w8a8", photos, tmp_path / "c.onnx", seed=8).card.made[-1]["calibration"]
+    assert (every["count"], every["skipped"]) == (4, 2)
+    assert "deep/5.png" in {file["name"] for file in every["files"]}
+
+
+def test_one_photo_at_a_time(wren, photos, monkeypatch):
+    read = []
+    monkeypatch.setattr(calibration.images, "read", lambda path: read.append(path) or np.zeros((80, 120, 3), np.uint8))
+    chosen = calibration.Photos(photos, 4, 0, None, lambda *state: None)
+    tensors = chosen.tensors(Extractor(wren, "ort-cpu"))
+    assert not read
+    next(tensors)
+    assert len(read) == 1
+    assert len([*tensors]) == 3
+    assert chosen.manifest("minmax")["count"] == 4
+
+
+def test_no_usable_photo(wren, photos, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(BadInput, match="holds no image"):
+        quantize(wren, "w8a8", tmp_path / "empty", tmp_path / "a.onnx")
+    with pytest.raises(BadInput, match="no such folder"):
+        quantize(wren, "w8a8", tmp_path / "absent", tmp_path / "a.onnx")
+    for path in photos.rglob("*.png"):
+        path.write_bytes(b"")
+    with pytest.raises(BadInput, match="none of its 6 images could be read"):
+        quantize(wren, "w8a8", photos, tmp_path / "a.onnx")
+    assert not (tmp_path / "a.onnx").exists()
+
+
+def test_images_of_a_benchmark_are_refused(wren, photos, tmp_path):
+    (photos / "deep" / "H_1_2").write_text("1 0 0 0 1 0 0 0 1")
+    with pytest.raises(BadInput, match=r"5\.png: lies beside homographies"):
+        quantize(wren, "w8a8", photos, tmp_path / "a.onnx", limit=1)
+    (photos / "deep" / "H_1_2").unlink()
+    sequence = tmp_path / "benchmark" / "v_one"
+    sequence.mkdir(parents=True)
+    shutil.copy(photos / "3.png", sequence / "1.png")
+    with pytest.raises(BadInput, match=r"3\.png: is .*v_one/1\.png of the benchmark"):
+        quantize(wren, "w8a8", photos, tmp_path / "a.onnx", exclude=tmp_path / "benchmark")
+    assert not (tmp_path / "a.onnx").exists()
+
+
+def test_usage(wren, photos, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="did you mean 'w8a8'"):
+        quantize(wren, "w8a9", photos)
+    with pytest.raises(UsageError, match="unknown engine 'orto'; did you mean 'ort'"):
+        quantize(wren, "w8a8", photos, engine="orto")
+    with pytest.raises(UsageError, match=r"-o a\.onnx"):
+        quantize(wren, "w8a8", photos, tmp_path / "a.tflite")
+    made = quantize(wren, "w8a8", photos)
+    assert made.path == Path("wren.w8a8.onnx")
+    with pytest.raises(UsageError, match=r"starts from a float \.onnx file, this one is w8a8"):
+        quantize(made, "w8a8", photos)
+
+
+def test_float_heads(fast, photos, tmp_path):
+    ours = quantize(fast, "w8a8", photos, tmp_path / "a.onnx").card.made[-1]
+    naive = quantize(fast, "w8a8-naive", photos, tmp_path / "b.onnx").card.made[-1]
+    count = len(convolutions(fast))
+    assert ours["kept_float"] == ["reliability", "repeatability"]
+    assert (ours["integer_convolutions"], naive["integer_convolutions"]) == (count - 2, count)
+    floats = {n.op_type for n in onnx.load(tmp_path / "a.onnx").graph.node} - {"QuantizeLinear", "DequantizeLinear"}
+    assert {"Sub", "Div", "Resize", "Mul"} <= floats, "normalisation and pointwise tails stay"
+    assert min(ours["parity"]["sqnr_db"].values()) > min(naive["parity"]["sqnr_db"].values())
+
+
+def test_free_size(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(calibration, "SIZE", SMALL)
+    parent = made_from_random("wren", tmp_path, None)
+    made = quantize(parent, "w8a8", photos, tmp_path / "a.onnx")
+    assert made.card.size is None
+    assert made.card.made[-1]["calibration"]["size"] == list(SMALL)
+    maps = Extractor(made, "ort-cpu").session.run(np.zeros((1, 1, 104, 72), np.float32))
+    assert maps["descriptor"].shape == (1, 64, 13, 9)
+
+
+def test_last_convolutions():
+    def node(kind, inputs, output):
+        return onnx.helper.make_node(kind, inputs, [output], name=output)
+
+    nodes = [
+        node("Conv", ["image", "w"], "a"),
+        node("Conv", ["a", "w"], "b"),
+        node("Conv", ["a", "w"], "c"),
+        node("Relu", ["b"], "d"),
+        node("Sub", ["d", "c"], "e"),
+        node("Sigmoid", ["image"], "f"),
+    ]
+    model = onnx.helper.make_model(onnx.helper.make_graph(nodes, "g", [], []))
+    assert sorted(ort_static.last_convolutions(model, "e")) == ["b", "c"]
+    assert ort_static.last_convolutions(model, "a") == ["a"]
+    assert ort_static.last_convolutions(model, "f") == []
+
+
+def test_a_float_layer_that_would_not_stay_float(wren, photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(ort_static, "last_convolutions", lambda model, head: [convolutions(wren)[2]])
+    with pytest.raises(LfError, match=f"{convolutions(wren)[2]} differ; nothing was written"):
+        quantize(wren, "w8a8", photos, tmp_path / "a.onnx")
+    assert not (tmp_path / "a.onnx").exists()
+
+
+def test_non_finite_values(wren, photos, tmp_path, monkeypatch):
+    right = ort_static._stamped
+
+    def broken(model, name):
+        bias = next(i for i in model.graph.initializer if i.name == "detector.1.bias")
+        bias.CopyFrom(onnx.numpy_helper.from_array(np.full(bias.dims, np.nan, np.float32), bias.name))
+        return right(model, name)
+
+    monkeypatch.setattr(ort_static, "_stamped", broken)
+    with pytest.raises(LfError, match="non-finite"):
+        quantize(wren, "w8a8", photos, tmp_path / "a.onnx")
+    assert not (tmp_path / "a.onnx").exists()
+
+
+@pytest.mark.slow
+def test_public_weights(shared, tmp_path):
+    path, folder = shared / "weights/superpoint/superpoint_v1_composite.pth", shared / "data/photos/train"
+    if not path.exists() or not folder.exists():
+        pytest.skip(f"needs {path} and {folder}")
+    float_file = export(resolve(path), "onnx", tmp_path / "a.onnx")
+    ours, naive = (
+        quantize(float_file, scheme, folder, tmp_path / f"{scheme}.onnx", limit=8).card.made[-1]
+        for scheme in ("w8a8", "w8a8-naive")
+    )
+    assert (ours["kept_float"], ours["integer_convolutions"]) == (["detector.b.conv"], 11)
+    assert ours["parity"]["sqnr_db"]["detector"] > 25
+    assert ours["parity"]["within_1_px"] > max(0.9, naive["parity"]["within_1_px"])
