@@ -29,7 +29,7 @@ FLOORS = (
     ("models", "data"),
     ("runtimes",),
     ("train", "export", "quantize", "benchmarks"),
-    ("demo", "commands"),
+    ("demo",),
     ("cli",),
 )
 FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
@@ -45,9 +45,8 @@ def dotted(path):
 
 
 def room(module):
-    """`data` of lf.data.images; `commands` of lf.cli_x; `version` of lf itself, which holds nothing else."""
-    name = module.split(".")[1] if "." in module else "version"
-    return "commands" if name.startswith("cli_") else name
+    """`data` of lf.data.images; `version` of lf itself, which holds nothing else."""
+    return module.split(".")[1] if "." in module else "version"
 
 
 def at_module_level(tree):

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from lf import cli_features
+from lf.cli import features as cli_features
 from lf.core import BadInput, Features, Unavailable, UsageError
 from lf.data.layouts import LAYOUTS, h5, pairs
 from lf.models import MODELS

@@ -11,10 +11,10 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from lf import cli_pictures
 from lf.benchmarks import PROTOCOLS, figures, pictures
 from lf.benchmarks.predict import Variant
 from lf.benchmarks.run import bench
+from lf.cli import pictures as cli_pictures
 from lf.core import BadInput, Features, Unavailable, UsageError
 from lf.data import Pair, open_dataset
 from lf.data.homography import warp_points

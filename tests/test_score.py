@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 import pytest
 
-from lf import cli_features
 from lf.benchmarks import PROTOCOLS, results, score
 from lf.benchmarks.predict import Variant
 from lf.benchmarks.run import bench
+from lf.cli import features as cli_features
 from lf.core import BadInput, Features, UsageError
 from lf.data import open_dataset
 from lf.data.homography import warp_points

@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from lf import __version__, cli_features, cli_pictures, console
-from lf.cli import look, make, measure
+from lf import __version__, console
+from lf.cli import features, look, make, measure, pictures
 from lf.core import LfError, Unavailable, UsageError
 
 INTERRUPTED = 128 + signal.SIGINT  # the shells' exit code
@@ -27,13 +27,13 @@ data = typer.Typer(help="Datasets to evaluate on.")
 
 for command in (
     *(make.export, make.quantize, make.train),
-    *(measure.bench, measure.compare, cli_features.score),
-    *(cli_features.extract, cli_pictures.match),
+    *(measure.bench, measure.compare, features.score),
+    *(features.extract, pictures.match),
     *(look.inspect, look.doctor, look.models, look.demo),
 ):
     app.command()(command)
 baseline.command()(measure.accept)
-data.command("get")(cli_pictures.data_get)
+data.command("get")(pictures.data_get)
 app.add_typer(baseline, name="baseline")
 app.add_typer(data, name="data")
 

@@ -1,4 +1,4 @@
-"""The commands `lf match` and `lf data get`; `lf.cli` gives them their names."""
+"""The commands `lf match` and `lf data get`."""
 
 from __future__ import annotations
 

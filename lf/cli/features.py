@@ -1,4 +1,4 @@
-"""The commands `lf score` and `lf extract`; `lf.cli` gives them their names."""
+"""The commands `lf score` and `lf extract`."""
 
 from __future__ import annotations
 
