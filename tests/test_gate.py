@@ -59,6 +59,14 @@ def test_the_same_run_passes_with_no_drop_at_all():
         assert (verdict.passed, verdict.drop, verdict.bound, verdict.pairs) == (True, 0, 0, 3)
 
 
+def test_an_area_over_pairs_is_judged_from_their_errors():
+    sharp, blunt = (run(protocol="auc", mean_corner_error=values) for values in ([0.0, 0.0], [0.0, None]))
+    for one in (sharp, blunt):
+        one["summary"]["h_auc@3"] = None  # gates read the pairs, not the summary
+    verdict = judge(sharp, blunt, metric="h_auc@3", max_drop=0.1)
+    assert (verdict.passed, verdict.reference, verdict.value) == (False, pytest.approx(1), pytest.approx(0.5))
+
+
 @pytest.mark.parametrize(
     ("kind", "max_drop", "passed"),
     [("abs", 0.021, True), ("abs", 0.019, False), ("rel", 0.041, True), ("rel", 0.039, False)],
@@ -293,9 +301,9 @@ def test_drops_count_downwards_as_positive_whatever_the_metric():
     second = run("w8a8", repeatability=[0.4, 0.6], localization_error=[1.5, 2])
     third = run("w4a8", repeatability=[0.6, 0.8], localization_error=[None, None])
     assert cells(report.drops([first, second, third])) == [
-        ["drop from fp32 ort-cpu", "repeat.", "loc. px"],
-        ["w8a8 ort-cpu", "+0.100 [+0.100, +0.100]", "+0.500 [+0.500, +0.500]"],
-        ["w4a8 ort-cpu", "-0.100 [-0.100, -0.100]", "-"],
+        ["drop from wren fp32 ort-cpu", "repeat.", "loc. px"],
+        ["wren w8a8 ort-cpu", "+0.100 [+0.100, +0.100]", "+0.500 [+0.500, +0.500]"],
+        ["wren w4a8 ort-cpu", "-0.100 [-0.100, -0.100]", "-"],
     ]
 
 

@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 
 from lf import files
-from lf.benchmarks import METRICS
-from lf.benchmarks.summary import RESAMPLES
+from lf.benchmarks import METRICS, aggregate
+from lf.benchmarks.summary import paired
 from lf.core import BadInput, GateFailed, pick
 
 Run = dict[str, Any]
@@ -153,18 +153,16 @@ def _partner(reference: Sequence[Run], run: Run) -> Run:
 
 
 def _judge(gate: Gate, old: Run, run: Run) -> Verdict:
-    before = {(pair["sequence"], pair["pair"]): pair.get(gate.metric) for pair in old["pairs"]}
-    after = {(pair["sequence"], pair["pair"]): pair.get(gate.metric) for pair in run["pairs"]}
+    of, statistic = aggregate(run["protocol"], gate.metric)
+    before = {(pair["sequence"], pair["pair"]): pair.get(of) for pair in old["pairs"]}
+    after = {(pair["sequence"], pair["pair"]): pair.get(of) for pair in run["pairs"]}
     if before.keys() != after.keys():
         raise BadInput(f"{label(run)}: its pairs are not those of the reference; evaluate both on the same data")
-    both = [(b, after[key]) for key, b in before.items() if b is not None and after[key] is not None]
-    if not both:
+    change = paired(list(before.values()), [after[key] for key in before], statistic)
+    if change is None:
         raise BadInput(f"{label(run)}: {gate.metric} is undefined on every pair; nothing to judge")
-    values = np.array(both, np.float64)
-    sign = 1 if METRICS[gate.metric].higher_is_better is not False else -1
-    drops = sign * (values[:, 0] - values[:, 1])
-    draws = np.random.default_rng(0).integers(len(drops), size=(RESAMPLES, len(drops)))
-    bound = float(np.quantile(drops[draws].mean(axis=1), gate.confidence))
-    mean, value = values.mean(axis=0).tolist()
-    limit = gate.max_drop * (abs(mean) if gate.kind == "rel" else 1)
-    return Verdict(label(run), gate, mean, value, float(drops.mean()), bound, limit, len(both))
+    worse = 1 if METRICS[gate.metric].higher_is_better is False else -1
+    bound = float(np.quantile(worse * change.draws, gate.confidence))
+    limit = gate.max_drop * (abs(change.first) if gate.kind == "rel" else 1)
+    drop = worse * (change.second - change.first) + 0.0  # never -0
+    return Verdict(label(run), gate, change.first, change.second, drop, bound, limit, change.n)

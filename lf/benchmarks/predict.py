@@ -85,7 +85,7 @@ class Predictor:
             "engine": [info.engine, info.version, info.provider],
             "settings": sorted(self.extractor.settings.items()),
             "pyramid": self.extractor.model.pyramid and dict(self.extractor.model.pyramid),
-            "geometry": [self.protocol.name, self.protocol.version, self.protocol.size],
+            "geometry": [self.protocol.geometry.name, self.protocol.version, self.protocol.size],
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:24]
 

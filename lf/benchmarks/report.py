@@ -72,7 +72,7 @@ def averages(runs: Sequence[Run]) -> str:
             pairs = [pair for pair in run["pairs"] if pair["sequence"].startswith(prefix)]
             if pairs:
                 cells = [_sure(_over(pairs, run, name), len(pairs)) for name in names]
-                rows.append([f"{run['artifact']['scheme']} {run['backend']}", split, str(len(pairs)), *cells])
+                rows.append([_name(run), split, str(len(pairs)), *cells])
     return markdown(["with 95 % interval", "split", "pairs", *(SHORT.get(n, n) for n in names)], rows)
 
 
@@ -92,11 +92,14 @@ def drops(runs: Sequence[Run]) -> str:
     """How much worse every later run is than the first: the paired difference and its 95 % interval."""
     first, *rest = runs
     names = [name for name in _columns(first["protocol"]) if name in first["summary"]]
-    rows = [
-        [f"{run['artifact']['scheme']} {run['backend']}", *(_drop(first, run, name) for name in names)] for run in rest
-    ]
-    head = [f"drop from {first['artifact']['scheme']} {first['backend']}", *(SHORT.get(n, n) for n in names)]
+    rows = [[_name(run), *(_drop(first, run, name) for name in names)] for run in rest]
+    head = [f"drop from {_name(first)}", *(SHORT.get(n, n) for n in names)]
     return markdown(head, rows)
+
+
+def _name(run: Run) -> str:
+    points = f" at {run['keypoints']}" if run.get("keypoints") else ""
+    return f"{run['artifact']['model']}{points} {run['artifact']['scheme']} {run['backend']}"
 
 
 def _drop(first: Run, run: Run, name: str) -> str:
@@ -107,7 +110,10 @@ def _drop(first: Run, run: Run, name: str) -> str:
         return "-"
     sign = 1 if METRICS[name].higher_is_better is False else -1
     low, high = sorted(sign * bound for bound in interval(change.draws))
-    return f"{sign * (change.second - change.first):+.3f} [{low:+.3f}, {high:+.3f}]"
+    drop, low, high = (
+        round(value, 3) + 0.0 for value in (sign * (change.second - change.first), low, high)
+    )
+    return f"{drop:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
 def verdicts(found: Sequence[Verdict]) -> str:
