@@ -434,6 +434,11 @@ def test_a_suite_times_every_variant_in_turns(tiny):
     assert all(done <= total for done, total, _ in seen)
 
 
+def test_points_come_from_a_baseline_only(tiny):
+    with pytest.raises(UsageError, match="unknown baseline 'wren'; known: sift, rootsift, orb, akaze"):
+        Variant(tiny(), "ort-cpu", "wren").open()
+
+
 def test_a_latency_worker_that_dies_says_why(tmp_path):
     gone = Variant(Artifact(tmp_path / "none.onnx", Card("wren", {}, (1, None, None))), "ort-cpu")
     words = r"the latency worker stopped: .*none\.onnx: no such file; expected an ONNX model"

@@ -13,8 +13,9 @@ import numpy as np
 
 from lf import __version__, files
 from lf.benchmarks.protocols import Protocol
-from lf.core import Artifact, Features, LfError, UsageError
+from lf.core import Artifact, Features, LfError, UsageError, pick
 from lf.data import Picture
+from lf.models import MODELS
 from lf.models.resolve import resolve
 from lf.runtimes.extract import Extractor
 
@@ -30,8 +31,11 @@ class Variant:
     keypoints: str | None = None
 
     def open(self, threads: int = 1) -> Extractor:
-        """The extractor of this variant; see `Extractor` for what it raises."""
-        points = Extractor(resolve(self.keypoints), "opencv", threads) if self.keypoints else None
+        """The extractor of this variant; see `Extractor` for what it raises, and UsageError for an unknown baseline."""
+        points = None
+        if self.keypoints:
+            pick({name: None for name, row in MODELS.items() if not row.module}, self.keypoints, "baseline")
+            points = Extractor(resolve(self.keypoints), "opencv", threads)
         return Extractor(self.artifact, self.backend, threads, keypoints=points)
 
 

@@ -110,9 +110,7 @@ def _drop(first: Run, run: Run, name: str) -> str:
         return "-"
     sign = 1 if METRICS[name].higher_is_better is False else -1
     low, high = sorted(sign * bound for bound in interval(change.draws))
-    drop, low, high = (
-        round(value, 3) + 0.0 for value in (sign * (change.second - change.first), low, high)
-    )
+    drop, low, high = (round(value, 3) + 0.0 for value in (sign * (change.second - change.first), low, high))
     return f"{drop:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
