@@ -28,7 +28,7 @@ def _akaze() -> Any:
             return home.AKAZE_create()
     raise Unavailable(
         f"this OpenCV {cv2.__version__} has no AKAZE, which left its main package in 5; "
-        "type: pip uninstall opencv-python-headless && pip install opencv-contrib-python-headless"
+        "type: pip uninstall opencv-python opencv-python-headless && pip install opencv-contrib-python-headless"
     )
 
 

@@ -1,0 +1,70 @@
+"""Baselines without weights, and networks that describe the baselines' points."""
+
+import numpy as np
+import pytest
+
+from lf.core import Artifact, Card, UsageError
+from lf.data.procedural import held_out_picture
+from lf.models import MODELS, checkpoint
+from lf.models.resolve import resolve, shipped
+from lf.runtimes.extract import Extractor
+
+BASELINES = [name for name, row in MODELS.items() if row.module is None]
+
+
+@pytest.fixture(scope="module")
+def picture():
+    return held_out_picture(1, (240, 320))
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_a_baseline_is_an_extractor_like_any_other(name, picture):
+    extract = Extractor(resolve(name), "opencv")
+    found = extract(picture)
+    assert found.descriptors.shape == (len(found), MODELS[name].heads["points"][0] - 4)
+    assert len(found) > 100
+    assert np.allclose(np.linalg.norm(found.descriptors, axis=1), 1, atol=1e-4)
+    assert (np.diff(found.scores) <= 0).all()
+    assert (found.keypoints >= 0).all()
+    assert (found.keypoints < (320, 240)).all()
+    again = extract(picture)
+    assert np.array_equal(found.keypoints, again.keypoints)
+    assert np.array_equal(found.descriptors, again.descriptors)
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_nothing_to_find_is_no_error(name):
+    found = Extractor(resolve(name), "opencv")(np.full((240, 320, 3), 128, np.uint8))
+    assert len(found) == 0
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_the_shipped_file_of_a_baseline_is_its_card(name):
+    artifact = resolve(name)
+    assert shipped()[name].suffix == ".card"
+    assert (artifact.card.model, artifact.card.outputs) == (name, dict(MODELS[name].heads))
+
+
+def test_binary_descriptors_order_as_hamming_distances(picture):
+    found = Extractor(resolve("orb"), "opencv")(picture).descriptors[:50]
+    bits = found > 0
+    hamming = (bits[:, None] != bits[None]).sum(2)
+    assert np.allclose(found @ found.T, 1 - 2 * hamming / 256, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["wren", "superpoint"])
+def test_a_network_describes_the_points_of_sift(name, picture, tmp_path):
+    row = MODELS[name]
+    card = Card(name, {"origin": "test"}, (1, None, None), outputs=dict(row.heads))
+    artifact: Artifact = checkpoint.save(tmp_path / "x.safetensors", checkpoint.build(name), card)
+    sift = Extractor(resolve("sift"), "opencv")
+    found = Extractor(artifact, "torch", keypoints=sift)(picture)
+    alone = sift(picture)
+    assert np.allclose(found.keypoints, alone.keypoints, atol=1e-4)
+    assert np.array_equal(found.scores, alone.scores)
+    assert found.descriptors.shape == (len(alone), row.heads["descriptor"][0])
+
+
+def test_a_baseline_has_no_dense_descriptors(picture):
+    with pytest.raises(UsageError, match="orb has no dense descriptors to sample at the points of another detector"):
+        Extractor(resolve("orb"), "opencv", keypoints=Extractor(resolve("sift"), "opencv"))
