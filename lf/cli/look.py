@@ -54,7 +54,8 @@ def models(json: Json = False) -> None:
         return
     for name, model in MODELS.items():
         ships = f"ships, {weights[name] / 1e6:.1f} MB" if name in weights else "bring a checkpoint"
-        console.result(f"{name:14} {model.parameters:>10,} parameters  {ships:18}  {model.about}")
+        origin = ships if model.module else "no weights"
+        console.result(f"{name:14} {model.parameters:>10,} parameters  {origin:18}  {model.about}")
 
 
 def demo(

@@ -28,7 +28,7 @@ def _backend(name: str) -> Row:
         return {"ok": False, "detail": f'{row.about}; not installed: pip install "lf[{row.extra}]"'}
     provider = row.options.get("provider")
     if provider is None:
-        return {"ok": True, "detail": f"{row.about} ({row.package} {_version(row.package)})"}
+        return {"ok": True, "detail": f"{row.about} ({row.package} {_module_version(row.package)})"}
     import onnxruntime as ort
 
     here = f"onnxruntime {ort.__version__}"
@@ -58,6 +58,11 @@ def _extras() -> list[Row]:
         detail = f'missing {", ".join(missing)}: pip install "lf[{extra}]"' if missing else ", ".join(packages)
         rows.append({"name": f"lf[{extra}]", "ok": not missing, "detail": detail})
     return rows
+
+
+def _module_version(module: str) -> str:
+    """Of an importable module, whichever distribution brought it; nothing is imported."""
+    return _version(importlib.metadata.packages_distributions().get(module, [module])[0]) or "of unknown version"
 
 
 def _version(package: str) -> str | None:
