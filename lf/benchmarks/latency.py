@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+import cv2
 import numpy as np
 
 from lf.benchmarks import PROTOCOLS
@@ -58,7 +59,7 @@ def measure(
             json.dumps([str(v.artifact.path), v.backend, v.keypoints, threads, protocol.name, str(source)])
             for v in variants
         ]
-        workers = [stack.enter_context(_worker(job)) for job in jobs]
+        workers = [stack.enter_context(_worker(job, threads)) for job in jobs]
         opened = [_answer(worker) for worker in workers]
         samples: list[list[dict[str, float]]] = [[] for _ in workers]
         for turn in range(WARM_UP + repeats):
@@ -83,14 +84,16 @@ def _percentiles(samples: Sequence[dict[str, float]]) -> dict[str, dict[str, flo
     return result
 
 
-def _worker(job: str) -> subprocess.Popen[str]:
+def _worker(job: str, threads: int) -> subprocess.Popen[str]:
+    # the engine is told itself; these bind what numpy calls before and after it
+    limits = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
     return subprocess.Popen(
         [sys.executable, "-m", "lf.benchmarks.latency", job],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, **ALLOCATOR},
+        env={**os.environ, **ALLOCATOR, **limits},
     )
 
 
@@ -113,6 +116,7 @@ def _ask(worker: subprocess.Popen[str], what: str = "run") -> dict[str, Any]:
 def serve(job: str, questions: IO[str], answers: IO[str]) -> None:
     """The worker: open, extract once, then time one extraction per line read, until `end`."""
     path, backend, keypoints, threads, protocol, source = json.loads(job)
+    cv2.setNumThreads(threads)
     image = np.load(source, allow_pickle=False)
     start = time.perf_counter()
     extractor = Variant(resolve(path), backend, keypoints).open(threads)
