@@ -559,3 +559,15 @@ def test_an_internal_error_is_one_line_unless_debugged(lf, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["lf", "inspect", "x"])
     with pytest.raises(KeyError):
         cli.main()
+
+
+def test_data_list_names_sequences_and_who_leaves_them_out(lf, scenes):
+    told = lf("data", "list", scenes)
+    assert told.out.splitlines()[-1].endswith(" pairs")
+    for name in (path.name for path in scenes.iterdir() if path.is_dir()):
+        assert any(line.startswith(name) for line in told.out.splitlines())
+    (scenes / "i_dc").symlink_to(next(path for path in scenes.iterdir() if path.name.startswith("i_")))
+    assert any(
+        line.startswith("i_dc ") and line.endswith("not in mma") for line in lf("data", "list", scenes).out.splitlines()
+    )
+    assert json.loads(lf("data", "list", scenes, "--json").out)["i_dc"]["left_out_by"] == ["mma"]

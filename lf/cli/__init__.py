@@ -34,6 +34,7 @@ for command in (
     app.command()(command)
 baseline.command()(measure.accept)
 data.command("get")(pictures.data_get)
+data.command("list")(look.data_list)
 app.add_typer(baseline, name="baseline")
 app.add_typer(data, name="data")
 

@@ -58,6 +58,25 @@ def models(json: Json = False) -> None:
         console.result(f"{name:14} {model.parameters:>10,} parameters  {origin:18}  {model.about}")
 
 
+def data_list(
+    data: Annotated[str, typer.Argument(metavar="ROOT", help="As for lf bench --data")], json: Json = False
+) -> None:
+    """List the sequences of a dataset, how many pairs each has, and the protocols that leave it out."""
+    from collections import Counter
+
+    from lf.benchmarks import PROTOCOLS
+    from lf.data import open_dataset
+
+    pairs = Counter(pair.sequence for pair in open_dataset(data))
+    without = {name: [p for p, rule in PROTOCOLS.items() if name in rule.without] for name in pairs}
+    if json:
+        console.as_json({name: {"pairs": count, "left_out_by": without[name]} for name, count in pairs.items()})
+        return
+    for name, count in pairs.items():
+        console.result(f"{name:24} {count:3} pairs" + "".join(f", not in {p}" for p in without[name]))
+    console.result(f"{len(pairs)} sequences, {pairs.total()} pairs")
+
+
 def demo(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the files go")] = Path("out/demo"),
     threads: Threads = 1,
