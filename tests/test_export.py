@@ -232,6 +232,29 @@ def test_differences_that_rounding_explains(before, after, may):
     assert found.tolist() == may
 
 
+def test_a_pixel_that_loses_to_an_equal_neighbour_is_explained():
+    """The second pixel of a plateau whose first one loses to a third: neither side has a keypoint to compare with."""
+    extractor = SimpleNamespace(model=MODELS["r2d2"], settings=MODELS["r2d2"].settings)
+    looks = []
+    for rival in (3.0, 2.99999):
+        repeatable = np.full((1, 16, 16), -9, np.float32)
+        repeatable[0, 6:9, 8] = 4, rival, 3
+        heads = {"descriptor": np.ones((128, 16, 16), np.float32), "reliability": np.full((1, 16, 16), 5, np.float32)}
+        maps = {**heads, "repeatability": repeatable}
+        looks.append(Look(maps, agreement.decode(extractor, maps, (16, 16))))
+    a, b = looks
+    only_b = ~agreement.near(b.features.keypoints, a.features.keypoints, parity.SAME)
+    assert b.features.keypoints[only_b].tolist() == [[8, 8]]
+    assert parity.explained(a, b, np.zeros(len(a.features), bool), only_b, extractor).tolist() == [True]
+
+
+@pytest.mark.parametrize(("rival", "contested"), [(3.0, True), (2.99999, True), (3.00001, True), (2.9, False)])
+def test_only_the_best_neighbour_contests(rival, contested):
+    score = np.zeros((8, 8), np.float32)
+    score[4, 4], score[3, 5] = 3, rival
+    assert parity._contested(score, np.array([[4.0, 4.0]], np.float32)).tolist() == [contested]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["superpoint/superpoint_v1_composite.pth", "r2d2/faster2d2_WASF_N16.pt"])
 def test_public_weights(name, shared, tmp_path):

@@ -129,7 +129,8 @@ def explained(a: Look, b: Look, only_a: Array, only_b: Array, extractor: Extract
     """Which of the differing keypoints, those of `a` then those of `b`, rounding may have decided.
 
     A point may when the other side has it at thresholds lower by SLACK; when over there it scores within SLACK of a
-    keypoint in reach of suppression; or when it lies in reach of such a point, which did or did not suppress it.
+    rival in reach of suppression; or when it lies in reach of such a point, which did or did not suppress it. Rivals
+    are keypoints where suppression is greedy, all neighbours where a pixel that loses still counts.
     """
     settings = extractor.settings
     lower = {name: value - SLACK for name, value in settings.items() if isinstance(value, float)}  # the thresholds
@@ -139,6 +140,10 @@ def explained(a: Look, b: Look, only_a: Array, only_b: Array, extractor: Extract
     for own, other in ((slice(0, only_a.sum()), b), (slice(only_a.sum(), None), a)):
         relaxed = agreement.decode(extractor, other.maps, other.features.size, **lower)
         may[own] = agreement.near(points[own], relaxed.keypoints, SAME)
+        if "repeatability" in other.maps:
+            may[own] |= _contested(other.maps["repeatability"][0], points[own])
+        if "nms_radius" not in settings:
+            continue
         rivals = other.features.keypoints
         scores, theirs = (_ranks(other, at, extractor, lower) for at in (points[own], rivals))
         for index, (point, score) in enumerate(zip(points[own], scores, strict=True), own.start):
@@ -149,12 +154,17 @@ def explained(a: Look, b: Look, only_a: Array, only_b: Array, extractor: Extract
     return may
 
 
+def _contested(score: Array, points: Array) -> Array:
+    """Which of `points` (N, 2) score within SLACK of the best of their eight neighbours."""
+    padded = np.pad(score, 1, constant_values=-np.inf)
+    x, y = points.astype(np.intp).T
+    around = np.stack([padded[y + dy, x + dx] for dy in range(3) for dx in range(3) if (dy, dx) != (1, 1)])
+    contested: Array = np.abs(around.max(0) - score[y, x]) < SLACK
+    return contested
+
+
 def _ranks(seen: Look, points: Array, extractor: Extractor, lower: dict[str, float]) -> Array:
     """The value under each of `points` (N, 2) that suppression compares, kept or not; nan where it is too low."""
-    if "repeatability" in seen.maps:
-        x, y = points.astype(np.intp).T
-        ranks: Array = seen.maps["repeatability"][0, y, x]
-        return ranks
     maps = {**seen.maps, "descriptor": seen.maps["descriptor"][:1]}  # one channel: positions are all that matters
     pixels = agreement.decode(extractor, maps, seen.features.size, **lower, nms_radius=0)
     if not len(pixels):

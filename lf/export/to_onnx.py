@@ -91,10 +91,11 @@ def trace(artifact: Artifact, size: tuple[int, int] | None, opset: int) -> Model
 
     model = NETWORKS[artifact.card.model]
     free = torch.export.Dim.DYNAMIC
+    height, width = size or parity.sizes(model.multiple)[1]  # any that fits
     with quiet():
         program = torch.onnx.export(
             checkpoint.network(artifact),
-            (torch.zeros(1, model.channels, *(size or SIZE)),),
+            (torch.zeros(1, model.channels, height, width),),
             dynamo=True,
             opset_version=opset,
             external_data=False,

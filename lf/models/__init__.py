@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from lf.core import Array
-from lf.models import decode
+from lf.models import decode, decode_kp2d
 
 Decoder = Callable[..., tuple[Array, Array, Array]]
 Describer = Callable[[Mapping[str, Array], Array], Array]
@@ -73,6 +74,43 @@ def _baseline(length: int, about: str) -> Model:
     )
 
 
+_TINY = {"widen": True, "slope": 0.0, "eps": 1e-3, "scale": 2.0, "dropout": 0.0, "linear_up": False}
+_TINY_S = {**_TINY, "channels": (16, 32, 32, 64, 64), "up": 32, "depth": 32, "pools": 2}
+_TINY_F = {**_TINY, "channels": (16, 32, 64, 128, 128), "up": 128, "depth": 64, "pools": 3}
+_TINY_V3 = {**_TINY, "channels": (16, 32, 64, 64, 128), "up": 64, "depth": 128, "pools": 3}
+_KEYPOINTNET = {"channels": (32, 64, 128, 256, 256), "up": 128, "depth": 256, "pools": 3}
+
+
+def _kp2d(
+    about: str,
+    parameters: int,
+    options: Mapping[str, Any],
+    feat: tuple[int, int],
+    cell: int = 8,
+    multiple: int = 8,
+    cross: bool = True,
+) -> Model:
+    """A network with one point per cell of `cell` px, which may leave it if `cross`; `feat` is its descriptor head."""
+    aligned = not options.get("resnet")
+    return Model(
+        module="kp2d",
+        options=options,
+        channels=3,
+        multiple=multiple,
+        heads={"score": (1, cell), "shift": (2, cell), "feat": feat},
+        decode=partial(decode_kp2d.kp2d, cell=cell, align_corners=aligned),
+        describe=partial(decode_kp2d.describe_kp2d, cell=cell, align_corners=aligned),
+        settings={"threshold": 0.0, "cross": cross},
+        about=about,
+        parameters=parameters,
+    )
+
+
+def _tiny(about: str, parameters: int, options: Mapping[str, Any], **changes: Any) -> Model:
+    cell = 2 ** options["pools"]
+    return _kp2d(about, parameters, {**options, **changes}, (options["depth"], cell // 2), cell, cell)
+
+
 MODELS: dict[str, Model] = {
     "superpoint": Model(
         module="superpoint",
@@ -98,6 +136,19 @@ MODELS: dict[str, Model] = {
         keep_float=("detector",),
         about="SuperPoint with batch normalisation, as pytorch-superpoint trains it (.pth.tar)",
         parameters=1_304_067,
+    ),
+    "superpoint-small": Model(
+        module="superpoint",
+        options={"batch_norm": True, "width": 32},
+        channels=1,
+        multiple=8,
+        heads={"detector": (65, 8), "descriptor": (256, 8)},
+        decode=decode.wren,
+        describe=decode.describe_wren,
+        settings={"threshold": 0.01, "nms_radius": 4, "border": 4},
+        keep_float=("detector",),
+        about="superpoint-bn at half the width, decoded to sub-pixel as wren",
+        parameters=352_899,
     ),
     "r2d2": Model(
         module="r2d2",
@@ -139,6 +190,26 @@ MODELS: dict[str, Model] = {
         pyramid=_R2D2_PYRAMID,
         about="Fast-R2D2 N16: half resolution inside, bilinear x2 before the heads",
         parameters=484_387,
+    ),
+    "kp2d": _kp2d("KP2D v4, KeypointNet (arXiv 1912.10615)", 5_312_227, {}, (256, 4)),
+    "kp2d-v1": _kp2d("KP2D v1: descriptors at the size of the cells", 4_131_555, {"upsample": False}, (256, 8)),
+    "kp2d-v0": _kp2d(
+        "KP2D v0: the same, and points stay in their cells", 4_131_555, {"upsample": False}, (256, 8), cross=False
+    ),
+    "kp2d-resnet": _kp2d(
+        "KP2D on ResNet-18, KeypointResnet; the 17,451,243 of the reference count an unused classifier",
+        16_938_243,
+        {"resnet": True},
+        (64, 2),
+        multiple=32,
+    ),
+    "kp2dtiny-s": _tiny("KP2Dtiny S, with pixel shuffle", 386_099, _TINY_S),
+    "kp2dtiny-s-coral": _tiny("KP2Dtiny S for the Edge TPU", 339_891, _TINY_S, nearest=True),
+    "kp2dtiny-f": _tiny("KP2Dtiny F, with pixel shuffle", 1_845_779, _TINY_F),
+    "kp2dtiny-f-coral": _tiny("KP2Dtiny F for the Edge TPU", 1_550_355, _TINY_F, nearest=True),
+    "kp2dtiny-v3": _tiny("KP2Dtiny V3, with pixel shuffle", 736_915, _TINY_V3),
+    "kp2dtiny-baseline": _tiny(
+        "KP2Dtiny baseline: KeypointNet with steeper leaks", 5_312_227, _TINY | _KEYPOINTNET, widen=False, slope=0.3
     ),
     "wren": Model(
         module="wren",

@@ -26,6 +26,8 @@ LICENCES = {  # of the published weights, by row
     "r2d2": "CC BY-NC-SA 3.0",
     "r2d2-big": "CC BY-NC-SA 3.0",
     "fast-r2d2": "CC BY-NC-SA 3.0",
+    "kp2d": "MIT",
+    "kp2d-resnet": "MIT",
 }
 UNKNOWN_LICENCE = "unknown: see the publisher"
 ALIKE = 0.5  # share of tensors in common from which a state dict "looks like" a family

@@ -140,6 +140,7 @@ def _parameter(tensor: Tensor, *_: object) -> Tensor:
 _GLOBALS: dict[str, object] = {
     "collections.OrderedDict": _mapping,
     "collections.defaultdict": _mapping,
+    "yacs.config.CfgNode": _Dict,  # the settings beside KP2D's weights
     "__builtin__.list": None,  # factories of a defaultdict, never called
     "__builtin__.dict": None,
     "builtins.list": None,

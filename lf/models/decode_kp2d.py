@@ -1,0 +1,70 @@
+"""Raw maps of KP2D -> keypoints, scores, descriptors, by the conventions of `decode`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from lf.core import Array
+from lf.models.decode import Decoded, _bilinear, _head, _sigmoid, _unit
+
+
+def kp2d(
+    maps: Mapping[str, Array],
+    *,
+    cell: int,
+    threshold: float,
+    cross: bool = True,
+    align_corners: bool = True,
+    top_k: int | None = None,
+) -> Decoded:
+    """Decode KP2D (arXiv 1912.10615): one point per cell, moved from the centre; no suppression.
+
+    Args:
+        maps: score (1, h, w) logits, shift (2, h, w) x, y before tanh, feat (D, h', w') un-normalised.
+        cell: px, side of the square that one score describes.
+        threshold: a probability that the score must exceed. The cells of the outermost ring are never points.
+        cross: a point may leave its cell, by up to half a cell; False holds it on the pixels of the cell.
+        align_corners: see `describe_kp2d`.
+        top_k: keep this many of the best; None keeps all.
+
+    Returns:
+        keypoints (N, 2) float32 px, scores (N,) float32 descending, descriptors (N, D) float32 of unit length.
+
+    Raises:
+        LfError: a map is missing, of the wrong shape, or not finite.
+    """
+    score, shift = _sigmoid(_head(maps, "score")[0]), _head(maps, "shift")
+    rows, columns = score.shape
+    inner = score[1:-1, 1:-1].reshape(-1)
+    index = _best(inner, np.flatnonzero(inner > threshold), top_k)
+    y, x = 1 + np.stack(np.divmod(index, max(1, columns - 2)))
+    middle = np.float32((cell - 1) / 2)  # px, from the first pixel of a cell to its centre
+    reach = middle * (2 if cross else 1)
+    points = np.stack([x, y], 1).astype(np.float32) * cell + middle + np.tanh(shift[:, y, x].T) * reach
+    points = np.clip(points, 0, np.array([columns * cell - 1, rows * cell - 1], np.float32))
+    return points, inner[index], describe_kp2d(maps, points, cell=cell, align_corners=align_corners)
+
+
+def describe_kp2d(maps: Mapping[str, Array], points: Array, *, cell: int, align_corners: bool = True) -> Array:
+    """Unit descriptors (N, D) at any points (N, 2) px: bilinear in the un-normalised feature map.
+
+    The outer pixels of the image lie on the centres of the outer samples of the map; or, where the published network
+    samples without `align_corners`, on the outer edges of these samples.
+    """
+    feat = _head(maps, "feat")
+    samples = np.array(feat.shape[:0:-1], np.float32)
+    share = points / (np.array(_head(maps, "score").shape[:0:-1], np.float32) * cell - 1)
+    at = share * (samples - 1) if align_corners else share * samples - np.float32(0.5)
+    index, weights = _bilinear(at, *feat.shape[1:])
+    return _unit(np.einsum("kn,dkn->nd", weights, feat.reshape(len(feat), -1)[:, index]))
+
+
+def _best(score: Array, index: Array, top_k: int | None) -> Array:
+    """The `top_k` of flat `index` (N,), ascending, with the highest scores, descending; of equals the first."""
+    if top_k is not None and 0 < top_k < len(index):  # sort only what can be kept
+        found = score[index]
+        index = index[found >= np.partition(found, -top_k)[-top_k]]
+    best: Array = index[np.argsort(-score[index], kind="stable")][:top_k]
+    return best
