@@ -75,7 +75,7 @@ MODULES = {dotted(path): path for path in SOURCES}
 LIGHT = [
     module
     for module, path in MODULES.items()
-    if room(module) not in WORKSHOPS or path.stem in ("__init__", "decode", "resolve", "pictures")
+    if room(module) not in WORKSHOPS or path.stem in ("__init__", "decode", "decode_kp2d", "recipe", "resolve")
 ]
 
 

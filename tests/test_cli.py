@@ -485,18 +485,25 @@ def test_a_full_disk(lf, tiny, scenes, photos, tmp_path, monkeypatch, command):
     assert [p for p in (tmp_path / "out").rglob("*") if p.is_file()] == []
 
 
-def test_a_disk_that_fills_in_the_middle(tmp_path):
+@pytest.mark.parametrize(
+    ("pictures", "file", "left"),
+    [
+        ("picture_size=64", "checkpoint.pt", {"recipe.json", "pictures.npy", "pictures.json", "log.jsonl"}),
+        ("picture_size=320", "pictures.npy", {"recipe.json"}),
+    ],
+)
+def test_a_disk_that_fills_in_the_middle(tmp_path, pictures, file, left):
     """For real: the kernel lets no file of this process grow beyond 64 kB, so settings fit and weights do not."""
 
     def limit():
         resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))
 
-    words = ["train", "wren", "--device", "cpu", *FEW, "--out", tmp_path]
+    words = ["train", "wren", "--device", "cpu", *FEW, "--set", pictures, "--out", tmp_path]
     command = [sys.executable, "-m", "lf.cli", *map(str, words)]
     done = subprocess.run(command, capture_output=True, text=True, preexec_fn=limit, timeout=60)
     line = Said(done.returncode, done.stdout, done.stderr).refused(2)
-    assert "checkpoint.pt: cannot be written (File too large)" in line
-    assert list(contents(tmp_path)) == ["recipe.json"]
+    assert f"{file}: cannot be written (File too large)" in line
+    assert {path.name for path in tmp_path.iterdir()} == left
 
 
 def test_a_full_stdout():

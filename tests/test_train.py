@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
+import itertools
 import json
 import math
 
@@ -14,15 +16,18 @@ import torch
 from lf import files
 from lf.core import BadInput, LfError, Unavailable, UsageError
 from lf.data import homography as geometry
-from lf.models import checkpoint
+from lf.models import MODELS, checkpoint
 from lf.models.resolve import resolve
 from lf.runtimes import open_session
-from lf.train import RECIPES, loop, pictures, views
+from lf.train import RECIPES, loop, pictures, show, views
 from lf.train.loop import train
-from lf.train.wren import Method
+from lf.train.superpoint import PLACE, RELATION
 
-SMALL = ["steps=6", "batch=2", "size=64", "pictures=4", "picture_size=96", "points=32", "adaptations=2", "warmup=2"]
+SMALL = {"steps": 6, "batch": 2, "size": 64, "pictures": 4, "picture_size": 96, "warmup": 2}
+SMALL_SETTINGS = {"points": 32, "adaptations": 2, "relabel": 0.5}  # of the methods that have them
 SEEDS = range(5)
+CPU = torch.device("cpu")
+LEFT = {"checkpoint.pt", "log.jsonl", "recipe.json", "pictures.npy", "pictures.json"}
 
 
 @pytest.fixture(autouse=True)
@@ -31,18 +36,32 @@ def _one_thread():
     torch.manual_seed(0)
 
 
-@pytest.fixture(scope="module", params=RECIPES)
+SMALLEST = {  # one recipe for each method: the one with the smallest network
+    recipe.method: name for name, recipe in sorted(RECIPES.items(), key=lambda r: -MODELS[r[1].model].parameters)
+}
+
+
+@pytest.fixture(scope="module", params=SMALLEST.values())
 def recipe(request):
-    """Every recipe, made small: a few steps on a few small pictures, the pictures labelled anew in the middle."""
-    return RECIPES[request.param].override([*SMALL, "relabel=0.5"])
+    """A recipe of every method, made small: a few steps on a few small pictures, labelled anew in the middle."""
+    return small(RECIPES[request.param])
+
+
+def small(recipe):
+    wanted = SMALL | {key: value for key, value in SMALL_SETTINGS.items() if key in recipe.settings}
+    return recipe.override([f"{key}={value}" for key, value in wanted.items()])
 
 
 def silent(done, total, text):
     pass
 
 
-def run(recipe, out, data="procedural", progress=silent):
-    return train(recipe, data, out, device="cpu", threads=1, progress=progress)
+def run(recipe, out, data=None, progress=silent, every=loop.EVERY):
+    return train(recipe, data or [recipe.data], out, device="cpu", threads=1, progress=progress, every=every)
+
+
+def dice(pairs=1, seed=1, own=None):
+    return views.Dice(seed, 0, pairs, CPU, own)
 
 
 # --- recipes
@@ -51,16 +70,15 @@ def run(recipe, out, data="procedural", progress=silent):
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_survives_its_own_values(name):
     recipe = RECIPES[name]
-    own = [f.name for f in dataclasses.fields(recipe) if f.name not in ("model", "method")]
-    texts = {key: getattr(recipe, key) for key in own}
-    texts["relabel"] = ",".join(map(str, recipe.relabel))
-    assert recipe.override([f"{key}={value}" for key, value in texts.items()]) == recipe
+    assert recipe.override([f"{key}={show(value)}" for key, value in recipe.flat().items()]) == recipe
 
 
 def test_overrides_have_the_type_of_their_field():
     changed = RECIPES["wren"].override(["steps=7", "lr=1e-4", "bf16=False", "relabel=0.25,", "steps=8"])
-    assert (changed.steps, changed.lr, changed.bf16, changed.relabel) == (8, 1e-4, False, (0.25,))
-    assert RECIPES["wren"].override(["relabel="]).relabel == ()
+    assert (changed.steps, changed.lr, changed.bf16, changed.settings["relabel"]) == (8, 1e-4, False, (0.25,))
+    assert RECIPES["wren"].override(["relabel="]).settings["relabel"] == ()
+    assert RECIPES["wren"].override(["size=64"]).size == (64, 64)
+    assert RECIPES["wren"].override(["size=64x96"]).size == (64, 96)
     assert RECIPES["wren"].override([]) == RECIPES["wren"]
 
 
@@ -73,14 +91,15 @@ def test_overrides_have_the_type_of_their_field():
         ("steps=1.5", "--set steps=1.5: expected steps=<int>"),
         ("lr=fast", "--set lr=fast: expected lr=<float>, for example lr=0.002"),
         ("bf16=yes", "--set bf16=yes: expected bf16=<bool>, for example bf16=True"),
-        ("relabel=a,b", "--set relabel=a,b: expected relabel=<tuple>"),
+        ("relabel=a,b", "--set relabel=a,b: expected relabel=<numbers>, for example relabel=0.3,0.6"),
+        ("size=64x", "--set size=64x: expected size=<HxW>, for example size=160x160"),
+        ("schedule=cos", "unknown schedule 'cos'; did you mean 'cosine'? known: cosine, step, constant"),
         ("steps=0", "recipe: steps=0; expected a number above 0"),
         ("batch=-2", "recipe: batch=-2; expected a number above 0"),
         ("lr=nan", "recipe: lr=nan; expected a number above 0"),
         ("lr=inf", "recipe: lr=inf; expected a number above 0"),
         ("seed=-1", "recipe: seed=-1; expected a number from 0"),
-        ("size=100", "recipe: size=100; wren needs a multiple of 8"),
-        ("picture_size=321", "recipe: picture_size=321; wren needs a multiple of 8"),
+        ("size=96x100", "recipe: size=96x100; wren needs multiples of 8"),
     ],
 )
 def test_a_wrong_override_is_named(text, message):
@@ -96,13 +115,18 @@ def test_the_rate_warms_up_and_falls_to_zero():
     assert rates[9] == pytest.approx(0.5)  # half of the cosine
     assert rates[4:] == sorted(rates[4:], reverse=True)
     assert 0 < rates[-1] < 0.03
+    stepped = recipe.override(["schedule=step", "decay=0.1", "decay_steps=6,8"])
+    assert [loop._rate(stepped, step) for step in (0, 4, 5, 6, 7, 8, 13)] == pytest.approx(
+        [0.25, 1, 1, *[0.1] * 2, *[0.01] * 2]
+    )
+    assert loop._rate(recipe.override(["schedule=constant"]), 13) == 1
 
 
 # --- views
 
 
 def test_points_move_as_everywhere_else_in_lf():
-    homography = views.sample(3, 64, 96, views.RELATION, torch.Generator().manual_seed(1))
+    homography = views.sample(dice(3), (64, 64), (96, 96), RELATION)
     points = torch.rand(3, 10, 2, dtype=torch.float64) * 63
     for moved, own, matrix in zip(views.warp_points(points, homography), points, homography, strict=True):
         np.testing.assert_allclose(moved, geometry.warp_points(own.numpy(), matrix.numpy()), atol=1e-9)
@@ -122,19 +146,19 @@ def test_four_points_determine_a_homography(seed):
 @pytest.mark.parametrize("factor", [0.5, 1.0, 2.0])
 def test_a_sample_has_the_scale_it_is_asked_for(factor):
     still = views.Spread(scale=(factor, factor), rotation=0, tilt=0, shift=0)
-    (homography,) = views.sample(1, 65, 129, still, torch.Generator())
-    corners = geometry.warp_points(geometry.corners((65, 65)), homography.numpy())
-    np.testing.assert_allclose(corners.mean(0), [64, 64], atol=1e-4)  # the centre of the target
-    np.testing.assert_allclose(np.ptp(corners, axis=0), [64 * factor] * 2, rtol=0.02)
+    (homography,) = views.sample(dice(), (65, 81), (129, 161), still)
+    corners = geometry.warp_points(geometry.corners((65, 81)), homography.numpy())
+    np.testing.assert_allclose(corners.mean(0), [80, 64], atol=1e-4)  # the centre of the target
+    np.testing.assert_allclose(np.ptp(corners, axis=0), [80 * factor, 64 * factor], rtol=1e-5)
 
 
 def test_samples_follow_their_generator_and_stay_in_bounds():
-    first, again, other = (views.sample(50, 64, 96, views.PLACE, torch.Generator().manual_seed(s)) for s in (1, 1, 2))
+    first, again, other = (views.sample(dice(50, s), (64, 64), (96, 96), PLACE) for s in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     centres = views.warp_points(torch.full((50, 1, 2), 31.5, dtype=torch.float64), first)[:, 0]
     # tilted corners move the middle of the view a little beyond the square of `shift`
-    assert float((centres - 47.5).abs().max()) < 96 * views.PLACE.shift / 2 + 64 * 1.6 * views.PLACE.tilt
+    assert float((centres - 47.5).abs().max()) < 96 * PLACE.shift / 2 + 64 * 1.6 * PLACE.tilt
     assert (torch.linalg.det(first) > 0).all()  # never mirrored
 
 
@@ -148,9 +172,9 @@ def dot(x, y, side=96):
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_dot_lands_where_the_homography_says(seed):
     mild = views.Spread(scale=(0.9, 1.1), rotation=20, tilt=0.02, shift=0.05)
-    homography = views.sample(1, 64, 96, mild, torch.Generator().manual_seed(seed))
+    homography = views.sample(dice(1, seed), (64, 64), (96, 96), mild)
     expected = geometry.warp_points(np.array([[50, 44]]), homography[0].inverse().numpy())[0]
-    view, inside = views.render(dot(50, 44), homography, 64)
+    view, inside = views.render(dot(50, 44), homography, (64, 64))
     mass = view[0, 0].numpy() / view.sum().item()
     y, x = np.mgrid[:64, :64]
     np.testing.assert_allclose([(mass * x).sum(), (mass * y).sum()], expected, atol=0.05)
@@ -163,14 +187,14 @@ def test_a_dot_lands_where_the_homography_says(seed):
 def test_a_shift_by_whole_pixels_copies_them():
     picture = torch.rand(1, 1, 96, 96)
     shift = torch.tensor([[[1.0, 0, 7], [0, 1, 3], [0, 0, 1]]])
-    view, inside = views.render(picture, shift, 64)
-    assert torch.allclose(view[0, 0], picture[0, 0, 3:67, 7:71], atol=1e-4)
+    view, inside = views.render(picture, shift, (64, 48))
+    assert torch.allclose(view[0, 0], picture[0, 0, 3:67, 7:55], atol=1e-4)
     assert inside.all()
 
 
 def test_photometric_changes_are_8_bit_pictures_of_the_generator():
     view = torch.rand(4, 1, 32, 32)
-    first, again, other = (views.photometric(view, torch.Generator().manual_seed(s)) for s in (1, 1, 2))
+    first, again, other = (views.photometric(view, dice(4, s)) for s in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     levels = first * 255
@@ -178,34 +202,111 @@ def test_photometric_changes_are_8_bit_pictures_of_the_generator():
     assert 0 <= first.min() < first.max() <= 1
 
 
+def test_several_processes_throw_what_one_would():
+    whole, parts = dice(4), [dice(4, own=slice(i, i + 2)) for i in (0, 2)]
+    assert [part.pairs for part in parts] == [2, 2]
+    for draw in (
+        lambda d: d.uniform(2, 3, 5),
+        lambda d: d.normal(5),
+        lambda d: d.integers(9, 5),
+        lambda d: d.noise(2, 3),
+        lambda d: d.rand(2, 3),
+        lambda d: views.sample(d, (64, 64), (96, 96), RELATION),
+    ):
+        assert torch.equal(draw(whole), torch.cat([draw(part) for part in parts]))
+
+
 # --- pictures
 
 
-def test_drawn_pictures_repeat(recipe):
+def test_drawn_pictures_repeat(recipe, tmp_path):
     seen = []
-    drawn = pictures.collect(recipe, "procedural", lambda *report: seen.append(report))
-    assert (drawn.shape, drawn.dtype) == ((4, 96, 96), np.uint8)
-    assert np.array_equal(drawn, pictures.collect(recipe, "procedural", silent))
-    assert not np.array_equal(drawn, pictures.collect(recipe.override(["seed=2"]), "procedural", silent))
+    drawn = pictures.collect(recipe, [recipe.data], tmp_path / "a", lambda *report: seen.append(report))
+    assert (drawn.squares.shape[:3], drawn.squares.dtype) == ((4, 96, 96), np.uint8)
+    again = pictures.collect(recipe, [recipe.data], tmp_path / "b", silent)
+    assert np.array_equal(drawn.squares, again.squares)
+    assert drawn.crops == again.crops
+    other = pictures.collect(recipe.override(["seed=2"]), [recipe.data], tmp_path / "c", silent)
+    assert not np.array_equal(drawn.squares, other.squares)
     assert all(done <= total == 4 for done, total, _ in seen)
+
+
+def test_pictures_are_collected_once(recipe, tmp_path, monkeypatch):
+    first = pictures.collect(recipe, [recipe.data], tmp_path, silent)
+    monkeypatch.setattr(pictures, "_squares", None)
+    again = pictures.collect(recipe, [recipe.data], tmp_path, silent)
+    assert np.array_equal(first.squares, again.squares)
+    taken = again.on(CPU).take(torch.tensor([2, 0]))
+    assert (taken.shape[-2:], taken.dtype, len(again)) == ((96, 96), torch.float32, 4)
+    np.testing.assert_array_equal(taken[1, 0] * 255, first.squares[0, ..., 0])
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (["procedural"], [("procedural", 10)]),
+        (["procedural:7", "a"], [("procedural", 7), ("a", 3)]),
+        (["a", "b", "c"], [("a", 4), ("b", 3), ("c", 3)]),
+        (["a:4", "b:6"], [("a", 4), ("b", 6)]),
+        (["C:photos"], [("C:photos", 10)]),
+        (["a:12"], None),
+        (["a:4"], None),
+        (["a:10", "b"], None),
+    ],
+)
+def test_sources_share_the_pictures(data, expected):
+    if expected:
+        assert pictures.shares(data, 10) == expected
+    else:
+        with pytest.raises(UsageError, match="counts do not add up to the recipe's pictures=10"):
+            pictures.shares(data, 10)
+
+
+def test_every_photo_once(recipe, tmp_path):
+    for index in range(3):
+        cv2.imwrite(str(tmp_path / f"{index}.png"), np.full((120, 200, 3), 20 * index, np.uint8))
+    every = recipe.override(["pictures=0"])
+    found = pictures.collect(every, [str(tmp_path)], tmp_path / "out", silent)
+    assert [crop.name for crop in found.crops] == ["0.png", "1.png", "2.png"]
+    assert len(pictures.collect(every, [str(tmp_path), "procedural:2"], tmp_path / "both", silent)) == 5
+    with pytest.raises(UsageError, match="give it --data DIR, or say how many: procedural:1500"):
+        pictures.collect(every, ["procedural"], tmp_path / "none", silent)
+
+
+def test_many_photos_give_their_centres_and_few_give_random_squares(recipe, tmp_path):
+    for index in range(6):
+        photo = np.full((120, 200, 3), 20 * index, np.uint8)
+        photo[:, :40] = photo[:, 160:] = 255  # outside the central square
+        cv2.imwrite(str(tmp_path / f"{index}.png"), photo)
+    many = pictures.collect(recipe, [str(tmp_path)], tmp_path / "many", silent)
+    assert [crop[1:] for crop in many.crops] == [(40, 0, 120)] * 4
+    assert len({crop.name for crop in many.crops}) == 4
+    assert many.squares.max() < 255
+    few = pictures.collect(recipe.override(["pictures=20"]), [str(tmp_path)], tmp_path / "few", silent)
+    assert len(few) == len(set(few.crops)) == 20
+    for name, left, top, side in few.crops:
+        assert name.endswith(".png")
+        assert left >= 0
+        assert top >= 0
+        assert left + side <= 200
+        assert 60 <= side <= 120 - top
 
 
 def test_a_broken_photo_is_counted_and_left_out(recipe, tmp_path):
     for name, size in (("a.png", (120, 200)), ("b.png", (200, 120)), ("small.png", (1, 1))):
         cv2.imwrite(str(tmp_path / name), np.full((*size, 3), 77, np.uint8))
     (tmp_path / "c.jpg").write_bytes(b"no picture")
-    seen = []
-    found = pictures.collect(recipe, str(tmp_path), lambda *report: seen.append(report))
-    assert (found.shape, set(found.ravel().tolist())) == ((2, 96, 96), {77})
-    assert seen[-1] == (4, 4, "read 2 pictures, 2 unreadable")
+    found = pictures.collect(recipe, [str(tmp_path)], tmp_path / "out", silent)
+    assert (found.squares.shape[:3], set(found.squares.ravel().tolist())) == ((2, 96, 96), {77})
+    assert len(found) == 2
 
 
 def test_no_usable_photo_is_an_error(recipe, tmp_path):
     (tmp_path / "c.jpg").write_bytes(b"no picture")
     with pytest.raises(BadInput, match="none of its 1 images could be read; expected a folder of photos"):
-        run(recipe, tmp_path / "out", str(tmp_path))
+        run(recipe, tmp_path / "out", [str(tmp_path)])
     with pytest.raises(BadInput, match="nowhere: no such folder; expected a folder of images"):
-        run(recipe, tmp_path / "out", str(tmp_path / "nowhere"))
+        run(recipe, tmp_path / "out", [str(tmp_path / "nowhere")])
 
 
 # --- the loop
@@ -216,9 +317,9 @@ def test_a_run_makes_weights_that_say_where_they_are_from(recipe, tmp_path):
     assert made == files.load(made.path) == resolve(made.path)
     (step,) = made.card.made
     assert step["command"] == "train"
-    assert step["options"] == json.loads(json.dumps({**dataclasses.asdict(recipe), "data": "procedural"}))
+    assert step["options"] == json.loads(json.dumps({**dataclasses.asdict(recipe), "data": [recipe.data]}))
     assert made.card.weights["licence"] == "Apache-2.0"
-    maps = open_session(made, "torch").run(np.zeros((1, 1, 64, 64), np.float32))
+    maps = open_session(made, "torch").run(np.zeros((1, made.card.input[0], 64, 64), np.float32))
     assert {name: value.shape[1] for name, value in maps.items()} == {n: c for n, (c, _) in made.card.outputs.items()}
     assert [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()] == [6]
     stamp = made.path.read_bytes()
@@ -226,30 +327,64 @@ def test_a_run_makes_weights_that_say_where_they_are_from(recipe, tmp_path):
 
 
 def test_the_loss_goes_down(recipe, tmp_path):
-    longer = recipe.override(["steps=40", "bf16=False", "relabel="])
-    method = Method(longer, pictures.collect(longer, "procedural", silent), torch.device("cpu"))
+    longer = recipe.override(
+        ["steps=40", "bf16=False", "warmup=5", "lr=2e-3", *(["relabel="] if "relabel" in recipe.settings else [])]
+    )
+    trained = checkpoint.network(run(longer, tmp_path)).train()
     torch.manual_seed(longer.seed)
     fresh = checkpoint.build(longer.model).train()
-    trained = checkpoint.build(longer.model).train()
-    trained.load_state_dict(checkpoint.load(run(longer, tmp_path).path)[1])
+    method = method_of(longer, tmp_path)
     before, after = (
-        sum(float(method.loss(network, step)[0].detach()) for step in range(3)) for network in (fresh, trained)
+        sum(float(method.loss(network, views.Dice(longer.seed, step, 2, CPU))[0].detach()) for step in range(3))
+        for network in (fresh, trained)
     )
     assert after < 0.9 * before
 
 
+def method_of(recipe, out):
+    module = importlib.import_module(f"lf.train.{recipe.method}")
+    return module.Method(recipe, pictures.collect(recipe, [recipe.data], out, silent).on(CPU), CPU)
+
+
+def test_a_run_keeps_the_running_mean_of_its_weights(recipe, tmp_path):
+    averaged = run(recipe.override(["ema=0.9"]), tmp_path / "a")
+    last = run(recipe, tmp_path / "b")
+    state = torch.load(tmp_path / "a" / loop.CHECKPOINT, weights_only=True)
+    assert checkpoint.load(averaged.path)[1].keys() == checkpoint.load(last.path)[1].keys()
+    shipped, current = checkpoint.load(averaged.path)[1], state["network"]
+    differ = [
+        name for name, value in shipped.items() if value.is_floating_point() and not torch.equal(value, current[name])
+    ]
+    assert differ
+    for name, value in checkpoint.load(last.path)[1].items():
+        assert torch.equal(value, current[name])  # the mean only watches
+
+
+def test_fine_tuning_starts_from_a_checkpoint(recipe, tmp_path):
+    first = run(recipe, tmp_path / "a")
+    still = [*SMALL_STILL, f"init={first.path}"]
+    tuned = run(recipe.override(still), tmp_path / "b")
+    for name, value in checkpoint.load(tuned.path)[1].items():
+        if "running" not in name and "num_batches" not in name:
+            torch.testing.assert_close(value, checkpoint.load(first.path)[1][name], atol=1e-6, rtol=1e-6)
+    other = next(r for r in RECIPES.values() if r.model != recipe.model)
+    with pytest.raises(UsageError, match=f"init=.+ is a {recipe.model}; this recipe trains {other.model}"):
+        run(small(other).override([f"init={first.path}"]), tmp_path / "c")
+
+
+SMALL_STILL = ["steps=1", "lr=1e-12", "weight_decay=0"]
+
+
 @pytest.mark.parametrize("stop", [3, 5])
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
-def test_an_interrupted_run_resumes_to_the_last_bit(recipe, tmp_path, monkeypatch, stop, error):
-    monkeypatch.setattr(loop, "EVERY", 2)
-
+def test_an_interrupted_run_resumes_to_the_last_bit(recipe, tmp_path, stop, error):
     def interrupt(done, total, text):
         if (done, total) == (stop, recipe.steps):
             raise error
 
     with pytest.raises(error):
-        run(recipe, tmp_path / "a", progress=interrupt)
-    assert {p.name for p in (tmp_path / "a").iterdir()} == {"checkpoint.pt", "log.jsonl", "recipe.json"}
+        run(recipe, tmp_path / "a", progress=interrupt, every=2)
+    assert {p.name for p in (tmp_path / "a").iterdir()} == LEFT
     steps = []
     resumed = run(recipe, tmp_path / "a", progress=lambda done, total, text: steps.append((done, total)))
     assert [done for done, total in steps if total == recipe.steps] == list(range(stop // 2 * 2 + 1, recipe.steps + 1))
@@ -263,7 +398,7 @@ def test_another_recipe_in_the_same_folder_is_refused(recipe, tmp_path, monkeypa
     with pytest.raises(UsageError, match=r"checkpoint\.pt: belongs to a run with other settings; choose another --out"):
         run(recipe.override(["lr=1"]), tmp_path)
     with pytest.raises(UsageError, match="other settings"):
-        run(recipe, tmp_path, data=str(tmp_path))
+        run(recipe, tmp_path, data=[str(tmp_path)])
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
     assert made.path.name in before
 
@@ -280,19 +415,19 @@ def test_a_damaged_checkpoint_is_named(recipe, tmp_path, damage):
 
 @pytest.mark.parametrize("where", ["loss", "gradient"])
 def test_a_loss_that_is_no_number_stops_and_keeps_the_checkpoint(recipe, tmp_path, monkeypatch, where):
-    honest = Method.loss
+    Method = importlib.import_module(f"lf.train.{recipe.method}").Method
+    honest, turn = Method.loss, itertools.count()
 
-    def broken(self, network, step):
-        loss, parts = honest(self, network, step)
-        if step == 3:
+    def broken(self, network, dice):
+        loss, parts = honest(self, network, dice)
+        if next(turn) == 3:
             loss = loss * math.nan if where == "loss" else loss + 0 * next(network.parameters()).sum().mul(0).sqrt()
         return loss, parts
 
-    monkeypatch.setattr(loop, "EVERY", 2)
     monkeypatch.setattr(Method, "loss", broken)
     with pytest.raises(LfError, match=r"not finite at step 3; the last good state is .+checkpoint\.pt; lower lr"):
-        run(recipe, tmp_path)
-    assert {p.name for p in tmp_path.iterdir()} == {"checkpoint.pt", "log.jsonl", "recipe.json"}
+        run(recipe, tmp_path, every=2)
+    assert {p.name for p in tmp_path.iterdir()} == LEFT
     state = torch.load(tmp_path / loop.CHECKPOINT, weights_only=True)
     assert state["step"] == 2
     assert all(value.isfinite().all() for value in state["network"].values())
@@ -309,8 +444,8 @@ def test_a_folder_that_cannot_be_written_is_found_before_the_work(recipe, tmp_pa
 
 def test_devices_are_checked_before_anything_else(recipe, tmp_path):
     with pytest.raises(UsageError, match="unknown device 'gpu'; did you mean 'cpu'"):
-        train(recipe, "procedural", tmp_path / "out", device="gpu", threads=1, progress=silent)
+        train(recipe, ["procedural"], tmp_path / "out", device="gpu", threads=1, progress=silent)
     if not torch.cuda.is_available():
         with pytest.raises(Unavailable, match="device cuda was asked for, this torch sees no GPU; use --device cpu"):
-            train(recipe, "procedural", tmp_path / "out", device="cuda", threads=1, progress=silent)
+            train(recipe, ["procedural"], tmp_path / "out", device="cuda", threads=1, progress=silent)
     assert not (tmp_path / "out").exists()

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from lf import __version__, console
-from lf.cli import features, look, make, measure, pictures
+from lf.cli import features, label, look, make, measure, pictures, show, train
 from lf.core import LfError, Unavailable, UsageError
 
 INTERRUPTED = 128 + signal.SIGINT  # the shells' exit code
@@ -26,7 +26,7 @@ baseline = typer.Typer(help="Reference results that the gate compares with.")
 data = typer.Typer(help="Datasets to evaluate on.")
 
 for command in (
-    *(make.export, make.quantize, make.train),
+    *(make.export, make.quantize, train.train, label.label),
     *(measure.bench, measure.compare, features.score),
     *(features.extract, pictures.match),
     *(look.inspect, look.doctor, look.models, look.demo),
@@ -35,6 +35,7 @@ for command in (
 baseline.command()(measure.accept)
 data.command("get")(pictures.data_get)
 data.command("list")(look.data_list)
+data.command("show")(show.data_show)
 app.add_typer(baseline, name="baseline")
 app.add_typer(data, name="data")
 

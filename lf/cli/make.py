@@ -1,4 +1,4 @@
-"""The commands that make files: export, quantize, train."""
+"""The commands that turn files into others: export, quantize."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from lf import console
-from lf.cli.options import File, Out, Threads, parse_size
+from lf.cli.options import File, Out, parse_size
 from lf.export import TARGETS
 from lf.models.resolve import resolve
 from lf.quantize import LIMIT, SCHEMES
-from lf.train import RECIPES
 
 
 def export(
@@ -49,22 +48,4 @@ def quantize(
 
     with console.progress() as progress:
         made = run(resolve(model), scheme, images, output, seed=seed, exclude=exclude, progress=progress, limit=limit)
-    console.result(made.path)
-
-
-def train(
-    recipe: Annotated[str, typer.Argument(help=f"A training recipe: {', '.join(RECIPES)}")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Weights, checkpoint and log; the same DIR resumes")],
-    data: Annotated[str, typer.Option(metavar="DIR", help="A folder of photos, or: procedural")] = "procedural",
-    change: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
-    threads: Threads = 1,
-) -> None:
-    """Train a network from nothing; stop and run again to resume exactly."""
-    from lf.core import pick
-    from lf.train.loop import train as run
-
-    chosen = pick(RECIPES, recipe, "recipe").override(change or [])
-    with console.progress() as progress:
-        made = run(chosen, data, out, device=device, threads=threads, progress=progress)
     console.result(made.path)

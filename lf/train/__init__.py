@@ -3,95 +3,233 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from lf.core import UsageError, pick
-from lf.models import MODELS
+from lf.train.recipe import CHOICES as CHOICES
+from lf.train.recipe import Recipe as Recipe
+from lf.train.recipe import show as show
 
-ZERO = ("warmup", "weight_decay", "seed", "bf16", "descriptor_weight")  # the numbers of a recipe that may be 0
-GIVEN = ("model", "method")  # what makes it that recipe; all else can be overridden
+_JOINT = {
+    "labels": "corners",
+    "relabel": (0.3, 0.6),
+    "adaptations": 6,
+    "view_pairs": "wide",
+    "detector_loss": "categorical",
+    "corner_labels": "trusted",
+    "descriptor_loss": "dual-softmax",
+    "descriptor_weight": 1.0,
+    "points": 256,
+    "negatives": 100,
+    "temperature": 0.07,
+}
+_PUBLISHED_JOINT = {
+    **_JOINT,
+    "relabel": (),
+    "view_pairs": "published",
+    "detector_loss": "binary",
+    "corner_labels": "soft",
+    "descriptor_loss": "sparse",
+    "points": 1_000,
+}
+
+_KP2D = {
+    "cross": True,
+    "io": True,
+    "descriptor": True,
+    "descriptor_weight": 1.0,
+    "descriptor_loss": "triplet",
+    "points": 0,
+    "temperature": 0.07,
+    "io_points": 300,
+    "io_lowest": False,
+    "align_corners": True,
+    "patch_ratio": 0.7,
+    "scaling": 0.2,
+    "perspective": 0.4,
+    "max_angle": 45.0,
+    "jitter": (0.5, 0.5, 0.2, 0.05),
+}
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """What a training run is made of; everything here is stored in the card of the weights.
+_R2D2 = {
+    "repeat_loss": "cosim",
+    "patch_norm": "auto",
+    "window": 16,
+    "reliability_loss": "ap",
+    "bins": 20,
+    "base": 0.5,
+    "hardnet_counter": True,
+    "hardnet_points": 512,
+    "source": "synthetic",
+    "flow": "",
+    "shorter": (256.0, 1024.0),
+    "tilt": 0.5,
+    "noise": 25.0,
+    "jitter": (0.2, 0.2, 0.2, 0.1),
+    "trials": 5,
+}
 
-    Attributes:
-        model: row of MODELS.
-        method: file in `lf.train` with a class `Method(recipe, pictures, device)`.
-        steps: optimiser steps.
-        batch: pairs of views per step.
-        size: side of a square view, pixels.
-        lr: peak learning rate of AdamW; linear warm-up over `warmup` steps, then a cosine to zero.
-        clip: largest gradient norm.
-        pictures: how many pictures are drawn (or read) before the first step.
-        picture_size: side of a picture, pixels.
-        seed: of the weights, the pictures and every view.
-        bf16: run the network in bfloat16 (losses stay float32).
-        relabel: fractions of the run at which the network labels the pictures anew.
-        points: correspondences per pair that enter the descriptor loss.
-    """
 
-    model: str
-    method: str
-    steps: int = 12_000
-    batch: int = 8
-    size: int = 160
-    lr: float = 2e-3
-    warmup: int = 200
-    weight_decay: float = 1e-4
-    clip: float = 5.0
-    pictures: int = 1_500
-    picture_size: int = 320
-    seed: int = 1
-    bf16: bool = True
-    relabel: tuple[float, ...] = (0.3, 0.6)
-    adaptations: int = 6
-    points: int = 256
-    temperature: float = 0.07
-    descriptor_weight: float = 1.0
+def _kp2d(model: str, size: tuple[int, int], about: str, **changes: Any) -> Recipe:
+    """The published recipe: 118,000 photos 50 times over in batches of 8, the rate halved after 40."""
+    return Recipe(
+        model=model,
+        method="kp2d",
+        about=about,
+        steps=740_000,
+        batch=8,
+        size=size,
+        lr=1e-3,
+        optimiser="adam",
+        schedule="step",
+        decay_steps=(592_000,),
+        warmup=0,
+        weight_decay=0.0,
+        clip=0.0,
+        pictures=0,
+        seed=42,
+        bf16=False,
+        settings={**_KP2D, **changes},
+    )
 
-    def __post_init__(self) -> None:
-        """Refuse what would fail in the middle of a run.
 
-        Raises:
-            UsageError: a number is not finite or too small, or a size does not fit the network.
-        """
-        multiple = pick(MODELS, self.model, "model").multiple
-        for name, value in dataclasses.asdict(self).items():
-            if isinstance(value, int | float) and not (0 <= value < math.inf and (value or name in ZERO)):
-                raise UsageError(f"recipe: {name}={value}; expected a number {'from' if name in ZERO else 'above'} 0")
-            if name in ("size", "picture_size") and value % multiple:
-                raise UsageError(f"recipe: {name}={value}; {self.model} needs a multiple of {multiple}")
+def _published(model: str, method: str, about: str, **changes: Any) -> Recipe:
+    """What SuperPoint's training stages have in common: Adam with neither decay, schedule nor clipping."""
+    own = {"steps": 200_000, "size": (240, 320), "batch": 8, "lr": 1e-4, "pictures": 0, **changes}
+    return Recipe(
+        model=model,
+        method=method,
+        about=about,
+        optimiser="adam",
+        schedule="constant",
+        warmup=0,
+        weight_decay=0.0,
+        clip=0.0,
+        bf16=False,
+        **own,
+    )
 
-    def override(self, assignments: Sequence[str]) -> Recipe:
-        """Apply `key=value` assignments, each parsed by the type of the field.
 
-        Raises:
-            UsageError: unknown key, or a value of another type or out of range.
-        """
-        return dataclasses.replace(self, **dict(self._parse(text) for text in assignments))
+def _tiny(model: str, about: str, **changes: Any) -> Recipe:
+    """The published recipe of KP2Dtiny, with the schedule that its code states and does not follow."""
+    settings = {"descriptor_weight": 2.0, "max_angle": 90.0, "jitter": (0.0, 0.5, 0.2, 0.05), **changes}
+    published = _kp2d(model, (88, 88), about, **settings)
+    return dataclasses.replace(published, steps=37_000, batch=32, decay_steps=(18_500,), picture_size=176)
 
-    def _parse(self, text: str) -> tuple[str, Any]:
-        key, _, value = text.partition("=")
-        known = {f.name: None for f in dataclasses.fields(self) if f.name not in GIVEN}
-        pick(known, key, "recipe setting")
-        kind = type(getattr(self, key))
-        try:
-            if kind is bool:
-                return key, {"true": True, "false": False, "1": True, "0": False}[value.lower()]
-            if kind is tuple:
-                return key, tuple(float(v) for v in value.split(",") if v)
-            return key, kind(value)
-        except (ValueError, KeyError) as error:
-            raise UsageError(
-                f"--set {text}: expected {key}=<{kind.__name__}>, for example {key}={getattr(self, key)}"
-            ) from error
+
+def _r2d2(model: str, about: str, **changes: Any) -> Recipe:
+    return Recipe(
+        model=model,
+        method="r2d2",
+        about=about,
+        steps=50_000,
+        batch=8,
+        size=(192, 192),
+        lr=1e-4,
+        optimiser="adam",
+        schedule="constant",
+        warmup=0,
+        weight_decay=5e-4,
+        clip=0.0,
+        pictures=4_000,
+        picture_size=512,
+        bf16=False,
+        settings={**_R2D2, **changes},
+    )
 
 
 RECIPES: dict[str, Recipe] = {
-    "wren": Recipe(model="wren", method="wren"),
+    "wren": Recipe(
+        model="wren",
+        method="superpoint",
+        about="the default network of lf, from drawn pictures: an hour of one core",
+        steps=12_000,
+        batch=8,
+        size=(160, 160),
+        lr=2e-3,
+        settings=_JOINT,
+    ),
+    "superpoint-small": Recipe(
+        model="superpoint-small",
+        method="superpoint",
+        about="SuperPoint with batch norm and half the width: an hour and a quarter of one core",
+        steps=9_000,
+        batch=8,
+        size=(160, 160),
+        lr=2e-3,
+        settings=_JOINT,
+    ),
+    "magicpoint": _published(
+        "superpoint-bn",
+        "magicpoint",
+        "stage 1 of SuperPoint, published: the detector learns from synthetic shapes",
+        batch=64,
+        size=(120, 160),
+        lr=1e-3,
+        pictures=66_000,
+        picture_size=160,
+        data="shapes",
+        settings={"detector_loss": "categorical", "corner_labels": "soft"},
+    ),
+    "magicpoint-small": Recipe(
+        model="superpoint-small",
+        method="magicpoint",
+        about="stage 1 at half the width: twenty minutes of one core",
+        steps=3_000,
+        batch=16,
+        size=(120, 160),
+        lr=2e-3,
+        pictures=6_000,
+        picture_size=160,
+        data="shapes",
+        settings={"detector_loss": "categorical", "corner_labels": "soft"},
+    ),
+    "superpoint": _published(
+        "superpoint",
+        "superpoint",
+        "stage 3, as the paper has it: both heads, from the labels that lf label makes with a MagicPoint",
+        batch=32,
+        lr=1e-3,
+        settings={
+            **_PUBLISHED_JOINT,
+            "detector_loss": "categorical",
+            "corner_labels": "drawn",
+            "descriptor_loss": "dense",
+            "descriptor_weight": 1e-4,
+        },
+    ),
+    "superpoint-bn": _published(
+        "superpoint-bn",
+        "superpoint",
+        "stage 3 as pytorch-superpoint has it: batch norm, sparse descriptor loss",
+        settings=_PUBLISHED_JOINT,
+    ),
+    "kp2d": _kp2d("kp2d", (240, 320), "KP2D v4, published: 50 epochs of COCO"),
+    "kp2d-v3": _kp2d("kp2d", (240, 320), "v3: without a descriptor loss", descriptor=False),
+    "kp2d-v2": _kp2d("kp2d", (240, 320), "v2: without IO-Net", io=False),
+    "kp2d-v1": _kp2d("kp2d-v1", (240, 320), "v1: and without upsampling", io=False),
+    "kp2d-v0": _kp2d("kp2d-v0", (240, 320), "v0: and points that stay in their cells", io=False, cross=False),
+    "kp2d-resnet": _kp2d("kp2d-resnet", (256, 320), "the same on ResNet-18", align_corners=False),
+    "kp2dtiny-s": _tiny("kp2dtiny-s", "KP2DtinyS, published for 88x88", io_points=150),
+    "kp2dtiny-f": _tiny("kp2dtiny-f", "KP2DtinyF, published for 88x88", io_points=50),
+    "kp2dtiny-f-coral": _tiny("kp2dtiny-f-coral", "KP2DtinyF for the Edge TPU, published for 88x88", io_points=50),
+    "kp2dtiny-s-coral": Recipe(
+        model="kp2dtiny-s-coral",
+        method="kp2d",
+        about="KP2DtinyS for the Edge TPU: an hour of one core",
+        steps=10_000,
+        batch=4,
+        size=(120, 160),
+        lr=1.5e-3,
+        settings={**_KP2D, "descriptor_loss": "dual-softmax", "points": 256, "io_points": 150},
+    ),
+    "r2d2": _r2d2("r2d2", "R2D2 N16, published: 25 epochs of 16,010 pairs"),
+    "r2d2-big": _r2d2("r2d2-big", "R2D2 N8 big, published", window=8),
+    "r2d2-fast": dataclasses.replace(
+        _r2d2(
+            "fast-r2d2", "Fast-R2D2, 5 epochs: fine-tune the published weights with --set init=FILE repeat_loss=dice"
+        ),
+        steps=13_340,
+        batch=6,
+    ),
 }

@@ -1,32 +1,48 @@
-"""The one training loop: seeds, schedule, clipping, checkpoint, exact resume, progress. A method gives the loss."""
+"""The one training loop: seeds, schedule, clipping, EMA, checkpoint, exact resume, progress; a method gives loss."""
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 import importlib
-import io
-import json
 import math
-import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from lf import __version__, files
-from lf.core import Artifact, BadInput, Card, LfError, Unavailable, UsageError, pick
-from lf.models import MODELS, checkpoint
-from lf.train import Recipe
+from lf import files
+from lf.core import Artifact, LfError, UsageError
+from lf.models import checkpoint
+from lf.train import Recipe, state
+from lf.train.pace import Pace
 from lf.train.pictures import Progress, collect
+from lf.train.state import CHECKPOINT, LOG, SETTINGS, Run
+from lf.train.views import Dice
+from lf.train.workers import Workers, find_device
 
-CHECKPOINT = "checkpoint.pt"
 EVERY = 250  # steps between checkpoints
+LOOK = {"cpu": 1, "cuda": 25}  # steps between looks at the loss: on a GPU a look waits for it
+
+Watch = Callable[[Run, int], None]  # after every step, in the first process, with the steps done; before a checkpoint
 
 
-def train(recipe: Recipe, data: str, out: Path, *, device: str, threads: int, progress: Progress) -> Artifact:
+def train(
+    recipe: Recipe,
+    data: Sequence[str],
+    out: Path,
+    *,
+    device: str,
+    threads: int,
+    progress: Progress,
+    every: int = EVERY,
+    watch: Watch | None = None,
+) -> Artifact:
     """Run `recipe` on `data` and write `out/<model>.safetensors`; continue where an earlier run in `out` stopped.
+
+    Under torchrun every process does this for its share of the batch; the first one writes, and calls `watch` and
+    `progress`. A checkpoint is kept every so many steps, which changes nothing of the result.
 
     Raises:
         UsageError: `out` holds a run of another recipe, or cannot be written.
@@ -34,126 +50,108 @@ def train(recipe: Recipe, data: str, out: Path, *, device: str, threads: int, pr
         Unavailable: the device is not there.
         LfError: the loss is not finite; the last good checkpoint stays.
     """
-    where = _device(device)
-    state = _read(recipe, data, out, where)
-    files.write_json(out / "recipe.json", _settings(recipe, data))  # an `out` that cannot be written is found now
+    with Workers(find_device(device), recipe.batch) as workers:
+        run, first = _prepare(recipe, data, out, workers, threads, progress)
+        parameters = _parameters(run.network, run.method)
+        finite = torch.tensor(True, device=workers.device)
+        pace = Pace(first, recipe.batch, workers.device)
+        for step in range(first, recipe.steps):
+            run.method.begin_step(step, run.network)
+            for group in run.optimiser.param_groups:
+                group["lr"] = _rate(recipe, step)
+            pace.begin()
+            torch.manual_seed(recipe.seed * 1_000_003 + step + (workers.rank << 42))  # dropout resumes exactly too
+            dice = Dice(recipe.seed, step, recipe.batch, workers.device, workers.own)
+            loss, parts = run.method.loss(run.network, dice)
+            run.optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            workers.average_gradients(parameters)
+            norm = nn.utils.clip_grad_norm_(parameters, recipe.clip or math.inf)
+            finite &= (loss.detach() + norm).isfinite()
+            look = (step + 1) % LOOK[workers.device.type] == 0 or step + 1 == recipe.steps
+            keep = (step + 1) % every == 0 or step + 1 == recipe.steps
+            if (look or keep) and not workers.agree(bool(finite)):
+                raise LfError(f"the loss or its gradient is not finite at step {step}; {_last(out)}; lower lr")
+            run.optimiser.step()
+            workers.average_statistics(run.network)
+            if run.averaged is not None:
+                run.averaged.update_parameters(run.network)
+            if look:
+                run.pace = pace.look(dice.ready, step + 1)
+                run.parts = {name: float(value) for name, value in parts.items()}
+            if workers.first:
+                if look:
+                    text = " ".join(f"{name} {value:.3f}" for name, value in run.parts.items())
+                    progress(step + 1, recipe.steps, text)
+                with pace.paused():
+                    if watch:
+                        watch(run, step + 1)
+                    if keep:  # the log first: whoever resumes replaces its later lines, none is lost
+                        state.record(out / LOG, step + 1, run.numbers())
+                        state.save(run, step + 1)
+        if workers.first:
+            state.publish(run, out / f"{recipe.model}.safetensors")
+        workers.wait()
+    return files.load(out / f"{recipe.model}.safetensors")
+
+
+def _prepare(
+    recipe: Recipe, data: Sequence[str], out: Path, workers: Workers, threads: int, progress: Progress
+) -> tuple[Run, int]:
+    """The run with everything in the state where it continues, and the step to begin with."""
+    left = state.read(recipe, data, out, workers.device)
+    if workers.first:
+        files.write_json(out / SETTINGS, state.identity(recipe, data))  # an `out` that cannot be written is found now
     torch.set_num_threads(threads)
     torch.manual_seed(recipe.seed)
+    built: Any = workers.prepare(_initial(recipe))  # the stubs of Module.to know no memory_format
+    network: nn.Module = built.to(workers.device, memory_format=torch.channels_last).train()
+    average: Any = get_ema_multi_avg_fn  # it has no stubs
+    averaged = AveragedModel(network, multi_avg_fn=average(recipe.ema), use_buffers=True) if recipe.ema else None
     module = importlib.import_module(f"lf.train.{recipe.method}")
-    built: Any = checkpoint.build(recipe.model)  # the stubs of Module.to know no memory_format
-    network: nn.Module = built.to(where, memory_format=torch.channels_last).train()
-    optimiser = torch.optim.AdamW(network.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
-    method = module.Method(recipe, collect(recipe, data, progress), where)
-    seen = _restore(state, network, optimiser, method) if state else 0
-    started, first = time.monotonic(), seen
-    for step in range(seen, recipe.steps):
-        method.begin_step(step, network)
-        for group in optimiser.param_groups:
-            group["lr"] = _rate(recipe, step)
-        loss, parts = method.loss(network, step)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(network.parameters(), recipe.clip)
-        if not math.isfinite(float(loss.detach() + norm)):
-            raise LfError(f"the loss or its gradient is not finite at step {step}; {_last(out)}; lower lr")
-        optimiser.step()
-        text = " ".join(f"{name} {value:.3f}" for name, value in parts.items())
-        progress(step + 1, recipe.steps, text)
-        if (step + 1) % EVERY == 0 or step + 1 == recipe.steps:
-            _save(recipe, data, out, step + 1, network, optimiser, method)
-            _log(out, step + 1, (time.monotonic() - started) / (step + 1 - first), parts)
-    return _publish(recipe, data, out, network)
+    if workers.first:
+        collect(recipe, data, out, progress)
+    workers.wait()
+    method = module.Method(recipe, collect(recipe, data, out, progress).on(workers.device), workers.device)
+    optimiser = _optimiser(recipe, _parameters(network, method))
+    run = Run(recipe, data, out, network, averaged, optimiser, method)
+    return run, state.restore(left, run) if left else 0
 
 
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    pick({"cpu": 0, "cuda": 0}, name, "device")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise Unavailable("device cuda was asked for, this torch sees no GPU; use --device cpu, or see: lf doctor")
-    return torch.device(name)
+def _initial(recipe: Recipe) -> nn.Module:
+    """Fresh weights, or those of the checkpoint that the recipe fine-tunes."""
+    network = checkpoint.build(recipe.model)
+    if recipe.init:
+        row, weights, _ = checkpoint.load(Path(recipe.init))
+        if row != recipe.model:
+            raise UsageError(f"recipe: init={recipe.init} is a {row}; this recipe trains {recipe.model}")
+        network.load_state_dict(weights)
+    return network
+
+
+def _parameters(network: nn.Module, method: Any) -> list[nn.Parameter]:
+    extra = [] if method.extra is None else list(method.extra.parameters())
+    return [*network.parameters(), *extra]
+
+
+def _optimiser(recipe: Recipe, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    if recipe.optimiser == "sgd":
+        return torch.optim.SGD(parameters, lr=recipe.lr, momentum=0.9, weight_decay=recipe.weight_decay)
+    kind: Any = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[recipe.optimiser]
+    optimiser: torch.optim.Optimizer = kind(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay)
+    return optimiser
 
 
 def _rate(recipe: Recipe, step: int) -> float:
     if step < recipe.warmup:
         return recipe.lr * (step + 1) / recipe.warmup
+    if recipe.schedule == "step":
+        return recipe.lr * recipe.decay ** sum(step >= at for at in recipe.decay_steps)
+    if recipe.schedule == "constant":
+        return recipe.lr
     share = (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)
     return recipe.lr * 0.5 * (1 + math.cos(math.pi * share))
 
 
-def _settings(recipe: Recipe, data: str) -> dict[str, Any]:
-    return {"recipe": dataclasses.asdict(recipe), "data": data}
-
-
 def _last(out: Path) -> str:
     return f"the last good state is {out / CHECKPOINT}" if (out / CHECKPOINT).exists() else "there is no state to keep"
-
-
-def _save(
-    recipe: Recipe,
-    data: str,
-    out: Path,
-    step: int,
-    network: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    method: Any,
-) -> None:
-    state = {
-        "identity": json.dumps(_settings(recipe, data)),
-        "step": step,
-        "network": network.state_dict(),
-        "optimiser": optimiser.state_dict(),
-        "method": method.state(),
-    }
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    files.write_bytes(out / CHECKPOINT, buffer.getvalue())
-
-
-def _read(recipe: Recipe, data: str, out: Path, where: torch.device) -> dict[str, Any] | None:
-    """The state of an earlier run in `out`, or None."""
-    path = out / CHECKPOINT
-    if not path.exists():
-        return None
-    try:
-        state: dict[str, Any] = torch.load(path, map_location=where, weights_only=True)
-        identity = state["identity"]
-    except Exception as error:  # torch raises a dozen kinds on damaged files
-        raise BadInput(f"{path}: not a checkpoint of lf train, or a damaged one; remove it to start again") from error
-    if identity != json.dumps(_settings(recipe, data)):
-        raise UsageError(f"{path}: belongs to a run with other settings; choose another --out, or remove it")
-    return state
-
-
-def _restore(state: dict[str, Any], network: nn.Module, optimiser: torch.optim.Optimizer, method: Any) -> int:
-    network.load_state_dict(state["network"])
-    optimiser.load_state_dict(state["optimiser"])
-    method.restore(state["method"])
-    return int(state["step"])
-
-
-def _log(out: Path, step: int, seconds: float, parts: dict[str, float]) -> None:
-    with (out / "log.jsonl").open("a") as file:
-        file.write(json.dumps({"step": step, "seconds_per_step": round(seconds, 4), **parts}) + "\n")
-
-
-def _publish(recipe: Recipe, data: str, out: Path, network: nn.Module) -> Artifact:
-    from safetensors.torch import save
-
-    row = MODELS[recipe.model]
-    tensors = save({name: value.contiguous().cpu() for name, value in network.state_dict().items()})
-    origin = f"lf train {recipe.method} --data {data}"
-    card = Card(
-        model=recipe.model,
-        weights={"origin": origin, "sha256": hashlib.sha256(tensors).hexdigest(), "licence": "Apache-2.0"},
-        input=(row.channels, None, None),
-        outputs=dict(row.heads),
-        made=(
-            {
-                "command": "train",
-                "options": {**dataclasses.asdict(recipe), "data": data},
-                "versions": {"lf": __version__, "torch": torch.__version__},
-            },
-        ),
-    )
-    return files.save(out / f"{recipe.model}.safetensors", tensors, card)

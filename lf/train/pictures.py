@@ -1,58 +1,192 @@
-"""The pictures a run learns from: drawn by the project, or read from any folder of photos. Grey, square, in memory."""
+"""The pictures a run learns from: squares drawn by the project, or cut from any folders of photos, in one file.
+
+The file is a memory-mapped array in the folder of the run, so that a hundred thousand photos need no memory and a
+resumed run decodes nothing twice. On a GPU that has room, all squares lie there.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
+import torch
 
-from lf.core import Array, BadInput
-from lf.data import images, procedural
+from lf import files
+from lf.core import Array, BadInput, UsageError
+from lf.data import images, procedural, synthetic_shapes
+from lf.models import MODELS
 from lf.train import Recipe
 
 Progress = Callable[[int, int, str], None]
+FILE = "pictures.npy"
+INDEX = "pictures.json"
+SMALLEST_CUT = 0.5  # of a photo's shorter side, where several squares are cut from one photo
 
 
-def collect(recipe: Recipe, data: str, progress: Progress) -> Array:
-    """Pictures (recipe.pictures, P, P) uint8 grey, P = recipe.picture_size; fewer if the folder holds fewer.
+class Crop(NamedTuple):
+    """Where a square came from: file relative to its root (or `procedural/SEED`), px of that picture."""
 
-    `data` is `procedural` (the training families of `lf.data.procedural`) or a folder, searched recursively.
+    name: str
+    left: int
+    top: int
+    side: int
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The squares of a run: (N, P, P, C) uint8, C channels of RGB or grey, and where each came from."""
+
+    squares: Array
+    crops: tuple[Crop, ...]
+    device: Any = None
+
+    def __len__(self) -> int:
+        return len(self.squares)
+
+    def on(self, device: torch.device) -> Pictures:
+        """The same pictures for training there; on a GPU they are moved whole if they fill less than half of it."""
+        squares: Any = self.squares
+        if device.type == "cuda" and squares.nbytes < torch.cuda.mem_get_info(device)[0] / 2:
+            squares = torch.from_numpy(np.array(squares)).to(device)
+        return Pictures(squares, self.crops, device)
+
+    def take(self, index: torch.Tensor) -> torch.Tensor:
+        """(B,) int64 -> (B, C, P, P) float32 in [0, 1] on the device."""
+        if isinstance(self.squares, np.ndarray):
+            chosen = torch.from_numpy(self.squares[index.numpy()])
+            chosen = (chosen.pin_memory() if self.device.type == "cuda" else chosen).to(self.device, non_blocking=True)
+        else:
+            chosen = self.squares[index.to(self.device)]
+        return chosen.permute(0, 3, 1, 2).float() / 255
+
+
+def collect(recipe: Recipe, data: Sequence[str], out: Path, progress: Progress) -> Pictures:
+    """Draw or cut the squares of a run into `out`, or open those that an earlier start of it left there.
+
+    Args:
+        recipe: `pictures` squares of `picture_size` px, with the channels of its model.
+        data: sources, each `procedural` (the training families of `lf.data.procedural`), `shapes` (the primitives of
+            `lf.data.synthetic_shapes`) or a folder of photos, searched recursively. `SOURCE:N` takes N squares from it,
+            the others share the rest evenly. A folder of more photos than that gives the centres of some, a folder of
+            fewer several random squares of each.
+        out: folder of the run.
+        progress: called with (done, total, text).
 
     Raises:
+        UsageError: counts that do not add up.
         BadInput: no folder, or none of its files is a usable image.
     """
-    if data == "procedural":
-        return _draw(recipe, progress)
-    found = []
-    paths = images.list_images(Path(data), limit=recipe.pictures)
-    for index, path in enumerate(paths):
-        progress(index, len(paths), "reading pictures")
-        try:
-            found.append(_square(images.read(path), recipe.picture_size))
-        except BadInput:
-            continue  # counted below: one broken photo must not end a run of hours
-    if not found:
-        raise BadInput(f"{data}: none of its {len(paths)} images could be read; expected a folder of photos")
-    progress(len(paths), len(paths), f"read {len(found)} pictures, {len(paths) - len(found)} unreadable")
-    return np.stack(found)
+    settings = {"data": list(data), **{k: getattr(recipe, k) for k in ("pictures", "picture_size", "seed", "model")}}
+    if (out / INDEX).exists():
+        index = files.read_json(out / INDEX, "the index of a run's pictures")
+        if index["settings"] == settings:
+            return Pictures(np.load(out / FILE, mmap_mode="r"), tuple(Crop(*c) for c in index["crops"]))
+    crops: list[Crop] = []
+    sources = [(name, count or _count(name)) for name, count in shares(data, recipe.pictures)]
+    total = sum(count for _, count in sources)
+    grey = MODELS[recipe.model].channels == 1
+    shape = (total, recipe.picture_size, recipe.picture_size, 1 if grey else 3)
+    with files.atomic(out / FILE) as temporary:
+        squares = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
+        _reserve(temporary)
+        for crop, square in _squares(recipe, sources):
+            squares[len(crops)] = cv2.cvtColor(square, cv2.COLOR_RGB2GRAY)[..., None] if grey else square
+            crops.append(crop)
+            progress(len(crops), total, "collecting pictures")
+        squares.flush()
+    files.write_json(out / INDEX, {"settings": settings, "crops": crops})
+    return Pictures(np.load(out / FILE, mmap_mode="r")[: len(crops)], tuple(crops))
 
 
-def _draw(recipe: Recipe, progress: Progress) -> Array:
+def _reserve(path: Path) -> None:
+    """Claim the disk of a file now, where the system can: a full disk under a memory map would kill the process."""
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+
+
+def shares(data: Sequence[str], total: int) -> list[tuple[str, int]]:
+    """How many squares each source gives: what its `:N` says, or an even share of the rest; 0 where `total` is 0.
+
+    Raises:
+        UsageError: the counts are more than `total`, or leave a source without any.
+    """
+    split = [(name, int(count)) if count.isdigit() else (s, 0) for s in data for name, _, count in [s.rpartition(":")]]
+    if not total:
+        return split
+    rest = total - sum(count for _, count in split)
+    open_ = [i for i, (_, count) in enumerate(split) if not count]
+    if rest < len(open_) or (rest and not open_):
+        raise UsageError(f"--data {' '.join(data)}: counts do not add up to the recipe's pictures={total}")
+    for turn, index in enumerate(open_):
+        split[index] = (split[index][0], rest // len(open_) + (turn < rest % len(open_)))
+    return split
+
+
+def _count(source: str) -> int:
+    """How many photos there are."""
+    if source in DRAWN:
+        raise UsageError(f"this recipe takes every photo once: give it --data DIR, or say how many: {source}:1500")
+    return len(images.list_images(Path(source)))
+
+
+def _squares(recipe: Recipe, sources: Sequence[tuple[str, int]]) -> Iterator[tuple[Crop, Array]]:
+    """Every square with its origin: RGB uint8 (P, P, 3)."""
+    for source, count in sources:
+        yield from (_draw if source in DRAWN else _cut)(recipe, source, count)
+
+
+def _draw(recipe: Recipe, source: str, count: int) -> Iterator[tuple[Crop, Array]]:
     side = recipe.picture_size
-    pictures = np.empty((recipe.pictures, side, side), np.uint8)
-    for index in range(recipe.pictures):
-        progress(index, recipe.pictures, "drawing pictures")
-        picture = procedural.training_picture(recipe.seed * 100_000 + index, (side, side))
-        pictures[index] = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
-    return pictures
+    for index in range(recipe.seed * 100_000, recipe.seed * 100_000 + count):
+        yield Crop(f"{source}/{index}", 0, 0, side), DRAWN[source](index, (side, side))
 
 
-def _square(image: Array, side: int) -> Array:
-    """The central square of an RGB image, grey, `side` pixels wide."""
-    height, width = image.shape[:2]
+def _shape(seed: int, size: tuple[int, int]) -> Array:
+    return cv2.cvtColor(synthetic_shapes.shape(seed, size)[0], cv2.COLOR_GRAY2RGB)
+
+
+DRAWN: dict[str, Callable[[int, tuple[int, int]], Array]] = {
+    "procedural": procedural.training_picture,
+    "shapes": _shape,
+}
+
+
+def _cut(recipe: Recipe, source: str, count: int) -> Iterator[tuple[Crop, Array]]:
+    root = Path(source)
+    paths = images.list_images(root)
+    rng = np.random.default_rng(recipe.seed)
+    if len(paths) > count:
+        paths = [paths[i] for i in sorted(rng.choice(len(paths), count, replace=False))]
+    taken = 0
+    for turn, path in enumerate(paths):
+        each = math.ceil((count - taken) / (len(paths) - turn))
+        try:
+            photo = images.read(path)
+        except BadInput:
+            continue  # one broken photo must not end a run of hours
+        for _ in range(each):
+            crop = _place(rng, path.relative_to(root).as_posix(), photo, whole=each == 1)
+            cut = photo[crop.top : crop.top + crop.side, crop.left : crop.left + crop.side]
+            smaller = crop.side > recipe.picture_size
+            how = cv2.INTER_AREA if smaller else cv2.INTER_CUBIC
+            yield crop, cv2.resize(cut, (recipe.picture_size,) * 2, interpolation=how)
+        taken += each
+    if not taken:
+        raise BadInput(f"{source}: none of its {len(paths)} images could be read; expected a folder of photos")
+
+
+def _place(rng: np.random.Generator, name: str, photo: Array, whole: bool) -> Crop:
+    """The square of a photo: the central one, or a random one."""
+    height, width = photo.shape[:2]
     short = min(height, width)
-    top, left = (height - short) // 2, (width - short) // 2
-    grey = cv2.cvtColor(image[top : top + short, left : left + short], cv2.COLOR_RGB2GRAY)
-    return cv2.resize(grey, (side, side), interpolation=cv2.INTER_AREA)
+    if whole:
+        return Crop(name, (width - short) // 2, (height - short) // 2, short)
+    side = round(short * rng.uniform(SMALLEST_CUT, 1))
+    return Crop(name, int(rng.integers(width - side + 1)), int(rng.integers(height - side + 1)), side)

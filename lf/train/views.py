@@ -6,6 +6,7 @@ Pixel centres are integers; a homography maps (x, y) of a view to (x, y) of its 
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass
 
 import torch
@@ -34,23 +35,77 @@ PLACE = Spread(scale=(0.6, 1.6), rotation=25.0, tilt=0.05, shift=0.4)  # where i
 RELATION = Spread(scale=(0.55, 1.8), rotation=25.0, tilt=0.22, shift=0.3)  # how the second view differs from the first
 
 
-def uniform(shape: tuple[int, ...], low: float, high: float, rng: torch.Generator) -> Tensor:
-    """Uniform numbers from the CPU generator, so that every device sees the same ones."""
-    return torch.rand(shape, generator=rng) * (high - low) + low
+class Dice:
+    """All random numbers of one step, which follow from (seed, step) alone.
+
+    They are drawn for the whole batch, and a process keeps those of its own pairs; so several processes together see
+    what one would. Small draws come from the CPU's generator, the same on every device; `rand` and `noise` are for
+    maps and come from the device's own.
+    """
+
+    def __init__(self, seed: int, step: int, batch: int, device: torch.device, own: slice | None = None) -> None:
+        """Take the run's seed, the step, the pairs of the whole batch, and which of them are this process's."""
+        self.own = own or slice(0, batch)
+        self.batch = batch
+        self.pairs = len(range(batch)[self.own])
+        self.device = device
+        self._small = torch.Generator().manual_seed(seed * 1_000_003 + step)
+        self._large = torch.Generator(device).manual_seed(seed * 1_000_003 + step + (1 << 40))
+        self.ready: float | torch.cuda.Event | None = None
+
+    def uniform(self, low: float, high: float, *shape: int) -> Tensor:
+        """(pairs, *shape) float32 on the CPU."""
+        return (torch.rand((self.batch, *shape), generator=self._small) * (high - low) + low)[self.own]
+
+    def normal(self, *shape: int) -> Tensor:
+        """(pairs, *shape) standard normal float32 on the CPU."""
+        return torch.randn((self.batch, *shape), generator=self._small)[self.own]
+
+    def integers(self, high: int, *shape: int) -> Tensor:
+        """(pairs, *shape) int64 from 0 to high - 1 on the CPU."""
+        return torch.randint(high, (self.batch, *shape), generator=self._small)[self.own]
+
+    def rand(self, *shape: int) -> Tensor:
+        """(pairs, *shape) uniform float32 in [0, 1) on the device."""
+        return torch.rand((self.batch, *shape), generator=self._large, device=self.device)[self.own]
+
+    def noise(self, *shape: int) -> Tensor:
+        """(pairs, *shape) standard normal float32 on the device."""
+        return torch.randn((self.batch, *shape), generator=self._large, device=self.device)[self.own]
+
+    def data_ready(self) -> None:
+        """The views are made and the network comes next; the loop reports the share of time before this."""
+        self.ready = mark(self.device)
 
 
-def sample(count: int, size: int, target: int, spread: Spread, rng: torch.Generator) -> Tensor:
-    """Draw (count, 3, 3) float64 homographies from a (size x size) view into a (target x target) image."""
+def mark(device: torch.device) -> float | torch.cuda.Event:
+    """A moment on the device's own clock."""
+    if device.type != "cuda":
+        return time.perf_counter()
+    event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+    event.record()
+    return event
+
+
+def sample(dice: Dice, size: tuple[int, int], target: tuple[int, int], spread: Spread) -> Tensor:
+    """Draw (pairs, 3, 3) float64 homographies from a view of (H, W) pixels into a target of (H, W), on the CPU.
+
+    Distances are shares of the view's shorter side, so that a wide view covers more of the target.
+    """
     low, high = (math.log(s) for s in spread.scale)
-    side = size * uniform((count, 1, 1), low, high, rng).exp()
-    angle = torch.randn((count,), generator=rng) * math.radians(spread.rotation)
+    height, width = size
+    short = min(size) - 1
+    side = short * dice.uniform(low, high, 1, 1).exp()
+    angle = dice.normal() * math.radians(spread.rotation)
     cos, sin = angle.cos(), angle.sin()
-    square = torch.tensor([[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5]])
-    corners = square + uniform((count, 4, 2), -spread.tilt, spread.tilt, rng)
+    half = torch.tensor([(width - 1) / short / 2, (height - 1) / short / 2])
+    corners = torch.tensor([[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0]]) * half
+    corners = corners + dice.uniform(-spread.tilt, spread.tilt, 4, 2)
     corners = corners @ torch.stack([torch.stack([cos, sin], -1), torch.stack([-sin, cos], -1)], 1) * side
-    centre = (target - 1) / 2 + uniform((count, 1, 2), -0.5, 0.5, rng) * spread.shift * target
-    edge = float(size - 1)
-    source = torch.tensor([[0.0, 0.0], [edge, 0.0], [edge, edge], [0.0, edge]]).expand(count, 4, 2)
+    last = torch.tensor([target[1] - 1.0, target[0] - 1.0])
+    centre = last / 2 + dice.uniform(-0.5, 0.5, 1, 2) * spread.shift * min(target)
+    right, bottom = width - 1.0, height - 1.0
+    source = torch.tensor([[0.0, 0.0], [right, 0.0], [right, bottom], [0.0, bottom]]).expand(dice.pairs, 4, 2)
     return four_point(source.double(), (corners + centre).double())
 
 
@@ -71,32 +126,39 @@ def warp_points(points: Tensor, homography: Tensor) -> Tensor:
     return mapped[..., :2] / mapped[..., 2:].clamp(min=1e-6)
 
 
-def render(pictures: Tensor, homography: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Views (B, 1, size, size) of pictures (B, 1, P, P) in [0, 1], and a mask (B, size, size): inside the picture."""
-    homography = homography.float()
-    axis = torch.arange(size, dtype=torch.float32, device=pictures.device)
-    grid = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1).reshape(1, -1, 2)
-    at = warp_points(grid.expand(len(pictures), -1, -1), homography).reshape(-1, size, size, 2)
-    edge = pictures.shape[-1] - 1
-    inside = ((at >= 0) & (at <= edge)).all(-1)
-    view = F.grid_sample(pictures, at / edge * 2 - 1, mode="bilinear", padding_mode="reflection", align_corners=True)
+def render(pictures: Tensor, homography: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Views (B, C, H, W) of pictures (B, C, h, w) in [0, 1], and a mask (B, H, W): inside the picture.
+
+    Args:
+        pictures: on the training device.
+        homography: (B, 3, 3) from pixels of a view to pixels of its picture.
+        size: (H, W) of a view.
+    """
+    homography = homography.to(pictures.device, torch.float32)
+    height, width = size
+    y = torch.arange(height, dtype=torch.float32, device=pictures.device)
+    x = torch.arange(width, dtype=torch.float32, device=pictures.device)
+    grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).reshape(1, -1, 2)
+    at = warp_points(grid.expand(len(pictures), -1, -1), homography).reshape(-1, height, width, 2)
+    last = torch.tensor([pictures.shape[-1] - 1, pictures.shape[-2] - 1], device=pictures.device)
+    inside = ((at >= 0) & (at <= last)).all(-1)
+    view = F.grid_sample(pictures, at / last * 2 - 1, mode="bilinear", padding_mode="reflection", align_corners=True)
     return view, inside
 
 
-def photometric(view: Tensor, rng: torch.Generator) -> Tensor:
-    """Change (B, 1, S, S) in [0, 1]: blur, gamma, contrast, brightness, shading, noise; then round to 8 bit."""
-    count, _, size, _ = view.shape
+def photometric(view: Tensor, dice: Dice) -> Tensor:
+    """Change (pairs, C, H, W) in [0, 1]: blur, gamma, contrast, brightness, shading, noise; then round to 8 bit."""
+    channels, height, width = view.shape[1:]
 
     def draw(low: float, high: float) -> Tensor:
-        return uniform((count, 1, 1, 1), low, high, rng).to(view.device)
+        return dice.uniform(low, high, 1, 1, 1).to(view.device)
 
     blurred = F.avg_pool2d(F.pad(view, (1, 1, 1, 1), mode="replicate"), 3, 1)
     view = torch.lerp(view, blurred, draw(-0.6, 1.0).clamp(min=-0.35))  # below zero sharpens
     view = view.clamp(0, 1) ** draw(-0.5, 0.5).exp()
     view = (view - 0.5) * draw(0.45, 1.4) + 0.5 + draw(-0.2, 0.2)
-    coarse = uniform((count, 1, 4, 4), -1, 1, rng).to(view.device)
-    shade = F.interpolate(coarse, size=(size, size), mode="bicubic", align_corners=True)
+    coarse = dice.uniform(-1, 1, 1, 4, 4).to(view.device)
+    shade = F.interpolate(coarse, size=(height, width), mode="bicubic", align_corners=True)
     view = view * (1 + shade * draw(0.0, 0.45))
-    noise = torch.randn((count, 1, size, size), generator=rng).to(view.device)
-    view = view + noise * draw(-0.02, 0.05).clamp(min=0)
+    view = view + dice.noise(channels, height, width) * draw(-0.02, 0.05).clamp(min=0)
     return (view.clamp(0, 1) * 255).round() / 255

@@ -1,0 +1,173 @@
+"""The command `lf data show`: what a benchmark or a training step would see, as one picture."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lf import console
+from lf.core import UsageError, pick
+
+if TYPE_CHECKING:
+    from lf.data.sheets import Panel
+    from lf.train import Recipe
+    from lf.train.sample import Sample
+
+PAIRS, SINGLES, COLUMNS = 4, 9, 3  # pairs, and single images in so many columns, when --count does not say
+PICTURES = 48  # of a recipe's are made for its sheet: thousands look alike
+SHAPES = "shapes"
+SIZE = (240, 320)  # px of a drawn shape
+PAIR_NOTE = (
+    "Numbers: the same point of the scene in both images. Last column: a checkerboard of the first image and of the "
+    "second as seen from the first; edges run on from square to square where the pair is right. Dark: not in both."
+)
+LABEL_NOTE = "Rings: labelled points."
+
+
+def data_show(
+    spec: Annotated[str, typer.Argument(metavar="WHAT", help="Dataset as for lf bench --data, a recipe, or: shapes")],
+    data: Annotated[
+        list[str] | None, typer.Option(metavar="DIR[:N]", help="With a recipe: what it learns from, as for lf train")
+    ] = None,
+    change: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="With a recipe: change it, as for lf train")
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="With a folder of photos: what lf label made of it")
+    ] = None,
+    count: Annotated[int | None, typer.Option(min=1, help="How many to draw; 4 pairs or 9 images else")] = None,
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="Where to write")] = Path("data.png"),
+) -> None:
+    """Draw what a source holds: pairs with their ground truth, the views of a recipe, labels on their photos."""
+    from lf.benchmarks.pictures import save
+    from lf.data import sheets
+    from lf.train import RECIPES
+
+    if (data or change) and (spec not in RECIPES or labels):
+        known = ", ".join(RECIPES)
+        raise UsageError(f"--data and --set belong to a recipe, not to {spec}; say for example: lf data show {known}")
+    if labels:
+        title, panels, columns, note = _labelled(Path(spec), labels, count)
+    elif spec in RECIPES:
+        title, panels, columns, note = _recipe(spec, RECIPES[spec].override(change or []), data, count)
+    elif spec == SHAPES:
+        title, panels, columns, note = _shapes(count)
+    else:
+        title, panels, columns, note = _dataset(spec, count)
+    console.result(save(output, sheets.sheet(title, panels, columns, note)))
+
+
+Page = tuple[str, "list[Panel]", int, str]  # title, panels, columns, note
+
+
+def _dataset(spec: str, count: int | None) -> Page:
+    from lf.data import DATASETS, open_dataset, sheets
+    from lf.train import RECIPES
+
+    if ":" not in spec and "/" not in spec and not Path(spec).exists():
+        pick({**RECIPES, **DATASETS, SHAPES: None}, spec, "recipe, dataset or folder")
+    pairs = open_dataset(spec)
+    panels = []
+    chosen = _spread(len(pairs), count or PAIRS)
+    for pair in (pairs[i] for i in chosen):
+        first, second = pair.first.load(), pair.second.load()
+        size, other = first.shape[:2], second.shape[:2]
+        known = sheets.flow(pair.homography, (size[0], size[1]), (other[0], other[1]))
+        panels += sheets.pair(first, second, known, None, f"{pair.sequence} {pair.name}")
+    return f"{spec}: {len(chosen)} of {len(pairs)} pairs", panels, 3, PAIR_NOTE
+
+
+def _labelled(photos: Path, folder: Path, count: int | None) -> Page:
+    from lf.data import images
+    from lf.data.sheets import Panel
+    from lf.train.label import read_labels
+
+    found = read_labels(folder)
+    names = [name for name in found if (photos / name).is_file()]
+    if not names:
+        example = f", such as {next(iter(found))}" if found else ""
+        raise UsageError(f"{photos}: holds none of the {len(found)} photos that {folder} has labels of{example}")
+    chosen = [names[i] for i in _spread(len(names), count or SINGLES)]
+    panels = [Panel(images.read(photos / name), f"{name}: {len(found[name])} points", found[name]) for name in chosen]
+    return f"{folder}: labels of {len(chosen)} of {len(names)} photos in {photos}", panels, COLUMNS, LABEL_NOTE
+
+
+def _shapes(count: int | None) -> Page:
+    import numpy as np
+
+    from lf.data import synthetic_shapes
+    from lf.data.primitives import PRIMITIVES
+    from lf.data.sheets import Panel
+
+    panels = []
+    for n in range(count or len(PRIMITIVES)):
+        name = list(PRIMITIVES)[n % len(PRIMITIVES)]
+        image, points = synthetic_shapes.draw(name, np.random.default_rng(n), SIZE)
+        found = np.column_stack([points, np.ones(len(points))])
+        panels.append(Panel(image, f"{name}: {len(points)} points", found))
+    title = f"{SHAPES}: primitives at {SIZE[0]} x {SIZE[1]} px, with the points that a detector learns"
+    return title, panels, COLUMNS, LABEL_NOTE
+
+
+def _recipe(name: str, recipe: Recipe, data: list[str] | None, count: int | None) -> Page:
+    from lf.data import sheets
+    from lf.data.sheets import Panel
+
+    sources = data or [recipe.data]
+    made, pictures = _samples(name, recipe, sources, count)
+    what = "views" if made[0].flow is None else "pairs"
+    title = f"recipe {name}, method {recipe.method}: {what} of {recipe.size[0]} x {recipe.size[1]} px as in its first "
+    title += f"steps, of {pictures} pictures ({', '.join(sources)})"
+    panels: list[Panel] = []
+    for n, sample in enumerate(made):
+        if sample.flow is not None:
+            panels += sheets.pair(sample.views[0], sample.views[1], sample.flow, sample.labels, f"{n + 1}")
+    if panels:
+        labelled = made[0].labels is not None
+        return title, panels, 5 if labelled else 3, f"{LABEL_NOTE} {PAIR_NOTE}" if labelled else PAIR_NOTE
+    for n, sample in enumerate(made):
+        found = None if sample.labels is None else sample.labels[0]
+        panels.append(Panel(sample.views[0], f"{n + 1}", found))
+    return title, panels, COLUMNS, LABEL_NOTE
+
+
+def _samples(name: str, recipe: Recipe, data: list[str], count: int | None) -> tuple[list[Sample], int]:
+    """The samples of the first steps, and how many of the recipe's pictures were made for them."""
+    import importlib
+    import tempfile
+
+    import torch
+
+    from lf.train.pictures import collect, shares
+    from lf.train.views import Dice
+
+    module = importlib.import_module(f"lf.train.{recipe.method}")
+    if not hasattr(module.Method, "sample"):
+        raise UsageError(
+            f"recipe {name}: its method {recipe.method} cannot show what it sees; "
+            f"give the class Method in lf/train/{recipe.method}.py a `sample`, see lf/train/sample.py"
+        )
+    some = [(source, n * PICTURES // recipe.pictures if n else PICTURES) for source, n in shares(data, recipe.pictures)]
+    few = [(source, min(max(1, n), recipe.pictures or PICTURES)) for source, n in some]
+    small = dataclasses.replace(recipe, pictures=sum(n for _, n in few))
+    cpu = torch.device("cpu")
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder, console.progress() as progress:
+        pictures = collect(small, [f"{source}:{n}" for source, n in few], Path(folder), progress).on(cpu)
+        method = module.Method(small, pictures, cpu)
+        found: list[Sample] = []
+        wanted, step = count or SINGLES, 0
+        while len(found) < wanted:
+            with torch.no_grad():
+                found += method.sample(Dice(recipe.seed, step, recipe.batch, cpu, slice(0, wanted)))
+            wanted, step = count or (SINGLES if found[0].flow is None else PAIRS), step + 1
+    return found[:wanted], len(pictures)
+
+
+def _spread(total: int, count: int) -> list[int]:
+    """`count` indices of `total`, evenly from the first to the last."""
+    count = min(total, count)
+    return [round(i * (total - 1) / max(1, count - 1)) for i in range(count)]

@@ -1,0 +1,34 @@
+"""IO-Net: tells the right matches of a pair from the wrong ones, and so teaches keypoints and descriptors.
+
+KP2D (arXiv 1912.10615, section 3.3), after "Neural-Guided RANSAC" and "Learning to Find Good Correspondences". It is
+trained beside the network and not shipped with it.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+WIDTH = 128
+
+
+class InlierNet(nn.Module):
+    """Matches (B, 5, N), rows x, y in the source, x, y in the target, descriptor distance -> (B, N), 1 = right."""
+
+    def __init__(self) -> None:
+        """Make fresh weights: 135,169 trainable numbers."""
+        super().__init__()
+        self.enter = nn.Sequential(nn.Conv1d(5, WIDTH, 1, bias=False), nn.BatchNorm1d(WIDTH), nn.ReLU())
+        self.blocks = nn.ModuleList(nn.Sequential(*_layer(), *_layer()) for _ in range(4))
+        self.leave = nn.Conv1d(WIDTH, 1, 1)
+
+    def forward(self, matches: Tensor) -> Tensor:
+        """Judge the matches of each pair by their place among the others of that pair."""
+        x = self.enter(matches)
+        for block in self.blocks:
+            x = x + block(x)
+        judged: Tensor = self.leave(x)
+        return judged[:, 0]
+
+
+def _layer() -> list[nn.Module]:
+    return [nn.Conv1d(WIDTH, WIDTH, 1), nn.InstanceNorm1d(WIDTH), nn.BatchNorm1d(WIDTH), nn.ReLU()]

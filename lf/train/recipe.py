@@ -1,0 +1,139 @@
+"""Recipe: what a training run is made of, and how `--set` changes it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from lf.core import UsageError, pick
+from lf.models import MODELS
+
+ABOVE_ZERO = ("steps", "batch", "lr", "picture_size", "size")  # every other number may be 0
+GIVEN = ("model", "method", "about", "data", "settings")  # what makes it that recipe; all else can be overridden
+
+CHOICES: dict[str, tuple[str, ...]] = {  # what a setting that is a word may say
+    "optimiser": ("adamw", "adam", "sgd"),
+    "schedule": ("cosine", "step", "constant"),
+    "view_pairs": ("wide", "published"),
+    "detector_loss": ("categorical", "binary", "l2"),
+    "corner_labels": ("trusted", "soft", "drawn"),
+    "repeat_loss": ("cosim", "dice", "jaccard", "czekanowski", "sqchord"),
+    "patch_norm": ("auto", "l2", "l1", "none"),
+    "reliability_loss": ("ap", "hardnet"),
+    "source": ("synthetic", "flow", "both"),
+    "descriptor_loss": ("dual-softmax", "triplet", "sparse", "dense"),
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a training run is made of; everything here is stored in the card of the weights.
+
+    Attributes:
+        model: row of MODELS.
+        method: file in `lf.train` with a class `Method(recipe, pictures, device)`.
+        about: one line for `lf train --help`.
+        data: where its pictures come from unless `--data` says otherwise, see `lf.train.pictures.collect`.
+        steps: optimiser steps.
+        batch: pairs of views per step, over all processes.
+        size: (H, W) of a view, pixels; `--set size=240x320`, or one number for a square.
+        lr: peak learning rate; linear warm-up over `warmup` steps, then the schedule.
+        optimiser: adamw, adam (weight decay as L2, as the published recipes have it) or sgd (momentum 0.9).
+        schedule: cosine to zero; step: times `decay` after each of the `decay_steps`; constant.
+        clip: largest gradient norm; 0 leaves gradients alone.
+        ema: decay per step of the running mean of the weights, which is then what ships; 0 ships the last weights.
+        pictures: how many squares are drawn, or cut from photos, before the first step; 0 takes every photo once.
+        picture_size: side of a square, pixels.
+        seed: of the weights, the pictures and every view.
+        bf16: run the network in bfloat16 (losses stay float32).
+        init: checkpoint to fine-tune; empty starts from fresh weights.
+        settings: what the method alone reads; its docstring explains them.
+    """
+
+    model: str
+    method: str
+    about: str
+    steps: int
+    batch: int
+    size: tuple[int, int]
+    lr: float
+    optimiser: str = "adamw"
+    schedule: str = "cosine"
+    decay: float = 0.5
+    decay_steps: tuple[int, ...] = ()
+    warmup: int = 200
+    weight_decay: float = 1e-4
+    clip: float = 5.0
+    ema: float = 0.0
+    pictures: int = 1_500
+    picture_size: int = 320
+    seed: int = 1
+    bf16: bool = True
+    init: str = ""
+    data: str = "procedural"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse what would fail in the middle of a run.
+
+        Raises:
+            UsageError: a number is not finite or too small, a size does not fit the network, or a word is unknown.
+        """
+        multiple = pick(MODELS, self.model, "model").multiple
+        for name, value in self.flat().items():
+            numbers = [n for n in (value if isinstance(value, tuple) else (value,)) if isinstance(n, int | float)]
+            least, expected = (1e-300, "above") if name in ABOVE_ZERO else (0.0, "from")
+            if not all(least <= number < math.inf for number in numbers):
+                raise UsageError(f"recipe: {name}={show(value)}; expected a number {expected} 0")
+            if name == "size" and any(side % multiple for side in value):
+                raise UsageError(f"recipe: {name}={show(value)}; {self.model} needs multiples of {multiple}")
+            if name in CHOICES:
+                pick(dict.fromkeys(CHOICES[name]), value, name)
+
+    def flat(self) -> dict[str, Any]:
+        """Everything `--set` can change, by its name there."""
+        own = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in GIVEN}
+        return {**own, **self.settings}
+
+    def override(self, assignments: Sequence[str]) -> Recipe:
+        """Apply `key=value` assignments, each parsed by the type that the recipe has there.
+
+        Raises:
+            UsageError: unknown key, or a value of another type or out of range.
+        """
+        changes = dict(self._parse(text) for text in assignments)
+        settings = {key: changes.pop(key, value) for key, value in self.settings.items()}
+        return dataclasses.replace(self, settings=settings, **changes)
+
+    def _parse(self, text: str) -> tuple[str, Any]:
+        key, _, value = text.partition("=")
+        known = self.flat()
+        default = pick(known, key, "recipe setting")
+        try:
+            return key, _read(key, value, default)
+        except (ValueError, KeyError) as error:
+            kind = {"size": "HxW", "tuple": "numbers"}.get(key, type(default).__name__.replace("tuple", "numbers"))
+            raise UsageError(f"--set {text}: expected {key}=<{kind}>, for example {key}={show(default)}") from error
+
+
+def _read(key: str, value: str, default: Any) -> Any:
+    if key == "size":
+        sides = [int(side) for side in value.split("x")]
+        height, width = sides if len(sides) > 1 else sides * 2
+        return height, width
+    if isinstance(default, bool):
+        return {"true": True, "false": False, "1": True, "0": False}[value.lower()]
+    if isinstance(default, tuple):
+        kind = int if key == "decay_steps" else float
+        return tuple(kind(v) for v in value.split(",") if v)
+    return type(default)(value)
+
+
+def show(value: Any) -> str:
+    """A value as `--set` takes it."""
+    if isinstance(value, tuple):
+        return ("x" if len(value) == 2 and all(isinstance(v, int) for v in value) else ",").join(map(str, value))
+    return str(value)

@@ -1,0 +1,78 @@
+"""What a training step sees, for people to look at: `Method.sample(dice) -> list[Sample]`, drawn by `lf data show`.
+
+A method without it trains as well; it only cannot be shown.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from lf.core import Array
+from lf.data import sheets
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The view, or the two views, that a step makes of one picture.
+
+    Attributes:
+        views: uint8 (H, W, 3) RGB each.
+        labels: of each view (N, 3) x, y, score, px; score 0 does not count. None where the method needs no labels.
+        flow: (H, W, 2) float32, where each pixel of the first view lies in the second, x then y; NaN where it does
+            not. None for a single view.
+    """
+
+    views: tuple[Array, ...]
+    labels: tuple[Array, ...] | None = None
+    flow: Array | None = None
+
+
+def single(views: Tensor, labels: Tensor) -> list[Sample]:
+    """Samples of views (B, C, H, W) in [0, 1] with labels (B, N, 3)."""
+    return [Sample((_picture(view),), (_array(found),)) for view, found in zip(views, labels, strict=True)]
+
+
+def pairs(
+    views: Tensor,
+    labels: Tensor | None = None,
+    *,
+    homography: Tensor | None = None,
+    inside: Tensor | None = None,
+    aflow: Tensor | None = None,
+) -> list[Sample]:
+    """Samples of pairs whose first views come before the second ones.
+
+    Args:
+        views: (2 B, C, H, W) in [0, 1].
+        labels: (2 B, N, 3) x, y, score.
+        homography: (B, 3, 3) from pixels of the first to pixels of the second view.
+        inside: (2 B, H, W) bool, what of the views is picture; the rest has no flow. None means all.
+        aflow: instead of these two, (B, 2, H, W): x, y in the second view, NaN outside.
+    """
+    count, size = len(views) // 2, (views.shape[-2], views.shape[-1])
+    made = []
+    for n in range(count):
+        if homography is not None:
+            flow = sheets.flow(_array(homography[n].double()), size, size)
+            if inside is not None:
+                flow[~_array(inside[n])] = np.nan
+        else:
+            assert aflow is not None, "one of the two"
+            flow = _array(aflow[n]).transpose(1, 2, 0)
+        found = None if labels is None else (_array(labels[n]), _array(labels[count + n]))
+        made.append(Sample((_picture(views[n]), _picture(views[count + n])), found, flow))
+    return made
+
+
+def _array(tensor: Tensor) -> Array:
+    array: Array = tensor.detach().cpu().numpy()
+    return array
+
+
+def _picture(view: Tensor) -> Array:
+    """(C, H, W) in [0, 1] -> uint8 (H, W, 3)."""
+    levels = (_array(view.float()).clip(0, 1) * 255).round().astype(np.uint8).transpose(1, 2, 0)
+    return np.repeat(levels, 3, axis=2) if levels.shape[2] == 1 else levels

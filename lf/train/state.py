@@ -1,0 +1,147 @@
+"""A run and what it leaves in its folder: settings, log, checkpoint, and the weights with their card."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+
+from lf import __version__, files
+from lf.core import Artifact, BadInput, Card, UsageError
+from lf.models import MODELS
+from lf.train import Recipe
+
+CHECKPOINT = "checkpoint.pt"
+LOG = "log.jsonl"
+SETTINGS = "recipe.json"
+
+
+@dataclass
+class Run:
+    """What a run is made of while it runs; `watch` functions get it.
+
+    Attributes:
+        recipe: the settings.
+        data: the sources of its pictures.
+        out: its folder.
+        network: bare, in training mode.
+        averaged: its running mean, or None.
+        optimiser: of the network and of what the method adds.
+        method: gives the loss.
+        parts: the parts of the last loss looked at; of the first process where there are several.
+        pace: since this start: steps per second, images per second, and the share of a step spent on making views.
+    """
+
+    recipe: Recipe
+    data: Sequence[str]
+    out: Path
+    network: nn.Module
+    averaged: AveragedModel | None
+    optimiser: torch.optim.Optimizer
+    method: Any
+    parts: dict[str, float] = dataclasses.field(default_factory=dict)
+    pace: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    def shipped(self) -> nn.Module:
+        """The network whose weights are the result: the running mean where the recipe keeps one."""
+        module: nn.Module = self.network if self.averaged is None else self.averaged.module
+        return module
+
+    def numbers(self) -> dict[str, float]:
+        """What the log says of a step."""
+        pace = {name: round(value, 4) for name, value in self.pace.items()}
+        return {"lr": self.optimiser.param_groups[0]["lr"], **pace, **self.parts}
+
+
+def identity(recipe: Recipe, data: Sequence[str]) -> dict[str, Any]:
+    """What makes a run that run."""
+    return {"recipe": dataclasses.asdict(recipe), "data": list(data)}
+
+
+def save(run: Run, step: int) -> None:
+    """Write the checkpoint from which `restore` goes on after `step` steps."""
+    state = {
+        "identity": json.dumps(identity(run.recipe, run.data)),
+        "step": step,
+        "network": run.network.state_dict(),
+        "averaged": {} if run.averaged is None else run.averaged.state_dict(),
+        "extra": {} if run.method.extra is None else run.method.extra.state_dict(),
+        "optimiser": run.optimiser.state_dict(),
+        "method": run.method.state(),
+    }
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    files.write_bytes(run.out / CHECKPOINT, buffer.getvalue())
+
+
+def read(recipe: Recipe, data: Sequence[str], out: Path, where: torch.device) -> dict[str, Any] | None:
+    """The state of an earlier run in `out`, or None.
+
+    Raises:
+        UsageError: it belongs to other settings.
+        BadInput: it is damaged.
+    """
+    path = out / CHECKPOINT
+    if not path.exists():
+        return None
+    try:
+        state: dict[str, Any] = torch.load(path, map_location=where, weights_only=True)
+        owner = state["identity"]
+    except Exception as error:  # torch raises a dozen kinds on damaged files
+        raise BadInput(f"{path}: not a checkpoint of lf train, or a damaged one; remove it to start again") from error
+    if owner != json.dumps(identity(recipe, data)):
+        raise UsageError(f"{path}: belongs to a run with other settings; choose another --out, or remove it")
+    return state
+
+
+def restore(state: Mapping[str, Any], run: Run) -> int:
+    """Bring a run to where `state` was saved; the step to go on with."""
+    run.network.load_state_dict(state["network"])
+    run.optimiser.load_state_dict(state["optimiser"])
+    if run.averaged is not None:
+        run.averaged.load_state_dict(state["averaged"])
+    if run.method.extra is not None:
+        run.method.extra.load_state_dict(state["extra"])
+    run.method.restore(state["method"])
+    return int(state["step"])
+
+
+def record(path: Path, step: int, values: Mapping[str, Any]) -> None:
+    """Append a line to a file of JSON lines; lines from this step on, which a killed run left, are replaced."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    kept = [line for line in lines if json.loads(line)["step"] < step]
+    files.write_bytes(path, "".join(f"{line}\n" for line in [*kept, json.dumps({"step": step, **values})]).encode())
+
+
+def publish(run: Run, path: Path, step: int | None = None) -> Artifact:
+    """Write the weights that `run` would ship now, with a card that says how they came about.
+
+    Args:
+        run: what is trained.
+        path: ends in .safetensors.
+        step: how many steps they have seen, where that is not all of them.
+    """
+    from safetensors.torch import save as pack
+
+    row = MODELS[run.recipe.model]
+    tensors = pack({name: value.contiguous().cpu() for name, value in run.shipped().state_dict().items()})
+    origin = f"lf train {run.recipe.method} --data {' '.join(run.data)}"
+    options = {**dataclasses.asdict(run.recipe), "data": list(run.data)}
+    made = {"command": "train", "options": options, "versions": {"lf": __version__, "torch": torch.__version__}}
+    card = Card(
+        model=run.recipe.model,
+        weights={"origin": origin, "sha256": hashlib.sha256(tensors).hexdigest(), "licence": "Apache-2.0"},
+        input=(row.channels, None, None),
+        outputs=dict(row.heads),
+        made=(made if step in (None, run.recipe.steps) else {**made, "step": step},),
+    )
+    return files.save(path, tensors, card)
