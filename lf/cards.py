@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
+from lf import protobuf
 from lf.core import BadInput
 
 KEY = "lf.card"
@@ -24,50 +25,16 @@ MAX_CARD_BYTES = 16 << 20
 # --- ONNX: a protobuf message; metadata_props is field 14, a list of {key = 1, value = 2}; graph is field 7 ---
 
 
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-        shift += 7
-        if shift > 63:
-            raise ValueError("varint of more than 64 bits")
-
-
-def _fields(data: bytes) -> Iterator[tuple[int, int, int, int]]:
-    """Yield (field number, start of the field, start of its payload, end) of one protobuf message."""
-    at = 0
-    while at < len(data):
-        start = at
-        tag, at = _varint(data, at)
-        wire = tag & 7
-        if wire == 0:
-            body, (_, at) = at, _varint(data, at)
-        elif wire == 2:
-            length, body = _varint(data, at)
-            at = body + length
-        elif wire in (1, 5):
-            body, at = at, at + (8 if wire == 1 else 4)
-        else:
-            raise ValueError(f"wire type {wire}")
-        if at > len(data):
-            raise ValueError("a field runs past the end")
-        yield tag >> 3, start, body, at
-
-
 def _onnx_props(data: bytes) -> Iterator[tuple[int, int, str, str]]:
-    for number, start, body, end in _fields(data):
+    for number, start, body, end in protobuf.fields(data):
         if number == 14:
-            pair = {n: data[body + b : body + e] for n, _, b, e in _fields(data[body:end])}
+            pair = {n: data[body + b : body + e] for n, _, b, e in protobuf.fields(data[body:end])}
             yield start, end, pair.get(1, b"").decode(), pair.get(2, b"").decode()
 
 
 def _onnx_read(data: bytes, where: str) -> str | None:
     try:
-        if not any(number == 7 for number, *_ in _fields(data)):
+        if not any(number == 7 for number, *_ in protobuf.fields(data)):
             raise ValueError("no graph in it")
         return next((value for *_, key, value in _onnx_props(data) if key == KEY), None)
     except (ValueError, IndexError) as error:
@@ -80,21 +47,8 @@ def _onnx_embed(data: bytes, text: str) -> bytes:
         if key == KEY:
             kept.append(data[at:start])
             at = end
-    pair = _message(1, KEY.encode()) + _message(2, text.encode())
-    return b"".join([*kept, data[at:], _message(14, pair)])
-
-
-def _message(number: int, payload: bytes) -> bytes:
-    return _to_varint(number << 3 | 2) + _to_varint(len(payload)) + payload
-
-
-def _to_varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
+    pair = protobuf.message(1, KEY.encode()) + protobuf.message(2, text.encode())
+    return b"".join([*kept, data[at:], protobuf.message(14, pair)])
 
 
 # --- safetensors: u64 length, JSON header, tensor bytes ---

@@ -23,7 +23,7 @@ SOURCES = sorted((ROOT / "lf").rglob("*.py"))
 # lowest first; a room sees the floors below it and itself, never its neighbours
 FLOORS = (
     ("version",),
-    ("core", "console"),
+    ("core", "console", "protobuf"),
     ("cards",),
     ("files",),
     ("models", "data"),

@@ -144,7 +144,7 @@ def test_broken_and_missing_maps_are_named(name):
 # --- networks ---
 
 
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("name", COUNTS)
 def test_counts_are_the_published_ones(name):
     with torch.device("meta"):
         network = checkpoint.build(name)
@@ -154,6 +154,15 @@ def test_counts_are_the_published_ones(name):
     assert MODELS[name].parameters == found[0]
     eps = {module.eps for module in network.modules() if isinstance(module, nn.BatchNorm2d)}
     assert eps == {1e-3 if name in TINY else 1e-5}
+
+
+@pytest.mark.parametrize(("name", "cross"), [("kp2d-v0", False), ("kp2d-v1", True)])
+def test_before_version_2_descriptors_have_the_size_of_the_cells(name, cross):
+    old, new = (checkpoint.build(row) for row in (name, "kp2d"))
+    without_upsampling = sum(p.numel() for p in new.parameters()) - sum(p.numel() for p in new.up.parameters())
+    assert sum(p.numel() for p in old.parameters()) == without_upsampling
+    assert [m.shape[-1] for m in old.eval()(torch.zeros(1, 3, 64, 48))] == [6, 6, 6]
+    assert MODELS[name].settings["cross"] is cross
 
 
 @pytest.mark.parametrize("name", ROWS)

@@ -15,7 +15,7 @@ from lf.core import Artifact, BadInput, Card, LfError, UsageError
 from lf.export import export
 from lf.models import MODELS, checkpoint
 from lf.models.resolve import resolve
-from lf.quantize import SCHEMES, calibration, ort_static, quantize
+from lf.quantize import CALIBRATIONS, SCHEMES, calibration, heads, ort, quantize
 from lf.runtimes import agreement
 from lf.runtimes.extract import Extractor
 
@@ -66,31 +66,107 @@ def convolutions(artifact: Artifact) -> list[str]:
     return [node.name for node in onnx.load(artifact.path).graph.node if node.op_type == "Conv"]
 
 
+def bare(artifact: Artifact) -> bytes:
+    """The file without its card."""
+    model = onnx.load(artifact.path)
+    model.ClearField("metadata_props")
+    return model.SerializeToString()
+
+
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_every_scheme(scheme, wren, photos, tmp_path, capfd):
-    out = tmp_path / "out" / "small.onnx"
+    out, row = tmp_path / "out" / "small.onnx", SCHEMES[scheme]
     seen = []
     made = quantize(wren, scheme, photos, out, progress=lambda *state: seen.append(state))
     assert [*out.parent.iterdir()] == [out]
     assert files.load(out) == made
-    step, kept = made.card.made[-1], [] if SCHEMES[scheme].naive else ["detector.1"]
+    step, kept = made.card.made[-1], [] if row.naive else ["detector.1"]
     assert made.card.scheme == scheme
     assert made.card.weights == wren.card.weights
     assert [s["command"] for s in made.card.made] == ["export", "quantize"]
     assert step["parent"] == wren.sha256
     assert step["kept_float"] == kept
-    assert step["integer_convolutions"] == len(convolutions(wren)) - len(kept)
+    assert step["integer_convolutions"] == (len(convolutions(wren)) - len(kept) if row.integer else 0)
     assert step["parity"]["sqnr_db"].keys() == MODELS["wren"].heads.keys()
-    assert made.bytes < 0.4 * wren.bytes
-    assert [state[:2] for state in seen] == [(n, 6) for n in range(1, 7)]
+    assert row.weights / 32 * wren.bytes < made.bytes < (row.weights / 32 + 0.1) * wren.bytes
+    assert ("calibration" in step) == row.calibrated
+    assert [state[:2] for state in seen] == ([(n, 6) for n in range(1, 7)] if row.calibrated else [])
     assert capfd.readouterr() == ("", "")
     model = onnx.load(out)
+    onnx.checker.check_model(model, full_check=True)
     assert model.producer_name == "lf"
     assert {o.domain for o in model.opset_import} <= {"", "com.microsoft"}
-    assert not [node for node in model.graph.node if node.op_type == "Relu"], "absorbed by the scales"
-    weights = {i.name: i for i in model.graph.initializer}
-    scale = next(i for name, i in weights.items() if name.startswith("trunk.1") and name.endswith("weight_scale"))
-    assert bool(scale.dims) == SCHEMES[scheme].per_channel
+    floats = [value.type.tensor_type.elem_type for value in (*model.graph.input, *model.graph.output)]
+    assert set(floats) == {onnx.TensorProto.FLOAT}
+    maps = Extractor(made, "ort-cpu").session.run(np.zeros((1, 1, *SMALL), np.float32))
+    assert maps.keys() == MODELS["wren"].heads.keys()
+
+
+@pytest.mark.parametrize("scheme", [name for name, row in SCHEMES.items() if row.calibrated])
+def test_what_is_in_the_file(scheme, wren, photos, tmp_path):
+    made, row = quantize(wren, scheme, photos, tmp_path / "a.onnx"), SCHEMES[scheme]
+    model = onnx.load(made.path)
+    tensors = {i.name: i for i in model.graph.initializer}
+    if not row.symmetric:
+        assert not [node for node in model.graph.node if node.op_type == "Relu"], "absorbed by the scales"
+    scale = next(i for name, i in tensors.items() if name.startswith("trunk.1") and name.endswith("weight_scale"))
+    assert bool(scale.dims) == row.per_channel
+    assert {node.domain for node in model.graph.node if "Linear" in node.op_type} == {""}
+    zeros = [tensors[node.input[2]] for node in model.graph.node if node.op_type == "QuantizeLinear"]
+    kind = onnx.TensorProto.UINT16 if row.activations == 16 else onnx.TensorProto.UINT8
+    assert {zero.data_type for zero in zeros} == {kind}
+    if row.symmetric:
+        assert {int(onnx.numpy_helper.to_array(zero)) for zero in zeros} == {128}
+
+
+def test_the_usual_file_is_what_the_quantizer_of_onnxruntime_makes(wren, photos, tmp_path):
+    from onnxruntime import quantization
+
+    tensors = iter([*calibration.Photos(photos, 6, 0, None, lambda *s: None).tensors(Extractor(wren, "ort-cpu"))])
+
+    class Reader(quantization.CalibrationDataReader):
+        def get_next(self):
+            tensor = next(tensors, None)
+            return None if tensor is None else {"image": tensor}
+
+    with ort.quiet():
+        ort._prepared(wren.path, tmp_path / "prepared.onnx")
+        quantization.quantize_static(
+            tmp_path / "prepared.onnx",
+            tmp_path / "a.onnx",
+            Reader(),
+            op_types_to_quantize=["Conv", "Relu", "MaxPool"],
+            nodes_to_exclude=["detector.1"],
+            per_channel=True,
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
+            extra_options={"ActivationSymmetric": False, "WeightSymmetric": True},
+        )
+    ours = bare(quantize(wren, "w8a8", photos, tmp_path / "b.onnx"))
+    assert ours == ort._stamped(onnx.load(tmp_path / "a.onnx"), "wren")
+
+
+@pytest.mark.parametrize("method", CALIBRATIONS)
+def test_every_calibration(method, wren, photos, tmp_path):
+    made = quantize(wren, "w8a8", photos, tmp_path / "a.onnx", calibration=method)
+    assert made.card.made[-1]["calibration"]["method"] == method
+    assert made.card.made[-1]["parity"]["sqnr_db"]["descriptor"] > 10
+    usual = quantize(wren, "w8a8", photos, tmp_path / "b.onnx")
+    assert (bare(made) == bare(usual)) == (method == "minmax")
+
+
+def test_the_scheme_knows_its_own_calibration(wren, photos, tmp_path):
+    made = quantize(wren, "w8a8-liteml", photos, tmp_path / "a.onnx")
+    assert made.card.made[-1]["calibration"]["method"] == "moving-average"
+    wide = quantize(wren, "w8a8-liteml", photos, tmp_path / "b.onnx", calibration="minmax", limit=2)
+    assert wide.card.made[-1]["calibration"]["count"] == 2
+
+
+def test_photos_are_needed_only_where_ranges_are(wren, tmp_path):
+    with pytest.raises(UsageError, match="scheme w8a8 needs photos to calibrate on; type: --images DIR"):
+        quantize(wren, "w8a8", None, tmp_path / "a.onnx")
+    assert {name for name, row in SCHEMES.items() if not row.calibrated} == {"w8a8-dynamic", "w4", "fp16"}
+    assert quantize(wren, "w4", None, tmp_path / "b.onnx").path.exists()
 
 
 def test_manifest(wren, photos, tmp_path):
@@ -120,7 +196,7 @@ def test_one_photo_at_a_time(wren, photos, monkeypatch):
     next(tensors)
     assert len(read) == 1
     assert len([*tensors]) == 3
-    assert chosen.manifest("minmax")["count"] == 4
+    assert chosen.manifest()["count"] == 4
 
 
 def test_no_usable_photo(wren, photos, tmp_path):
@@ -153,6 +229,12 @@ def test_usage(wren, photos, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match="did you mean 'w8a8'"):
         quantize(wren, "w8a9", photos)
+    with pytest.raises(UsageError, match="unknown calibration 'minmx'; did you mean 'minmax'"):
+        quantize(wren, "w8a8", photos, calibration="minmx")
+    with pytest.raises(
+        UsageError, match=r"has no head or convolution 'detektor'; known: detector, descriptor, trunk\."
+    ):
+        quantize(wren, "w8a8", photos, keep_float=["detektor"])
     with pytest.raises(UsageError, match="unknown engine 'orto'; did you mean 'ort'"):
         quantize(wren, "w8a8", photos, engine="orto")
     with pytest.raises(UsageError, match=r"-o a\.onnx"):
@@ -197,28 +279,28 @@ def test_last_convolutions():
         node("Sigmoid", ["image"], "f"),
     ]
     model = onnx.helper.make_model(onnx.helper.make_graph(nodes, "g", [], []))
-    assert sorted(ort_static.last_convolutions(model, "e")) == ["b", "c"]
-    assert ort_static.last_convolutions(model, "a") == ["a"]
-    assert ort_static.last_convolutions(model, "f") == []
+    assert sorted(heads.last_convolutions(model, "e")) == ["b", "c"]
+    assert heads.last_convolutions(model, "a") == ["a"]
+    assert heads.last_convolutions(model, "f") == []
 
 
 def test_a_float_layer_that_would_not_stay_float(wren, photos, tmp_path, monkeypatch):
-    monkeypatch.setattr(ort_static, "last_convolutions", lambda model, head: [convolutions(wren)[2]])
-    with pytest.raises(LfError, match=f"{convolutions(wren)[2]} differ; nothing was written"):
+    monkeypatch.setattr(ort, "last_convolutions", lambda model, head: [convolutions(wren)[2]])
+    with pytest.raises(LfError, match=f"{convolutions(wren)[2]} cannot stay float .* keep heads float instead"):
         quantize(wren, "w8a8", photos, tmp_path / "a.onnx")
     assert not (tmp_path / "a.onnx").exists()
 
 
 def test_non_finite_values(wren, photos, tmp_path, monkeypatch):
-    right = ort_static._stamped
+    right = ort._stamped
 
     def broken(model, name):
         bias = next(i for i in model.graph.initializer if i.name == "detector.1.bias")
         bias.CopyFrom(onnx.numpy_helper.from_array(np.full(bias.dims, np.nan, np.float32), bias.name))
         return right(model, name)
 
-    monkeypatch.setattr(ort_static, "_stamped", broken)
-    with pytest.raises(LfError, match="non-finite"):
+    monkeypatch.setattr(ort, "_stamped", broken)
+    with pytest.raises(LfError, match=r"its layer detector\.1 gives a non-finite value; .* --keep-float detector\.1"):
         quantize(wren, "w8a8", photos, tmp_path / "a.onnx")
     assert not (tmp_path / "a.onnx").exists()
 

@@ -11,7 +11,7 @@ from lf import console
 from lf.cli.options import File, Out, parse_size
 from lf.export import TARGETS
 from lf.models.resolve import resolve
-from lf.quantize import LIMIT, SCHEMES
+from lf.quantize import CALIBRATIONS, LIMIT, SCHEMES
 
 
 def export(
@@ -34,18 +34,47 @@ def export(
 
 def quantize(
     model: File,
-    images: Annotated[Path, typer.Option(metavar="DIR", help="Photos to calibrate on; none of the benchmark")],
+    images: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Photos to calibrate on, where the scheme needs them; none of the benchmark"),
+    ] = None,
     scheme: Annotated[str, typer.Option(help=f"Number format: {', '.join(SCHEMES)}")] = "w8a8",
-    limit: Annotated[int, typer.Option(min=1, help="Use at most so many photos")] = LIMIT,
+    calibration: Annotated[
+        str | None,
+        typer.Option(help=f"How ranges are found: {', '.join(CALIBRATIONS)}; the scheme's own, mostly minmax"),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help=f"Use at most so many photos; the scheme's own, mostly {LIMIT}")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Chooses the photos when there are more")] = 0,
     exclude: Annotated[
         Path | None, typer.Option(metavar="ROOT", help="Benchmark whose images must not be used")
+    ] = None,
+    keep_float: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="A head or a convolution to leave in float; repeatable")
     ] = None,
     output: Out = None,
 ) -> None:
     """Turn a float ONNX file into one with fewer bits: other numbers, measured by lf bench."""
     from lf.quantize import quantize as run
 
+    parent = resolve(model)
     with console.progress() as progress:
-        made = run(resolve(model), scheme, images, output, seed=seed, exclude=exclude, progress=progress, limit=limit)
+        made = run(
+            parent,
+            scheme,
+            images,
+            output,
+            calibration=calibration,
+            limit=limit,
+            seed=seed,
+            exclude=exclude,
+            keep_float=keep_float or (),
+            progress=progress,
+        )
+    from lf.quantize.guards import slower
+
+    for warning in (*made.card.made[-1]["warnings"], slower(parent, made)):
+        if warning:
+            console.note(f"warning: {warning}")
     console.result(made.path)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from lf.core import Artifact, UsageError, pick
+from lf.quantize.observers import CALIBRATIONS as CALIBRATIONS
+from lf.quantize.observers import observer
 
 Progress = Callable[[int, int, str], None]
 
@@ -16,44 +18,100 @@ LIMIT = 32  # photos; SuperPoint's detector reads 28.1 dB with 8, 28.0 with 32, 
 
 @dataclass(frozen=True)
 class Scheme:
-    """A number format.
+    """A number format. The names are a grammar: w, bits of a weight, a, bits of an activation, -what is different.
 
     Attributes:
         weights: bits of a weight.
-        activations: bits of an activation.
+        activations: bits of an activation; 32 where they stay float.
+        about: one line for the help, with what it costs on ONNX Runtime where that is more than float.
         per_channel: every output channel of a convolution has a scale of its own.
         naive: quantize every operator there is, the fragile heads and the pointwise tails included.
-        about: one line for the help.
+        dynamic: the range of an activation is found anew in every picture.
+        symmetric: the zero of an activation is the middle of its range.
+        calibration: the usual way to find the ranges, a name of CALIBRATIONS.
+        limit: the usual number of photos.
+        slow: why a file may be slower than its parent, where that is expected.
     """
 
     weights: int
     activations: int
-    per_channel: bool
-    naive: bool
     about: str
+    per_channel: bool = True
+    naive: bool = False
+    dynamic: bool = False
+    symmetric: bool = False
+    calibration: str = "minmax"
+    limit: int = LIMIT
+    slow: str = ""
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether it needs photos."""
+        return self.activations in (8, 16) and not (self.dynamic or self.weights == 16)
+
+    @property
+    def integer(self) -> bool:
+        """Whether its convolutions run in integers."""
+        return self.activations == 8
 
 
 SCHEMES: dict[str, Scheme] = {
-    "w8a8": Scheme(8, 8, per_channel=True, naive=False, about="8-bit convolutions, fragile heads in float"),
-    "w8a8-tensor": Scheme(8, 8, per_channel=False, naive=False, about="the same with one scale per weight tensor"),
-    "w8a8-naive": Scheme(8, 8, per_channel=False, naive=True, about="every operator, by default: for comparison only"),
+    "w8a8": Scheme(8, 8, "8-bit convolutions, fragile heads in float"),
+    "w8a8-tensor": Scheme(8, 8, "the same with one scale per weight tensor", per_channel=False),
+    "w8a8-naive": Scheme(8, 8, "every operator, by default: for comparison only", per_channel=False, naive=True),
+    "w8a8-liteml": Scheme(
+        8,
+        8,
+        "every operator, per tensor, symmetric, 100 photos, moving average: the PTQ configuration of LiteML",
+        per_channel=False,
+        naive=True,
+        symmetric=True,
+        calibration="moving-average",
+        limit=100,
+    ),
+    "w8a8-dynamic": Scheme(
+        8,
+        8,
+        "no photos: activations are scaled anew in every picture; no faster than float",
+        per_channel=False,
+        dynamic=True,
+        slow="it measures every activation anew, and ONNX Runtime's ConvInteger has no kernel for VNNI",
+    ),
+    "w8a16": Scheme(
+        8,
+        16,
+        "16-bit activations, in the size of w8a8: to tell weights from activations; slower than float",
+        slow="ONNX Runtime has no 16-bit convolution and computes in float between conversions",
+    ),
+    "w4a8": Scheme(4, 8, "4-bit weights, stored as int4 and widened when loaded: the speed of w8a8 in half its size"),
+    "w3a8": Scheme(3, 8, "the same with the 7 weights of 3 bits"),
+    "w4": Scheme(4, 32, "4-bit weights only, no photos: a file of an eighth at the speed of float"),
+    "fp16": Scheme(
+        16,
+        16,
+        "half precision inside, no photos: half the file; for GPUs, no faster than float on a CPU",
+        naive=True,
+        slow="the CPU has no half-precision convolution in ONNX Runtime: it computes in float between casts",
+    ),
 }
 
 ENGINES: dict[str, str] = {  # engine -> file in `lf.quantize` that writes its dialect
-    "ort": "ort_static",
+    "ort": "ort",
 }
 
 
 def quantize(
     artifact: Artifact,
     scheme: str,
-    images: Path,
+    images: Path | None = None,
     out: Path | None = None,
     *,
     engine: str = "ort",
-    limit: int = LIMIT,
+    calibration: str | None = None,
+    limit: int | None = None,
     seed: int = 0,
     exclude: Path | None = None,
+    keep_float: Collection[str] = (),
     progress: Progress = lambda done, total, text: None,
 ) -> Artifact:
     """Make a file with fewer bits from a float one.
@@ -61,20 +119,24 @@ def quantize(
     Args:
         artifact: a float ONNX file.
         scheme: a row of SCHEMES.
-        images: folder of photos to calibrate on.
+        images: folder of photos to calibrate on; schemes that need none leave it alone.
         out: the file to write; `<name of the parent>.<scheme>.onnx` in the current folder by default.
         engine: a row of ENGINES, whose dialect is written.
-        limit: use at most so many photos.
+        calibration: how ranges are found, a name of CALIBRATIONS; the scheme's usual one by default.
+        limit: use at most so many photos; the scheme's usual number by default.
         seed: chooses the photos when there are more.
         exclude: root of a benchmark none of whose images may be used.
+        keep_float: heads or convolutions that stay float, besides those that the network's row names.
         progress: (done, total, text), called per photo.
 
     Raises:
-        UsageError: unknown scheme or engine, or a file that is not float ONNX.
+        UsageError: unknown scheme, engine, calibration or layer, no folder of photos, or a file that is not float ONNX.
         BadInput: no usable photo, or photos of a benchmark.
         LfError: the result gives non-finite values, or would not run in integers; nothing is written.
     """
     row, module = pick(SCHEMES, scheme, "scheme"), pick(ENGINES, engine, "engine")
+    method = calibration or row.calibration
+    observe = observer(method, row.activations)
     if artifact.path.suffix != ".onnx" or artifact.card.scheme != "fp32":
         raise UsageError(
             f"{artifact.path}: quantize starts from a float .onnx file, this one is {artifact.card.scheme} "
@@ -85,6 +147,11 @@ def quantize(
         raise UsageError(f"{out}: engine {engine} reads .onnx files; type: -o {out.stem}.onnx")
     from lf.quantize.calibration import Photos
 
-    photos = Photos(images, limit, seed, exclude, progress)
-    made: Artifact = importlib.import_module(f"lf.quantize.{module}").quantize(artifact, scheme, row, photos, out)
+    photos = None
+    if row.calibrated:
+        if images is None:
+            raise UsageError(f"scheme {scheme} needs photos to calibrate on; type: --images DIR")
+        photos = Photos(images, limit or row.limit, seed, exclude, progress, method, observe)
+    writer = importlib.import_module(f"lf.quantize.{module}")
+    made: Artifact = writer.quantize(artifact, scheme, row, photos, out, tuple(keep_float))
     return made

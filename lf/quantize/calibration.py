@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,25 +13,39 @@ import numpy as np
 from lf.core import Array, Artifact, BadInput
 from lf.data import images
 from lf.quantize import Progress
+from lf.quantize.observers import MinMax, Observer
 from lf.runtimes.extract import Extractor
 
 SIZE = (240, 320)  # H, W: the size at which a file of free size is calibrated
 
 
 class Photos:
-    """A choice of photos, and after they were read the record of it.
+    """A choice of photos and of what is learnt from them; after they were read, the record of it.
 
     Raises:
         BadInput: no image in the folder, or one that belongs to a benchmark.
     """
 
-    def __init__(self, folder: Path, limit: int, seed: int, exclude: Path | None, progress: Progress) -> None:
-        """List the photos, shuffle them by `seed`; the first `limit` that can be read are used."""
+    def __init__(
+        self,
+        folder: Path,
+        limit: int,
+        seed: int,
+        exclude: Path | None,
+        progress: Progress,
+        method: str = "minmax",
+        observe: Callable[[], Observer] = MinMax,
+    ) -> None:
+        """List the photos, shuffle them by `seed`; the first `limit` that can be read are used.
+
+        Each activation is watched by an observer that `observe` makes, of the name `method`.
+        """
         found = images.list_images(folder)
         _refuse_benchmark(found)
         order = np.random.default_rng(seed).permutation(len(found))
         self._paths = [found[index] for index in order]
         self._folder, self._limit, self._seed, self._progress = folder, limit, seed, progress
+        self.method, self.observe = method, observe
         self._forbidden = {digest(path): path for path in images.list_images(exclude)} if exclude else {}
         self._files: list[dict[str, str]] = []
         self._skipped = 0
@@ -59,10 +73,10 @@ class Photos:
         if not self._files:
             raise BadInput(f"{self._folder}: none of its {self._skipped} images could be read; expected photos")
 
-    def manifest(self, method: str) -> dict[str, Any]:
+    def manifest(self) -> dict[str, Any]:
         """What was used, for the card: names relative to the folder, no path of this machine."""
         return {
-            "method": method,
+            "method": self.method,
             "count": len(self._files),
             "seed": self._seed,
             "size": list(self._size),

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from lf.core import Array, Artifact, BadInput, SessionInfo, Unavailable
+from lf.runtimes.ort_weights import weights_only, widened
 
 
 class OrtSession:
@@ -37,9 +38,12 @@ class OrtSession:
         if provider != "CPUExecutionProvider":
             options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         try:
+            data = artifact.path.read_bytes()
+            if weights_only(data):  # they become float once, now, and not in every run
+                options.add_session_config_entry("session.disable_quant_qdq", "1")
             with warnings.catch_warnings():
                 warnings.simplefilter("error", UserWarning)  # ORT warns where it falls back
-                self._session = ort.InferenceSession(str(artifact.path), options, providers=[provider])
+                self._session = ort.InferenceSession(widened(data), options, providers=[provider])
         except UserWarning as error:
             raise Unavailable(f"{provider} was asked for and ONNX Runtime would use another: {error}") from error
         except Exception as error:  # its exceptions share no base class

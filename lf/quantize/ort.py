@@ -1,0 +1,177 @@
+"""Quantization for ONNX Runtime: what stays float, which writer makes the file, and the guards that it must pass."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import warnings
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lf import __version__, files
+from lf.core import Array, Artifact, LfError, UsageError
+from lf.models import Model
+from lf.quantize import Scheme, guards, ort_writers
+from lf.quantize.calibration import SIZE, Photos, pinned
+from lf.quantize.heads import last_convolutions
+from lf.quantize.ranges import Range, measure
+from lf.quantize.weights import lifted
+from lf.runtimes import agreement
+from lf.runtimes.extract import Extractor
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+CLOSE = 1.0  # px between a float keypoint and its quantized counterpart
+
+
+def quantize(
+    artifact: Artifact, name: str, scheme: Scheme, photos: Photos | None, out: Path, keep: Collection[str]
+) -> Artifact:
+    """Quantize a float ONNX file; see `lf.quantize.quantize`."""
+    import onnx
+
+    reference = Extractor(pinned(artifact), "ort-cpu")
+    with tempfile.TemporaryDirectory(prefix="lf-quantize-") as folder, quiet():
+        graph = _prepared(artifact.path, Path(folder, "prepared.onnx"))
+        if scheme.weights < 8 or scheme.activations == 16 != scheme.weights:
+            graph = lifted(graph)
+        kept = _kept(graph, reference.model, scheme, keep, artifact)
+        meant = [node.name for node in graph.graph.node if node.op_type == "Conv" and node.name not in kept]
+        ranges: dict[str, Range] = {}
+        if photos:
+            operators = ort_writers.operators(scheme)
+            ranges = measure(graph, operators, scheme.symmetric, photos.tensors(reference), photos.observe)
+        model = ort_writers.write(graph, scheme, kept, meant, ranges)
+        data = _stamped(model, artifact.card.model)
+        onnx.checker.check_model(data)
+        guards.integers(artifact.path, data, meant if scheme.integer else [])
+        card = artifact.card.step(scheme=name)
+        small = Extractor(pinned(files.save(Path(folder, "result.onnx"), data, card)), "ort-cpu")
+        try:
+            figures = difference(reference, small)
+        except LfError:
+            guards.finite(artifact.path, data, agreement.drawn(SIZE), small)
+            raise
+        if scheme.weights == 16:  # the CPU leaves out casts and overflows later than a device that computes in half
+            guards.finite(artifact.path, data, agreement.drawn(SIZE, 2), small)
+    step = {
+        "command": "quantize",
+        "options": {"scheme": name, "engine": "ort"},
+        "parent": artifact.sha256,
+        "versions": _versions(),
+        **({"calibration": photos.manifest()} if photos else {}),
+        "kept_float": kept,
+        "integer_convolutions": len(meant) if scheme.integer else 0,
+        "parity": figures,
+        "warnings": [
+            *guards.ties(figures, _loose(graph, reference.model, kept)),
+            *(guards.mixed(graph, model, reference.model.heads, ranges) if scheme.integer else []),
+        ],
+    }
+    return files.save(out, data, card.step(made=step))
+
+
+def _kept(graph: ModelProto, model: Model, scheme: Scheme, keep: Collection[str], artifact: Artifact) -> list[str]:
+    """Names of the convolutions that stay float: those of the network's fragile heads, and what was asked for."""
+    convolutions = [node.name for node in graph.graph.node if node.op_type == "Conv"]
+    found: set[str] = set()
+    for name in (*(() if scheme.naive else model.keep_float), *keep):
+        if name in model.heads:
+            found.update(last_convolutions(graph, name))
+        elif name in convolutions:
+            found.add(name)
+        else:
+            known = ", ".join((*model.heads, *convolutions))
+            raise UsageError(f"{artifact.path}: has no head or convolution '{name}'; known: {known}")
+    return sorted(found)
+
+
+def _loose(graph: ModelProto, model: Model, kept: Collection[str]) -> list[str]:
+    """The heads that are not wholly float, of the fragile ones where the network names some."""
+    return [head for head in model.keep_float or model.heads if not set(last_convolutions(graph, head)) <= set(kept)]
+
+
+def difference(reference: Extractor, candidate: Extractor) -> dict[str, Any]:
+    """How far the quantized maps and keypoints are from the float ones, on drawn pictures.
+
+    Returns:
+        Per head the signal-to-noise ratio in dB; counts of keypoints; of the float ones the share with a quantized one
+        within CLOSE px; of either the share that `guards.tied` counts. A hint, not a verdict: that is the benchmark's.
+
+    Raises:
+        LfError: a map is not finite.
+    """
+    signal, noise = dict[str, float](), dict[str, float]()
+    before = after = close = tied_before = tied = 0
+    size = reference.artifact.card.size
+    assert size is not None
+    for a, b in agreement.both(reference, candidate, agreement.drawn(size)):
+        for head, expected in a.maps.items():
+            signal[head] = signal.get(head, 0.0) + _energy(expected)
+            noise[head] = noise.get(head, 0.0) + _energy(b.maps[head] - expected)
+        before, after = before + len(a.features), after + len(b.features)
+        tied_before, tied = tied_before + guards.tied(a.features.scores), tied + guards.tied(b.features.scores)
+        close += int(agreement.near(a.features.keypoints, b.features.keypoints, CLOSE).sum())
+    return {
+        "sqnr_db": {head: round(float(10 * np.log10(signal[head] / max(noise[head], 1e-30))), 2) for head in signal},
+        "keypoints_float": before,
+        "keypoints": after,
+        "within_1_px": round(close / before, 4) if before else None,
+        "tied_float": round(tied_before / before, 4) if before else None,
+        "tied": round(tied / after, 4) if after else None,
+    }
+
+
+def _energy(values: Array) -> float:
+    return float(np.square(values, dtype=np.float64).sum())
+
+
+def _prepared(source: Path, target: Path) -> ModelProto:
+    import onnx
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    # ONNX's own shape inference does for convolutions; the symbolic one needs sympy and is slow.
+    quant_pre_process(str(source), str(target), skip_symbolic_shape=True)
+    return onnx.load(target)
+
+
+def _stamped(model: ModelProto, name: str) -> bytes:
+    """Ours by name, and without the operator sets that ONNX Runtime adds and the graph does not use."""
+    model.producer_name, model.producer_version, model.graph.name = "lf", __version__, name
+    used = {node.domain for node in model.graph.node}
+    for index in reversed(range(len(model.opset_import))):
+        if model.opset_import[index].domain not in used | {"", "ai.onnx"}:
+            del model.opset_import[index]
+    model.ClearField("metadata_props")
+    for tensor in model.graph.initializer:
+        tensor.ClearField("data_location")  # that of a temporary file
+    data: bytes = model.SerializeToString()
+    return data
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence what ONNX Runtime's tools log and warn of their own doings."""
+    import onnxruntime as ort
+
+    ort.set_default_logger_severity(3)  # their sessions take no options from us
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _versions() -> dict[str, str]:
+    import onnx
+    import onnxruntime
+
+    return {"lf": __version__, "onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__}
