@@ -68,3 +68,17 @@ def test_a_network_describes_the_points_of_sift(name, picture, tmp_path):
 def test_a_baseline_has_no_dense_descriptors(picture):
     with pytest.raises(UsageError, match="orb has no dense descriptors to sample at the points of another detector"):
         Extractor(resolve("orb"), "opencv", keypoints=Extractor(resolve("sift"), "opencv"))
+
+
+def test_shipped_networks_learned_from_free_pictures_alone():
+    """Drawn ones, Kodak's, TUM's; and together they are small."""
+    networks = [resolve(name) for name, path in shipped().items() if path.suffix == ".safetensors"]
+    assert {artifact.path.stem for artifact in networks} >= {"wren", "superpoint-small", "kp2dtiny-s-coral"}
+    for artifact in networks:
+        (made,) = artifact.card.made
+        data = made["options"]["data"]
+        sources = {source.partition(":")[0] for source in ([data] if isinstance(data, str) else data)}
+        assert sources <= {"procedural", "photos/kodak", "photos/tum_freiburg"}
+        assert artifact.card.weights["licence"] == "Apache-2.0"
+        assert not made["options"].get("init")
+    assert sum(artifact.path.stat().st_size for artifact in networks) < 12e6

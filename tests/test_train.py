@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from lf import files
-from lf.core import BadInput, LfError, Unavailable, UsageError
+from lf.core import BadInput, Card, LfError, Unavailable, UsageError
 from lf.data import homography as geometry
 from lf.models import MODELS, checkpoint
 from lf.models.resolve import resolve
@@ -367,9 +367,18 @@ def test_fine_tuning_starts_from_a_checkpoint(recipe, tmp_path):
     for name, value in checkpoint.load(tuned.path)[1].items():
         if "running" not in name and "num_batches" not in name:
             torch.testing.assert_close(value, checkpoint.load(first.path)[1][name], atol=1e-6, rtol=1e-6)
+    assert tuned.card.made[-1]["parent"] == first.card.weights["sha256"]
     other = next(r for r in RECIPES.values() if r.model != recipe.model)
     with pytest.raises(UsageError, match=f"init=.+ is a {recipe.model}; this recipe trains {other.model}"):
         run(small(other).override([f"init={first.path}"]), tmp_path / "c")
+
+
+def test_tuned_weights_keep_the_licence_they_came_with(recipe, tmp_path):
+    card = Card(recipe.model, {"origin": "x", "sha256": "0" * 64, "licence": "CC BY-NC-SA 3.0"}, (1, None, None))
+    parent = checkpoint.save(tmp_path / "x.safetensors", checkpoint.build(recipe.model), card)
+    tuned = run(recipe.override([*SMALL_STILL, f"init={parent.path}"]), tmp_path / "b")
+    assert tuned.card.weights["licence"] == "CC BY-NC-SA 3.0"
+    assert tuned.card.made[-1]["parent"] == "0" * 64
 
 
 SMALL_STILL = ["steps=1", "lr=1e-12", "weight_decay=0"]

@@ -104,7 +104,8 @@ def _prepare(
         files.write_json(out / SETTINGS, state.identity(recipe, data))  # an `out` that cannot be written is found now
     torch.set_num_threads(threads)
     torch.manual_seed(recipe.seed)
-    built: Any = workers.prepare(_initial(recipe))  # the stubs of Module.to know no memory_format
+    initial, parent = _initial(recipe)
+    built: Any = workers.prepare(initial)  # the stubs of Module.to know no memory_format
     network: nn.Module = built.to(workers.device, memory_format=torch.channels_last).train()
     average: Any = get_ema_multi_avg_fn  # it has no stubs
     averaged = AveragedModel(network, multi_avg_fn=average(recipe.ema), use_buffers=True) if recipe.ema else None
@@ -114,19 +115,20 @@ def _prepare(
     workers.wait()
     method = module.Method(recipe, collect(recipe, data, out, progress).on(workers.device), workers.device)
     optimiser = _optimiser(recipe, _parameters(network, method))
-    run = Run(recipe, data, out, network, averaged, optimiser, method)
+    run = Run(recipe, data, out, network, averaged, optimiser, method, parent)
     return run, state.restore(left, run) if left else 0
 
 
-def _initial(recipe: Recipe) -> nn.Module:
-    """Fresh weights, or those of the checkpoint that the recipe fine-tunes."""
+def _initial(recipe: Recipe) -> tuple[nn.Module, dict[str, str]]:
+    """Fresh weights, or those of the checkpoint that the recipe fine-tunes, and what is known of these."""
     network = checkpoint.build(recipe.model)
-    if recipe.init:
-        row, weights, _ = checkpoint.load(Path(recipe.init))
-        if row != recipe.model:
-            raise UsageError(f"recipe: init={recipe.init} is a {row}; this recipe trains {recipe.model}")
-        network.load_state_dict(weights)
-    return network
+    if not recipe.init:
+        return network, {}
+    row, weights, parent = checkpoint.load(Path(recipe.init))
+    if row != recipe.model:
+        raise UsageError(f"recipe: init={recipe.init} is a {row}; this recipe trains {recipe.model}")
+    network.load_state_dict(weights)
+    return network, parent
 
 
 def _parameters(network: nn.Module, method: Any) -> list[nn.Parameter]:

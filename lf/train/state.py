@@ -37,6 +37,7 @@ class Run:
         averaged: its running mean, or None.
         optimiser: of the network and of what the method adds.
         method: gives the loss.
+        parent: origin, sha256 and licence of the weights that are fine-tuned; empty where there are none.
         parts: the parts of the last loss looked at; of the first process where there are several.
         pace: since this start: steps per second, images per second, and the share of a step spent on making views.
     """
@@ -48,6 +49,7 @@ class Run:
     averaged: AveragedModel | None
     optimiser: torch.optim.Optimizer
     method: Any
+    parent: Mapping[str, str] = dataclasses.field(default_factory=dict)
     parts: dict[str, float] = dataclasses.field(default_factory=dict)
     pace: dict[str, float] = dataclasses.field(default_factory=dict)
 
@@ -136,10 +138,13 @@ def publish(run: Run, path: Path, step: int | None = None) -> Artifact:
     tensors = pack({name: value.contiguous().cpu() for name, value in run.shipped().state_dict().items()})
     origin = f"lf train {run.recipe.method} --data {' '.join(run.data)}"
     options = {**dataclasses.asdict(run.recipe), "data": list(run.data)}
+    licence = run.parent.get("licence", "Apache-2.0")  # weights that are tuned keep the licence they came with
     made = {"command": "train", "options": options, "versions": {"lf": __version__, "torch": torch.__version__}}
+    if run.parent:
+        made["parent"] = run.parent["sha256"]
     card = Card(
         model=run.recipe.model,
-        weights={"origin": origin, "sha256": hashlib.sha256(tensors).hexdigest(), "licence": "Apache-2.0"},
+        weights={"origin": origin, "sha256": hashlib.sha256(tensors).hexdigest(), "licence": licence},
         input=(row.channels, None, None),
         outputs=dict(row.heads),
         made=(made if step in (None, run.recipe.steps) else {**made, "step": step},),
