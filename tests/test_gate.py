@@ -296,6 +296,15 @@ def test_the_table_has_accuracy_speed_and_size():
     ]
 
 
+def test_runs_of_one_name_are_called_by_their_weights():
+    runs = [run(repeatability=[0.5]), run(repeatability=[0.6]), run("w8a8", repeatability=[0.7])]
+    for one, origin in zip(runs, ("dice_N16.pt", "jac_N16.pt", "dice_N16.pt"), strict=True):
+        one["artifact"]["weights"] = {"origin": origin}
+    told = report.told_apart(runs)
+    assert [one["artifact"]["model"] for one in told] == ["dice_N16", "jac_N16", "wren"]
+    assert [one["artifact"]["model"] for one in runs] == ["wren"] * 3
+
+
 def test_drops_count_downwards_as_positive_whatever_the_metric():
     first = run(repeatability=[0.5, 0.7], localization_error=[1, None])
     second = run("w8a8", repeatability=[0.4, 0.6], localization_error=[1.5, 2])

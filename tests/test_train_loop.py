@@ -66,6 +66,8 @@ class Fake:
     the step at which the last pair of the batch has no finite loss.
     """
 
+    images = 2
+
     def __init__(self, recipe, pictures, device):
         self.set, self.size, self.model = recipe.settings, recipe.size, recipe.model
         self.extra = nn.Linear(1, 1) if self.set["extra"] else None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from lf.benchmarks import METRICS, aggregate
@@ -45,8 +47,20 @@ SHORT = {
 
 def page(runs: Sequence[Run]) -> str:
     """What `lf bench` prints: how the numbers were made, the table, how sure its means are, and the drops if any."""
+    runs = told_apart(runs)
     parts = [describe(runs[0]), table(runs), averages(runs)]
     return "\n\n".join([*parts, drops(runs)] if len(runs) > 1 else parts)
+
+
+def told_apart(runs: Sequence[Run]) -> list[Run]:
+    """The same runs; those that would have the same name are called by the file that their weights come from."""
+    names = Counter(_name(run) for run in runs)
+    return [_renamed(run) if names[_name(run)] > 1 else run for run in runs]
+
+
+def _renamed(run: Run) -> Run:
+    origin = Path(run["artifact"]["weights"].get("origin", "")).name.partition(".")[0]
+    return {**run, "artifact": {**run["artifact"], "model": origin or run["artifact"]["model"]}}
 
 
 def table(runs: Sequence[Run]) -> str:

@@ -54,7 +54,7 @@ def train(
         run, first = _prepare(recipe, data, out, workers, threads, progress)
         parameters = _parameters(run.network, run.method)
         finite = torch.tensor(True, device=workers.device)
-        pace = Pace(first, recipe.batch, workers.device)
+        pace = Pace(first, recipe.batch * run.method.images, workers.device)
         for step in range(first, recipe.steps):
             run.method.begin_step(step, run.network)
             for group in run.optimiser.param_groups:

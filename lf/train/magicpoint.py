@@ -31,6 +31,7 @@ class Method:
     """
 
     extra: nn.Module | None = None
+    images = 1  # per pair of the batch
 
     def __init__(self, recipe: Recipe, pictures: Pictures, device: torch.device) -> None:
         """Find the corners of the shapes again, from their seeds.

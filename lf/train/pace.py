@@ -18,9 +18,9 @@ class Pace:
     On a GPU only the steps that are looked at are timed on its own clock, because that waits for it.
     """
 
-    def __init__(self, first: int, batch: int, device: torch.device) -> None:
-        """Take the first step, the pairs per step over all processes, and where they are computed."""
-        self._first, self._batch, self._device = first, batch, device
+    def __init__(self, first: int, images: int, device: torch.device) -> None:
+        """Take the first step, the images per step over all processes, and where they are computed."""
+        self._first, self._images, self._device = first, images, device
         self._started = time.monotonic()
         self._seconds = self._data_seconds = 0.0
         self._begin: Any = None
@@ -40,7 +40,7 @@ class Pace:
         self._data_seconds += 0.0 if ready is None else _between(self._begin, ready)
         rate = (done - self._first) / max(time.monotonic() - self._started, 1e-9)
         share = self._data_seconds / max(self._seconds, 1e-9)
-        return {"steps_per_s": rate, "images_per_s": 2 * rate * self._batch, "data_share": share}
+        return {"steps_per_s": rate, "images_per_s": rate * self._images, "data_share": share}
 
     @contextmanager
     def paused(self) -> Iterator[None]:

@@ -35,6 +35,7 @@ class Method:
     """
 
     extra: nn.Module | None = None
+    images = 2  # per pair of the batch
 
     def __init__(self, recipe: Recipe, pictures: Pictures, device: torch.device) -> None:
         """Take the pictures; find the pairs with flow, if the recipe wants any.

@@ -42,6 +42,7 @@ class Method:
     """
 
     extra: nn.Module | None = None
+    images = 2  # per pair of the batch
 
     def __init__(self, recipe: Recipe, pictures: Pictures, device: torch.device) -> None:
         """Label the pictures."""
