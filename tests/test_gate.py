@@ -296,13 +296,15 @@ def test_the_table_has_accuracy_speed_and_size():
     ]
 
 
-def test_runs_of_one_name_are_called_by_their_weights():
+def test_runs_of_one_name_are_called_by_their_files():
     runs = [run(repeatability=[0.5]), run(repeatability=[0.6]), run("w8a8", repeatability=[0.7])]
-    for one, origin in zip(runs, ("dice_N16.pt", "jac_N16.pt", "dice_N16.pt"), strict=True):
-        one["artifact"]["weights"] = {"origin": origin}
+    for one, file in zip(runs, ("dice.N16.onnx", "jac.safetensors", "x.onnx"), strict=True):
+        one["artifact"]["file"] = file
     told = report.told_apart(runs)
-    assert [one["artifact"]["model"] for one in told] == ["dice_N16", "jac_N16", "wren"]
+    assert [one["artifact"]["model"] for one in told] == ["dice.N16", "jac", "wren"]
     assert [one["artifact"]["model"] for one in runs] == ["wren"] * 3
+    del runs[0]["artifact"]["file"]  # an older results file
+    assert report.told_apart(runs)[0]["artifact"]["model"] == "wren"
 
 
 def test_drops_count_downwards_as_positive_whatever_the_metric():

@@ -53,14 +53,14 @@ def page(runs: Sequence[Run]) -> str:
 
 
 def told_apart(runs: Sequence[Run]) -> list[Run]:
-    """The same runs; those that would have the same name are called by the file that their weights come from."""
+    """The same runs; those that would have the same name are called by their files."""
     names = Counter(_name(run) for run in runs)
     return [_renamed(run) if names[_name(run)] > 1 else run for run in runs]
 
 
 def _renamed(run: Run) -> Run:
-    origin = Path(run["artifact"]["weights"].get("origin", "")).name.partition(".")[0]
-    return {**run, "artifact": {**run["artifact"], "model": origin or run["artifact"]["model"]}}
+    artifact = run["artifact"]
+    return {**run, "artifact": {**artifact, "model": Path(artifact.get("file", artifact["model"])).stem}}
 
 
 def table(runs: Sequence[Run]) -> str:

@@ -101,6 +101,7 @@ def _kp2d(
         decode=partial(decode_kp2d.kp2d, cell=cell, align_corners=aligned),
         describe=partial(decode_kp2d.describe_kp2d, cell=cell, align_corners=aligned),
         settings={"threshold": 0.0, "cross": cross},
+        keep_float=("score", "shift"),
         about=about,
         parameters=parameters,
     )
