@@ -55,7 +55,7 @@ def models(json: Json = False) -> None:
     for name, model in MODELS.items():
         ships = f"ships, {weights[name] / 1e6:.1f} MB" if name in weights else "bring a checkpoint"
         origin = ships if model.module else "no weights"
-        console.result(f"{name:14} {model.parameters:>10,} parameters  {origin:18}  {model.about}")
+        console.result(f"{name:17} {model.parameters:>10,} parameters  {origin:18}  {model.about}")
 
 
 def data_list(

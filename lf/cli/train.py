@@ -20,7 +20,10 @@ def train(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Weights, checkpoint and log; the same DIR resumes")],
     data: Annotated[
         list[str] | None,
-        typer.Option(metavar="DIR[:N]", help="Photos, or: procedural, shapes; again for more; N squares of it"),
+        typer.Option(
+            metavar="DIR[:N]",
+            help="Photos, or: procedural, shapes; again for more; N squares of it; else the recipe's own",
+        ),
     ] = None,
     change: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda; under torchrun one GPU per process")] = "auto",
