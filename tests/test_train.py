@@ -241,6 +241,14 @@ def test_pictures_are_collected_once(recipe, tmp_path, monkeypatch):
     np.testing.assert_array_equal(taken[1, 0] * 255, first.squares[0, ..., 0])
 
 
+@pytest.mark.parametrize("name", [pictures.FILE, pictures.INDEX])
+@pytest.mark.parametrize("damage", [lambda b: b"", lambda b: b[: len(b) // 2], lambda b: b"{}", lambda b: b"[1]"])
+def test_damaged_pictures_are_collected_again(recipe, tmp_path, name, damage):
+    first = np.array(pictures.collect(recipe, [recipe.data], tmp_path, silent).squares)
+    (tmp_path / name).write_bytes(damage((tmp_path / name).read_bytes()))
+    assert np.array_equal(pictures.collect(recipe, [recipe.data], tmp_path, silent).squares, first)
+
+
 @pytest.mark.parametrize(
     ("data", "expected"),
     [

@@ -83,10 +83,9 @@ def collect(recipe: Recipe, data: Sequence[str], out: Path, progress: Progress) 
         BadInput: no folder, or none of its files is a usable image.
     """
     settings = {"data": list(data), **{k: getattr(recipe, k) for k in ("pictures", "picture_size", "seed", "model")}}
-    if (out / INDEX).exists():
-        index = files.read_json(out / INDEX, "the index of a run's pictures")
-        if index["settings"] == settings:
-            return Pictures(np.load(out / FILE, mmap_mode="r"), tuple(Crop(*c) for c in index["crops"]))
+    kept = _kept(out, settings)
+    if kept:
+        return kept
     crops: list[Crop] = []
     sources = [(name, count or _count(name)) for name, count in shares(data, recipe.pictures)]
     total = sum(count for _, count in sources)
@@ -102,6 +101,18 @@ def collect(recipe: Recipe, data: Sequence[str], out: Path, progress: Progress) 
         squares.flush()
     files.write_json(out / INDEX, {"settings": settings, "crops": crops})
     return Pictures(np.load(out / FILE, mmap_mode="r")[: len(crops)], tuple(crops))
+
+
+def _kept(out: Path, settings: dict[str, Any]) -> Pictures | None:
+    """What an earlier start left; None where that is damaged or of other settings, for it can be made again."""
+    try:
+        index = files.read_json(out / INDEX, "the index of a run's pictures")
+        squares = np.load(out / FILE, mmap_mode="r")
+        crops = tuple(Crop(*crop) for crop in index["crops"])
+        fits = index["settings"] == settings and squares.ndim == 4 and len(squares) >= len(crops) > 0
+    except (BadInput, OSError, ValueError, EOFError, KeyError, TypeError):
+        return None
+    return Pictures(squares[: len(crops)], crops) if fits else None
 
 
 def _reserve(path: Path) -> None:
