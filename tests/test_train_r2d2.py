@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from lf.core import BadInput, UsageError
 from lf.models import checkpoint
-from lf.train import Recipe, colour, flow_pairs, r2d2_sampler, r2d2_views
+from lf.train import RECIPES, Recipe, colour, flow_pairs, r2d2_sampler, r2d2_views
 from lf.train import r2d2_losses as losses
 from lf.train.pictures import Pictures
 from lf.train.r2d2 import Method, window_points
@@ -24,23 +24,7 @@ from lf.train.r2d2_views import Changes
 from lf.train.views import Dice
 
 CPU = torch.device("cpu")
-SETTINGS = {
-    "repeat_loss": "cosim",
-    "patch_norm": "auto",
-    "window": 16,
-    "reliability_loss": "ap",
-    "bins": 20,
-    "base": 0.5,
-    "hardnet_counter": True,
-    "hardnet_points": 64,
-    "source": "synthetic",
-    "flow": "",
-    "shorter": (96.0, 256.0),
-    "tilt": 0.5,
-    "noise": 25.0,
-    "jitter": (0.2, 0.2, 0.2, 0.1),
-    "trials": 5,
-}
+SETTINGS = RECIPES["r2d2"].settings | {"hardnet_points": 64, "shorter": (96.0, 256.0)}
 KINDS = tuple(losses.SIMILARITIES)
 
 

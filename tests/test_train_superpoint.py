@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -13,7 +14,7 @@ from lf.core import BadInput
 from lf.data import homography as geometry
 from lf.data import synthetic_shapes
 from lf.models import decode
-from lf.train import Recipe, magicpoint, superpoint_views, views
+from lf.train import RECIPES, magicpoint, superpoint_views, views
 from lf.train.descriptor_losses import DESCRIPTOR_LOSSES, Pair, dense, sparse
 from lf.train.detector_losses import DETECTOR_LOSSES, choose, labels, valid_cells
 from lf.train.pictures import Crop, Pictures
@@ -331,18 +332,8 @@ def test_shades_are_soft_and_cover_a_part():
 
 # --- MagicPoint
 
-RECIPE = Recipe(
-    model="superpoint",
-    method="magicpoint",
-    about="",
-    steps=2,
-    batch=3,
-    size=(64, 96),
-    lr=1e-3,
-    pictures=4,
-    picture_size=96,
-    bf16=False,
-    settings={"detector_loss": "categorical", "corner_labels": "soft"},
+RECIPE = dataclasses.replace(
+    RECIPES["magicpoint"], model="superpoint", steps=2, batch=3, size=(64, 96), pictures=4, picture_size=96
 )
 
 
@@ -387,12 +378,12 @@ def test_magicpoint_moves_corners_with_the_picture():
     corners = torch.tensor([[20.0, 30.0, 1], [60, 25, 1], [45, 70, 1]]).expand(4, -1, -1)
     for x, y, _ in corners[0].long().tolist():
         dots[:, :, y - 1 : y + 2, x - 1 : x + 2] = 1
-    method.points = corners
     rolls = dice(4)
     homography = method._window(rolls) @ superpoint_views.sample(rolls, RECIPE.size, magicpoint.WARP)
     view, _ = views.render(dots, homography, RECIPE.size)
+    projected = views.project(corners, homography.inverse(), RECIPE.size)
     seen = 0
-    for picture, points in zip(view[:, 0], method._project(torch.arange(4), homography), strict=True):
+    for picture, points in zip(view[:, 0], projected, strict=True):
         for x, y, weight in points.tolist():
             if 1 < x < 94 and 1 < y < 62:
                 assert weight == 1

@@ -17,7 +17,7 @@ from lf.benchmarks.predict import Predictor, Variant
 from lf.benchmarks.protocols import Protocol
 from lf.benchmarks.report import describe
 from lf.benchmarks.summary import SPLITS
-from lf.core import BadInput, Unavailable
+from lf.core import Array, BadInput, Unavailable
 from lf.data import Pair, dataset_digest
 
 Run = dict[str, Any]
@@ -75,7 +75,8 @@ def draw(
         folder = out / _slug(f"{number} {name}")
         for text, stem, pair in _extremes(run, pairs):
             progress(len(made), 1 + 4 * EXTREMES * len(runs), f"drawing {folder.name} {stem}")
-            made += _pair(predict, pair, f"{name}: {text}", describe(run), folder / stem)
+            drawn = draw_pair(predict, pair, f"{name}: {text}", describe(run))
+            made += [pictures.save(folder / f"{stem}-{kind}.png", picture) for kind, picture in drawn.items()]
     return made
 
 
@@ -188,16 +189,15 @@ def _slug(text: str) -> str:
     return re.sub(r"[^a-z0-9._]+", "-", text.lower())
 
 
-def _pair(predict: Predictor, pair: Pair, title: str, note: str, stem: Path) -> list[Path]:
-    """The matches and the points of one pair, as the protocol sees them."""
+def draw_pair(predict: Predictor, pair: Pair, title: str, note: str = "") -> dict[str, Array]:
+    """The matches and the points of one pair, as the protocol sees them: name -> RGB picture."""
     rule = predict.protocol
     (first, native0), (second, native1) = predict(pair.first), predict(pair.second)
     homography = rule.homography(pair.homography, native0, native1)
     images = [rule.prepare(picture.load(), 3)[0] for picture in (pair.first, pair.second)]
     both, k = (images[0], images[1]), rule.params.get("k")
     limit = rule.params.get("repeatability_px", pictures.CORRECT)
-    drawn = {
+    return {
         "matches": pictures.matches(both, (first.top(k), second.top(k)), homography, title, note),
         "points": pictures.points(both, (first, second), homography, title, note, k, limit),
     }
-    return [pictures.save(stem.with_name(f"{stem.name}-{kind}.png"), picture) for kind, picture in drawn.items()]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lf import files
-from lf.benchmarks import METRICS, PROTOCOLS, pictures
+from lf.benchmarks import METRICS, PROTOCOLS, figures, pictures
 from lf.benchmarks.predict import Predictor, Variant
 from lf.benchmarks.run import bench
 from lf.console import Progress
@@ -79,15 +79,7 @@ class Validation:
 
     def _draw(self, variant: Variant, title: str) -> dict[str, Array]:
         """Matches and points of one pair, as the protocol sees them."""
-        rule, predict = self.rule, Predictor(variant.open(self.threads), self.rule, None)
-        (first, size0), (second, size1) = predict(self.shown.first), predict(self.shown.second)
-        homography = rule.homography(self.shown.homography, size0, size1)
-        one, two = (rule.prepare(picture.load(), 3)[0] for picture in (self.shown.first, self.shown.second))
-        k = rule.params.get("k")
-        return {
-            "matches": pictures.matches((one, two), (first.top(k), second.top(k)), homography, title),
-            "points": pictures.points((one, two), (first, second), homography, title, k=k),
-        }
+        return figures.draw_pair(Predictor(variant.open(self.threads), self.rule, None), self.shown, title)
 
 
 class Watch:

@@ -50,7 +50,6 @@ _KP2D = {
     "jitter": (0.5, 0.5, 0.2, 0.05),
 }
 
-
 _R2D2 = {
     "repeat_loss": "cosim",
     "patch_norm": "auto",
@@ -70,6 +69,10 @@ _R2D2 = {
 }
 
 
+# no published recipe warms up, clips gradients or computes in half precision
+_PLAIN: dict[str, Any] = {"optimiser": "adam", "schedule": "constant", "warmup": 0, "clip": 0.0, "bf16": False}
+
+
 def _kp2d(model: str, size: tuple[int, int], about: str, **changes: Any) -> Recipe:
     """The published recipe: 118,000 photos 50 times over in batches of 8, the rate halved after 40."""
     return Recipe(
@@ -80,34 +83,19 @@ def _kp2d(model: str, size: tuple[int, int], about: str, **changes: Any) -> Reci
         batch=8,
         size=size,
         lr=1e-3,
-        optimiser="adam",
-        schedule="step",
         decay_steps=(592_000,),
-        warmup=0,
         weight_decay=0.0,
-        clip=0.0,
         pictures=0,
         seed=42,
-        bf16=False,
         settings={**_KP2D, **changes},
+        **{**_PLAIN, "schedule": "step"},
     )
 
 
 def _published(model: str, method: str, about: str, **changes: Any) -> Recipe:
     """What SuperPoint's training stages have in common: Adam with neither decay, schedule nor clipping."""
     own = {"steps": 200_000, "size": (240, 320), "batch": 8, "lr": 1e-4, "pictures": 0, **changes}
-    return Recipe(
-        model=model,
-        method=method,
-        about=about,
-        optimiser="adam",
-        schedule="constant",
-        warmup=0,
-        weight_decay=0.0,
-        clip=0.0,
-        bf16=False,
-        **own,
-    )
+    return Recipe(model=model, method=method, about=about, weight_decay=0.0, **_PLAIN, **own)
 
 
 def _tiny(model: str, about: str, **changes: Any) -> Recipe:
@@ -126,15 +114,11 @@ def _r2d2(model: str, about: str, **changes: Any) -> Recipe:
         batch=8,
         size=(192, 192),
         lr=1e-4,
-        optimiser="adam",
-        schedule="constant",
-        warmup=0,
         weight_decay=5e-4,
-        clip=0.0,
         pictures=4_000,
         picture_size=512,
-        bf16=False,
         settings={**_R2D2, **changes},
+        **_PLAIN,
     )
 
 

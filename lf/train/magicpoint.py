@@ -86,7 +86,8 @@ class Method:
         pictures = superpoint_views.photometric(self.pictures.take(chosen), dice, PHOTOMETRY)
         view, inside = views.render(pictures, homography, size)
         valid = valid_cells(superpoint_views.shrink(inside, WARP.margin))
-        return view, self._project(chosen, homography), valid
+        points = views.project(self.points[chosen.to(self.device)], homography.inverse(), size)
+        return view, points, valid
 
     def _window(self, dice: Dice) -> Tensor:
         """(pairs, 3, 3): where in its square a view of (H, W) lies, shifts by whole pixels."""
@@ -94,14 +95,6 @@ class Method:
         for axis, side in enumerate(reversed(self.recipe.size)):
             window[:, axis, 2] = dice.integers(max(1, self.recipe.picture_size - side + 1))
         return window
-
-    def _project(self, chosen: Tensor, homography: Tensor) -> Tensor:
-        """Corners of the chosen shapes in their views: (B, N, 3) x, y, 1 or 0."""
-        points = self.points[chosen.to(self.device)]
-        at = views.warp_points(points[..., :2].double(), homography.inverse().to(self.device)).float()
-        limit = torch.tensor(self.recipe.size[::-1], device=self.device) - 0.5
-        seen = ((at > -0.5) & (at < limit)).all(-1, keepdim=True)
-        return torch.cat([at, points[..., 2:] * seen], -1)
 
 
 def _points(names: list[str], size: tuple[int, int]) -> Tensor:

@@ -101,7 +101,7 @@ class Method:
         """
         size, wide = self.recipe.size, self.recipe.settings["view_pairs"] == "wide"
         chosen = dice.integers(len(self.pictures))
-        pictures = self.pictures.take(chosen)
+        pictures, known = self.pictures.take(chosen), self.labels[chosen.to(self.device)]
         place = views.sample(dice, size, self.square, PLACE if wide else self._whole())
         relation = views.sample(dice, size, size, RELATION) if wide else superpoint_views.sample(dice, size, WARP)
         both, seen, points = [], [], []
@@ -109,22 +109,13 @@ class Method:
             view, inside = views.render(pictures, homography, size)
             both.append(views.photometric(view, dice) if wide else superpoint_views.photometric(view, dice, PHOTOMETRY))
             seen.append(inside if wide else superpoint_views.shrink(inside, WARP.margin))
-            points.append(self._project(chosen, homography.inverse()))
+            points.append(views.project(known, homography.inverse(), size))
         return torch.cat(both), torch.cat(seen), points, relation
 
     def _whole(self) -> views.Spread:
         """A view as long as its picture is wide."""
         scale = (self.recipe.picture_size - 1) / (max(self.recipe.size) - 1)
         return views.Spread(scale=(scale, scale), rotation=0.0, tilt=0.0, shift=0.0)
-
-    def _project(self, chosen: Tensor, homography: Tensor) -> Tensor:
-        """Labels of the chosen pictures in a view -> (B, N, 3) x, y, score; score 0 where outside."""
-        points = self.labels[chosen.to(self.device)]
-        at = views.warp_points(points[..., :2].double(), homography.to(self.device)).float()
-        height, width = self.recipe.size
-        limit = torch.tensor([width - 0.5, height - 0.5], device=self.device)
-        seen = ((at > -0.5) & (at < limit)).all(-1)
-        return torch.cat([at, torch.where(seen, points[..., 2], 0.0)[..., None]], -1)
 
     def _match(self, descriptor: Tensor, points: list[Tensor], dice: Dice) -> tuple[Tensor, Tensor, Tensor]:
         """The descriptor loss; 1 or 0 for the labels (B, N) that did or did not find their partner; the share found."""

@@ -126,6 +126,14 @@ def warp_points(points: Tensor, homography: Tensor) -> Tensor:
     return mapped[..., :2] / mapped[..., 2:].clamp(min=1e-6)
 
 
+def project(points: Tensor, homography: Tensor, size: tuple[int, int]) -> Tensor:
+    """Points (B, N, 3) x, y, score through (B, 3, 3) into views of (H, W); the score becomes 0 where outside."""
+    at = warp_points(points[..., :2].double(), homography.to(points.device)).float()
+    limit = torch.tensor([size[1] - 0.5, size[0] - 0.5], device=points.device)
+    seen = ((at > -0.5) & (at < limit)).all(-1)
+    return torch.cat([at, torch.where(seen, points[..., 2], 0.0)[..., None]], -1)
+
+
 def render(pictures: Tensor, homography: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Views (B, C, H, W) of pictures (B, C, h, w) in [0, 1], and a mask (B, H, W): inside the picture.
 
