@@ -234,7 +234,7 @@ def test_usage(wren, photos, tmp_path, monkeypatch):
     with pytest.raises(
         UsageError, match=r"has no head or convolution 'detektor'; known: detector, descriptor, trunk\."
     ):
-        quantize(wren, "w8a8", photos, keep_float=["detektor"])
+        quantize(wren, "w8a8", photos, bits={"detektor": 32})
     with pytest.raises(UsageError, match="unknown engine 'orto'; did you mean 'ort'"):
         quantize(wren, "w8a8", photos, engine="orto")
     with pytest.raises(UsageError, match=r"-o a\.onnx"):
@@ -286,7 +286,7 @@ def test_last_convolutions():
 
 def test_a_float_layer_that_would_not_stay_float(wren, photos, tmp_path, monkeypatch):
     monkeypatch.setattr(ort, "last_convolutions", lambda model, head: [convolutions(wren)[2]])
-    with pytest.raises(LfError, match=f"{convolutions(wren)[2]} cannot stay float .* keep heads float instead"):
+    with pytest.raises(LfError, match=f"{convolutions(wren)[2]} cannot stay float .* type: --bits trunk.2.0=16$"):
         quantize(wren, "w8a8", photos, tmp_path / "a.onnx")
     assert not (tmp_path / "a.onnx").exists()
 
@@ -318,3 +318,37 @@ def test_public_weights(shared, tmp_path):
     assert (ours["kept_float"], ours["integer_convolutions"]) == (["detector.b.conv"], 11)
     assert ours["parity"]["sqnr_db"]["detector"] > 25
     assert ours["parity"]["within_1_px"] > max(0.9, naive["parity"]["within_1_px"])
+
+
+@pytest.mark.parametrize("scheme", ["w8a8", "w8a8-tensor", "w4a8"])
+def test_a_layer_of_16_bits_computes_in_float_between_integers(scheme, wren, photos, tmp_path):
+    layers = [name for name in convolutions(wren) if name.startswith("trunk")]
+    made = quantize(wren, scheme, photos, tmp_path / "a.onnx", bits={layers[2]: 16})
+    step = made.card.made[-1]
+    assert step["integer_convolutions"] == len(convolutions(wren)) - 2
+    assert step["kept_float"] == ["detector.1", layers[2]]
+    assert step["bits"] == {layers[2]: 16}
+    tensors = {tensor.name: tensor for tensor in onnx.load(made.path).graph.initializer}
+    before = next(t for t in onnx.load(wren.path).graph.initializer if t.name == f"{layers[2]}.weight")
+    stored, scale = (onnx.numpy_helper.to_array(tensors[f"{before.name}_{part}"]) for part in ("quantized", "scale"))
+    assert stored.dtype == np.int16
+    assert np.abs(stored).max() == 2**15 - 1
+    expected = onnx.numpy_helper.to_array(before)
+    np.testing.assert_allclose(stored * scale.reshape(-1, 1, 1, 1), expected, atol=np.abs(expected).max() / 2**15)
+
+
+def test_between_float_layers_nothing_has_8_bits(wren, photos, tmp_path):
+    layers = [name for name in convolutions(wren) if name.startswith("trunk")]
+
+    def quantizers(bits):
+        model = onnx.load(quantize(wren, "w8a8", photos, tmp_path / "a.onnx", bits=bits).path)
+        return sum(node.op_type == "QuantizeLinear" for node in model.graph.node)
+
+    assert quantizers({layers[1]: 16, layers[2]: 16}) == quantizers({}) - 1
+    assert quantizers({layers[1]: 16, layers[3]: 16}) == quantizers({})
+
+
+@pytest.mark.parametrize(("scheme", "bits", "expected"), [("w8a8", 5, "3, 4, 8, 16, 32"), ("fp16", 8, "32")])
+def test_bits_that_no_layer_can_have(scheme, bits, expected, wren, photos):
+    with pytest.raises(UsageError, match=f"detector={bits}: scheme {scheme} knows layers with {expected} bits"):
+        quantize(wren, scheme, photos, bits={"detector": bits})

@@ -196,21 +196,21 @@ def test_a_convolution_that_would_be_emulated(low):
     guards.integers(path, path.read_bytes(), names)
     with pytest.raises(LfError, match=r"10 convolutions in integers where 11 are meant; ghost would be .* try another"):
         guards.integers(path, path.read_bytes(), [*names, "ghost"])
-    with pytest.raises(LfError, match=f"{names[-1]} cannot stay float between quantized layers"):
+    with pytest.raises(LfError, match=f"{names[-1]} cannot stay float between integer layers"):
         guards.integers(path, path.read_bytes(), names[:-1])
 
 
 @pytest.mark.parametrize("scheme", ["w4", "fp16", "w8a8-dynamic"])
 def test_any_layer_can_stay_float_where_nothing_is_between_quantized_tensors(scheme, wren, tmp_path):
     layer = next(n.name for n in onnx.load(wren.path).graph.node if n.op_type == "Conv" and "trunk.1" in n.name)
-    made = quantize(wren, scheme, None, tmp_path / "a.onnx", keep_float=[layer])
+    made = quantize(wren, scheme, None, tmp_path / "a.onnx", bits={layer: 32})
     assert layer in made.card.made[-1]["kept_float"]
     weights = next(t for t in onnx.load(made.path).graph.initializer if t.name == f"{layer}.weight")
     assert weights.data_type == onnx.TensorProto.FLOAT
 
 
 def test_a_head_that_is_asked_to_stay_float(wren, photos, tmp_path):
-    made = quantize(wren, "w8a8", photos, tmp_path / "a.onnx", keep_float=["descriptor"])
+    made = quantize(wren, "w8a8", photos, tmp_path / "a.onnx", bits={"descriptor": 32})
     assert made.card.made[-1]["kept_float"] == ["descriptor.1", "detector.1"]
 
 
@@ -269,7 +269,7 @@ def test_mixed_ranges_are_reported_where_they_are_quantized(wren, photos, tmp_pa
     (text,) = quantize(parent, "w8a8", photos, tmp_path / "a.onnx").card.made[-1]["warnings"]
     assert text.startswith("head descriptor: 95% of the channels of descriptor have less than 1/64 of the range")
     assert text.endswith("type: --keep-float descriptor, or --scheme w8a16")
-    for options in ({"keep_float": ["descriptor"]}, {"scheme": "w8a16"}, {"scheme": "w4"}):
+    for options in ({"bits": {"descriptor": 32}}, {"scheme": "w8a16"}, {"scheme": "w4"}):
         options = {"scheme": "w8a8", **options}
         made = quantize(parent, images=photos, out=tmp_path / "b.onnx", **options)
         assert made.card.made[-1]["warnings"] == []

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from lf import console
-from lf.cli.options import File, Out, parse_size
+from lf.cli.options import File, Out, parse_bits, parse_size
 from lf.export import TARGETS
 from lf.models.resolve import resolve
 from lf.quantize import CALIBRATIONS, LIMIT, SCHEMES
@@ -53,6 +53,10 @@ def quantize(
     keep_float: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="A head or a convolution to leave in float; repeatable")
     ] = None,
+    bits: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=BITS", help="Bits of its weights: 3, 4, 8, 16 (computed in float); repeatable"),
+    ] = None,
     output: Out = None,
 ) -> None:
     """Turn a float ONNX file into one with fewer bits: other numbers, measured by lf bench."""
@@ -69,7 +73,7 @@ def quantize(
             limit=limit,
             seed=seed,
             exclude=exclude,
-            keep_float=keep_float or (),
+            bits=dict.fromkeys(keep_float or (), 32) | dict(map(parse_bits, bits or ())),
             progress=progress,
         )
     from lf.quantize.guards import slower

@@ -25,3 +25,10 @@ def parse_size(text: str) -> tuple[int, int]:
     if not (height.isdigit() and width.isdigit()):
         raise UsageError(f"--size {text}: expected HEIGHTxWIDTH in pixels, for example --size 240x320")
     return int(height), int(width)
+
+
+def parse_bits(text: str) -> tuple[str, int]:
+    name, _, bits = text.rpartition("=")
+    if not name or not bits.isdigit():
+        raise UsageError(f"--bits {text}: expected LAYER=BITS, for example --bits stage1.a.conv=8")
+    return name, int(bits)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,8 @@ from lf.quantize.observers import CALIBRATIONS as CALIBRATIONS
 from lf.quantize.observers import observer
 
 Progress = Callable[[int, int, str], None]
+
+BITS = (3, 4, 8, 16, 32)  # what the weights of a single layer may have; with 16 and 32 it is computed in float
 
 LIMIT = 32  # photos; SuperPoint's detector reads 28.1 dB with 8, 28.0 with 32, 27.3 with 100: more only widens ranges
 
@@ -111,7 +113,7 @@ def quantize(
     limit: int | None = None,
     seed: int = 0,
     exclude: Path | None = None,
-    keep_float: Collection[str] = (),
+    bits: Mapping[str, int] | None = None,
     progress: Progress = lambda done, total, text: None,
 ) -> Artifact:
     """Make a file with fewer bits from a float one.
@@ -126,7 +128,9 @@ def quantize(
         limit: use at most so many photos; the scheme's usual number by default.
         seed: chooses the photos when there are more.
         exclude: root of a benchmark none of whose images may be used.
-        keep_float: heads or convolutions that stay float, besides those that the network's row names.
+        bits: head or convolution -> bits of its weights, one of BITS, where it is to differ from the scheme; the heads
+            that the network's row calls fragile have 32 otherwise. 32 is float; 16 computes in float as well, and may
+            lie between layers that compute in integers.
         progress: (done, total, text), called per photo.
 
     Raises:
@@ -137,6 +141,10 @@ def quantize(
     row, module = pick(SCHEMES, scheme, "scheme"), pick(ENGINES, engine, "engine")
     method = calibration or row.calibration
     observe = observer(method, row.activations)
+    for name, count in (bits or {}).items():
+        if count not in BITS or ((row.dynamic or row.weights == 16) and count != 32):
+            expected = "32" if row.dynamic or row.weights == 16 else ", ".join(map(str, BITS))
+            raise UsageError(f"{name}={count}: scheme {scheme} knows layers with {expected} bits")
     if artifact.path.suffix != ".onnx" or artifact.card.scheme != "fp32":
         raise UsageError(
             f"{artifact.path}: quantize starts from a float .onnx file, this one is {artifact.card.scheme} "
@@ -153,5 +161,5 @@ def quantize(
             raise UsageError(f"scheme {scheme} needs photos to calibrate on; type: --images DIR")
         photos = Photos(images, limit or row.limit, seed, exclude, progress, method, observe)
     writer = importlib.import_module(f"lf.quantize.{module}")
-    made: Artifact = writer.quantize(artifact, scheme, row, photos, out, tuple(keep_float))
+    made: Artifact = writer.quantize(artifact, scheme, row, photos, out, bits or {})
     return made

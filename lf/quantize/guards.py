@@ -54,8 +54,8 @@ def integers(path: Path, data: bytes, meant: Collection[str]) -> None:
     )
     if unasked := sorted(found - set(meant)):
         raise LfError(
-            f"{says} meant; {', '.join(unasked)} cannot stay float between quantized layers; nothing was written, "
-            "keep heads float instead, or type: --scheme w8a16"
+            f"{says} meant; {', '.join(unasked)} cannot stay float between integer layers; nothing was written, type: "
+            + " ".join(f"--bits {layer}=16" for layer in unasked)
         )
     if left := sorted(set(meant) - found):
         raise LfError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +30,7 @@ CLOSE = 1.0  # px between a float keypoint and its quantized counterpart
 
 
 def quantize(
-    artifact: Artifact, name: str, scheme: Scheme, photos: Photos | None, out: Path, keep: Collection[str]
+    artifact: Artifact, name: str, scheme: Scheme, photos: Photos | None, out: Path, asked: Mapping[str, int]
 ) -> Artifact:
     """Quantize a float ONNX file; see `lf.quantize.quantize`."""
     import onnx
@@ -38,15 +38,16 @@ def quantize(
     reference = Extractor(pinned(artifact), "ort-cpu")
     with tempfile.TemporaryDirectory(prefix="lf-quantize-") as folder, quiet():
         graph = _prepared(artifact.path, Path(folder, "prepared.onnx"))
-        if scheme.weights < 8 or scheme.activations == 16 != scheme.weights:
+        bits = _bits(graph, reference.model, scheme, asked, artifact)
+        if not {*bits.values()} <= {8, 32} or scheme.activations == 16 != scheme.weights:
             graph = lifted(graph)
-        kept = _kept(graph, reference.model, scheme, keep, artifact)
-        meant = [node.name for node in graph.graph.node if node.op_type == "Conv" and node.name not in kept]
+        kept = ort_writers.floats(scheme, bits)
+        meant = [name for name in bits if name not in kept]
         ranges: dict[str, Range] = {}
         if photos:
             operators = ort_writers.operators(scheme)
             ranges = measure(graph, operators, scheme.symmetric, photos.tensors(reference), photos.observe)
-        model = ort_writers.write(graph, scheme, kept, meant, ranges)
+        model = ort_writers.write(graph, scheme, bits, ranges)
         data = _stamped(model, artifact.card.model)
         onnx.checker.check_model(data)
         guards.integers(artifact.path, data, meant if scheme.integer else [])
@@ -66,6 +67,7 @@ def quantize(
         "versions": _versions(),
         **({"calibration": photos.manifest()} if photos else {}),
         "kept_float": kept,
+        "bits": {name: count for name, count in bits.items() if count not in (scheme.weights, 32)},
         "integer_convolutions": len(meant) if scheme.integer else 0,
         "parity": figures,
         "warnings": [
@@ -76,19 +78,18 @@ def quantize(
     return files.save(out, data, card.step(made=step))
 
 
-def _kept(graph: ModelProto, model: Model, scheme: Scheme, keep: Collection[str], artifact: Artifact) -> list[str]:
-    """Names of the convolutions that stay float: those of the network's fragile heads, and what was asked for."""
-    convolutions = [node.name for node in graph.graph.node if node.op_type == "Conv"]
-    found: set[str] = set()
-    for name in (*(() if scheme.naive else model.keep_float), *keep):
-        if name in model.heads:
-            found.update(last_convolutions(graph, name))
-        elif name in convolutions:
-            found.add(name)
-        else:
-            known = ", ".join((*model.heads, *convolutions))
+def _bits(
+    graph: ModelProto, model: Model, scheme: Scheme, asked: Mapping[str, int], artifact: Artifact
+) -> dict[str, int]:
+    """Bits of the weights of every convolution: what was asked for, 32 in fragile heads, else the scheme's."""
+    bits = {node.name: scheme.weights for node in graph.graph.node if node.op_type == "Conv"}
+    fragile = dict.fromkeys(() if scheme.naive else model.keep_float, 32)
+    for name, count in (fragile | dict(asked)).items():
+        if name not in model.heads and name not in bits:
+            known = ", ".join((*model.heads, *bits))
             raise UsageError(f"{artifact.path}: has no head or convolution '{name}'; known: {known}")
-    return sorted(found)
+        bits.update(dict.fromkeys(last_convolutions(graph, name) if name in model.heads else [name], count))
+    return bits
 
 
 def _loose(graph: ModelProto, model: Model, kept: Collection[str]) -> list[str]:

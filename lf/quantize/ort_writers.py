@@ -8,7 +8,7 @@ takes 4.5 times as long with int8 weights as with uint8.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from lf.quantize import Scheme
 from lf.quantize.ranges import Range
-from lf.quantize.weights import store
+from lf.quantize.weights import nearest, store
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -33,25 +33,44 @@ def operators(scheme: Scheme) -> list[str]:
     return sorted({*QLinearOpsRegistry, *QDQRegistry})
 
 
-def write(
-    graph: ModelProto, scheme: Scheme, kept: Sequence[str], meant: Collection[str], ranges: Mapping[str, Range]
-) -> ModelProto:
+def write(graph: ModelProto, scheme: Scheme, bits: Mapping[str, int], ranges: Mapping[str, Range]) -> ModelProto:
     """Quantize a prepared float graph.
 
     Args:
         graph: float; left as it is.
         scheme: the number format.
-        kept: convolutions that stay float.
-        meant: the other ones.
+        bits: of the weights of every convolution. With 32 it stays float; with 16 it is float too, but may lie between
+            integer ones: ONNX Runtime gives float weights there 8 bits of its own accord, and stored integers not.
         ranges: of the activations, when the scheme is calibrated.
     """
+    wide = floats(scheme, bits)
     if scheme.weights == 16:
-        return _half(graph, kept)
+        return _half(graph, wide)
     if scheme.dynamic:
-        return _dynamic(graph, scheme, kept)
-    if scheme.weights < 8:
-        graph = store(graph, meant, scheme.weights)
-    return _static(graph, scheme, kept, ranges) if ranges else graph
+        return _dynamic(graph, scheme, wide)
+    stored = {name: count for name, count in bits.items() if count != 32 and {count, scheme.weights} != {8}}
+    if stored:
+        graph = store(graph, nearest(graph, stored))
+    return _static(graph, scheme, [*wide, *_between(graph, wide)], ranges) if ranges else graph
+
+
+def floats(scheme: Scheme, bits: Mapping[str, int]) -> list[str]:
+    """The convolutions that compute in float, by their bits, where the scheme has others."""
+    return sorted(name for name, count in bits.items() if count > max(8, scheme.weights))
+
+
+def _between(graph: ModelProto, wide: Sequence[str]) -> list[str]:
+    """The Relu and MaxPool that only float convolutions write to and read from: nothing there needs 8 bits."""
+    convolutions = {node.name for node in graph.graph.node if node.op_type == "Conv"}
+    integer = convolutions - set(wide)
+    touched = {name for node in graph.graph.node if node.name in integer for name in (*node.input[:1], *node.output)}
+    passing = [node for node in graph.graph.node if node.op_type in ("Relu", "MaxPool")]
+    for _ in passing:
+        for node in passing:
+            ends = {node.input[0], node.output[0]}
+            if ends & touched:
+                touched |= ends
+    return [node.name for node in passing if node.input[0] not in touched]
 
 
 def _static(graph: ModelProto, scheme: Scheme, kept: Sequence[str], ranges: Mapping[str, Range]) -> ModelProto:

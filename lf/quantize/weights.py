@@ -1,8 +1,9 @@
-"""Weights of fewer than 8 bits: a grid of its own for every output channel, stored as int4 in the file."""
+"""Weights on grids, one for every output channel, stored as integers in the file."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +15,46 @@ if TYPE_CHECKING:
 
 OPSET, IR = 21, 10  # the first with a type of 4 bits, and with 16 bits in the standard operators
 SHRINK = np.linspace(0.4, 1, 61)  # factors of the largest weight that are tried as the end of the grid
+WIDE = 16  # bits of a weight from which on its layer is computed in float
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The weights of one convolution as integers.
+
+    Attributes:
+        numbers: (O, I, kH, kW) int8 or int16; weight = number * scale of its output channel.
+        scale: (O,) float32.
+        bits: of a number; it lies in +-(2^(bits - 1) - 1).
+        bias: (O,) float32 that replaces the bias of the convolution, or None to keep it.
+    """
+
+    numbers: Array
+    scale: Array
+    bits: int
+    bias: Array | None = None
+
+
+def nearest(model: ModelProto, bits: Mapping[str, int]) -> dict[str, Grid]:
+    """Round the weights of the convolutions that `bits` names, each alone, to the grid of least squared error."""
+    grids = {}
+    for name, (weights, _) in parameters(model, bits).items():
+        numbers, scale = grid(weights.reshape(len(weights), -1), bits[name])
+        grids[name] = Grid(numbers.reshape(weights.shape), scale, bits[name])
+    return grids
+
+
+def parameters(model: ModelProto, names: Collection[str]) -> dict[str, tuple[Array, Array | None]]:
+    """Weights (O, I, kH, kW) and bias (O,) or None of the convolutions `names`, in the order of the graph."""
+    from onnx import numpy_helper
+
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    found = {}
+    for node in model.graph.node:
+        if node.name in names:
+            bias = numpy_helper.to_array(tensors[node.input[2]]) if len(node.input) > 2 else None
+            found[node.name] = numpy_helper.to_array(tensors[node.input[1]]), bias
+    return found
 
 
 def grid(weights: Array, bits: int) -> tuple[Array, Array]:
@@ -24,26 +65,28 @@ def grid(weights: Array, bits: int) -> tuple[Array, Array]:
         bits: of a weight; the grid has 2^bits - 1 points, zero in the middle.
 
     Returns:
-        (N, K) int8 grid numbers and (N,) float32 scales.
+        (N, K) int8 grid numbers, int16 for more than 8 bits, and (N,) float32 scales.
     """
     end = 2 ** (bits - 1) - 1
     full = np.abs(weights).max(1) / np.float32(end)
     full[full == 0] = 1
     scale, least = full.copy(), np.full(len(weights), np.inf)
-    for factor in SHRINK.astype(np.float32):
+    for factor in SHRINK.astype(np.float32) if bits < WIDE else ():
         tried = full * factor
-        error = np.square(weights - _round(weights, tried, end) * tried[:, None]).sum(1)
+        error = np.square(weights - on_grid(weights, tried, bits) * tried[:, None]).sum(1)
         better = error < least
         scale[better], least[better] = tried[better], error[better]
-    return _round(weights, scale, end).astype(np.int8), scale
+    return on_grid(weights, scale, bits).astype(np.int8 if bits <= 8 else np.int16), scale
 
 
-def _round(weights: Array, scale: Array, end: int) -> Array:
+def on_grid(weights: Array, scale: Array, bits: int) -> Array:
+    """The nearest grid numbers of (N, K) weights whose rows have the steps `scale` (N,); of the type of `weights`."""
+    end = 2 ** (bits - 1) - 1
     return np.asarray(np.clip(np.rint(weights / scale[:, None]), -end, end))
 
 
-def store(model: ModelProto, layers: Collection[str], bits: int) -> ModelProto:
-    """A copy whose convolutions `layers` read int4 weights through DequantizeLinear, one scale per output channel."""
+def store(model: ModelProto, grids: Mapping[str, Grid]) -> ModelProto:
+    """A copy whose convolutions read integer weights through DequantizeLinear: int4, int8 or int16 by their bits."""
     import onnx
     from onnx import helper, numpy_helper, shape_inference
 
@@ -52,19 +95,23 @@ def store(model: ModelProto, layers: Collection[str], bits: int) -> ModelProto:
     graph = copy.graph
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     nodes = []
-    names = dict.fromkeys(node.input[1] for node in graph.node if node.name in layers)
-    for name in names:
-        weights = numpy_helper.to_array(tensors[name])
-        numbers, scale = grid(weights.reshape(len(weights), -1), bits)
+    for node in graph.node:
+        if node.name not in grids or node.input[1] not in tensors:  # two convolutions may share their weights
+            continue
+        made, name = grids[node.name], node.input[1]
         parts = [f"{name}_{part}" for part in ("quantized", "scale", "zero_point")]
-        graph.initializer.remove(tensors[name])
+        graph.initializer.remove(tensors.pop(name))
         graph.initializer.extend(
             [
-                _int4(numbers.reshape(weights.shape), parts[0]),
-                numpy_helper.from_array(scale, parts[1]),
-                _int4(np.zeros(len(weights), np.int8), parts[2]),
+                _integers(made.numbers, made.bits, parts[0]),
+                numpy_helper.from_array(made.scale, parts[1]),
+                _integers(np.zeros(len(made.scale), made.numbers.dtype), made.bits, parts[2]),
             ]
         )
+        if made.bias is not None:
+            bias = numpy_helper.from_array(made.bias, f"{node.name}.corrected_bias")
+            graph.initializer.append(bias)
+            node.input[2:] = [bias.name]
         nodes.append(helper.make_node("DequantizeLinear", parts, [name], name=f"{name}_dequantized", axis=0))
     nodes.extend(graph.node)
     del graph.node[:]
@@ -72,10 +119,12 @@ def store(model: ModelProto, layers: Collection[str], bits: int) -> ModelProto:
     return shape_inference.infer_shapes(copy)
 
 
-def _int4(values: Array, name: str) -> TensorProto:
-    """Two to a byte, the lower half first."""
+def _integers(values: Array, bits: int, name: str) -> TensorProto:
+    """As int8 or int16; up to 4 bits as int4, two to a byte, the lower half first."""
     import onnx
 
+    if bits > 4:
+        return onnx.numpy_helper.from_array(values, name)
     flat = values.reshape(-1).astype(np.uint8) & 15
     flat = np.pad(flat, (0, len(flat) % 2))
     packed = (flat[::2] | flat[1::2] << 4).tobytes()
