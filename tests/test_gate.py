@@ -162,6 +162,18 @@ def test_no_gate_goes_unheard():
         gate.compare([OLD], [OLD], gates)
 
 
+def test_of_a_sweep_each_run_meets_its_own_data_and_file():
+    def of(data, file, value):
+        one = run(repeatability=[value, value])
+        return one | {"dataset_digest": data, "artifact": one["artifact"] | {"file": file}}
+
+    reference = [of(data, file, 0.5) for data in "ab" for file in ("x.onnx", "y.onnx")]
+    (verdict,) = gate.compare(reference, [of("b", "x.onnx", 0.25)], [Gate("repeatability", 0.1)])
+    assert verdict.drop == 0.25
+    with pytest.raises(BadInput, match="0 reference runs"):
+        gate.compare(reference, [of("c", "x.onnx", 0.5)], [Gate("repeatability", 0.1)])
+
+
 def test_two_references_for_one_run_are_refused():
     with pytest.raises(BadInput, match="2 reference runs for wren fp32 ort-cpu kp2d; expected one"):
         gate.compare([OLD, OLD], [OLD], [Gate("repeatability", 0)])

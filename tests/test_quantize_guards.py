@@ -308,19 +308,19 @@ def test_channels_that_are_lost(channels, share):
 def test_a_slower_file_is_said_to_be_slower(wren, photos, tmp_path, monkeypatch):
     made = quantize(wren, "fp16", None, tmp_path / "a.onnx")
     monkeypatch.setattr(guards, "SECONDS", 0)
-    assert 0.1 < guards._ratio(wren, made) < 10
-    monkeypatch.setattr(guards, "_ratio", lambda parent, made: 1.34)
+    assert 0.1 < guards.time_ratio(wren, made) < 10
+    monkeypatch.setattr(guards, "time_ratio", lambda parent, made: 1.34)
     text = guards.slower(wren, made)
     assert text == f"{made.path} takes 1.3 times as long as {wren.path} here: {SCHEMES['fp16'].slow}"
     monkeypatch.setattr(guards.machine, "cpu", lambda: ("an old one", ["avx2"]))
     plain = quantize(wren, "w8a8", photos, tmp_path / "b.onnx")
     assert "here: this processor has no instruction that multiplies int8" in guards.slower(wren, plain)
-    monkeypatch.setattr(guards, "_ratio", lambda parent, made: 1.05)
+    monkeypatch.setattr(guards, "time_ratio", lambda parent, made: 1.05)
     assert guards.slower(wren, made) is None
 
 
 def test_the_command_prints_warnings_beside_the_result(wren, photos, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(guards, "_ratio", lambda parent, made: 2.0)
+    monkeypatch.setattr(guards, "time_ratio", lambda parent, made: 2.0)
     parent = changed(wren, tmp_path / "uneven.onnx", uneven)
     made = tmp_path / "a.onnx"
     make.quantize(str(parent.path), photos, "w8a8", calibration="mse", limit=2, output=made)

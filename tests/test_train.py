@@ -36,8 +36,10 @@ def _one_thread():
     torch.manual_seed(0)
 
 
-SMALLEST = {  # one recipe for each method: the one with the smallest network
-    recipe.method: name for name, recipe in sorted(RECIPES.items(), key=lambda r: -MODELS[r[1].model].parameters)
+SMALLEST = {  # one float recipe for each method: the one with the smallest network
+    recipe.method: name
+    for name, recipe in sorted(RECIPES.items(), key=lambda r: -MODELS[r[1].model].parameters)
+    if not recipe.weight_bits
 }
 
 

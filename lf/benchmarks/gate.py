@@ -142,6 +142,9 @@ def _partner(reference: Sequence[Run], run: Run) -> Run:
     candidates = [old for old in reference if old["protocol"] == run["protocol"]]
     if len(candidates) > 1:
         candidates = [old for old in candidates if label(old) == label(run)]
+    if len(candidates) > 1:  # of a sweep: several datasets, several files of one scheme
+        same = [run["dataset_digest"], run["artifact"].get("file")]
+        candidates = [old for old in candidates if [old["dataset_digest"], old["artifact"].get("file")] == same]
     if len(candidates) != 1:
         have = "; ".join(label(old) for old in reference)
         raise BadInput(f"{len(candidates)} reference runs for {label(run)}; expected one, the reference has: {have}")

@@ -66,7 +66,7 @@ def _renamed(run: Run) -> Run:
 def table(runs: Sequence[Run]) -> str:
     """Runs of one protocol as rows: accuracy, drop against the first, end-to-end latency, size."""
     first = runs[0]
-    names = [name for name in _columns(first["protocol"]) if name in first["summary"]]
+    names = [name for name in columns(first["protocol"]) if name in first["summary"]]
     head = ["model", "scheme", "backend", *(SHORT.get(n, n) for n in names), "p50 ms", "speed", "MB"]
     rows = [[run["artifact"]["model"], run["artifact"]["scheme"], run["backend"], *_cells(run, names)] for run in runs]
     base = _p50(first)
@@ -79,7 +79,7 @@ def table(runs: Sequence[Run]) -> str:
 
 def averages(runs: Sequence[Run]) -> str:
     """Every number with its 95 % interval, overall and by split, and how many pairs it is of where not of all."""
-    names = [name for name in _columns(runs[0]["protocol"]) if name in runs[0]["summary"]]
+    names = [name for name in columns(runs[0]["protocol"]) if name in runs[0]["summary"]]
     rows = []
     for run in runs:
         for split, prefix in SPLITS.items():
@@ -98,15 +98,15 @@ def _over(pairs: Sequence[Run], run: Run, name: str) -> Mean:
 def _sure(value: Mean, pairs: int) -> str:
     if value["interval"] is None:
         return "-"
-    low, high = (_number(bound) for bound in value["interval"])
-    return f"{_number(value['mean'])} [{low}, {high}]" + (f" of {value['n']}" if value["n"] < pairs else "")
+    low, high = (digits(bound) for bound in value["interval"])
+    return f"{digits(value['mean'])} [{low}, {high}]" + (f" of {value['n']}" if value["n"] < pairs else "")
 
 
 def drops(runs: Sequence[Run]) -> str:
     """How much worse every later run is than the first: the paired difference and its 95 % interval."""
     first, *rest = runs
-    names = [name for name in _columns(first["protocol"]) if name in first["summary"]]
-    rows = [[_name(run), *(_drop(first, run, name) for name in names)] for run in rest]
+    names = [name for name in columns(first["protocol"]) if name in first["summary"]]
+    rows = [[_name(run), *(drop(first, run, name) for name in names)] for run in rest]
     head = [f"drop from {_name(first)}", *(SHORT.get(n, n) for n in names)]
     return markdown(head, rows)
 
@@ -116,7 +116,8 @@ def _name(run: Run) -> str:
     return f"{run['artifact']['model']}{points} {run['artifact']['scheme']} {run['backend']}"
 
 
-def _drop(first: Run, run: Run, name: str) -> str:
+def drop(first: Run, run: Run, name: str) -> str:
+    """How much worse a metric became from the first run to the other: `+0.012 [+0.008, +0.016]`, paired, 95 %."""
     of, statistic = aggregate(run["protocol"], name)
     before, after = ([pair[of] for pair in r["pairs"]] for r in (first, run))
     change = paired(before, after, statistic)
@@ -124,8 +125,8 @@ def _drop(first: Run, run: Run, name: str) -> str:
         return "-"
     sign = 1 if METRICS[name].higher_is_better is False else -1
     low, high = sorted(sign * bound for bound in interval(change.draws))
-    drop, low, high = (round(value, 3) + 0.0 for value in (sign * (change.second - change.first), low, high))
-    return f"{drop:+.3f} [{low:+.3f}, {high:+.3f}]"
+    worse, low, high = (round(value, 3) + 0.0 for value in (sign * (change.second - change.first), low, high))
+    return f"{worse:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
 def verdicts(found: Sequence[Verdict]) -> str:
@@ -169,15 +170,17 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([line(head), "|" + "|".join("-" * (width + 2) for width in widths) + "|", *map(line, rows)])
 
 
-def _columns(protocol: str) -> tuple[str, ...]:
+def columns(protocol: str) -> tuple[str, ...]:
+    """The metrics of a protocol that its tables show."""
     return next((columns for family, columns in COLUMNS.items() if protocol.startswith(family)), _KP2D)
 
 
 def _cells(run: Run, names: Sequence[str]) -> list[str]:
-    return [_number(run["summary"][name]) for name in names]
+    return [digits(run["summary"][name]) for name in names]
 
 
-def _number(value: float | None) -> str:
+def digits(value: float | None) -> str:
+    """A number of a table: three decimals, none from 100 on, `-` where it is undefined."""
     return "-" if value is None else f"{value:.0f}" if abs(value) >= 100 else f"{value:.3f}"
 
 

@@ -53,7 +53,7 @@ def suite(
     cache = out / "cache" if out else None
     runs = [bench(variant, pairs, data, rule, threads=threads, cache=cache, progress=progress) for variant in variants]
     if repeats:
-        for run, timing in zip(runs, _timings(variants, pairs[0], rule, threads, repeats, progress), strict=True):
+        for run, timing in zip(runs, timings(variants, pairs[0], rule, threads, repeats, progress), strict=True):
             run.update(timing)
     if out:
         results.save(out / RESULTS, runs)
@@ -81,10 +81,10 @@ def pair_up(artifacts: Sequence[Artifact], backends: Sequence[str]) -> list[tupl
     return found
 
 
-def _timings(
+def timings(
     variants: Sequence[Variant], pair: Pair, rule: Protocol, threads: int, repeats: int, progress: Progress
 ) -> list[dict[str, Any]]:
-    """Latency on one picture, prepared by the protocol, as each variant extracts it there."""
+    """Latency on the first picture of a pair, prepared by the protocol, as each variant extracts it there."""
     channels = {MODELS[variant.artifact.card.model].channels for variant in variants}
     prepared, _ = rule.prepare(pair.first.load(), max(channels))
     return latency.measure(variants, prepared, rule, threads=threads, repeats=repeats, progress=progress)

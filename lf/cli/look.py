@@ -11,6 +11,8 @@ from lf import console
 from lf.cli.options import File, Json, Threads
 from lf.models.resolve import resolve
 
+NESTED = ("calibration", "ranges")  # too long for a line
+
 
 def inspect(file: File, json: Json = False) -> None:
     """Print the card a file carries: what it is, what it was made from, and how."""
@@ -24,7 +26,7 @@ def inspect(file: File, json: Json = False) -> None:
     for key, value in card.items():
         console.result(f"{key:9} {value}" if key != "made" else "made")
     for step in artifact.card.made:
-        console.result("  " + "  ".join(f"{name}={value}" for name, value in step.items() if name != "calibration"))
+        console.result("  " + "  ".join(f"{name}={value}" for name, value in step.items() if name not in NESTED))
         if "calibration" in step:
             used = {name: value for name, value in step["calibration"].items() if name != "files"}
             console.result(f"    calibration {used}")

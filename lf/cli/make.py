@@ -8,10 +8,12 @@ from typing import Annotated, Any
 import typer
 
 from lf import console
-from lf.cli.options import File, Out, parse_bits, parse_size
+from lf.cli.options import Data, File, Out, Protocols, parse_bits, parse_size
+from lf.cli.weigh import EVALUATIONS, Where, within
+from lf.core import UsageError
 from lf.export import TARGETS
 from lf.models.resolve import resolve
-from lf.quantize import CALIBRATIONS, LIMIT, SCHEMES
+from lf.quantize import CALIBRATIONS, LIMIT, ROUNDINGS, SCHEMES
 
 
 def export(
@@ -41,7 +43,7 @@ def quantize(
     scheme: Annotated[str, typer.Option(help=f"Number format: {', '.join(SCHEMES)}")] = "w8a8",
     calibration: Annotated[
         str | None,
-        typer.Option(help=f"How ranges are found: {', '.join(CALIBRATIONS)}; the scheme's own, mostly minmax"),
+        typer.Option(help=f"How ranges are found: {', '.join(CALIBRATIONS)}; the scheme's own, mostly percentile"),
     ] = None,
     limit: Annotated[
         int | None, typer.Option(min=1, help=f"Use at most so many photos; the scheme's own, mostly {LIMIT}")
@@ -57,25 +59,44 @@ def quantize(
         list[str] | None,
         typer.Option(metavar="NAME=BITS", help="Bits of its weights: 3, 4, 8, 16 (computed in float); repeatable"),
     ] = None,
+    rounding: Annotated[
+        str | None,
+        typer.Option(help=f"How weights are rounded: {', '.join(ROUNDINGS)}; the scheme's own by default"),
+    ] = None,
+    max_drop: Annotated[
+        str | None,
+        typer.Option(metavar="METRIC=MOST,...", help="Raise the bits of as few layers as keep this budget on --data"),
+    ] = None,
+    data: Data = "procedural",
+    protocol: Protocols = None,
+    limit_sequences: Annotated[
+        int | None, typer.Option(min=2, help="With --max-drop: use the first so many sequences of the data")
+    ] = None,
+    max_evaluations: Annotated[int, typer.Option(min=1, help="With --max-drop: most files to evaluate")] = EVALUATIONS,
+    search: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where a search is kept, to resume; <output without .onnx>.search"),
+    ] = None,
     output: Out = None,
 ) -> None:
     """Turn a float ONNX file into one with fewer bits: other numbers, measured by lf bench."""
     from lf.quantize import quantize as run
 
-    parent = resolve(model)
-    with console.progress() as progress:
-        made = run(
-            parent,
-            scheme,
-            images,
-            output,
-            calibration=calibration,
-            limit=limit,
-            seed=seed,
-            exclude=exclude,
-            bits=dict.fromkeys(keep_float or (), 32) | dict(map(parse_bits, bits or ())),
-            progress=progress,
+    if not max_drop and (protocol or limit_sequences or search):
+        raise UsageError(
+            "--protocol, --limit-sequences and --search belong to a search within a budget; "
+            'type for example: --max-drop "mma@3=0.01,repeatability=0.005"'
         )
+    parent = resolve(model)
+    asked = dict.fromkeys(keep_float or (), 32) | dict(map(parse_bits, bits or ()))
+    options: dict[str, Any] = {"calibration": calibration, "limit": limit, "seed": seed, "exclude": exclude}
+    options["rounding"] = rounding
+    with console.progress() as progress:
+        if max_drop:
+            where = Where(data, protocol, limit_sequences, max_evaluations, search)
+            made = within(max_drop, where, parent, scheme, images, output, asked, options, progress)
+        else:
+            made = run(parent, scheme, images, output, bits=asked, progress=progress, **options)
     from lf.quantize.guards import slower
 
     for warning in (*made.card.made[-1]["warnings"], slower(parent, made)):

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from lf.benchmarks import PROTOCOLS
 from lf.core import UsageError
 
 File = Annotated[
@@ -17,6 +18,13 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object")]
 Threads = Annotated[int, typer.Option(min=1, help="Threads of the engine")]
 Data = Annotated[
     str, typer.Option(metavar="ROOT", help="HPatches-layout folder, warps:DIR of photos, or procedural[:N]")
+]
+Protocols = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME,...",
+        help=f"How drops are measured: {', '.join(PROTOCOLS)}; else what the metrics need of kp2d-fixed,mma",
+    ),
 ]
 
 

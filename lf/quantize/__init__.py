@@ -6,16 +6,23 @@ import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lf.core import Artifact, UsageError, pick
 from lf.quantize.observers import CALIBRATIONS as CALIBRATIONS
 from lf.quantize.observers import observer
+from lf.quantize.rounding import ROUNDINGS as ROUNDINGS
+
+if TYPE_CHECKING:
+    from lf.quantize.calibration import Photos
 
 Progress = Callable[[int, int, str], None]
 
 BITS = (3, 4, 8, 16, 32)  # what the weights of a single layer may have; with 16 and 32 it is computed in float
 
-LIMIT = 32  # photos; SuperPoint's detector reads 28.1 dB with 8, 28.0 with 32, 27.3 with 100: more only widens ranges
+# Photos. SuperPoint in w8a8 loses this much repeatability with 8, 32 and 100: 0.005, 0.001, 0.001 by percentile, and
+# by minmax, with 1, 8, 32, 100 and 300: 0.005, 0.004, 0.004, 0.006, 0.012, for every photo only widens its ranges.
+LIMIT = 32
 
 
 @dataclass(frozen=True)
@@ -32,6 +39,7 @@ class Scheme:
         symmetric: the zero of an activation is the middle of its range.
         calibration: the usual way to find the ranges, a name of CALIBRATIONS.
         limit: the usual number of photos.
+        rounding: the usual way to round weights, a name of ROUNDINGS; those that training left on a grid stay there.
         slow: why a file may be slower than its parent, where that is expected.
     """
 
@@ -42,8 +50,9 @@ class Scheme:
     naive: bool = False
     dynamic: bool = False
     symmetric: bool = False
-    calibration: str = "minmax"
+    calibration: str = "percentile"
     limit: int = LIMIT
+    rounding: str = "nearest"
     slow: str = ""
 
     @property
@@ -60,7 +69,14 @@ class Scheme:
 SCHEMES: dict[str, Scheme] = {
     "w8a8": Scheme(8, 8, "8-bit convolutions, fragile heads in float"),
     "w8a8-tensor": Scheme(8, 8, "the same with one scale per weight tensor", per_channel=False),
-    "w8a8-naive": Scheme(8, 8, "every operator, by default: for comparison only", per_channel=False, naive=True),
+    "w8a8-naive": Scheme(
+        8,
+        8,
+        "every operator, by default: for comparison only",
+        per_channel=False,
+        naive=True,
+        calibration="minmax",
+    ),
     "w8a8-liteml": Scheme(
         8,
         8,
@@ -83,10 +99,16 @@ SCHEMES: dict[str, Scheme] = {
         8,
         16,
         "16-bit activations, in the size of w8a8: to tell weights from activations; slower than float",
+        calibration="minmax",
         slow="ONNX Runtime has no 16-bit convolution and computes in float between conversions",
     ),
-    "w4a8": Scheme(4, 8, "4-bit weights, stored as int4 and widened when loaded: the speed of w8a8 in half its size"),
-    "w3a8": Scheme(3, 8, "the same with the 7 weights of 3 bits"),
+    "w4a8": Scheme(
+        4,
+        8,
+        "4-bit weights, stored as int4 and widened when loaded: the speed of w8a8 in half its size",
+        rounding="gptq",
+    ),
+    "w3a8": Scheme(3, 8, "the same with the 7 weights of 3 bits", rounding="gptq"),
     "w4": Scheme(4, 32, "4-bit weights only, no photos: a file of an eighth at the speed of float"),
     "fp16": Scheme(
         16,
@@ -114,6 +136,7 @@ def quantize(
     seed: int = 0,
     exclude: Path | None = None,
     bits: Mapping[str, int] | None = None,
+    rounding: str | None = None,
     progress: Progress = lambda done, total, text: None,
 ) -> Artifact:
     """Make a file with fewer bits from a float one.
@@ -121,7 +144,8 @@ def quantize(
     Args:
         artifact: a float ONNX file.
         scheme: a row of SCHEMES.
-        images: folder of photos to calibrate on; schemes that need none leave it alone.
+        images: folder of photos to calibrate on; schemes that need none leave it alone. Without it, the ranges count
+            that training for this very scheme learned, where the card of the file has them.
         out: the file to write; `<name of the parent>.<scheme>.onnx` in the current folder by default.
         engine: a row of ENGINES, whose dialect is written.
         calibration: how ranges are found, a name of CALIBRATIONS; the scheme's usual one by default.
@@ -131,35 +155,110 @@ def quantize(
         bits: head or convolution -> bits of its weights, one of BITS, where it is to differ from the scheme; the heads
             that the network's row calls fragile have 32 otherwise. 32 is float; 16 computes in float as well, and may
             lie between layers that compute in integers.
-        progress: (done, total, text), called per photo.
+        rounding: how weights are rounded, a name of ROUNDINGS; the scheme's usual one by default.
+        progress: (done, total, text), called per photo and per layer.
 
     Raises:
-        UsageError: unknown scheme, engine, calibration or layer, no folder of photos, or a file that is not float ONNX.
+        UsageError: unknown scheme, engine, calibration, rounding or layer, a rounding that the scheme does not
+            allow, no folder of photos, or a file that is not float ONNX.
         BadInput: no usable photo, or photos of a benchmark.
         LfError: the result gives non-finite values, or would not run in integers; nothing is written.
     """
     row, module = pick(SCHEMES, scheme, "scheme"), pick(ENGINES, engine, "engine")
-    method = calibration or row.calibration
-    observe = observer(method, row.activations)
+    observer(calibration or row.calibration, row.activations)
     for name, count in (bits or {}).items():
         if count not in BITS or ((row.dynamic or row.weights == 16) and count != 32):
             expected = "32" if row.dynamic or row.weights == 16 else ", ".join(map(str, BITS))
             raise UsageError(f"{name}={count}: scheme {scheme} knows layers with {expected} bits")
+    float_onnx(artifact)
+    out = out or Path(f"{artifact.path.stem}.{scheme}.onnx")
+    if out.suffix != ".onnx":
+        raise UsageError(f"{out}: engine {engine} reads .onnx files; type: -o {out.stem}.onnx")
+    trained = bool(learned_ranges(artifact, scheme))
+    rounding = _rounding(scheme, rounding or ("nearest" if trained else row.rounding))
+    photos = None
+    if images is not None or not trained or ROUNDINGS[rounding].settings:
+        photos = open_photos(
+            scheme,
+            images,
+            calibration=calibration,
+            limit=limit,
+            seed=seed,
+            exclude=exclude,
+            rounding=rounding,
+            progress=progress,
+        )
+    writer = importlib.import_module(f"lf.quantize.{module}")
+    made: Artifact = writer.quantize(artifact, scheme, row, photos, out, bits or {}, rounding)
+    return made
+
+
+def _rounding(scheme: str, rounding: str) -> str:
+    """The same name, if the scheme can be rounded so."""
+    row = SCHEMES[scheme]
+    apart = row.per_channel and not (row.naive or row.dynamic)
+    if pick(ROUNDINGS, rounding, "rounding").settings and not apart:
+        known = ", ".join(
+            name for name, other in SCHEMES.items() if other.per_channel and not other.dynamic | other.naive
+        )
+        raise UsageError(f"rounding {rounding}: not for scheme {scheme}; it needs a scale per channel: {known}")
+    return rounding
+
+
+def learned_ranges(artifact: Artifact, scheme: str) -> Mapping[str, tuple[float, float]]:
+    """What quantization-aware training noted in the card for `scheme`; empty where that was not done.
+
+    Returns:
+        (low, high) of `<convolution>.input` and `<convolution>.output`.
+    """
+    steps = [step for step in artifact.card.made if step.get("command") == "train" and step.get("scheme") == scheme]
+    return {place: (float(low), float(high)) for place, (low, high) in steps[-1]["ranges"].items()} if steps else {}
+
+
+def float_onnx(artifact: Artifact) -> Artifact:
+    """The same artifact, if it is what quantization starts from.
+
+    Raises:
+        UsageError: it is not float, or no ONNX file.
+    """
     if artifact.path.suffix != ".onnx" or artifact.card.scheme != "fp32":
         raise UsageError(
             f"{artifact.path}: quantize starts from a float .onnx file, this one is {artifact.card.scheme} "
             f"{artifact.path.suffix}; make one with: lf export CHECKPOINT --to onnx"
         )
-    out = out or Path(f"{artifact.path.stem}.{scheme}.onnx")
-    if out.suffix != ".onnx":
-        raise UsageError(f"{out}: engine {engine} reads .onnx files; type: -o {out.stem}.onnx")
+    return artifact
+
+
+def open_photos(
+    scheme: str,
+    images: Path | None,
+    *,
+    calibration: str | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    exclude: Path | None = None,
+    rounding: str = "nearest",
+    progress: Progress = lambda done, total, text: None,
+) -> Photos | None:
+    """The photos that a scheme is calibrated on, None if it needs none; see `quantize`.
+
+    Raises:
+        UsageError: unknown scheme or calibration, or no folder of photos.
+        BadInput: no usable photo, or photos of a benchmark.
+    """
+    row = pick(SCHEMES, scheme, "scheme")
+    method = calibration or row.calibration
+    observe = observer(method, row.activations)
+    looks = bool(ROUNDINGS[rounding].settings)
+    if not (row.calibrated or looks):
+        return None
+    if images is None and looks and not row.calibrated:
+        raise UsageError(f"rounding {rounding} needs photos to look at; type: --images DIR")
+    if images is None:
+        raise UsageError(
+            f"scheme {scheme} needs photos to calibrate on; type: --images DIR (only weights that lf train "
+            "made for this very scheme bring their ranges along, see: lf train distil)"
+        )
     from lf.quantize.calibration import Photos
 
-    photos = None
-    if row.calibrated:
-        if images is None:
-            raise UsageError(f"scheme {scheme} needs photos to calibrate on; type: --images DIR")
-        photos = Photos(images, limit or row.limit, seed, exclude, progress, method, observe)
-    writer = importlib.import_module(f"lf.quantize.{module}")
-    made: Artifact = writer.quantize(artifact, scheme, row, photos, out, bits or {})
-    return made
+    return Photos(images, limit or row.limit, seed, exclude, progress, method, observe)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ class Photos:
         _refuse_benchmark(found)
         order = np.random.default_rng(seed).permutation(len(found))
         self._paths = [found[index] for index in order]
-        self._folder, self._limit, self._seed, self._progress = folder, limit, seed, progress
+        self._folder, self._limit, self._seed, self.progress = folder, limit, seed, progress
         self.method, self.observe = method, observe
         self._forbidden = {digest(path): path for path in images.list_images(exclude)} if exclude else {}
         self._files: list[dict[str, str]] = []
@@ -68,10 +69,17 @@ class Photos:
                 self._skipped += 1  # one broken photo must not end the run; the card counts them
                 continue
             self._files.append(self._entry(path))
-            self._progress(len(self._files), total, f"calibrating on {path.name}")
+            self.progress(len(self._files), total, f"calibrating on {path.name}")
             yield tensor
         if not self._files:
             raise BadInput(f"{self._folder}: none of its {self._skipped} images could be read; expected photos")
+
+    def some(self, extractor: Extractor, count: int) -> list[Array]:
+        """The first `count` of them at once, read again where `tensors` was through with them."""
+        if not self._files:
+            return [*islice(self.tensors(extractor), count)]
+        paths = (self._folder / entry["name"] for entry in self._files[:count])
+        return [extractor.tensor(extractor.fit(images.read(path))) for path in paths]
 
     def manifest(self) -> dict[str, Any]:
         """What was used, for the card: names relative to the folder, no path of this machine."""

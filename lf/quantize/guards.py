@@ -141,7 +141,7 @@ def lost(channels: Array) -> float:
 
 def slower(parent: Artifact, made: Artifact) -> str | None:
     """A sentence if `made` takes longer than `parent` here, one thread, with the reason; about a second of work."""
-    ratio = _ratio(parent, made)
+    ratio = time_ratio(parent, made)
     if ratio < SLOWER:
         return None
     reason = SCHEMES[made.card.scheme].slow
@@ -150,7 +150,7 @@ def slower(parent: Artifact, made: Artifact) -> str | None:
     return f"{made.path} takes {ratio:.1f} times as long as {parent.path} here" + (f": {reason}" if reason else "")
 
 
-def _ratio(parent: Artifact, made: Artifact) -> float:
+def time_ratio(parent: Artifact, made: Artifact) -> float:
     """Least CPU time of `made` over that of `parent`, in turns."""
     size = parent.card.size or SIZE
     picture = np.random.default_rng(0).random((1, parent.card.input[0], *size), np.float32)

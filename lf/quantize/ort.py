@@ -15,10 +15,11 @@ import numpy as np
 from lf import __version__, files
 from lf.core import Array, Artifact, LfError, UsageError
 from lf.models import Model
-from lf.quantize import Scheme, guards, ort_writers
+from lf.quantize import Scheme, guards, learned_ranges, ort_writers
 from lf.quantize.calibration import SIZE, Photos, pinned
 from lf.quantize.heads import last_convolutions
-from lf.quantize.ranges import Range, measure
+from lf.quantize.ranges import Range, learned, measure
+from lf.quantize.rounding import PIXELS, ROUNDINGS, Pictures
 from lf.quantize.weights import lifted
 from lf.runtimes import agreement
 from lf.runtimes.extract import Extractor
@@ -30,25 +31,39 @@ CLOSE = 1.0  # px between a float keypoint and its quantized counterpart
 
 
 def quantize(
-    artifact: Artifact, name: str, scheme: Scheme, photos: Photos | None, out: Path, asked: Mapping[str, int]
+    artifact: Artifact,
+    name: str,
+    scheme: Scheme,
+    photos: Photos | None,
+    out: Path,
+    asked: Mapping[str, int],
+    rounding: str,
 ) -> Artifact:
     """Quantize a float ONNX file; see `lf.quantize.quantize`."""
     import onnx
 
     reference = Extractor(pinned(artifact), "ort-cpu")
     with tempfile.TemporaryDirectory(prefix="lf-quantize-") as folder, quiet():
-        graph = _prepared(artifact.path, Path(folder, "prepared.onnx"))
-        bits = _bits(graph, reference.model, scheme, asked, artifact)
+        graph = prepared(artifact.path, Path(folder, "prepared.onnx"))
+        bits = bits_of(graph, reference.model, scheme, asked, artifact)
+        grid_bits = ort_writers.stored(scheme, bits, rounding)
         if not {*bits.values()} <= {8, 32} or scheme.activations == 16 != scheme.weights:
             graph = lifted(graph)
         kept = ort_writers.floats(scheme, bits)
         meant = [name for name in bits if name not in kept]
         ranges: dict[str, Range] = {}
-        if photos:
+        if photos and scheme.calibrated:
             operators = ort_writers.operators(scheme)
             ranges = measure(graph, operators, scheme.symmetric, photos.tensors(reference), photos.observe)
-        model = ort_writers.write(graph, scheme, bits, ranges)
-        data = _stamped(model, artifact.card.model)
+        elif scheme.calibrated:
+            ranges = learned(graph, meant, learned_ranges(artifact, name))
+        method, pictures = ROUNDINGS[rounding], Pictures()
+        if photos and method.settings:
+            height, width = reference.artifact.card.size or SIZE
+            tensors = photos.some(reference, max(1, PIXELS // (height * width)))
+            pictures = Pictures(tensors, ranges, scheme.activations, photos.progress)
+        model = ort_writers.write(graph, scheme, bits, ranges, method.run(graph, grid_bits, pictures))
+        data = stamped(model, artifact.card.model)
         onnx.checker.check_model(data)
         guards.integers(artifact.path, data, meant if scheme.integer else [])
         card = artifact.card.step(scheme=name)
@@ -65,7 +80,12 @@ def quantize(
         "options": {"scheme": name, "engine": "ort"},
         "parent": artifact.sha256,
         "versions": _versions(),
-        **({"calibration": photos.manifest()} if photos else {}),
+        **(
+            {"calibration": photos.manifest() if photos else {"method": "learned", "files": []}}
+            if photos or ranges
+            else {}
+        ),
+        **({"rounding": {"method": rounding, **method.settings, "photos": len(pictures.tensors)}} if grid_bits else {}),
         "kept_float": kept,
         "bits": {name: count for name, count in bits.items() if count not in (scheme.weights, 32)},
         "integer_convolutions": len(meant) if scheme.integer else 0,
@@ -78,7 +98,7 @@ def quantize(
     return files.save(out, data, card.step(made=step))
 
 
-def _bits(
+def bits_of(
     graph: ModelProto, model: Model, scheme: Scheme, asked: Mapping[str, int], artifact: Artifact
 ) -> dict[str, int]:
     """Bits of the weights of every convolution: what was asked for, 32 in fragile heads, else the scheme's."""
@@ -113,8 +133,8 @@ def difference(reference: Extractor, candidate: Extractor) -> dict[str, Any]:
     assert size is not None
     for a, b in agreement.both(reference, candidate, agreement.drawn(size)):
         for head, expected in a.maps.items():
-            signal[head] = signal.get(head, 0.0) + _energy(expected)
-            noise[head] = noise.get(head, 0.0) + _energy(b.maps[head] - expected)
+            signal[head] = signal.get(head, 0.0) + energy(expected)
+            noise[head] = noise.get(head, 0.0) + energy(b.maps[head] - expected)
         before, after = before + len(a.features), after + len(b.features)
         tied_before, tied = tied_before + guards.tied(a.features.scores), tied + guards.tied(b.features.scores)
         close += int(agreement.near(a.features.keypoints, b.features.keypoints, CLOSE).sum())
@@ -128,11 +148,12 @@ def difference(reference: Extractor, candidate: Extractor) -> dict[str, Any]:
     }
 
 
-def _energy(values: Array) -> float:
+def energy(values: Array) -> float:
+    """Sum of squares."""
     return float(np.square(values, dtype=np.float64).sum())
 
 
-def _prepared(source: Path, target: Path) -> ModelProto:
+def prepared(source: Path, target: Path) -> ModelProto:
     import onnx
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -141,7 +162,7 @@ def _prepared(source: Path, target: Path) -> ModelProto:
     return onnx.load(target)
 
 
-def _stamped(model: ModelProto, name: str) -> bytes:
+def stamped(model: ModelProto, name: str) -> bytes:
     """Ours by name, and without the operator sets that ONNX Runtime adds and the graph does not use."""
     model.producer_name, model.producer_version, model.graph.name = "lf", __version__, name
     used = {node.domain for node in model.graph.node}

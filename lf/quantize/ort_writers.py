@@ -16,7 +16,7 @@ import numpy as np
 
 from lf.quantize import Scheme
 from lf.quantize.ranges import Range
-from lf.quantize.weights import nearest, store
+from lf.quantize.weights import Grid, store
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -33,7 +33,24 @@ def operators(scheme: Scheme) -> list[str]:
     return sorted({*QLinearOpsRegistry, *QDQRegistry})
 
 
-def write(graph: ModelProto, scheme: Scheme, bits: Mapping[str, int], ranges: Mapping[str, Range]) -> ModelProto:
+def stored(scheme: Scheme, bits: Mapping[str, int], rounding: str) -> dict[str, int]:
+    """The convolutions whose weights are integers before a writer sees them, by their bits.
+
+    Eight bits to the nearest number are what the quantizer of ONNX Runtime makes itself.
+    """
+    if scheme.dynamic or scheme.weights == 16:
+        return {}
+    usual = {8} if scheme.weights == 8 and rounding == "nearest" else set[int]()
+    return {name: count for name, count in bits.items() if count not in usual | {32}}
+
+
+def write(
+    graph: ModelProto,
+    scheme: Scheme,
+    bits: Mapping[str, int],
+    ranges: Mapping[str, Range],
+    grids: Mapping[str, Grid],
+) -> ModelProto:
     """Quantize a prepared float graph.
 
     Args:
@@ -42,15 +59,15 @@ def write(graph: ModelProto, scheme: Scheme, bits: Mapping[str, int], ranges: Ma
         bits: of the weights of every convolution. With 32 it stays float; with 16 it is float too, but may lie between
             integer ones: ONNX Runtime gives float weights there 8 bits of its own accord, and stored integers not.
         ranges: of the activations, when the scheme is calibrated.
+        grids: the weights of the convolutions that `stored` names.
     """
     wide = floats(scheme, bits)
     if scheme.weights == 16:
         return _half(graph, wide)
     if scheme.dynamic:
         return _dynamic(graph, scheme, wide)
-    stored = {name: count for name, count in bits.items() if count != 32 and {count, scheme.weights} != {8}}
-    if stored:
-        graph = store(graph, nearest(graph, stored))
+    if grids:
+        graph = store(graph, grids)
     return _static(graph, scheme, [*wide, *_between(graph, wide)], ranges) if ranges else graph
 
 

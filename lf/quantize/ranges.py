@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -54,6 +54,43 @@ def measure(
         channels[name] = np.maximum(seen, channels.get(name, 0))
     ranges = {name: Range(*observers[name].range(), channels[name]) for name in names}
     return ranges | {before: ranges[after] for before, after in absorbed.items()}
+
+
+def learned(
+    model: ModelProto, convolutions: Sequence[str], places: Mapping[str, tuple[float, float]]
+) -> dict[str, Range]:
+    """The ranges that training gave to what convolutions read and write.
+
+    Args:
+        model: float.
+        convolutions: those that will be integer.
+        places: (low, high) of `<convolution>.input` and `<convolution>.output`; what a ReLU or a max pooling passes on
+            has the range of the other end.
+
+    Raises:
+        LfError: a place is missing.
+    """
+    nodes, absorbed = model.graph.node, _absorbed(model, ["Relu"])
+    same = [*absorbed.items(), *((n.input[0], n.output[0]) for n in nodes if n.op_type == "MaxPool")]
+    found = {}
+    for node in nodes:
+        for end, tensor in (("input", node.input[0]), ("output", node.output[0])) if node.name in convolutions else ():
+            if f"{node.name}.{end}" not in places:
+                raise LfError(
+                    f"{node.name} was trained in float: the card has no range of its {end}; calibrate: --images DIR"
+                )
+            low, high = places[f"{node.name}.{end}"]
+            found[tensor] = Range(low, high, np.array([max(-low, high)]))
+    for one, other in [*same, *reversed(same)]:
+        for before, after in ((one, other), (other, one)):
+            if before in found:
+                found.setdefault(after, found[before])
+    return found
+
+
+def shapes(model: ModelProto, names: list[str], photo: Array) -> dict[str, tuple[int, ...]]:
+    """The shapes of the tensors `names` for a photo (1, C, H, W)."""
+    return {name: values.shape for name, values in _values(model, names, [photo])}
 
 
 def _tensors(model: ModelProto, operators: Sequence[str]) -> list[str]:

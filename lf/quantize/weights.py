@@ -34,6 +34,11 @@ class Grid:
     bits: int
     bias: Array | None = None
 
+    def weights(self) -> Array:
+        """(O, I, kH, kW) float32, as they are computed with."""
+        scale = self.scale.reshape(-1, *[1] * (self.numbers.ndim - 1))
+        return np.asarray(self.numbers * scale, np.float32)
+
 
 def nearest(model: ModelProto, bits: Mapping[str, int]) -> dict[str, Grid]:
     """Round the weights of the convolutions that `bits` names, each alone, to the grid of least squared error."""
@@ -58,7 +63,7 @@ def parameters(model: ModelProto, names: Collection[str]) -> dict[str, tuple[Arr
 
 
 def grid(weights: Array, bits: int) -> tuple[Array, Array]:
-    """Round each row to the symmetric grid of least squared error.
+    """Round each row to the symmetric grid of least squared error; a row that lies on a grid is found there again.
 
     Args:
         weights: (N, K) float32.
@@ -71,7 +76,8 @@ def grid(weights: Array, bits: int) -> tuple[Array, Array]:
     full = np.abs(weights).max(1) / np.float32(end)
     full[full == 0] = 1
     scale, least = full.copy(), np.full(len(weights), np.inf)
-    for factor in SHRINK.astype(np.float32) if bits < WIDE else ():
+    exact = end / np.arange(end, end // 2, -1)  # the largest weight may be any number; halved ones fit a grid as well
+    for factor in np.concatenate([exact, SHRINK]).astype(np.float32) if bits < WIDE else ():
         tried = full * factor
         error = np.square(weights - on_grid(weights, tried, bits) * tried[:, None]).sum(1)
         better = error < least
@@ -94,7 +100,7 @@ def store(model: ModelProto, grids: Mapping[str, Grid]) -> ModelProto:
     copy.CopyFrom(model)
     graph = copy.graph
     tensors = {tensor.name: tensor for tensor in graph.initializer}
-    nodes = []
+    nodes, replaced = [], set[str]()
     for node in graph.node:
         if node.name not in grids or node.input[1] not in tensors:  # two convolutions may share their weights
             continue
@@ -111,8 +117,11 @@ def store(model: ModelProto, grids: Mapping[str, Grid]) -> ModelProto:
         if made.bias is not None:
             bias = numpy_helper.from_array(made.bias, f"{node.name}.corrected_bias")
             graph.initializer.append(bias)
+            replaced.update(node.input[2:])
             node.input[2:] = [bias.name]
         nodes.append(helper.make_node("DequantizeLinear", parts, [name], name=f"{name}_dequantized", axis=0))
+    for name in replaced - {name for node in graph.node for name in node.input}:
+        graph.initializer.remove(tensors[name])
     nodes.extend(graph.node)
     del graph.node[:]
     graph.node.extend(nodes)

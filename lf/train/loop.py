@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import math
 from collections.abc import Callable, Sequence
@@ -14,14 +15,16 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from lf import files
 from lf.core import Artifact, LfError, UsageError
-from lf.models import checkpoint
-from lf.train import Recipe, state
+from lf.models import MODELS, checkpoint
+from lf.models.resolve import resolve
+from lf.train import Recipe, fake_quantize, state
 from lf.train.pace import Pace
-from lf.train.pictures import Progress, collect
+from lf.train.pictures import Pictures, Progress, collect
 from lf.train.state import CHECKPOINT, LOG, SETTINGS, Run
 from lf.train.views import Dice
 from lf.train.workers import Workers, find_device
 
+CALIBRATION = 32  # pictures over which the ranges of activations begin, as many as lf quantize takes
 EVERY = 250  # steps between checkpoints
 LOOK = {"cpu": 1, "cuda": 25}  # steps between looks at the loss: on a GPU a look waits for it
 
@@ -50,6 +53,7 @@ def train(
         Unavailable: the device is not there.
         LfError: the loss is not finite; the last good checkpoint stays.
     """
+    recipe = fitted(recipe)
     with Workers(find_device(device), recipe.batch) as workers:
         run, first = _prepare(recipe, data, out, workers, threads, progress)
         parameters = _parameters(run.network, run.method)
@@ -95,25 +99,40 @@ def train(
     return files.load(out / f"{recipe.model}.safetensors")
 
 
+def fitted(recipe: Recipe) -> Recipe:
+    """The recipe for the network that its `init` holds, where the method trains any network."""
+    module = importlib.import_module(f"lf.train.{recipe.method}")
+    if not recipe.init or not getattr(module.Method, "any_network", False):
+        return recipe
+    return dataclasses.replace(recipe, model=checkpoint.load(resolve(recipe.init).path)[0])
+
+
 def _prepare(
     recipe: Recipe, data: Sequence[str], out: Path, workers: Workers, threads: int, progress: Progress
 ) -> tuple[Run, int]:
     """The run with everything in the state where it continues, and the step to begin with."""
     left = state.read(recipe, data, out, workers.device)
+    if recipe.weight_bits and not recipe.init:
+        raise UsageError(
+            f"recipe: weight_bits={recipe.weight_bits} starts from a float network; type: --set init=CHECKPOINT"
+        )
     if workers.first:
         files.write_json(out / SETTINGS, state.identity(recipe, data))  # an `out` that cannot be written is found now
     torch.set_num_threads(threads)
     torch.manual_seed(recipe.seed)
-    initial, parent = _initial(recipe)
-    built: Any = workers.prepare(initial)  # the stubs of Module.to know no memory_format
-    network: nn.Module = built.to(workers.device, memory_format=torch.channels_last).train()
-    average: Any = get_ema_multi_avg_fn  # it has no stubs
-    averaged = AveragedModel(network, multi_avg_fn=average(recipe.ema), use_buffers=True) if recipe.ema else None
-    module = importlib.import_module(f"lf.train.{recipe.method}")
+    network, parent = _initial(recipe)
     if workers.first:
         collect(recipe, data, out, progress)
     workers.wait()
-    method = module.Method(recipe, collect(recipe, data, out, progress).on(workers.device), workers.device)
+    pictures = collect(recipe, data, out, progress).on(workers.device)
+    if recipe.weight_bits:
+        network = _quantized(recipe, network.to(workers.device), pictures)
+    built: Any = workers.prepare(network)  # the stubs of Module.to know no memory_format
+    network = built.to(workers.device, memory_format=torch.channels_last).train()
+    average: Any = get_ema_multi_avg_fn  # it has no stubs
+    averaged = AveragedModel(network, multi_avg_fn=average(recipe.ema), use_buffers=True) if recipe.ema else None
+    module = importlib.import_module(f"lf.train.{recipe.method}")
+    method = module.Method(recipe, pictures, workers.device)
     optimiser = _optimiser(recipe, _parameters(network, method))
     run = Run(recipe, data, out, network, averaged, optimiser, method, parent)
     return run, state.restore(left, run) if left else 0
@@ -124,11 +143,18 @@ def _initial(recipe: Recipe) -> tuple[nn.Module, dict[str, str]]:
     network = checkpoint.build(recipe.model)
     if not recipe.init:
         return network, {}
-    row, weights, parent = checkpoint.load(Path(recipe.init))
+    row, weights, parent = checkpoint.load(resolve(recipe.init).path)
     if row != recipe.model:
         raise UsageError(f"recipe: init={recipe.init} is a {row}; this recipe trains {recipe.model}")
     network.load_state_dict(weights)
     return network, parent
+
+
+def _quantized(recipe: Recipe, network: nn.Module, pictures: Pictures) -> nn.Module:
+    """The network made to learn with few bits; where its ranges begin, all processes find from the same pictures."""
+    squares = (pictures.take(torch.tensor([index])) for index in range(min(CALIBRATION, len(pictures))))
+    sized = (nn.functional.interpolate(square, recipe.size, mode="bilinear", antialias=True) for square in squares)
+    return fake_quantize.prepare(network, MODELS[recipe.model], recipe.weight_bits, recipe.activation_bits, sized)
 
 
 def _parameters(network: nn.Module, method: Any) -> list[nn.Parameter]:

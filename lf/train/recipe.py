@@ -14,6 +14,8 @@ from lf.models import MODELS
 ABOVE_ZERO = ("steps", "batch", "lr", "picture_size", "size")  # every other number may be 0
 GIVEN = ("model", "method", "about", "data", "settings")  # what makes it that recipe; all else can be overridden
 
+BITS = {"weight_bits": (0, 3, 4, 8), "activation_bits": (0, 8)}  # 0 leaves them float
+
 CHOICES: dict[str, tuple[str, ...]] = {  # what a setting that is a word may say
     "optimiser": ("adamw", "adam", "sgd"),
     "schedule": ("cosine", "step", "constant"),
@@ -49,7 +51,10 @@ class Recipe:
         picture_size: side of a square, pixels.
         seed: of the weights, the pictures and every view.
         bf16: run the network in bfloat16 (losses stay float32).
-        init: checkpoint to fine-tune; empty starts from fresh weights.
+        init: checkpoint or shipped weights to fine-tune; empty starts from fresh weights.
+        weight_bits: of the weights of convolutions in quantization-aware training, 3, 4 or 8: see
+            `lf.train.fake_quantize`; 0 trains a float network.
+        activation_bits: the same of activations, 8; 0 leaves them float.
         settings: what the method alone reads; its docstring explains them.
     """
 
@@ -73,6 +78,8 @@ class Recipe:
     seed: int = 1
     bf16: bool = True
     init: str = ""
+    weight_bits: int = 0
+    activation_bits: int = 0
     data: str = "procedural"
     settings: Mapping[str, Any] = field(default_factory=dict)
 
@@ -80,7 +87,8 @@ class Recipe:
         """Refuse what would fail in the middle of a run.
 
         Raises:
-            UsageError: a number is not finite or too small, a size does not fit the network, or a word is unknown.
+            UsageError: a number is not finite, too small, or of bits that no file has; a size does not fit the network;
+                or a word is unknown.
         """
         multiple = pick(MODELS, self.model, "model").multiple
         for name, value in self.flat().items():
@@ -92,6 +100,10 @@ class Recipe:
                 raise UsageError(f"recipe: {name}={show(value)}; {self.model} needs multiples of {multiple}")
             if name in CHOICES:
                 pick(dict.fromkeys(CHOICES[name]), value, name)
+            if name in BITS and value not in BITS[name]:
+                raise UsageError(f"recipe: {name}={value}; expected one of {', '.join(map(str, BITS[name]))}")
+        if self.activation_bits and not self.weight_bits:
+            raise UsageError(f"recipe: activation_bits={self.activation_bits} needs weight_bits too, for example 8")
 
     def flat(self) -> dict[str, Any]:
         """Everything `--set` can change, by its name there."""

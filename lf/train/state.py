@@ -17,8 +17,8 @@ from torch.optim.swa_utils import AveragedModel
 
 from lf import __version__, files
 from lf.core import Artifact, BadInput, Card, UsageError
-from lf.models import MODELS
-from lf.train import Recipe
+from lf.models import MODELS, checkpoint
+from lf.train import Recipe, fake_quantize
 
 CHECKPOINT = "checkpoint.pt"
 LOG = "log.jsonl"
@@ -57,6 +57,12 @@ class Run:
         """The network whose weights are the result: the running mean where the recipe keeps one."""
         module: nn.Module = self.network if self.averaged is None else self.averaged.module
         return module
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """Those that are the result, as the network of MODELS has them; on their grid where they have few bits."""
+        with torch.device("meta"):
+            own = checkpoint.build(self.recipe.model).state_dict()
+        return {name: value.contiguous().cpu() for name, value in fake_quantize.plain(self.shipped(), own).items()}
 
     def numbers(self) -> dict[str, float]:
         """What the log says of a step."""
@@ -135,13 +141,17 @@ def publish(run: Run, path: Path, step: int | None = None) -> Artifact:
     from safetensors.torch import save as pack
 
     row = MODELS[run.recipe.model]
-    tensors = pack({name: value.contiguous().cpu() for name, value in run.shipped().state_dict().items()})
+    tensors = pack(run.weights())
     origin = f"lf train {run.recipe.method} --data {' '.join(run.data)}"
     options = {**dataclasses.asdict(run.recipe), "data": list(run.data)}
     licence = run.parent.get("licence", "Apache-2.0")  # weights that are tuned keep the licence they came with
-    made = {"command": "train", "options": options, "versions": {"lf": __version__, "torch": torch.__version__}}
+    versions = {"lf": __version__, "torch": torch.__version__}
+    made: dict[str, Any] = {"command": "train", "options": options, "versions": versions}
     if run.parent:
         made["parent"] = run.parent["sha256"]
+    if run.recipe.weight_bits:
+        scheme = f"w{run.recipe.weight_bits}" + (f"a{run.recipe.activation_bits}" if run.recipe.activation_bits else "")
+        made |= {"scheme": scheme, "ranges": fake_quantize.ranges(run.shipped())}
     card = Card(
         model=run.recipe.model,
         weights={"origin": origin, "sha256": hashlib.sha256(tensors).hexdigest(), "licence": licence},
