@@ -143,7 +143,8 @@ def test_the_usual_file_is_what_the_quantizer_of_onnxruntime_makes(wren, photos,
             weight_type=quantization.QuantType.QInt8,
             extra_options={"ActivationSymmetric": False, "WeightSymmetric": True},
         )
-    ours = bare(quantize(wren, "w8a8", photos, tmp_path / "b.onnx", calibration="minmax"))
+    usual = {"calibration": "minmax", "rounding": "nearest"}
+    ours = bare(quantize(wren, "w8a8", photos, tmp_path / "b.onnx", **usual))
     assert ours == ort.stamped(onnx.load(tmp_path / "a.onnx"), "wren")
 
 

@@ -67,7 +67,7 @@ class Scheme:
 
 
 SCHEMES: dict[str, Scheme] = {
-    "w8a8": Scheme(8, 8, "8-bit convolutions, fragile heads in float"),
+    "w8a8": Scheme(8, 8, "8-bit convolutions, fragile heads in float", rounding="gptq"),
     "w8a8-tensor": Scheme(8, 8, "the same with one scale per weight tensor", per_channel=False),
     "w8a8-naive": Scheme(
         8,
