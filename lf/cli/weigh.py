@@ -49,7 +49,8 @@ def sensitivity(
     with console.progress() as progress:
         photos = open_photos(scheme, images, calibration=calibration, limit=limit, seed=seed, progress=progress)
         rows = study(Layers(parent, scheme, photos), judge, journal, progress)
-    title = f"{parent.path.name} {scheme}: what each layer costs alone; dotted: tolerated, lines: 95 % intervals"
+    legend = "dotted: tolerated, lines: 95 % intervals, *: stays float"
+    title = f"{parent.path.name} {scheme}: what each layer costs alone; {legend}"
     picture = ranking.draw(rows, title, out / "sensitivity.png")
     if json:
         console.as_json(ranking.document(journal.identity, rows))
