@@ -15,7 +15,7 @@ from lf.core import Artifact, BadInput, Card, LfError, UsageError
 from lf.export import export
 from lf.models import MODELS, checkpoint
 from lf.models.resolve import resolve
-from lf.quantize import CALIBRATIONS, SCHEMES, calibration, heads, ort, quantize
+from lf.quantize import CALIBRATIONS, SCHEMES, calibration, heads, ort, quantize, rounding
 from lf.runtimes import agreement
 from lf.runtimes.extract import Extractor
 
@@ -31,6 +31,7 @@ def few_pictures():
     """Figures are not the subject: two pictures are enough."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(agreement, "PICTURES", 2)
+        patch.setattr(rounding, "WINDOWS", 256)
         yield
 
 

@@ -14,7 +14,7 @@ from lf.cli import make
 from lf.core import Artifact, BadInput, Card, LfError
 from lf.export import export
 from lf.models import MODELS, checkpoint
-from lf.quantize import SCHEMES, guards, quantize
+from lf.quantize import SCHEMES, guards, quantize, rounding
 from lf.quantize.ranges import Range
 from lf.quantize.weights import grid
 from lf.runtimes import agreement, ort_weights
@@ -32,6 +32,7 @@ def few_pictures():
     """Figures are not the subject: two pictures are enough."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(agreement, "PICTURES", 2)
+        patch.setattr(rounding, "WINDOWS", 256)
         yield
 
 
