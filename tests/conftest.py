@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,57 @@ def shared() -> Path:
 def tiny(tmp_path: Path) -> Callable[..., Artifact]:
     """(name, row of MODELS, size) -> an ONNX file with the heads of that row, a random convolution each."""
     return lambda name="tiny.onnx", row="wren", size=None: files.save(tmp_path / name, *_convolutions(row, size))
+
+
+@pytest.fixture(scope="session")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Artifact]:
+    """(row of MODELS, size, loud) -> that network with random weights, exported to ONNX; each once a run.
+
+    Loud ones have Kaiming's weights: at its smaller initial ones a network says little but its biases.
+    """
+
+    @cache
+    def make(name: str, size: tuple[int, int] | None = (64, 96), loud: bool = False) -> Artifact:
+        import torch
+
+        from lf.export import export
+        from lf.models import checkpoint
+
+        folder, row = tmp_path_factory.mktemp(name), MODELS[name]
+        torch.manual_seed(1)
+        net = checkpoint.build(name)
+        for values in (values for values in net.parameters() if loud and values.ndim == 4):
+            torch.nn.init.kaiming_normal_(values)
+        card = Card(name, {"origin": "test"}, (row.channels, None, None), outputs=dict(row.heads))
+        parent = checkpoint.save(folder / f"{name}.safetensors", net, card)
+        return export(parent, "onnx", folder / f"{name}.onnx", size=size)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def drawn_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of four drawn pictures, 80x120."""
+    import cv2
+
+    from lf.runtimes.agreement import drawn
+
+    folder = tmp_path_factory.mktemp("photos")
+    for index, picture in enumerate(drawn((80, 120), 4)):
+        cv2.imwrite(str(folder / f"{index}.png"), picture)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def few_pictures() -> Iterator[None]:
+    """For modules whose subject is not a network's figures: agreement on two pictures, rounding from few windows."""
+    from lf.quantize import rounding
+    from lf.runtimes import agreement
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(agreement, "PICTURES", 2)
+        patch.setattr(rounding, "WINDOWS", 256)
+        yield
 
 
 def _convolutions(row: str, size: tuple[int, int] | None) -> tuple[bytes, Card]:

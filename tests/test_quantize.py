@@ -8,14 +8,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import torch
 
 from lf import files
-from lf.core import Artifact, BadInput, Card, LfError, UsageError
+from lf.core import Artifact, BadInput, LfError, UsageError
 from lf.export import export
-from lf.models import MODELS, checkpoint
+from lf.models import MODELS
 from lf.models.resolve import resolve
-from lf.quantize import CALIBRATIONS, SCHEMES, calibration, heads, ort, quantize, rounding
+from lf.quantize import CALIBRATIONS, SCHEMES, calibration, heads, ort, quantize
 from lf.runtimes import agreement
 from lf.runtimes.extract import Extractor
 
@@ -24,33 +23,17 @@ pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
 SMALL = (64, 96)  # H, W
-
-
-@pytest.fixture(scope="module", autouse=True)
-def few_pictures():
-    """Figures are not the subject: two pictures are enough."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(agreement, "PICTURES", 2)
-        patch.setattr(rounding, "WINDOWS", 256)
-        yield
-
-
-def made_from_random(name: str, folder: Path, size: tuple[int, int] | None) -> Artifact:
-    torch.manual_seed(1)
-    row = MODELS[name]
-    card = Card(name, {"origin": "test"}, (row.channels, None, None), outputs=dict(row.heads))
-    parent = checkpoint.save(folder / f"{name}.safetensors", checkpoint.build(name), card)
-    return export(parent, "onnx", folder / f"{name}.onnx", size=size)
+pytestmark = pytest.mark.usefixtures("few_pictures")
 
 
 @pytest.fixture(scope="module")
-def wren(tmp_path_factory):
-    return made_from_random("wren", tmp_path_factory.mktemp("wren"), SMALL)
+def wren(network):
+    return network("wren")
 
 
 @pytest.fixture(scope="module")
-def fast(tmp_path_factory):
-    return made_from_random("fast-r2d2", tmp_path_factory.mktemp("fast"), SMALL)
+def fast(network):
+    return network("fast-r2d2")
 
 
 @pytest.fixture
@@ -259,9 +242,9 @@ def test_float_heads(fast, photos, tmp_path):
     assert min(ours["parity"]["sqnr_db"].values()) > min(naive["parity"]["sqnr_db"].values())
 
 
-def test_free_size(photos, tmp_path, monkeypatch):
+def test_free_size(network, photos, tmp_path, monkeypatch):
     monkeypatch.setattr(calibration, "SIZE", SMALL)
-    parent = made_from_random("wren", tmp_path, None)
+    parent = network("wren", None)
     made = quantize(parent, "w8a8", photos, tmp_path / "a.onnx")
     assert made.card.size is None
     assert made.card.made[-1]["calibration"]["size"] == list(SMALL)

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from lf import cards, files
 from lf.cli import make
-from lf.core import Artifact, BadInput, Card, LfError
-from lf.export import export
-from lf.models import MODELS, checkpoint
-from lf.quantize import SCHEMES, guards, quantize, rounding
+from lf.core import Artifact, BadInput, LfError
+from lf.quantize import SCHEMES, guards, quantize
 from lf.quantize.ranges import Range
 from lf.quantize.weights import grid
-from lf.runtimes import agreement, ort_weights
+from lf.runtimes import ort_weights
 from lf.runtimes.extract import Extractor
 
 onnx = pytest.importorskip("onnx")
@@ -25,35 +22,17 @@ ort = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
 SMALL = (64, 96)  # H, W
-
-
-@pytest.fixture(scope="module", autouse=True)
-def few_pictures():
-    """Figures are not the subject: two pictures are enough."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(agreement, "PICTURES", 2)
-        patch.setattr(rounding, "WINDOWS", 256)
-        yield
+pytestmark = pytest.mark.usefixtures("few_pictures")
 
 
 @pytest.fixture(scope="module")
-def wren(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("wren")
-    torch.manual_seed(1)
-    row = MODELS["wren"]
-    card = Card("wren", {"origin": "test"}, (row.channels, None, None), outputs=dict(row.heads))
-    parent = checkpoint.save(folder / "wren.safetensors", checkpoint.build("wren"), card)
-    return export(parent, "onnx", folder / "wren.onnx", size=SMALL)
+def wren(network):
+    return network("wren")
 
 
 @pytest.fixture(scope="module")
-def photos(tmp_path_factory):
-    import cv2
-
-    folder = tmp_path_factory.mktemp("photos")
-    for index, picture in enumerate(agreement.drawn((80, 120), 3)):
-        cv2.imwrite(str(folder / f"{index}.png"), picture)
-    return folder
+def photos(drawn_photos):
+    return drawn_photos
 
 
 @pytest.fixture(scope="module")

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lf.cli import make
-from lf.core import Artifact, Card, UsageError
-from lf.export import export
-from lf.models import MODELS, checkpoint
+from lf.core import UsageError
 from lf.quantize import ROUNDINGS, SCHEMES, calibration, quantize, rounding
 from lf.quantize.ranges import Range
 from lf.quantize.rounding import Moments, Pictures, fit, gptq
@@ -38,24 +34,13 @@ def few_pictures():
 
 
 @pytest.fixture(scope="module")
-def wren(tmp_path_factory) -> Artifact:
-    folder = tmp_path_factory.mktemp("wren")
-    torch.manual_seed(1)
-    row = MODELS["wren"]
-    card = Card("wren", {"origin": "test"}, (row.channels, None, None), outputs=dict(row.heads))
-    net = checkpoint.build("wren")
-    for values in (values for values in net.parameters() if values.ndim == 4):
-        torch.nn.init.kaiming_normal_(values)  # or the network says little but its biases
-    parent = checkpoint.save(folder / "wren.safetensors", net, card)
-    return export(parent, "onnx", folder / "wren.onnx", size=SMALL)
+def wren(network):
+    return network("wren", loud=True)
 
 
 @pytest.fixture(scope="module")
-def photos(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("photos")
-    for index, picture in enumerate(agreement.drawn((80, 120), 4)):
-        cv2.imwrite(str(folder / f"{index}.png"), picture)
-    return folder
+def photos(drawn_photos):
+    return drawn_photos
 
 
 def convolution(name, entry, weights, bias=True, **options):

@@ -6,28 +6,24 @@ import json
 from dataclasses import replace
 from itertools import product
 
-import cv2
 import numpy as np
 import pytest
 import torch
 
 from lf import cli, files
 from lf.cli.judge import Judge, choose, halves, open_pairs, parse_budget, yielded
-from lf.core import BadInput, Card, GateFailed, LfError, UsageError
-from lf.export import export
-from lf.models import MODELS, checkpoint
+from lf.core import BadInput, GateFailed, LfError, UsageError
+from lf.models import MODELS
 from lf.quantize import guards, mixed, quantize
 from lf.quantize.journal import Journal
 from lf.quantize.search import FLOAT, Cost, Layer, Spent, cheapest, cost, excess, strain
 from lf.quantize.sensitivity import Drop
-from lf.runtimes import agreement
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
 torch.set_num_threads(1)
-SMALL = (64, 96)  # H, W
 LAYERS = {
     "first": Layer((4, 8, 16), 100, 10),
     "middle": Layer((4, 8, 16), 1000, 1000),
@@ -123,30 +119,21 @@ def test_a_step_that_is_not_enough_for_all_is_followed_by_another():
 
 
 @pytest.fixture(scope="module", autouse=True)
-def few_pictures():
-    """Figures are not the subject: two pictures are enough, and little time to take it."""
+def little_time(few_pictures):
+    """Nor is time the subject."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(agreement, "PICTURES", 2)
         patch.setattr(guards, "SECONDS", 0.02)
         yield
 
 
 @pytest.fixture(scope="module")
-def photos(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("photos")
-    for index, picture in enumerate(agreement.drawn((80, 120), 4)):
-        cv2.imwrite(str(folder / f"{index}.png"), picture)
-    return folder
+def wren(network):
+    return network("wren")
 
 
 @pytest.fixture(scope="module")
-def wren(tmp_path_factory):
-    """A network of random weights."""
-    folder, row = tmp_path_factory.mktemp("wren"), MODELS["wren"]
-    torch.manual_seed(1)
-    card = Card("wren", {"origin": "test"}, (row.channels, None, None), outputs=dict(row.heads))
-    parent = checkpoint.save(folder / "wren.safetensors", checkpoint.build("wren"), card)
-    return export(parent, "onnx", folder / "wren.onnx", size=SMALL)
+def photos(drawn_photos):
+    return drawn_photos
 
 
 class Stub:

@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 
 from lf import files
-from lf.benchmarks import METRICS, aggregate
-from lf.benchmarks.summary import paired
+from lf.benchmarks import METRICS
+from lf.benchmarks.drops import worse
 from lf.core import BadInput, GateFailed, pick
 
 Run = dict[str, Any]
@@ -156,16 +156,15 @@ def _partner(reference: Sequence[Run], run: Run) -> Run:
 
 
 def _judge(gate: Gate, old: Run, run: Run) -> Verdict:
-    of, statistic = aggregate(run["protocol"], gate.metric)
-    before = {(pair["sequence"], pair["pair"]): pair.get(of) for pair in old["pairs"]}
-    after = {(pair["sequence"], pair["pair"]): pair.get(of) for pair in run["pairs"]}
-    if before.keys() != after.keys():
+    if _names(old) != _names(run):
         raise BadInput(f"{label(run)}: its pairs are not those of the reference; evaluate both on the same data")
-    change = paired(list(before.values()), [after[key] for key in before], statistic)
-    if change is None:
+    found = worse(old, run, gate.metric)
+    if found is None:
         raise BadInput(f"{label(run)}: {gate.metric} is undefined on every pair; nothing to judge")
-    worse = 1 if METRICS[gate.metric].higher_is_better is False else -1
-    bound = float(np.quantile(worse * change.draws, gate.confidence))
-    limit = gate.max_drop * (abs(change.first) if gate.kind == "rel" else 1)
-    drop = worse * (change.second - change.first) + 0.0  # never -0
-    return Verdict(label(run), gate, change.first, change.second, drop, bound, limit, change.n)
+    bound = float(np.quantile(found.draws, gate.confidence))
+    limit = gate.max_drop * (abs(found.first) if gate.kind == "rel" else 1)
+    return Verdict(label(run), gate, found.first, found.second, found.drop + 0.0, bound, limit, found.n)  # never -0
+
+
+def _names(run: Run) -> set[tuple[str, str]]:
+    return {(pair["sequence"], pair["pair"]) for pair in run["pairs"]}

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lf.benchmarks import METRICS, aggregate
+from lf.benchmarks import aggregate
+from lf.benchmarks.drops import worse
 from lf.benchmarks.gate import Verdict
-from lf.benchmarks.summary import SPLITS, Mean, interval, number, paired
+from lf.benchmarks.summary import SPLITS, Mean, number
 
 Run = dict[str, Any]
 
@@ -118,15 +119,11 @@ def _name(run: Run) -> str:
 
 def drop(first: Run, run: Run, name: str) -> str:
     """How much worse a metric became from the first run to the other: `+0.012 [+0.008, +0.016]`, paired, 95 %."""
-    of, statistic = aggregate(run["protocol"], name)
-    before, after = ([pair[of] for pair in r["pairs"]] for r in (first, run))
-    change = paired(before, after, statistic)
-    if change is None:
+    found = worse(first, run, name)
+    if found is None:
         return "-"
-    sign = 1 if METRICS[name].higher_is_better is False else -1
-    low, high = sorted(sign * bound for bound in interval(change.draws))
-    worse, low, high = (round(value, 3) + 0.0 for value in (sign * (change.second - change.first), low, high))
-    return f"{worse:+.3f} [{low:+.3f}, {high:+.3f}]"
+    low, high = found.interval
+    return f"{found.drop:+z.3f} [{low:+z.3f}, {high:+z.3f}]"
 
 
 def verdicts(found: Sequence[Verdict]) -> str:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lf.benchmarks import METRICS, PROTOCOLS, aggregate
+from lf.benchmarks import METRICS, PROTOCOLS
+from lf.benchmarks.drops import worse
 from lf.benchmarks.predict import Variant
 from lf.benchmarks.protocols import Protocol
 from lf.benchmarks.run import bench
-from lf.benchmarks.summary import interval, paired
 from lf.console import Progress
 from lf.core import Artifact, UsageError, pick
 from lf.data import Pair, dataset_digest, open_dataset
@@ -61,15 +61,10 @@ class Judge:
             self._before = self._runs(self._parent, self._cache, lambda done, total, text: progress(0, total, text))
         after, drops = self._runs(variant, None, progress), {}
         for metric, rule in self._metrics.items():
-            of, statistic = aggregate(rule.name, metric)
-            old, new = ([pair[of] for pair in runs[rule.name]["pairs"]] for runs in (self._before, after))
-            change = paired(old, new, statistic)
-            if change is None:
-                drops[metric] = Drop(None, None, None, None, 0)
-                continue
-            worse = 1 if METRICS[metric].higher_is_better is False else -1
-            low, high = sorted(worse * bound + 0.0 for bound in interval(change.draws))  # never -0
-            drops[metric] = Drop(worse * (change.second - change.first) + 0.0, low, high, change.first, change.n)
+            found = worse(self._before[rule.name], after[rule.name], metric)
+            drops[metric] = Drop(None, None, None, None, 0)
+            if found:
+                drops[metric] = Drop(found.drop, *found.interval, found.first, found.n)
         return drops
 
     def _runs(self, artifact: Artifact, cache: Path | None, progress: Progress) -> dict[str, dict[str, Any]]:

@@ -28,6 +28,24 @@ class Range:
     high: float
     channels: Array
 
+    def levels(self, bits: int, symmetric: bool = False) -> tuple[float, float, float]:
+        """The step that ONNX Runtime makes of it, and the numbers of its lowest and highest level; zero is a level.
+
+        Args:
+            bits: of an activation.
+            symmetric: zero is the middle level.
+        """
+        low, high = min(self.low, 0.0), max(self.high, 0.0)
+        if symmetric:
+            high = max(-low, high)
+            low = -high
+        end = 2**bits - 1
+        step = (high - low) / end
+        if step < np.finfo(np.float32).tiny:
+            return 1.0, 0.0, float(end)
+        zero = float(np.rint(-low / step))
+        return step, -zero, end - zero
+
 
 def measure(
     model: ModelProto, operators: Sequence[str], symmetric: bool, photos: Iterable[Array], make: Callable[[], Observer]

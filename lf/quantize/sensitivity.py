@@ -134,7 +134,7 @@ class Layers:
         from onnx import helper, numpy_helper
 
         seen = self._ranges[tensor]
-        scale, low, high = levels(seen.low, seen.high, self.scheme.activations, self.scheme.symmetric)
+        scale, low, high = seen.levels(self.scheme.activations, self.scheme.symmetric)
         names = [f"{target}.levels.{part}" for part in ("scale", "low", "high", "divided", "rounded", "clipped")]
         for name, value in zip(names, (scale, low, high), strict=False):
             model.graph.initializer.append(numpy_helper.from_array(np.array(value, np.float32), name))
@@ -189,26 +189,6 @@ def studied(name: str) -> Scheme:
     if name not in known:
         raise UsageError(f"scheme {name} has no levels to study layer by layer; these have: {', '.join(known)}")
     return known[name]
-
-
-def levels(low: float, high: float, bits: int, symmetric: bool) -> tuple[float, float, float]:
-    """The step of an activation, and the numbers of its lowest and highest level: zero is always one of them.
-
-    Args:
-        low, high: the range.
-        bits: of an activation.
-        symmetric: zero is the middle level.
-    """
-    low, high = min(low, 0.0), max(high, 0.0)
-    if symmetric:
-        high = max(-low, high)
-        low = -high
-    end = 2**bits - 1
-    step = (high - low) / end
-    if step < np.finfo(np.float32).tiny:
-        return 1.0, 0.0, float(end)
-    zero = float(np.rint(-low / step))
-    return step, -zero, end - zero
 
 
 def study(

@@ -126,8 +126,5 @@ def _padding(
 
 def quantized(values: Array, seen: Range, bits: int) -> Array:
     """Activations rounded to the steps that ONNX Runtime makes of a range, as float32."""
-    low, high = min(seen.low, 0.0), max(seen.high, 0.0)
-    end = 2**bits - 1
-    step = np.float32((high - low) / end or 1)
-    zero = np.float32(np.rint(-low / step))
-    return np.asarray((np.clip(np.rint(values / step) + zero, 0, end) - zero) * step, np.float32)
+    step, lowest, highest = (np.float32(part) for part in seen.levels(bits))
+    return np.asarray(np.clip(np.rint(values / step), lowest, highest) * step, np.float32)
