@@ -49,3 +49,17 @@ def summary(markdown: str) -> None:
     if target:
         with Path(target).open("a") as file:
             file.write(markdown + "\n")
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep off stderr what a library says there by itself, whatever it is written in; its errors are exceptions."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)

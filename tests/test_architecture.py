@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import os
 import re
 import resource
 import subprocess
@@ -12,6 +13,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import tflite_files
 
 from lf.models import MODELS
 from lf.runtimes import BACKENDS
@@ -25,11 +27,11 @@ FLOORS = (
     ("version",),
     ("core", "console", "protobuf"),
     ("cards",),
-    ("files",),
-    ("models", "data"),
+    ("files", "tflite", "converter"),
+    ("models", "data", "tflite_heads"),
     ("runtimes",),
     ("train", "export", "quantize", "benchmarks"),
-    ("demo",),
+    ("demo", "live"),
     ("cli",),
 )
 FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
@@ -50,9 +52,10 @@ def room(module):
 
 
 def at_module_level(tree):
-    """The statements that run on import: everything but the bodies of functions."""
+    """The statements that run on import: everything but the bodies of functions, and what only type checkers read."""
     for node in ast.iter_child_nodes(tree):
-        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+        typing = isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        if not (typing or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)):
             yield node
             yield from at_module_level(node)
 
@@ -79,17 +82,21 @@ LIGHT = [
 ]
 
 
-def outside(source):
-    """Ask a fresh interpreter, in which no heavy module can be imported."""
-    block = (
+def block(modules):
+    """Source that makes modules impossible to import."""
+    return (
         "import sys\n"
         "class Block:\n"
         "    def find_spec(self, name, path=None, target=None):\n"
-        f"        if name.partition('.')[0] in {HEAVY!r}:\n"
-        "            raise ImportError(f'{name} is not installed on this device')\n"
+        f"        if name.partition('.')[0] in {modules!r}:\n"
+        "            raise ModuleNotFoundError(f'{name} is not installed on this device', name=name)\n"
         "sys.meta_path.insert(0, Block())\n"
     )
-    return subprocess.run([sys.executable, "-c", block + source], capture_output=True, text=True, timeout=60)
+
+
+def outside(source):
+    """Ask a fresh interpreter, in which no heavy module can be imported."""
+    return subprocess.run([sys.executable, "-c", block(HEAVY) + source], capture_output=True, text=True, timeout=60)
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -116,6 +123,45 @@ def test_the_command_works_without_any_heavy_module():
     done = outside("sys.argv = ['lf', 'models']\nfrom lf.cli import main\nmain()")
     assert (done.returncode, done.stderr) == (0, "")
     assert all(name in done.stdout for name in MODELS)
+
+
+@pytest.fixture(scope="module")
+def device(tmp_path_factory):
+    """Run a command as `pip install lf[edge]` would: in it and in what it starts, only LiteRT of the heavy modules."""
+    folder = tmp_path_factory.mktemp("device")
+    (folder / "sitecustomize.py").write_text(block(HEAVY - {"ai_edge_litert", "flatbuffers"}))
+    model = tflite_files.heads("wren", (240, 320))[0]
+    tflite_files.save(folder / "wren.tflite", model, "wren", (240, 320))
+
+    def run(*arguments):
+        env = {**os.environ, "PYTHONPATH": str(folder)}
+        command = [sys.executable, "-m", "lf.cli", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=folder, env=env)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("bench", "wren.tflite", "--backend", "tflite", "--data", "procedural:2", "--repeats", "2"), "| wren  | w8a8"),
+        (("extract", "wren.tflite", "pictures", "--out", "features"), "features"),
+        (("demo", "--images", "pictures", "--model", "wren.tflite", "--out", "seen.avi"), "seen.avi"),
+        (("inspect", "wren.tflite"), "scheme    w8a8"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+def test_a_device_needs_nothing_but_litert(device, drawn_photos, arguments, said):
+    done = device(*(str(drawn_photos) if argument == "pictures" else argument for argument in arguments))
+    assert done.returncode == 0, done.stderr
+    assert said in done.stdout
+    assert "not installed on this device" not in done.stderr
+
+
+def test_a_device_says_what_the_rest_needs(device):
+    done = device("export", "wren", "--to", "onnx")
+    assert (done.returncode, "Traceback" in done.stderr) == (4, False)
+    assert re.fullmatch(r"lf: the package \w+ is not installed; lf doctor says what to type\n", done.stderr)
 
 
 def test_help_is_quick():

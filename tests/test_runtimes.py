@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import warnings
 from dataclasses import replace
@@ -11,6 +12,7 @@ import cv2
 import numpy as np
 import onnxruntime
 import pytest
+import tflite_files
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,10 +21,11 @@ from torch.nn import functional as F
 from lf import files
 from lf.core import Artifact, BadInput, Card, LfError, SessionInfo, Unavailable, UsageError
 from lf.models import MODELS, checkpoint
-from lf.runtimes import BACKENDS, doctor, extract, machine, open_session
+from lf.runtimes import BACKENDS, doctor, edgetpu, extract, machine, open_session
 from lf.runtimes.extract import PHASES, Clock, Extractor, restore
 
 CUDA = "CUDAExecutionProvider"
+PROVIDERS = ("cpu", "XNNPACK", "edgetpu", "CPU f32", "CPU bf16")  # of engines whose row names none
 WEIGHTS = {"origin": "a test", "sha256": "00", "licence": "none"}
 
 
@@ -263,7 +266,7 @@ def test_no_pyramid_without_levels(extractor, row, size, image, text):
 
 @pytest.fixture
 def fitting(tiny, tmp_path):
-    """Backend -> a file that it runs."""
+    """(backend, size) -> a file that it runs, on pictures of `size` if it takes one size only."""
     torch.manual_seed(0)
     module = checkpoint.build("wren")
     made = {
@@ -271,10 +274,25 @@ def fitting(tiny, tmp_path):
         ".safetensors": checkpoint.save(tmp_path / "w.safetensors", module, Card("wren", WEIGHTS, (1, None, None))),
         ".card": files.save(tmp_path / "orb.card", b"", Card("orb", WEIGHTS, (1, None, None))),
     }
-    return lambda backend: next(made[suffix] for suffix in BACKENDS[backend].suffixes if suffix in made)
+
+    def one_size(suffix, size):
+        model = tflite_files.heads("wren", size)[0] if suffix == ".tflite" else tflite_files.compiled("wren", size)
+        return tflite_files.save(tmp_path / f"wren{suffix}", model, "wren", size)
+
+    def fit(backend, size=(48, 64)):
+        suffixes = BACKENDS[backend].suffixes
+        if suffixes[0].endswith(".tflite"):
+            return one_size(suffixes[0], size)
+        return next(made[suffix] for suffix in suffixes if suffix in made)
+
+    return fit
 
 
 def available(backend):
+    if backend == "edgetpu":
+        return edgetpu.examine()[0] and edgetpu.LIBRARY not in os.environ
+    if backend.startswith("openvino"):
+        return BACKENDS[backend].installed
     return BACKENDS[backend].options.get("provider", "CPUExecutionProvider") in onnxruntime.get_available_providers()
 
 
@@ -284,7 +302,7 @@ RUNNABLE = [pytest.param(b, marks=pytest.mark.skipif(not available(b), reason=f"
 @pytest.mark.parametrize("backend", RUNNABLE)
 @pytest.mark.parametrize("size", [(48, 64), (16, 24)])
 def test_every_session_gives_every_head_at_its_stride(fitting, backend, size):
-    artifact = fitting(backend)
+    artifact = fitting(backend, size)
     session, model = open_session(artifact, backend, threads=1), MODELS[artifact.card.model]
     maps = session.run(np.random.default_rng(0).random((1, 1, *size), np.float32))
     assert {name: value.shape[:2] for name, value in maps.items()} == {n: (1, c) for n, (c, _) in model.heads.items()}
@@ -292,7 +310,10 @@ def test_every_session_gives_every_head_at_its_stride(fitting, backend, size):
         assert all(maps[n].shape[2:] == (size[0] // s, size[1] // s) for n, (_, s) in model.heads.items())
     assert {value.dtype for value in maps.values()} == {np.dtype(np.float32)}
     assert session.info.threads == 1
-    assert session.info.provider in (BACKENDS[backend].options.get("provider"), "cpu")
+    assert session.info.provider in (
+        *(BACKENDS[backend].options.get("provider"), *PROVIDERS),
+        *("CPU f32", "CPU bf16"),
+    )
 
 
 @pytest.mark.parametrize("backend", RUNNABLE)
@@ -314,7 +335,9 @@ def test_an_unknown_backend_gets_a_hint(tiny):
 def test_the_wrong_kind_of_file_is_named(backend):
     artifact = Artifact(Path("m.txt"), Card("wren", WEIGHTS, (1, None, None)))
     takes = ", ".join(BACKENDS[backend].suffixes)
-    with pytest.raises(UsageError, match=f"m.txt: backend {backend} runs {takes}; make such a file with lf export"):
+    with pytest.raises(
+        UsageError, match=f"m.txt: backend {backend} runs {takes}; make such a file with {BACKENDS[backend].maker}"
+    ):
         open_session(artifact, backend)
 
 

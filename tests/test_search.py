@@ -375,7 +375,7 @@ def test_the_commands(lf, heads, photos, tmp_path):
     assert code == 2
     assert "type: --protocol kp2d,mma" in err
     assert not (tmp_path / "no.onnx").exists()
-    code, said, err = lf("quantize", *common, "-o", tmp_path / "no.onnx", "--protocol", "kp2d")
+    code, said, err = lf("quantize", *common, "-o", tmp_path / "no.onnx")  # --data is among them
     assert (code, said) == (2, "")
     assert "--search belong to a search within a budget; type for example: --max-drop" in err
 

@@ -7,6 +7,7 @@ per line it reads. The parent asks A, B, C, A, B, C ... : whatever the machine d
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import subprocess
@@ -20,16 +21,22 @@ from typing import IO, Any
 import cv2
 import numpy as np
 
-from lf.benchmarks import PROTOCOLS
+from lf.benchmarks import PROTOCOLS, energy
+from lf.benchmarks import latency_stats as stats
 from lf.benchmarks.predict import Variant, published
 from lf.benchmarks.protocols import Protocol
 from lf.core import Array, LfError
 from lf.models.resolve import resolve
-from lf.runtimes.extract import Clock
+from lf.runtimes import BACKENDS
+from lf.runtimes.extract import Clock, Extractor
 
-WARM_UP = 5
+WINDOW = 6  # turns, the last ones, of which the times must be steady before the first one counts
+LONGEST = 30  # turns of warm-up
 # glibc gives torch's large activations back to the system after every call; kept, its times are steady and shorter
 ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**32), "MALLOC_TOP_PAD_": str(2**29)}
+WAITING = {"OMP_WAIT_POLICY": "PASSIVE"}  # threads that spin take the processor from the worker whose turn it is
+
+Progress = Callable[[int, int, str], None]
 
 
 def measure(
@@ -39,15 +46,16 @@ def measure(
     *,
     threads: int,
     repeats: int,
-    progress: Callable[[int, int, str], None] = lambda done, total, text: None,
+    reference: int = 0,
+    progress: Progress = lambda done, total, text: None,
 ) -> list[dict[str, Any]]:
     """Time `repeats` extractions of one prepared uint8 image (H, W) or (H, W, 3) by each variant, interleaved.
 
     Each extracts as `protocol` has it: R2D2's pyramid in `mma`, one scale elsewhere.
 
     Returns:
-        Per variant {"latency_ms": {phase: {"p50", "p90", "p99", "n"}}, "cold_start_ms", "load_ms", "peak_rss_bytes",
-        "allocator"}; cold start is loading plus the first extraction, without the import of Python packages.
+        Per variant the timing fields of a run, from `latency_ms` to `samples_ms` in docs/results.md; ratios are to the
+        variant with the index `reference`.
 
     Raises:
         LfError: a worker died; the text is its last line.
@@ -61,27 +69,56 @@ def measure(
         ]
         workers = [stack.enter_context(_worker(job, threads)) for job in jobs]
         opened = [_answer(worker) for worker in workers]
-        samples: list[list[dict[str, float]]] = [[] for _ in workers]
-        for turn in range(WARM_UP + repeats):
-            progress(turn, WARM_UP + repeats, "latency")
+        warm = _warm_up(workers, lambda turn: progress(turn, LONGEST + repeats, "warm-up"))
+        samples: list[list[dict[str, Any]]] = [[] for _ in workers]
+        for turn in range(repeats):
+            progress(LONGEST + turn, LONGEST + repeats, "latency")
             for worker, kept in zip(workers, samples, strict=True):
-                sample = _ask(worker)
-                if turn >= WARM_UP:
-                    kept.append(sample)
+                kept.append(_ask(worker))
         closed = [_ask(worker, "end") for worker in workers]
+    times = [{phase: [sample["ms"][phase] for sample in kept] for phase in kept[0]["ms"]} for kept in samples]
+    name = labels(variants)[reference]
     return [
-        {"latency_ms": _percentiles(kept), **first, **last, "allocator": ALLOCATOR}
-        for kept, first, last in zip(samples, opened, closed, strict=True)
+        {
+            **stats.summarise(of, threads, _on_cpu(first.pop("provider"))),
+            "ratio": {"to": name, **stats.ratios(of, times[reference])},
+            "energy_j": _mean([sample["energy_j"] for sample in kept]),
+            "warm_up": warmth,
+            **first,
+            **last,
+            "allocator": ALLOCATOR,
+        }
+        for of, kept, warmth, first, last in zip(times, samples, warm, opened, closed, strict=True)
     ]
 
 
-def _percentiles(samples: Sequence[dict[str, float]]) -> dict[str, dict[str, float]]:
-    result = {}
-    for phase in samples[0] if samples else ():
-        values = [sample[phase] for sample in samples]
-        p50, p90, p99 = np.percentile(values, (50, 90, 99)).round(4).tolist()
-        result[phase] = {"p50": p50, "p90": p90, "p99": p99, "n": len(values)}
-    return result
+def labels(variants: Sequence[Variant]) -> list[str]:
+    """A name for each: its file's, `sift` or `wren.w8a8`; with the engine or the whole path where two are alike."""
+    short = [variant.artifact.path.stem for variant in variants]
+    engine = [f"{name}@{variant.backend}" for name, variant in zip(short, variants, strict=True)]
+    whole = [f"{variant.artifact.path}@{variant.backend}" for variant in variants]
+    return next((names for names in (short, engine) if len({*names}) == len(names)), whole)
+
+
+def _warm_up(workers: Sequence[subprocess.Popen[str]], progress: Callable[[int], None]) -> list[dict[str, Any]]:
+    """Turns until the last ones of every worker are steady, or `LONGEST`; per worker how many, and whether it was."""
+    seen: list[list[float]] = [[] for _ in workers]
+    while True:
+        progress(len(seen[0]))
+        for worker, times in zip(workers, seen, strict=True):
+            times.append(_ask(worker)["ms"]["end_to_end"])
+        steady = [bool(stats.steady(times[-WINDOW:])) for times in seen]
+        if all(steady) or len(seen[0]) == LONGEST:
+            return [{"turns": len(times), "stationary": calm} for times, calm in zip(seen, steady, strict=True)]
+
+
+def _on_cpu(provider: str) -> bool:
+    return "CPU" in provider.upper() or provider == "XNNPACK"
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return round(sum(known) / len(known), 6) if known and len(known) == len(values) else None
 
 
 def _worker(job: str, threads: int) -> subprocess.Popen[str]:
@@ -93,7 +130,7 @@ def _worker(job: str, threads: int) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, **ALLOCATOR, **limits},
+        env={**os.environ, **ALLOCATOR, **WAITING, **limits},
     )
 
 
@@ -119,23 +156,46 @@ def serve(job: str, questions: IO[str], answers: IO[str]) -> None:
     cv2.setNumThreads(threads)
     image = np.load(source, allow_pickle=False)
     start = time.perf_counter()
+    importlib.import_module(BACKENDS[backend].package)
+    imported = time.perf_counter()
     extractor = Variant(resolve(path), backend, keypoints).open(threads)
     loaded = time.perf_counter()
     extract = extractor.pyramid if published(extractor, PROTOCOLS[protocol]) else extractor
     extract(image)
     first = time.perf_counter()
-    opened = {"load_ms": (loaded - start) * 1e3, "cold_start_ms": (first - start) * 1e3}
+    seconds = {"import_ms": imported - start, "load_ms": loaded - imported, "cold_start_ms": first - imported}
+    opened = {"provider": extractor.session.info.provider, **_milliseconds(seconds)}
     print(json.dumps(opened), file=answers, flush=True)
     for question in questions:
         if question.strip() == "end":
-            print(json.dumps({"peak_rss_bytes": peak_memory()}), file=answers, flush=True)
+            closed = {"peak_rss_bytes": peak_memory(), **_operators(extractor, backend, threads, image)}
+            print(json.dumps(closed), file=answers, flush=True)
             return
-        clock = Clock()
-        start = time.perf_counter()
-        extract(image, clock)
-        total = time.perf_counter() - start
-        sample = {**clock.seconds, "end_to_end": total}
-        print(json.dumps({phase: seconds * 1e3 for phase, seconds in sample.items()}), file=answers, flush=True)
+        print(json.dumps(_timed(extract, image)), file=answers, flush=True)
+
+
+def _timed(extract: Callable[[Array, Clock], object], image: Array) -> dict[str, Any]:
+    """One extraction: {"ms": {phase: wall time, "end_to_end": of all, "cpu": of all threads}, "energy_j"}."""
+    clock, before = Clock(), energy.read()
+    cpu, start = time.process_time(), time.perf_counter()
+    extract(image, clock)
+    end, worked = time.perf_counter(), time.process_time()
+    seconds = {**clock.seconds, "end_to_end": end - start, "cpu": worked - cpu}
+    return {"ms": _milliseconds(seconds), "energy_j": energy.joules(before, energy.read())}
+
+
+def _milliseconds(seconds: dict[str, float]) -> dict[str, float]:
+    return {name: round(value * 1e3, 4) for name, value in seconds.items()}
+
+
+def _operators(extractor: Extractor, backend: str, threads: int, image: Array) -> dict[str, Any]:
+    """{"operators", "provider_share"} of the graph that the engine really runs; None where it does not say."""
+    row = BACKENDS[backend]
+    if row.module != "ort":
+        return {"operators": extractor.session.info.notes.get("operators"), "provider_share": None}
+    from lf.runtimes import ort
+
+    return ort.census(extractor.artifact, threads, extractor.tensor(extractor.fit(image)), **row.options)
 
 
 def peak_memory() -> int | None:

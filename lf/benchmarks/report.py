@@ -73,7 +73,8 @@ def table(runs: Sequence[Run]) -> str:
     base = _p50(first)
     for row, run in zip(rows, runs, strict=True):
         ms = _p50(run)
-        row += [f"{ms:.1f}" if ms else "-", f"{base / ms:.2f}x" if base and ms else "-"]
+        void = " void" if run.get("void") else ""
+        row += [f"{ms:.1f}{void}" if ms else "-", f"{base / ms:.2f}x" if base and ms else "-"]
         row.append(f"{run['artifact']['bytes'] / 1e6:.2f}")
     return markdown(head, rows)
 

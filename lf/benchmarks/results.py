@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from lf import __version__, files
-from lf.core import BadInput, SessionInfo
+from lf.core import BadInput, SessionInfo, Unavailable
 from lf.runtimes.machine import cpu
 
 SCHEMA = 1
@@ -36,8 +36,23 @@ def save(path: Path, runs: Sequence[dict[str, Any]]) -> Path:
 
 
 def document(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The object of a results file."""
+    """The object of a results file.
+
+    Raises:
+        Unavailable: see `refuse_stand_in`.
+    """
+    for run in runs:
+        refuse_stand_in(str(run.get("backend")), str(run.get("provider")))
     return {"schema": SCHEMA, "runs": list(runs)}
+
+
+def refuse_stand_in(backend: str, provider: str) -> None:
+    """Raise Unavailable for figures of the backend `edgetpu` that another library than the installed one made."""
+    if backend == "edgetpu" and provider != backend:
+        raise Unavailable(
+            f"these figures are of {provider}, and no results of an Edge TPU: they are not kept; "
+            "unset LF_EDGETPU_LIBRARY, install libedgetpu and connect a device, see: lf doctor"
+        )
 
 
 def load(path: Path) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from lf.benchmarks.predict import Native, Predictor, Variant
 from lf.benchmarks.protocols import Protocol
 from lf.benchmarks.results import environment
 from lf.benchmarks.summary import overview
-from lf.core import Artifact, BadInput, Features
+from lf.core import Artifact, BadInput, Features, SessionInfo
 from lf.data import Pair, Picture, dataset_digest
 
 Progress = Callable[[int, int, str], None]
@@ -50,7 +50,13 @@ def bench(
         records.append({"sequence": pair.sequence, "pair": pair.name, **scores})
     progress(len(pairs), len(pairs), f"{artifact.path.name} {backend}")
     info = extractor.session.info
-    subject = {
+    return assemble(evaluated(variant, info), environment(info), pairs, dataset, protocol, records)
+
+
+def evaluated(variant: Variant, info: SessionInfo) -> dict[str, Any]:
+    """What a run says of what was evaluated."""
+    artifact = variant.artifact
+    return {
         "artifact": {
             **asdict(artifact.card),
             "file": artifact.path.name,
@@ -58,10 +64,9 @@ def bench(
             "bytes": artifact.bytes,
         },
         "keypoints": variant.keypoints,
-        "backend": backend,
+        "backend": variant.backend,
         "provider": info.provider,
     }
-    return assemble(subject, environment(info), pairs, dataset, protocol, records)
 
 
 def _features(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,17 @@ from typing import Any
 from lf.benchmarks import PROTOCOLS, figures, latency, results
 from lf.benchmarks.predict import Variant
 from lf.benchmarks.protocols import Protocol
-from lf.benchmarks.run import Progress, bench
-from lf.core import Artifact, UsageError, pick
+from lf.benchmarks.results import environment
+from lf.benchmarks.run import Progress, assemble, bench, evaluated
+from lf.core import Array, Artifact, UsageError, pick
 from lf.data import Pair, open_dataset
+from lf.data.images import list_images, read
 from lf.models import MODELS
-from lf.runtimes import BACKENDS
+from lf.runtimes import BACKENDS, agreement, engines
 
 RESULTS = "results.json"
+LATENCY = "latency.json"
+DRAWN = (480, 640)  # (H, W) px of the picture that is timed where a protocol leaves the size free
 
 
 def suite(
@@ -47,7 +52,9 @@ def suite(
     variants = [Variant(artifact, backend, keypoints) for artifact, backend in pair_up(artifacts, backends)]
     pairs = open_dataset(data, limit_sequences, exclude=rule.without)
     for variant in variants:
-        variant.open(threads)
+        info = variant.open(threads).session.info
+        if out:
+            results.refuse_stand_in(variant.backend, info.provider)
     if pictures:
         figures.plotter()
     cache = out / "cache" if out else None
@@ -69,14 +76,14 @@ def pair_up(artifacts: Sequence[Artifact], backends: Sequence[str]) -> list[tupl
         UsageError: an unknown engine, one without a file, or a file without an engine.
     """
     rows = {name: pick(BACKENDS, name, "backend") for name in backends}
-    found = [(a, name) for a in artifacts for name, row in rows.items() if a.path.suffix in row.suffixes]
+    found = [(a, name) for a in artifacts for name in rows if name in engines(a.path)]
     for name, row in rows.items():
         if name not in {backend for _, backend in found}:
             takes = ", ".join(row.suffixes)
             raise UsageError(f"no file for backend {name}, which runs {takes}; lf export makes one; or leave it out")
     for artifact in artifacts:
         if artifact not in [a for a, _ in found]:
-            fits = ", ".join(n for n, row in BACKENDS.items() if artifact.path.suffix in row.suffixes)
+            fits = ", ".join(engines(artifact.path))
             raise UsageError(f"{artifact.path}: none of the backends {', '.join(backends)} runs it; add one of: {fits}")
     return found
 
@@ -85,6 +92,74 @@ def timings(
     variants: Sequence[Variant], pair: Pair, rule: Protocol, threads: int, repeats: int, progress: Progress
 ) -> list[dict[str, Any]]:
     """Latency on the first picture of a pair, prepared by the protocol, as each variant extracts it there."""
-    channels = {MODELS[variant.artifact.card.model].channels for variant in variants}
-    prepared, _ = rule.prepare(pair.first.load(), max(channels))
+    prepared = _prepared(variants, pair.first.load(), rule)
     return latency.measure(variants, prepared, rule, threads=threads, repeats=repeats, progress=progress)
+
+
+def latencies(
+    artifacts: Sequence[Artifact],
+    backends: Sequence[str],
+    protocol: str,
+    *,
+    images: Path | None = None,
+    keypoints: str | None = None,
+    threads: int = 1,
+    repeats: int = 30,
+    reference: str | None = None,
+    out: Path | None = None,
+    progress: Progress = lambda done, total, text: None,
+) -> list[dict[str, Any]]:
+    """Time every file in every engine that runs it, on one picture of the protocol's size; runs without pairs.
+
+    Args:
+        artifacts: model files.
+        backends: rows of BACKENDS.
+        protocol: row of PROTOCOLS, for the size and how it is extracted.
+        images: a photo, or a folder of which the first one is taken; None draws one.
+        keypoints: see `suite`.
+        threads: of every engine.
+        repeats: turns.
+        reference: what ratios are to, by its name in `latency.labels`; None is the first.
+        out: where latency.json goes.
+        progress: (done, total, text).
+
+    Raises:
+        UsageError: unknown names, no turns, a file or engine without its counterpart.
+        Unavailable: an engine is not there; found before anything is timed.
+        BadInput: no readable photo.
+    """
+    if not repeats:
+        raise UsageError("--latency with --repeats 0 has nothing to time; give 1 or more")
+    rule = pick(PROTOCOLS, protocol, "protocol")
+    variants = [Variant(artifact, backend, keypoints) for artifact, backend in pair_up(artifacts, backends)]
+    names = {name: index for index, name in enumerate(latency.labels(variants))}
+    base = pick(names, reference, "reference") if reference else 0
+    infos = [variant.open(threads).session.info for variant in variants]
+    for variant, info in zip(variants, infos, strict=True):
+        results.refuse_stand_in(variant.backend, info.provider)
+    name, image = _picture(images, rule.size or DRAWN)
+    prepared = _prepared(variants, image, rule)
+    about = {"dataset_digest": hashlib.sha256(prepared.tobytes()).hexdigest(), "image_size": prepared.shape[:2]}
+    found = latency.measure(
+        variants, prepared, rule, threads=threads, repeats=repeats, reference=base, progress=progress
+    )
+    runs = [
+        {**assemble(evaluated(variant, info), environment(info), [], name, rule, []), **about, **timing}
+        for variant, info, timing in zip(variants, infos, found, strict=True)
+    ]
+    if out:
+        results.save(out / LATENCY, runs)
+    return runs
+
+
+def _picture(images: Path | None, size: tuple[int, int]) -> tuple[str, Array]:
+    """Name and pixels, uint8 (H, W, 3) RGB."""
+    if images is None:
+        return "a drawn picture", next(agreement.drawn(size, 1))
+    path = list_images(images, 1)[0] if images.is_dir() else images
+    return path.name, read(path)
+
+
+def _prepared(variants: Sequence[Variant], image: Array, rule: Protocol) -> Array:
+    channels = {MODELS[variant.artifact.card.model].channels for variant in variants}
+    return rule.prepare(image, max(channels))[0]

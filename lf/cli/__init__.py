@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from lf import __version__, console
-from lf.cli import features, label, look, make, measure, pictures, show, sweep, train, weigh
+from lf.cli import check, features, label, look, make, measure, pictures, show, sweep, train, weigh
 from lf.core import LfError, Unavailable, UsageError
 
 INTERRUPTED = 128 + signal.SIGINT  # the shells' exit code
@@ -26,7 +26,7 @@ baseline = typer.Typer(help="Reference results that the gate compares with.")
 data = typer.Typer(help="Datasets to evaluate on.")
 
 for command in (
-    *(make.export, make.quantize, weigh.sensitivity, train.train, label.label),
+    *(make.export, make.quantize, check.check, weigh.sensitivity, train.train, label.label),
     *(measure.bench, measure.compare, sweep.sweep, features.score),
     *(features.extract, pictures.match),
     *(look.inspect, look.doctor, look.models, look.demo),

@@ -9,6 +9,7 @@ import typer
 
 from lf import console
 from lf.cli.options import File, Json, Threads
+from lf.core import UsageError
 from lf.models.resolve import resolve
 
 NESTED = ("calibration", "ranges")  # too long for a line
@@ -80,11 +81,64 @@ def data_list(
 
 
 def demo(
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the files go")] = Path("out/demo"),
+    camera: Annotated[
+        int | None, typer.Option(metavar="N", min=0, help="Show keypoints and tracks of a camera")
+    ] = None,
+    video: Annotated[Path | None, typer.Option(metavar="FILE", help="... or of a video")] = None,
+    images: Annotated[Path | None, typer.Option(metavar="DIR", help="... or of the images of a folder")] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="FILE", help="For these: a model file or shipped weights; wren else")
+    ] = None,
+    backend: Annotated[
+        str | None, typer.Option(help="For these: the engine; the first that runs the file else")
+    ] = None,
+    top_k: Annotated[int | None, typer.Option(min=1, help="For these: the best so many keypoints; 300 else")] = None,
+    frames: Annotated[int | None, typer.Option(min=1, help="For these: stop after so many frames")] = None,
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Where the files go; for these also a video: FILE.avi, FILE.mp4")
+    ] = Path("out/demo"),
     threads: Threads = 1,
 ) -> None:
-    """The main job on the shipped network: export, quantize, bench, picture; no data needed."""
+    """The main job on the shipped network: export, quantize, bench, picture; or keypoints and tracks, live."""
+    chosen = [source for source in (camera, video, images) if source is not None]
+    if len(chosen) > 1:
+        raise UsageError("one of --camera, --video and --images, not more")
+    if chosen:
+        _live(camera, video, images, model or "wren", backend, top_k or 300, frames, out, threads)
+        return
+    if any((model, backend, top_k, frames)):
+        raise UsageError("--model, --backend, --top-k and --frames belong to --camera, --video or --images")
     from lf.demo import demo as run
 
     with console.progress() as progress:
         run(out, threads, progress)
+
+
+def _live(
+    camera: int | None,
+    video: Path | None,
+    images: Path | None,
+    model: str,
+    backend: str | None,
+    top_k: int,
+    limit: int | None,
+    out: Path,
+    threads: int,
+) -> None:
+    from lf import live
+    from lf.data import frames
+    from lf.runtimes import store
+    from lf.runtimes.extract import Extractor
+
+    artifact = resolve(model)
+    extractor = Extractor(artifact, backend or store.engine_for(artifact), threads)
+    if camera is not None:
+        source = frames.camera(camera)
+        console.note(f"{source.name}: Ctrl-C ends it")
+    else:
+        source = frames.video(video) if video is not None else frames.folder(images or Path())
+    with console.progress() as progress:
+        seen = live.run(source, extractor, out, top_k, limit, progress)
+    info = extractor.session.info
+    console.note(f"{artifact.path.name} in {info.engine} {info.version}, {info.provider}: {seen}")
+    console.result(out)

@@ -8,27 +8,34 @@ from typing import Annotated, Any
 import typer
 
 from lf import console
-from lf.cli.options import Data, File, Out, Protocols, parse_bits, parse_size
+from lf.cli.options import PROCEDURAL, Data, File, Out, Protocols, parse_bits, parse_size
 from lf.cli.weigh import EVALUATIONS, Where, within
 from lf.core import UsageError
 from lf.export import TARGETS
 from lf.models.resolve import resolve
-from lf.quantize import CALIBRATIONS, LIMIT, ROUNDINGS, SCHEMES
+from lf.quantize import CALIBRATIONS, ENGINES, LIMIT, ROUNDINGS, SCHEMES
 
 
 def export(
     checkpoint: File,
     to: Annotated[str, typer.Option(help=f"Format of the file to make: {', '.join(TARGETS)}")] = "onnx",
-    size: Annotated[str, typer.Option(metavar="HxW", help="The one input size of the file")] = "240x320",
+    size: Annotated[
+        str | None, typer.Option(metavar="HxW", help="The one input size of the file; the default is 240x320")
+    ] = None,
     dynamic: Annotated[bool, typer.Option("--dynamic", help="Accept every size instead")] = False,
     opset: Annotated[int | None, typer.Option(help="ONNX operator set; the default is 18")] = None,
+    half: Annotated[bool, typer.Option("--half", help="With --to tflite: store the weights in float16")] = False,
     images: Annotated[Path | None, typer.Option(help="Photos for the parity check; drawn pictures otherwise")] = None,
     output: Out = None,
 ) -> None:
     """Turn a checkpoint into another format: same numbers, checked against it before anything is written."""
     from lf.export import export as run
 
-    options: dict[str, Any] = {"size": None if dynamic else parse_size(size), "images": images}
+    if half and to != "tflite":
+        raise UsageError("--half belongs to --to tflite; for ONNX type: lf quantize MODEL.onnx --scheme fp16")
+    options: dict[str, Any] = {"images": images, **({"half": True} if half else {})}
+    if dynamic or size is not None:
+        options["size"] = None if dynamic or size is None else parse_size(size)
     if opset is not None:
         options["opset"] = opset
     console.result(run(resolve(checkpoint), to, output, **options).path)
@@ -41,6 +48,9 @@ def quantize(
         typer.Option(metavar="DIR", help="Photos to calibrate on, where the scheme needs them; none of the benchmark"),
     ] = None,
     scheme: Annotated[str, typer.Option(help=f"Number format: {', '.join(SCHEMES)}")] = "w8a8",
+    engine: Annotated[
+        str, typer.Option("--for", help="Who will run it: " + "; ".join(f"{k}, {v.about}" for k, v in ENGINES.items()))
+    ] = "ort",
     calibration: Annotated[
         str | None,
         typer.Option(help=f"How ranges are found: {', '.join(CALIBRATIONS)}; the scheme's own, mostly percentile"),
@@ -67,7 +77,7 @@ def quantize(
         str | None,
         typer.Option(metavar="METRIC=MOST,...", help="Raise the bits of as few layers as keep this budget on --data"),
     ] = None,
-    data: Data = "procedural",
+    data: Data = PROCEDURAL,
     protocol: Protocols = None,
     limit_sequences: Annotated[
         int | None, typer.Option(min=2, help="With --max-drop: use the first so many sequences of the data")
@@ -82,11 +92,13 @@ def quantize(
     """Turn a float ONNX file into one with fewer bits: other numbers, measured by lf bench."""
     from lf.quantize import quantize as run
 
-    if not max_drop and (protocol or limit_sequences or search):
+    if not max_drop and (data != PROCEDURAL or protocol or limit_sequences or search):
         raise UsageError(
-            "--protocol, --limit-sequences and --search belong to a search within a budget; "
+            "--data, --protocol, --limit-sequences and --search belong to a search within a budget; "
             'type for example: --max-drop "mma@3=0.01,repeatability=0.005"'
         )
+    if max_drop and engine != "ort":
+        raise UsageError(f"--max-drop searches the bits of single layers, and --for {engine} has 8 in all of them")
     parent = resolve(model)
     asked = dict.fromkeys(keep_float or (), 32) | dict(map(parse_bits, bits or ()))
     options: dict[str, Any] = {"calibration": calibration, "limit": limit, "seed": seed, "exclude": exclude}
@@ -96,7 +108,7 @@ def quantize(
             where = Where(data, protocol, limit_sequences, max_evaluations, search)
             made = within(max_drop, where, parent, scheme, images, output, asked, options, progress)
         else:
-            made = run(parent, scheme, images, output, bits=asked, progress=progress, **options)
+            made = run(parent, scheme, images, output, engine=engine, bits=asked, progress=progress, **options)
     from lf.quantize.guards import slower
 
     for warning in (*made.card.made[-1]["warnings"], slower(parent, made)):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from lf import console
 from lf.benchmarks import PROTOCOLS
-from lf.cli.options import Data, Json, Threads
+from lf.cli.options import PROCEDURAL, Data, Json, Threads
+from lf.core import UsageError
 from lf.models.resolve import resolve
 from lf.runtimes import BACKENDS
 
@@ -19,7 +20,7 @@ def bench(
     backend: Annotated[
         str, typer.Option(help=f"Engines, with commas; each runs what it can: {', '.join(BACKENDS)}")
     ] = "ort-cpu",
-    data: Data = "procedural",
+    data: Data = PROCEDURAL,
     protocol: Annotated[str, typer.Option(help=f"How the numbers are made: {', '.join(PROTOCOLS)}")] = "kp2d",
     limit_sequences: Annotated[int | None, typer.Option(min=1, help="Use the first so many sequences")] = None,
     threads: Threads = 1,
@@ -31,12 +32,36 @@ def bench(
     pictures: Annotated[
         bool, typer.Option("--pictures", help="Draw curves and best and worst pairs; needs --out")
     ] = False,
+    latency: Annotated[
+        bool, typer.Option("--latency", help="Only time, without data: one picture of the protocol's size")
+    ] = False,
+    images: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="With --latency: a photo, or a folder whose first one is timed")
+    ] = None,
+    reference: Annotated[
+        str | None, typer.Option(metavar="NAME", help="With --latency: the file that ratios are to; else the first")
+    ] = None,
+    github_benchmark: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="With --latency: write customSmallerIsBetter of github-action-benchmark"),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Evaluate files in engines on the same pairs: accuracy, drop against the first, latency, size."""
     from lf.benchmarks import report, results
     from lf.benchmarks.suite import RESULTS, suite
 
+    if latency:
+        if data != PROCEDURAL or limit_sequences or pictures:
+            raise UsageError(
+                "--latency needs no data: leave out --data, --limit-sequences and --pictures; "
+                "--images PATH times a photo instead of a drawn picture"
+            )
+        asked = {"images": images, "keypoints": keypoints, "reference": reference}
+        _latency(files, backend, protocol, threads, repeats, out, github_benchmark, json, **asked)
+        return
+    if images or reference or github_benchmark:
+        raise UsageError("--images, --reference and --github-benchmark belong to --latency; add it or leave them out")
     with console.progress() as progress:
         runs = suite(
             [resolve(name) for name in files],
@@ -57,6 +82,39 @@ def bench(
         console.result(report.page(runs))
     if out:
         console.note(f"wrote {out / RESULTS}") if json else console.result(out / RESULTS)
+
+
+def _latency(
+    files: list[str],
+    backend: str,
+    protocol: str,
+    threads: int,
+    repeats: int,
+    out: Path | None,
+    github_benchmark: Path | None,
+    json: bool,
+    **asked: Any,
+) -> None:
+    from lf.benchmarks import latency_table, results
+    from lf.benchmarks.suite import LATENCY, latencies
+    from lf.files import write_json
+
+    artifacts, backends = [resolve(name) for name in files], backend.split(",")
+    with console.progress() as progress:
+        runs = latencies(
+            artifacts, backends, protocol, threads=threads, repeats=repeats, out=out, progress=progress, **asked
+        )
+    if json:
+        console.as_json(results.document(runs))
+    else:
+        console.result(latency_table.page(runs))
+    written = [out / LATENCY] if out else []
+    if github_benchmark:
+        written.append(write_json(github_benchmark, latency_table.github(results.document(runs)["runs"])))
+    for path in written:
+        console.note(f"wrote {path}") if json else console.result(path)
+    if json and (void := latency_table.repeat(runs)):
+        console.note(void)
 
 
 def compare(

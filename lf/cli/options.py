@@ -19,6 +19,7 @@ Threads = Annotated[int, typer.Option(min=1, help="Threads of the engine")]
 Data = Annotated[
     str, typer.Option(metavar="ROOT", help="HPatches-layout folder, warps:DIR of photos, or procedural[:N]")
 ]
+PROCEDURAL = "procedural"  # the data that is always there
 Protocols = Annotated[
     str | None,
     typer.Option(

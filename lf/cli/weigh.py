@@ -8,7 +8,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 from lf import console
-from lf.cli.options import Data, File, Json, Protocols
+from lf.cli.options import PROCEDURAL, Data, File, Json, Protocols
 from lf.console import Progress
 from lf.core import Artifact
 from lf.models.resolve import resolve
@@ -21,7 +21,7 @@ PARTS = {"search": "the pairs of the search", "confirm": "the others"}
 def sensitivity(
     model: File,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where rows, features and the picture go; it resumes there")],
-    data: Data = "procedural",
+    data: Data = PROCEDURAL,
     images: Annotated[Path | None, typer.Option(metavar="DIR", help="Photos to calibrate on; none of the data")] = None,
     scheme: Annotated[str, typer.Option(help=f"Number format: {', '.join(SCHEMES)}")] = "w8a8",
     protocol: Protocols = None,

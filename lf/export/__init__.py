@@ -17,17 +17,23 @@ class Target:
     Attributes:
         module: file in `lf.export` with `export(artifact, out, **options) -> Artifact`, which writes nothing unless
             the new file agrees with its parent.
-        suffix: of the files it makes.
+        suffix: what the names of its files end in.
         about: one line for the help.
+        parent: what it starts from: a checkpoint, an onnx or a tflite file.
     """
 
     module: str
     suffix: str
     about: str
+    parent: str = "checkpoint"
 
 
 TARGETS: dict[str, Target] = {
     "onnx": Target("to_onnx", ".onnx", "ONNX in one file, raw heads as outputs, static or free size"),
+    "tflite": Target("to_tflite", ".tflite", "float TFLite of one size, by onnx2tf and TensorFlow", "onnx"),
+    "edgetpu": Target(
+        "to_edgetpu", "_edgetpu.tflite", "an int8 .tflite compiled for Coral's Edge TPU by Google's compiler", "tflite"
+    ),
 }
 
 
@@ -46,7 +52,7 @@ def export(artifact: Artifact, target: str, out: Path | None = None, **options: 
     """
     row = pick(TARGETS, target, "export target")
     out = out or Path(artifact.path.stem.removesuffix(".pth") + row.suffix)
-    if out.suffix != row.suffix:
+    if not out.name.endswith(row.suffix):
         raise UsageError(f"{out}: target {target} writes {row.suffix} files; type: -o {out.stem}{row.suffix}")
     made: Artifact = importlib.import_module(f"lf.export.{row.module}").export(artifact, out, **options)
     return made

@@ -61,6 +61,8 @@ def check(
     after: str,
     folder: Path | None = None,
     relative: float = RELATIVE,
+    *,
+    exact: bool = True,
 ) -> dict[str, Any]:
     """Compare a new file with its parent on pictures.
 
@@ -69,6 +71,7 @@ def check(
         candidate: the new file, run by backend `after`.
         folder: of pictures; None draws them, for a file of free size in several sizes.
         relative: tolerance of the maps, see RELATIVE.
+        exact: the keypoints are to be the same, too; not so where the weights were rounded.
 
     Returns:
         The figures for the card.
@@ -81,7 +84,7 @@ def check(
     for a, b in agreement.both(reference, new, pictures(new, folder)):
         _maps(a, b, tally)
         _keypoints(a, b, new, tally)
-    _judge(tally, parent, after, relative)
+    _judge(tally, parent, after, relative, exact)
     return tally.figures()
 
 
@@ -173,7 +176,7 @@ def _ranks(seen: Look, points: Array, extractor: Extractor, lower: dict[str, flo
     return np.where(distance <= SAME, pixels.scores[index], np.nan)
 
 
-def _judge(tally: Tally, parent: Artifact, after: str, relative: float) -> None:
+def _judge(tally: Tally, parent: Artifact, after: str, relative: float, exact: bool) -> None:
     advice = f"nothing was written; try another --opset, or other versions of the packages behind {after}: lf doctor"
     if not tally.pictures:
         raise BadInput(f"{parent.path}: no picture to check the export on")
@@ -184,7 +187,7 @@ def _judge(tally: Tally, parent: Artifact, after: str, relative: float) -> None:
                 f"parity of {parent.path.name}: output {name} differs by {error:.3g}, which is {found:.2g} of its "
                 f"largest value; expected at most {relative:g}; {advice}"
             )
-    if tally.unexplained or tally.identical < IDENTICAL:
+    if exact and (tally.unexplained or tally.identical < IDENTICAL):
         raise GateFailed(
             f"parity of {parent.path.name}: {tally.identical:.3%} of {tally.keypoints} keypoints are identical, "
             f"{tally.unexplained} of the others are no ties; expected {IDENTICAL:.1%} and 0; {advice}"

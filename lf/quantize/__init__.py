@@ -119,8 +119,29 @@ SCHEMES: dict[str, Scheme] = {
     ),
 }
 
-ENGINES: dict[str, str] = {  # engine -> file in `lf.quantize` that writes its dialect
-    "ort": "ort",
+
+@dataclass(frozen=True)
+class Engine:
+    """Who writes schemes in the dialect of what runs them.
+
+    Attributes:
+        module: file in `lf.quantize` with `quantize(artifact, name, scheme, photos, out, bits, rounding) -> Artifact`.
+        suffix: of the files it writes.
+        schemes: those that it knows.
+        about: one line for the help.
+    """
+
+    module: str
+    suffix: str
+    schemes: tuple[str, ...]
+    about: str
+
+
+ENGINES: dict[str, Engine] = {
+    "ort": Engine("ort", ".onnx", tuple(SCHEMES), "ONNX Runtime on x86: 8 bits where it is fast, the rest in float"),
+    "tflite": Engine(
+        "tflite", ".tflite", ("w8a8", "w8a8-tensor"), "LiteRT and the Edge TPU: int8 from the input to the outputs"
+    ),
 }
 
 
@@ -146,7 +167,7 @@ def quantize(
         scheme: a row of SCHEMES.
         images: folder of photos to calibrate on; schemes that need none leave it alone. Without it, the ranges count
             that training for this very scheme learned, where the card of the file has them.
-        out: the file to write; `<name of the parent>.<scheme>.onnx` in the current folder by default.
+        out: the file to write; `<name of the parent>.<scheme><suffix>` in the current folder by default.
         engine: a row of ENGINES, whose dialect is written.
         calibration: how ranges are found, a name of CALIBRATIONS; the scheme's usual one by default.
         limit: use at most so many photos; the scheme's usual number by default.
@@ -164,16 +185,18 @@ def quantize(
         BadInput: no usable photo, or photos of a benchmark.
         LfError: the result gives non-finite values, or would not run in integers; nothing is written.
     """
-    row, module = pick(SCHEMES, scheme, "scheme"), pick(ENGINES, engine, "engine")
+    row, dialect = pick(SCHEMES, scheme, "scheme"), pick(ENGINES, engine, "engine")
+    if scheme not in dialect.schemes:
+        raise UsageError(f"--for {engine} knows no scheme {scheme}; known: {', '.join(dialect.schemes)}")
     observer(calibration or row.calibration, row.activations)
     for name, count in (bits or {}).items():
         if count not in BITS or ((row.dynamic or row.weights == 16) and count != 32):
             expected = "32" if row.dynamic or row.weights == 16 else ", ".join(map(str, BITS))
             raise UsageError(f"{name}={count}: scheme {scheme} knows layers with {expected} bits")
     float_onnx(artifact)
-    out = out or Path(f"{artifact.path.stem}.{scheme}.onnx")
-    if out.suffix != ".onnx":
-        raise UsageError(f"{out}: engine {engine} reads .onnx files; type: -o {out.stem}.onnx")
+    out = out or Path(f"{artifact.path.stem}.{scheme}{dialect.suffix}")
+    if out.suffix != dialect.suffix:
+        raise UsageError(f"{out}: engine {engine} reads {dialect.suffix} files; type: -o {out.stem}{dialect.suffix}")
     trained = bool(learned_ranges(artifact, scheme))
     rounding = _rounding(scheme, rounding or ("nearest" if trained else row.rounding))
     photos = None
@@ -188,7 +211,7 @@ def quantize(
             rounding=rounding,
             progress=progress,
         )
-    writer = importlib.import_module(f"lf.quantize.{module}")
+    writer = importlib.import_module(f"lf.quantize.{dialect.module}")
     made: Artifact = writer.quantize(artifact, scheme, row, photos, out, bits or {}, rounding)
     return made
 

@@ -29,6 +29,7 @@ LOST = 0.02  # share of such channels; what SuperPoint's detector reads has 0.00
 OUTPUT = "_QuantizeLinear_Input"  # what ONNX Runtime appends to the name of an output
 SECONDS = 0.5  # of timing
 SLOWER = 1.1  # times the parent's time
+RUNS = {".onnx": "ort-cpu", ".tflite": "tflite"}  # what times which file
 
 
 def integers(path: Path, data: bytes, meant: Collection[str]) -> None:
@@ -152,9 +153,9 @@ def slower(parent: Artifact, made: Artifact) -> str | None:
 
 def time_ratio(parent: Artifact, made: Artifact) -> float:
     """Least CPU time of `made` over that of `parent`, in turns."""
-    size = parent.card.size or SIZE
+    size = made.card.size or parent.card.size or SIZE
     picture = np.random.default_rng(0).random((1, parent.card.input[0], *size), np.float32)
-    sessions = [open_session(artifact, "ort-cpu") for artifact in (parent, made)]
+    sessions = [open_session(artifact, RUNS[artifact.path.suffix]) for artifact in (parent, made)]
     best = [np.inf, np.inf]
     start = time.process_time()
     for turn in range(100):

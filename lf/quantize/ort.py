@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -117,29 +117,33 @@ def _loose(graph: ModelProto, model: Model, kept: Collection[str]) -> list[str]:
     return [head for head in model.keep_float or model.heads if not set(last_convolutions(graph, head)) <= set(kept)]
 
 
-def difference(reference: Extractor, candidate: Extractor) -> dict[str, Any]:
-    """How far the quantized maps and keypoints are from the float ones, on drawn pictures.
+def difference(reference: Extractor, candidate: Extractor, pictures: Iterable[Array] | None = None) -> dict[str, Any]:
+    """How far the quantized maps and keypoints are from the float ones, on pictures, by default drawn ones.
 
     Returns:
-        Per head the signal-to-noise ratio in dB; counts of keypoints; of the float ones the share with a quantized one
-        within CLOSE px; of either the share that `guards.tied` counts. A hint, not a verdict: that is the benchmark's.
+        Per head the signal-to-noise ratio in dB and, where it has several channels, the mean cosine of its pixels;
+        counts of keypoints; of the float ones the share with a quantized one within CLOSE px; of either the share that
+        `guards.tied` counts. A hint, not a verdict: that is the benchmark's.
 
     Raises:
         LfError: a map is not finite.
     """
-    signal, noise = dict[str, float](), dict[str, float]()
+    signal, noise, cosines = dict[str, float](), dict[str, float](), dict[str, list[float]]()
     before = after = close = tied_before = tied = 0
     size = reference.artifact.card.size
     assert size is not None
-    for a, b in agreement.both(reference, candidate, agreement.drawn(size)):
+    for a, b in agreement.both(reference, candidate, agreement.drawn(size) if pictures is None else pictures):
         for head, expected in a.maps.items():
             signal[head] = signal.get(head, 0.0) + energy(expected)
             noise[head] = noise.get(head, 0.0) + energy(b.maps[head] - expected)
+            if len(expected) > 1:
+                cosines.setdefault(head, []).append(cosine(expected, b.maps[head]))
         before, after = before + len(a.features), after + len(b.features)
         tied_before, tied = tied_before + guards.tied(a.features.scores), tied + guards.tied(b.features.scores)
         close += int(agreement.near(a.features.keypoints, b.features.keypoints, CLOSE).sum())
     return {
         "sqnr_db": {head: round(float(10 * np.log10(signal[head] / max(noise[head], 1e-30))), 2) for head in signal},
+        "cosine": {head: round(float(np.mean(values)), 4) for head, values in cosines.items()},
         "keypoints_float": before,
         "keypoints": after,
         "within_1_px": round(close / before, 4) if before else None,
@@ -151,6 +155,12 @@ def difference(reference: Extractor, candidate: Extractor) -> dict[str, Any]:
 def energy(values: Array) -> float:
     """Sum of squares."""
     return float(np.square(values, dtype=np.float64).sum())
+
+
+def cosine(a: Array, b: Array) -> float:
+    """Mean over the pixels of two maps (C, h, w) of the cosine of their channels."""
+    length = np.linalg.norm(a, axis=0) * np.linalg.norm(b, axis=0)
+    return float(((a * b).sum(0) / np.maximum(length, 1e-30)).mean())
 
 
 def prepared(source: Path, target: Path) -> ModelProto:

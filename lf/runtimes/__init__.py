@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from lf.core import Artifact, Session, Unavailable, UsageError, pick
@@ -20,8 +21,10 @@ class Backend:
             Unavailable when what was asked for is not what would run.
         package: what must be importable.
         extra: `pip install "lf[extra]"` brings it.
-        suffixes: model files it runs.
+        suffixes: what the names of the model files that it runs end in; see `engines`.
         about: one line for `lf doctor`.
+        options: keyword arguments of its `open_session`.
+        maker: the command that makes such files.
     """
 
     module: str
@@ -30,6 +33,7 @@ class Backend:
     suffixes: tuple[str, ...]
     about: str
     options: Mapping[str, Any] = field(default_factory=dict)
+    maker: str = "lf export"
 
     @property
     def installed(self) -> bool:
@@ -57,8 +61,47 @@ BACKENDS: dict[str, Backend] = {
         "ONNX Runtime, CUDAExecutionProvider, never falling back to the CPU",
         {"provider": "CUDAExecutionProvider"},
     ),
+    "tflite": Backend(
+        "litert",
+        "ai_edge_litert",
+        "edge",
+        (".tflite",),
+        "LiteRT on the CPU, XNNPACK",
+        maker="lf quantize --for tflite",
+    ),
+    "edgetpu": Backend(
+        "edgetpu",
+        "ai_edge_litert",
+        "edge",
+        ("_edgetpu.tflite",),
+        "LiteRT on a Coral Edge TPU, never on the CPU instead",
+        maker="lf export --to edgetpu",
+    ),
+    "openvino": Backend(
+        "openvino",
+        "openvino",
+        "openvino",
+        (".onnx",),
+        "OpenVINO on the CPU; float32, and quantized files in integers",
+        {"precision": "f32"},
+    ),
+    "openvino-bf16": Backend(
+        "openvino",
+        "openvino",
+        "openvino",
+        (".onnx",),
+        "OpenVINO on the CPU, what is not quantized in bfloat16",
+        {"precision": "bf16"},
+    ),
     "opencv": Backend("opencv", "cv2", "", (".card",), "the baselines that OpenCV brings: SIFT, RootSIFT, ORB, AKAZE"),
 }
+
+
+def engines(path: Path) -> list[str]:
+    """The rows that a file is meant for by its name: `a_edgetpu.tflite` is for `edgetpu` and not for `tflite`."""
+    ends = {name: [len(end) for end in row.suffixes if path.name.endswith(end)] for name, row in BACKENDS.items()}
+    longest = max((length for found in ends.values() for length in found), default=0)
+    return [name for name, found in ends.items() if longest in found]
 
 
 def open_session(artifact: Artifact, backend: str, threads: int = 1) -> Session:
@@ -70,9 +113,9 @@ def open_session(artifact: Artifact, backend: str, threads: int = 1) -> Session:
         BadInput: the engine refuses the file.
     """
     row = pick(BACKENDS, backend, "backend")
-    if artifact.path.suffix not in row.suffixes:
+    if not artifact.path.name.endswith(row.suffixes):
         takes = ", ".join(row.suffixes)
-        raise UsageError(f"{artifact.path}: backend {backend} runs {takes}; make such a file with lf export")
+        raise UsageError(f"{artifact.path}: backend {backend} runs {takes}; make such a file with {row.maker}")
     if not row.installed:
         raise Unavailable(f'backend {backend} needs the package {row.package}; type: pip install "lf[{row.extra}]"')
     session: Session = importlib.import_module(f"lf.runtimes.{row.module}").open_session(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,7 +39,7 @@ def decode(extractor: Extractor, maps: dict[str, Array], size: tuple[int, ...], 
     return Features(*extractor.model.decode(maps, **{**extractor.settings, **changed}), (size[0], size[1]))
 
 
-def both(reference: Extractor, candidate: Extractor, pictures: Iterator[Array]) -> Iterator[tuple[Look, Look]]:
+def both(reference: Extractor, candidate: Extractor, pictures: Iterable[Array]) -> Iterator[tuple[Look, Look]]:
     """Show every picture, prepared for `candidate`, to both."""
     for picture in pictures:
         tensor = candidate.tensor(candidate.fit(picture))

@@ -26,6 +26,11 @@ def _backend(name: str) -> Row:
     row = BACKENDS[name]
     if not row.installed:
         return {"ok": False, "detail": f'{row.about}; not installed: pip install "lf[{row.extra}]"'}
+    if row.module == "edgetpu":
+        from lf.runtimes import edgetpu
+
+        there, detail = edgetpu.examine()
+        return {"ok": there, "detail": f"{row.about}; {detail}"}
     provider = row.options.get("provider")
     if provider is None:
         return {"ok": True, "detail": f"{row.about} ({row.package} {_module_version(row.package)})"}

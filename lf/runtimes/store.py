@@ -11,7 +11,7 @@ from lf import files
 from lf.core import Array, Artifact, BadInput, Features, UsageError, pick
 from lf.data import images
 from lf.data.layouts import LAYOUTS
-from lf.runtimes import BACKENDS
+from lf.runtimes import engines
 from lf.runtimes.extract import Extractor
 
 Progress = Callable[[int, int, str], None]
@@ -94,7 +94,7 @@ def engine_for(artifact: Artifact) -> str:
     Raises:
         UsageError: none does.
     """
-    fits = [name for name, row in BACKENDS.items() if artifact.path.suffix in row.suffixes]
+    fits = engines(artifact.path)
     if not fits:
         raise UsageError(f"{artifact.path}: no backend runs it; lf export makes files that run")
     return fits[0]

@@ -207,6 +207,16 @@ RECIPES: dict[str, Recipe] = {
         lr=1.5e-3,
         settings={**_KP2D, "descriptor_loss": "dual-softmax", "points": 256, "io_points": 150},
     ),
+    "kp2d-small": Recipe(
+        model="kp2d",
+        method="kp2d",
+        about="the architecture of KP2D, as much of it as an hour of one core learns",
+        steps=3_000,
+        batch=4,
+        size=(120, 160),
+        lr=1.5e-3,
+        settings={**_KP2D, "descriptor_loss": "dual-softmax", "points": 256, "io_points": 150},
+    ),
     "distil": Recipe(
         model="superpoint-small",
         method="distil",

@@ -1,0 +1,160 @@
+"""What the form of an export and eight bits gain: `python -m lf.benchmarks.compare_exports CHECKPOINT QUANTIZED.onnx`.
+
+Three files of one network take turns, in one process, on one picture: the published forward as it stands (dense
+normalisation, squares by power, softmax of two, points and descriptors sampled in the graph), our float export, and
+the quantized file. Milliseconds are the processor's with one thread, the clock's with more; ratios are within a turn.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lf import files
+from lf.benchmarks.report import markdown
+from lf.core import Array, Artifact, Card, UsageError
+from lf.models.resolve import resolve
+from lf.runtimes import open_session
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+SIZE = (240, 320)  # H, W
+WARM_UP, REPEATS = 5, 40
+DRAWS = 1000  # of the bootstrap
+
+
+def superpoint(net: nn.Module, image: Tensor) -> tuple[Tensor, ...]:
+    """The forward of arXiv 1712.07629's published network: descriptors normalised everywhere."""
+    detector, descriptor = net(image)
+    return detector, descriptor / descriptor.norm(p=2, dim=1, keepdim=True)
+
+
+def r2d2(net: Any, image: Tensor) -> tuple[Tensor, ...]:
+    """The forward of arXiv 1906.06195's: normalised descriptors, squares by power, softmax of two, x / (1 + x)."""
+    import torch.nn.functional as F
+
+    x = net.layers((image - net.mean) / net.std)
+    if net.fast:
+        x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+    repeatable = F.softplus(net.repeatability(x**2))
+    return F.normalize(x, p=2, dim=1), F.softmax(net.reliability(x**2), 1)[:, 1:2], repeatable / (1 + repeatable)
+
+
+def kp2d(net: nn.Module, image: Tensor) -> tuple[Tensor, ...]:
+    """The forward of arXiv 1912.10615's: points decoded, descriptors of every cell sampled and normalised."""
+    import torch
+    import torch.nn.functional as F
+
+    score, shift, feat = net(image)
+    rows, columns = score.shape[2:]
+    cell = image.shape[2] // rows
+    border = F.pad(torch.ones(1, 1, rows - 2, columns - 2), (1, 1, 1, 1))
+    y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+    corners = torch.stack([x, y])[None].float() * cell
+    points = corners + (cell - 1) / 2 + shift.tanh() * (cell - 1)
+    points = torch.stack([points[:, 0].clamp(0, image.shape[3] - 1), points[:, 1].clamp(0, image.shape[2] - 1)], -1)
+    share = points / torch.tensor([(image.shape[3] - 1) / 2, (image.shape[2] - 1) / 2]) - 1
+    sampled = F.grid_sample(feat, share, align_corners=True)
+    return score.sigmoid() * border, points, sampled / sampled.norm(p=2, dim=1, keepdim=True)
+
+
+FORWARDS: dict[str, Callable[[Any, Tensor], tuple[Tensor, ...]]] = {
+    "superpoint": superpoint,
+    "r2d2": r2d2,
+    "kp2d": kp2d,
+}
+
+
+def published(checkpoint: Artifact, out: Path, size: tuple[int, int] = SIZE) -> Artifact:
+    """The published forward of a checkpoint as an ONNX file of one size (H, W), exported as it stands.
+
+    Raises:
+        UsageError: not a checkpoint of a family in FORWARDS.
+    """
+    import warnings
+
+    import torch
+
+    from lf.models import MODELS
+    from lf.models import checkpoint as weights
+
+    row = MODELS[checkpoint.card.model]
+    if row.module not in FORWARDS or checkpoint.path.suffix == ".onnx":
+        raise UsageError(f"{checkpoint.path}: expected a checkpoint of one of these families: {', '.join(FORWARDS)}")
+    net, forward = weights.network(checkpoint), FORWARDS[row.module]
+
+    class Published(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = net
+
+        def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+            return forward(self.net, image)
+
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses packages that nothing here needs
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            Published().eval(), (torch.zeros(1, row.channels, *size),), dynamo=True, opset_version=18, verbose=False
+        )
+    assert program is not None
+    return files.save(out, program.model_proto.SerializeToString(), Card(row.module, {}, (row.channels, *size)))
+
+
+def turns(artifacts: Sequence[Artifact], picture: Array, threads: int, repeats: int = REPEATS) -> Array:
+    """(repeats, files) milliseconds; every row is one turn through all files."""
+    clock = time.process_time if threads == 1 else time.perf_counter
+    sessions = [open_session(artifact, "ort-cpu", threads) for artifact in artifacts]
+    rows = [[_ms(partial(session.run, picture), clock) for session in sessions] for _ in range(WARM_UP + repeats)]
+    return np.array(rows[WARM_UP:])
+
+
+def _ms(run: Callable[[], Any], clock: Callable[[], float]) -> float:
+    start = clock()
+    run()
+    return (clock() - start) * 1e3
+
+
+def ratio(slow: Array, fast: Array) -> tuple[float, float, float]:
+    """Median of slow over fast, turn by turn, and the 95 % bootstrap interval of that median."""
+    shares = slow / fast
+    draws = np.random.default_rng(0).integers(0, len(shares), (DRAWS, len(shares)))
+    low, high = np.quantile(np.median(shares[draws], axis=1), (0.025, 0.975))
+    return float(np.median(shares)), float(low), float(high)
+
+
+def compare(checkpoint: Path, exported: Path, quantized: Sequence[Path], threads: int) -> str:
+    """The table: a row per file, milliseconds, and how many times the published export's speed it has."""
+    parent = resolve(str(checkpoint))
+    with tempfile.TemporaryDirectory(prefix="lf-exports-") as folder:
+        ours = [files.load(path) for path in (exported, *quantized)]
+        size = next((artifact.card.size for artifact in ours if artifact.card.size), SIZE)
+        artifacts = [published(parent, Path(folder, "published.onnx"), size), *ours]
+        picture = np.random.default_rng(0).random((1, artifacts[0].card.input[0], *size), np.float32)
+        times = turns(artifacts, picture, threads)
+    rows = []
+    for name, column in zip(("as published", *(artifact.path.name for artifact in ours)), times.T, strict=True):
+        of_published, of_ours = (
+            "{:.2f} [{:.2f}, {:.2f}]".format(*ratio(times[:, reference], column)) for reference in (0, 1)
+        )
+        rows.append([name, f"{np.median(column):.1f}", of_published, of_ours])
+    return markdown([f"{size[0]}x{size[1]}", "ms", "times as published", "times our float export"], rows)
+
+
+if __name__ == "__main__":
+    words = [word for word in sys.argv[1:] if not word.startswith("--threads=")]
+    chosen = int(next((word.partition("=")[2] for word in sys.argv[1:] if word.startswith("--threads=")), "1"))
+    if len(words) < 2:
+        sys.exit(
+            "type: python -m lf.benchmarks.compare_exports CHECKPOINT EXPORTED.onnx [QUANTIZED.onnx ...] [--threads=N]"
+        )
+    print(compare(Path(words[0]), Path(words[1]), [Path(word) for word in words[2:]], chosen))

@@ -1,0 +1,37 @@
+"""Energy of the processor, where Linux lets this user read it: RAPL, Documentation/power/powercap of the kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+POWERCAP = Path("/sys/class/powercap")
+
+Reading = Mapping[str, tuple[int, int]]  # package -> microjoules counted, and where the count wraps to 0
+
+
+def read(root: Path = POWERCAP) -> Reading:
+    """The counters of every processor package; empty where there are none, or not all can be read.
+
+    Only packages: `intel-rapl:0:0` and the like are parts of them, and the platform (`psys`) holds them all.
+    """
+    found = {}
+    try:
+        for zone in sorted(root.glob("intel-rapl:*")):
+            if zone.name.count(":") == 1 and (zone / "name").read_text().startswith("package"):
+                count, most = (int((zone / name).read_text()) for name in ("energy_uj", "max_energy_range_uj"))
+                found[zone.name] = count, most
+    except (OSError, ValueError):
+        return {}
+    return found
+
+
+def joules(before: Reading, after: Reading) -> float | None:
+    """Energy of all packages between two readings, whoever used it; None without readings."""
+    if not before or before.keys() != after.keys():
+        return None
+    used = 0
+    for package, (end, most) in after.items():
+        start = before[package][0]
+        used += end - start if end >= start else end - start + most
+    return used / 1e6

@@ -1,0 +1,118 @@
+"""Frames of a camera, a video or a folder, in order: uint8 (H, W, 3) RGB; OpenCV's BGR ends here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+
+from lf.console import quiet
+from lf.core import Array, BadInput, Unavailable
+from lf.data import images
+
+RATE = 25.0  # frames per second where the source does not say
+
+
+@dataclass(frozen=True)
+class Source:
+    """Frames in order.
+
+    Attributes:
+        name: for the title and for errors.
+        frames: uint8 (H, W, 3) RGB.
+        rate: frames per second.
+        count: how many there will be; 0 if nobody knows.
+        endless: a camera, which ends when the user says so.
+    """
+
+    name: str
+    frames: Iterator[Array]
+    rate: float = RATE
+    count: int = 0
+    endless: bool = False
+
+
+def camera(number: int) -> Source:
+    """A camera by its number.
+
+    Raises:
+        Unavailable: none, or, from `frames`, it stopped.
+    """
+    capture = _open(number)
+    if not capture.isOpened():
+        raise Unavailable(
+            f"camera {number} cannot be opened: none is there, another program has it, or you may not (group video); "
+            "see: ls /dev/video*"
+        )
+
+    def frames() -> Iterator[Array]:
+        seen = 0
+        try:
+            while (frame := _next(capture)) is not None:
+                seen += 1
+                yield frame
+        finally:
+            capture.release()
+        raise Unavailable(f"camera {number} stopped after {seen} frames; is it still plugged in?")
+
+    return Source(f"camera {number}", frames(), _rate(capture), endless=True)
+
+
+def video(path: Path) -> Source:
+    """A video file.
+
+    Raises:
+        BadInput: no such file, or no video that OpenCV can read; from `frames`, not one frame in it.
+    """
+    if not path.is_file():
+        raise BadInput(f"{path}: no such file; expected a video")
+    capture = _open(str(path))
+    pixels = capture.get(cv2.CAP_PROP_FRAME_WIDTH) * capture.get(cv2.CAP_PROP_FRAME_HEIGHT)
+    if not capture.isOpened() or not 0 < pixels <= images.MAX_PIXELS:
+        raise BadInput(f"{path}: no video that this OpenCV {cv2.__version__} reads (damaged, or of another kind)")
+
+    def frames() -> Iterator[Array]:
+        seen = 0
+        try:
+            while (frame := _next(capture)) is not None:
+                seen += 1
+                yield frame
+        finally:
+            capture.release()
+        if not seen:
+            raise BadInput(f"{path}: a video without a frame that can be decoded; it is damaged or cut short")
+
+    return Source(path.name, frames(), _rate(capture), max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT))))
+
+
+def folder(path: Path) -> Source:
+    """The images of a folder, in the order of their names.
+
+    Raises:
+        BadInput: no image in it; from `frames`, one that cannot be read.
+    """
+    found = images.list_images(path)
+    return Source(path.name, map(images.read, found), count=len(found))
+
+
+def _open(what: int | str) -> cv2.VideoCapture:
+    level = images.LOG.getLogLevel()
+    images.LOG.setLogLevel(0)
+    try:
+        with quiet():
+            return cv2.VideoCapture(what)
+    finally:
+        images.LOG.setLogLevel(level)
+
+
+def _next(capture: cv2.VideoCapture) -> Array | None:
+    with quiet():
+        there, frame = capture.read()
+    return cv2.cvtColor(frame, cv2.COLOR_BGR2RGB) if there and frame is not None else None
+
+
+def _rate(capture: cv2.VideoCapture) -> float:
+    rate = capture.get(cv2.CAP_PROP_FPS)
+    return float(rate) if 1 <= rate <= 240 else RATE

@@ -1,0 +1,144 @@
+"""What edgetpu_compiler 16 prints, read. Its exit code says little: a file of which nothing maps is a success."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+MAPPED = "Mapped to Edge TPU"
+STATUSES = {  # what the table of operators says -> a key of RULES in `edgetpu_rules`
+    MAPPED: "",
+    "Operation is working on an unsupported data type": "data-type",
+    "Operation not supported": "operator",
+    "Operation version not supported": "version",
+    "More than one subgraph is not supported": "region",
+    "Tensor has unsupported rank (up to 3 innermost dimensions mapped)": "rank",
+    "Operation is otherwise supported, but not mapped due to some unspecified limitation": "unspecified",
+}
+UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+MEMORY = {
+    "on_chip_used": "On-chip memory used for caching model parameters",
+    "on_chip_left": "On-chip memory remaining for caching model parameters",
+    "streamed": "Off-chip memory used for streaming uncached model parameters",
+}
+NUMBERS = {
+    "subgraphs": "Number of Edge TPU subgraphs",
+    "operators": "Total number of operations",
+    "mapped": "Number of operations that will run on Edge TPU",
+    "cpu": "Number of operations that will run on CPU",
+}
+INTERNAL = "Internal compiler error"
+HEAD = re.compile(r"^Operator\s+Count\s+Status\s*$")
+ROW = re.compile(r"^([A-Za-z0-9_-]+)\s+(\d+)\s+(\S.*?)\s*$")
+UNREADABLE = (  # the most telling first
+    (r"Didn't find op for builtin opcode '([^']+)' version '(\d+)'", "it does not know {0} version {1}"),
+    (r"Encountered unresolved custom op: (.+?)\.?\s*$", "it does not know the custom operator {0}"),
+    (r"(Internal compiler error)", "internal compiler error"),
+    (r"^Compilation failed: (.+?)\s*$", "{0}"),
+    (r"^(Model could not be parsed)", "it cannot read the file"),
+    (r"^(Invalid model)", "it cannot read the file"),
+    (r"^ERROR: (.+?)\s*$", "{0}"),
+    (r"(timed out|after timeout|[Tt]imeout (?:expired|exceeded|reached))", "it ran out of time"),
+)
+
+
+@dataclass(frozen=True)
+class Log:
+    """What a run of the compiler said.
+
+    Attributes:
+        version: of the compiler, "" if it did not say.
+        succeeded: it wrote a file; not that anything maps.
+        internal: it failed at itself, which may be otherwise the next time.
+        problem: why there is no file, "" if there is one.
+        rows: (operator, count, status) of its last table.
+        memory: keys of MEMORY -> bytes.
+        numbers: keys of NUMBERS -> how many.
+    """
+
+    version: str
+    succeeded: bool
+    internal: bool
+    problem: str
+    rows: tuple[tuple[str, int, str], ...]
+    memory: dict[str, int]
+    numbers: dict[str, int]
+
+    @property
+    def mapped(self) -> int:
+        """Operators on the Edge TPU: of the table, or as the log counts them where it has no table."""
+        if self.rows:
+            return sum(count for _, count, status in self.rows if status == MAPPED)
+        if "mapped" in self.numbers or not self.numbers.get("subgraphs"):
+            return self.numbers.get("mapped", 0)
+        return self.numbers.get("operators", 0)  # it counts apart only when some do not map
+
+    @property
+    def total(self) -> int:
+        """All operators."""
+        return sum(count for _, count, _ in self.rows) or self.numbers.get("operators", 0)
+
+    def by_kind(self) -> dict[str, dict[str, int]]:
+        """Operator -> {"mapped", "cpu"} -> how many."""
+        found: dict[str, dict[str, int]] = {}
+        for name, count, status in self.rows:
+            found.setdefault(name, {"mapped": 0, "cpu": 0})["mapped" if status == MAPPED else "cpu"] += count
+        return found
+
+    def as_dict(self) -> dict[str, Any]:
+        """For a card."""
+        table = [{"operator": name, "count": count, "status": status} for name, count, status in self.rows]
+        return {"mapped": self.mapped, "operators": self.total, "memory": self.memory, "table": table}
+
+
+def parse(*texts: str) -> Log:
+    """Read the output of one run: what it printed and, where that has no table, its log file."""
+    lines = [line.strip() for text in texts for line in text.splitlines()]
+    rows = next((found for text in texts if (found := _rows(text.splitlines()))), ())
+    succeeded = any(line.startswith("Model compiled successfully") for line in lines)
+    return Log(
+        version=next((m[1] for line in lines if (m := re.match(r"Edge TPU Compiler version (\S+)", line))), ""),
+        succeeded=succeeded,
+        internal=any(INTERNAL in line for line in lines),
+        problem="" if succeeded else _problem(lines),
+        rows=rows,
+        memory={key: _bytes(value) for key, label in MEMORY.items() if (value := _last(lines, label)) is not None},
+        numbers={key: int(v) for key, label in NUMBERS.items() if (v := _last(lines, label)) and v.isdecimal()},
+    )
+
+
+def _rows(lines: Iterable[str]) -> tuple[tuple[str, int, str], ...]:
+    """Of the last table: a search prints one for each of its tries."""
+    rows: list[tuple[str, int, str]] = []
+    inside = False
+    for line in lines:
+        if HEAD.match(line.strip()):
+            inside, rows = True, []
+        elif inside and (found := ROW.match(line.strip())):
+            rows.append((found[1], int(found[2]), found[3]))
+        elif inside and rows:
+            inside = False
+    return tuple(rows)
+
+
+def _last(lines: list[str], label: str) -> str | None:
+    found = [line.removeprefix(label + ":").strip() for line in lines if line.startswith(label + ":")]
+    return found[-1] if found else None
+
+
+def _bytes(value: str) -> int:
+    found = re.fullmatch(r"([\d.]+)\s*(B|KiB|MiB|GiB)", value)
+    try:
+        return round(float(found[1]) * UNITS[found[2]]) if found else 0
+    except ValueError:  # 1.2.3
+        return 0
+
+
+def _problem(lines: list[str]) -> str:
+    for pattern, said in UNREADABLE:
+        for line in lines:
+            if found := re.search(pattern, line):
+                return said.format(*found.groups())
+    return "it made no file, and did not say why"

@@ -1,0 +1,94 @@
+"""ONNX, or a checkpoint by way of it -> a float .tflite file of one size, its tensors named like the heads."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from lf import __version__, converter, files, tflite_heads
+from lf.core import Artifact, UsageError
+from lf.export import parity, to_onnx
+from lf.runtimes import CHECKPOINTS, agreement
+from lf.runtimes.extract import Extractor
+
+OWN = (0, 0)  # the size of the file, or that of `lf.export.to_onnx` where it takes every size
+
+
+def export(
+    artifact: Artifact,
+    out: Path,
+    *,
+    size: tuple[int, int] | None = OWN,
+    opset: int | None = None,
+    images: Path | None = None,
+    half: bool = False,
+) -> Artifact:
+    """Export a float ONNX file or a checkpoint.
+
+    Args:
+        artifact: what to export.
+        out: the .tflite file.
+        size: (H, W) of the one input size, see OWN.
+        opset: of the ONNX file that a checkpoint becomes on the way.
+        images: folder of pictures for the parity check; None draws them.
+        half: store the weights in float16; they are computed with in float32.
+
+    Raises:
+        UsageError: neither float ONNX nor a checkpoint, or a size that does not fit it.
+        GateFailed: the file does not agree with its parent; nothing is written.
+        Unavailable: onnx2tf or TensorFlow is not installed.
+        LfError: the converter failed.
+    """
+    if size is None:
+        raise UsageError("a .tflite file takes one size; leave --dynamic out, or type for example: --size 240x320")
+    with tempfile.TemporaryDirectory(prefix="lf-export-") as folder:
+        parent = artifact
+        if artifact.path.suffix in CHECKPOINTS:
+            through = Path(folder, "through.onnx")
+            wanted = to_onnx.SIZE if size == OWN else size
+            parent = to_onnx.export(artifact, through, size=wanted, opset=opset or to_onnx.OPSET, images=images)
+        elif opset is not None:
+            raise UsageError(f"{artifact.path}: has its operator set; --opset is for checkpoints")
+        return _from_onnx(_sized(parent, size), out, Path(folder), images, half)
+
+
+def _sized(parent: Artifact, size: tuple[int, int]) -> Artifact:
+    """The same float ONNX file, shown pictures of one size only."""
+    card = parent.card
+    if parent.path.suffix != ".onnx" or card.scheme != "fp32":
+        raise UsageError(
+            f"{parent.path}: export to tflite starts from float .onnx or a checkpoint, this one is {card.scheme} "
+            f"{parent.path.suffix}; for 8 bits type: lf quantize MODEL.onnx --for tflite --images DIR"
+        )
+    wanted = (card.size or to_onnx.SIZE) if size == OWN else size
+    if card.size not in (None, wanted):
+        own = "x".join(map(str, card.size))
+        raise UsageError(f"{parent.path}: takes pictures of {own} only; leave --size out, or export it again with it")
+    model = Extractor(parent, "ort-cpu").model
+    to_onnx.check_size(wanted, model, card.model)
+    return replace(parent, card=replace(card, input=(card.input[0], *wanted)))
+
+
+def _from_onnx(parent: Artifact, out: Path, folder: Path, images: Path | None, half: bool) -> Artifact:
+    import onnx
+
+    size = parent.card.size
+    assert size is not None
+    graph = converter.static(onnx.load(parent.path), size)
+    reference = Extractor(parent, "ort-cpu")
+    picture = next(agreement.drawn(size, 1))
+    tensor = reference.tensor(reference.fit(picture))
+    relative = tflite_heads.HALF if half else tflite_heads.RELATIVE
+    data = tflite_heads.named(converter.convert(graph, half), tensor, reference.session.run(tensor), relative)
+    candidate = files.save(folder / f"candidate{out.suffix}", data, parent.card)
+    figures = parity.check(parent, candidate, "ort-cpu", "tflite", images, relative, exact=not half)
+    step = {
+        "command": "export",
+        "options": {"to": "tflite", "size": list(size), **({"half": True} if half else {})},
+        "parent": parent.sha256,
+        "versions": {"lf": __version__, **converter.versions()},
+        "opset": converter.opset(graph),
+        "parity": figures,
+    }
+    return files.save(out, data, parent.card.step(made=step))

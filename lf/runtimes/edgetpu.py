@@ -1,0 +1,158 @@
+"""The Edge TPU: LiteRT with the delegate of libedgetpu. What is compiled for it runs there, or nothing does.
+
+Two environment variables, because they belong to the machine and not to what is asked of it:
+
+- LF_EDGETPU_DEVICE chooses a device as libedgetpu names them: `usb`, `pci`, `usb:1`, `:0`; the first that is free else.
+- LF_EDGETPU_LIBRARY names another library. Whatever runs through it is marked so, and `lf bench` does not keep it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from functools import cache
+from typing import Any
+
+from lf.core import Artifact, Unavailable, UsageError
+from lf.runtimes.litert import LitertSession, load
+from lf.runtimes.signature import signature
+
+LIBRARY, DEVICE = "LF_EDGETPU_LIBRARY", "LF_EDGETPU_DEVICE"
+NAMES = {"darwin": "libedgetpu.1.dylib", "win32": "edgetpu.dll"}
+VERSION = re.compile(r"BuildLabel\(.*\), RuntimeVersion\(\d+\)")  # what edgetpu_version() answers
+KINDS = ("pci", "usb")  # of edgetpu_device_type
+PROVIDER = "edgetpu"
+SECONDS = 120  # a device that answers takes a few
+INSTALL = "install libedgetpu1-std in the generation of this LiteRT: see docs/raspberry-pi.md"
+
+
+def open_session(artifact: Artifact, threads: int) -> LitertSession:
+    """Open a compiled file on the Edge TPU, after it has run in a process of its own.
+
+    Raises:
+        UsageError: not compiled for the Edge TPU: it would run on the CPU; or LF_EDGETPU_DEVICE is no device.
+        Unavailable: no library, no device, no permission, or they do not fit together; see `probe`.
+        BadInput: its tensors are not what its card says.
+    """
+    model, compiled = load(artifact)
+    if not compiled:
+        raise UsageError(
+            f"{artifact.path}: is not compiled for the Edge TPU and would run on the CPU; "
+            "compile it with: lf export FILE --to edgetpu, or choose --backend tflite"
+        )
+    signature(artifact, model)
+    found = probe(library(), device(), str(artifact.path), artifact.sha256)
+    notes = {"library": {**found["library"], "devices": found["devices"], "chosen": device() or "any"}}
+    return LitertSession(artifact, model, threads, provider(found), delegate(library(), device()), notes)
+
+
+def library() -> str:
+    """The library that is asked for: a path, or a name that the loader knows."""
+    return os.environ.get(LIBRARY) or NAMES.get(sys.platform, "libedgetpu.so.1")
+
+
+def device() -> str:
+    """The device that is asked for; empty for any.
+
+    Raises:
+        UsageError: not what libedgetpu takes.
+    """
+    text = os.environ.get(DEVICE, "")
+    if not re.fullmatch(r"(usb|pci)?(:\d+)?", text):
+        raise UsageError(f"{DEVICE}={text}: expected usb, pci, or one of them with its number: usb:0, pci:1, :0")
+    return text
+
+
+def provider(found: dict[str, Any]) -> str:
+    """`edgetpu` if it was the installed libedgetpu with a device; another name for whatever else answers like it."""
+    genuine = LIBRARY not in os.environ and VERSION.fullmatch(found["library"]["version"]) and found["devices"]
+    return PROVIDER if genuine else f"{PROVIDER} (library {found['library']['path']})"
+
+
+def delegate(name: str, wanted: str) -> Any:
+    """The delegate of the library; it must live as long as the interpreter that has it.
+
+    Raises:
+        Unavailable: the device cannot be opened, which a moment ago it could.
+    """
+    from ai_edge_litert.interpreter import load_delegate
+
+    try:
+        return load_delegate(name, {"device": wanted} if wanted else {})
+    except (OSError, ValueError) as error:
+        raise Unavailable(f"the Edge TPU cannot be opened any more: {' '.join(str(error).split())}") from error
+
+
+@cache
+def probe(name: str, wanted: str, path: str | None = None, sha256: str | None = None) -> dict[str, Any]:
+    """Open the device, and a file on it, in a process of its own: what dies there does not take this one along.
+
+    Args:
+        name: of the library.
+        wanted: device.
+        path: of a compiled file to run once, or None to look at library and devices only.
+        sha256: of that file: another one is probed anew.
+
+    Returns:
+        {"library": {"path", "sha256", "version"}, "devices": ["usb /sys/...", ...]}
+
+    Raises:
+        Unavailable: what is missing, and what to do about it.
+    """
+    command = [sys.executable, "-m", "lf.runtimes.edgetpu_probe", json.dumps([name, wanted, path])]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=SECONDS, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise Unavailable(f"the Edge TPU did not answer within {SECONDS} s; unplug it and plug it in again") from error
+    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    found: dict[str, Any] = {}
+    for line in lines:
+        found.update(json.loads(line))
+    if done.returncode == 0 and "error" not in found:
+        return found
+    raise Unavailable(_why(found, name, wanted, done.returncode))
+
+
+def _why(found: dict[str, Any], name: str, wanted: str, code: int) -> str:
+    """What went wrong, from how far the probe came."""
+    step, error = found.get("step", "start"), found.get("error", "")
+    here = ", ".join(found.get("devices", ())) or "none"
+    if code < 0:
+        return (
+            f"the Edge TPU runtime {name} dies ({_signal(code)}) as it should {step}: it and this LiteRT "
+            f"{found.get('litert', '')} are of different generations; {INSTALL}"
+        )
+    if step == "load the library":
+        return f"the Edge TPU runtime cannot be loaded: {error}; {INSTALL}"
+    if step == "be asked for its version":
+        return f"{name} is no libedgetpu: {error}; unset {LIBRARY}, and {INSTALL}"
+    if step == "list its devices":
+        if found.get("devices"):
+            return f"no Edge TPU is at {DEVICE}={wanted}; there are: {here}"
+        return "no Edge TPU is connected, or none that the system shows; plug it in, USB 3 if there is, and see: lsusb"
+    if step == "open the device":
+        return (
+            f"an Edge TPU is there ({here}), and it cannot be opened: another process has it, or you may not; for the "
+            "latter: sudo usermod -aG plugdev $USER, log in again, plug it in again"
+        )
+    return f"the Edge TPU runtime {found.get('library', {}).get('version', name)} cannot {step}: {error}"
+
+
+def _signal(code: int) -> str:
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        return f"signal {-code}"
+
+
+def examine() -> tuple[bool, str]:
+    """Whether there is an Edge TPU, and which, or what to do; for `lf doctor`."""
+    try:
+        found = probe(library(), device())
+    except (Unavailable, UsageError) as error:
+        return False, str(error)
+    return True, f"{provider(found)}: {', '.join(found['devices'])}; {found['library']['version']}"

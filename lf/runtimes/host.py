@@ -1,0 +1,75 @@
+"""Heads that the host computes in float, behind a file whose numbers are of 8 bits.
+
+R2D2's heads are 1x1 convolutions of squares (arXiv 1906.06195, section 3.1 and the authors' code), and squares spread
+their values over more than 8 bits can tell apart; so the file ends before them, and its card says how to go on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lf.core import Array, BadInput, Card
+
+
+@dataclass(frozen=True)
+class HostHead:
+    """y = W (x * x if `square` else x) + b at every pixel.
+
+    Attributes:
+        name: of the head.
+        source: output tensor of the file, (1, Cin, h, w) outside of the session.
+        weight: (Cout, Cin) float32.
+        bias: (Cout,) float32.
+        square: whether x is squared first.
+    """
+
+    name: str
+    source: str
+    weight: Array
+    bias: Array
+    square: bool
+
+    @property
+    def inputs(self) -> int:
+        """Channels of x."""
+        return int(self.weight.shape[1])
+
+    @property
+    def outputs(self) -> int:
+        """Channels of y."""
+        return int(self.weight.shape[0])
+
+    def __call__(self, value: Array) -> Array:
+        """(1, Cin, h, w) float32 -> (1, Cout, h, w) float32."""
+        _, channels, height, width = value.shape
+        flat = value.reshape(channels, -1)
+        found = self.weight @ (flat * flat if self.square else flat) + self.bias[:, None]
+        return np.asarray(found.reshape(1, -1, height, width))
+
+
+def host_heads(card: Card, where: str) -> tuple[HostHead, ...]:
+    """What the last step that made such a file left to the host; none in other files.
+
+    Raises:
+        BadInput: not the description of a head of this card.
+    """
+    steps = next((step["host"] for step in reversed(card.made) if "host" in step), ())
+    try:
+        heads = tuple(_head(step) for step in steps)
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise BadInput(f"{where}: its card describes a head of the host wrongly ({error}); make it again") from error
+    for head in heads:
+        if head.name not in card.outputs:
+            raise BadInput(f"{where}: its card has the host compute {head.name}, which is no head of {card.model}")
+    return heads
+
+
+def _head(step: dict[str, object]) -> HostHead:
+    weight, bias = np.asarray(step["weight"], np.float32), np.asarray(step["bias"], np.float32)
+    if weight.ndim != 2 or bias.shape != weight.shape[:1]:
+        raise ValueError(f"weights {weight.shape} and biases {bias.shape}")
+    if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
+        raise ValueError("a weight that is no finite number")
+    return HostHead(str(step["head"]), str(step["input"]), weight, bias, bool(step["square"]))

@@ -1,0 +1,70 @@
+"""OpenVINO on the CPU, for the same ONNX files: float32, bfloat16 where asked for, and quantized files in integers."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+
+from lf.core import Array, Artifact, BadInput, SessionInfo, Unavailable
+from lf.runtimes.ort_weights import widened
+
+
+class OpenVinoSession:
+    """One compiled model: explicit threads, one stream, and the precision that was asked for, not the device's own."""
+
+    def __init__(self, artifact: Artifact, threads: int, precision: str) -> None:
+        """Compile `artifact` for the CPU.
+
+        Args:
+            artifact: an ONNX file, float or QDQ.
+            threads: of one inference.
+            precision: of what is not quantized: "f32", or "bf16", which needs a processor with bf16 instructions.
+
+        Raises:
+            Unavailable: the processor does not compute in `precision`.
+            BadInput: not a model that OpenVINO can compile.
+        """
+        import openvino
+
+        core = openvino.Core()
+        if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            raise Unavailable("this processor has no bf16 instructions for OpenVINO; use --backend openvino")
+        config = {
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": 1,
+            "ENABLE_CPU_PINNING": False,
+            "INFERENCE_PRECISION_HINT": precision,
+        }
+        try:
+            self._model = core.compile_model(core.read_model(widened(artifact.path.read_bytes()), b""), "CPU", config)
+        except Exception as error:  # its exceptions share no base class
+            raise BadInput(f"{artifact.path}: OpenVINO cannot load it: {_line(error)}") from error
+        used = self._model.get_property("INFERENCE_PRECISION_HINT").to_string()
+        if used != {"f32": "float", "bf16": "bfloat16"}.get(precision) and used != precision:
+            raise Unavailable(f"{precision} was asked for, OpenVINO would compute in {used}; see: lf doctor")
+        self._path = artifact.path
+        self._names = [next(iter(output.names)) for output in self._model.outputs]
+        self._mine = threading.local()  # a request serves one thread at a time
+        self.info = SessionInfo("openvino", openvino.__version__, f"CPU {precision}", threads)
+
+    def run(self, image: Array) -> dict[str, Array]:
+        """See `lf.core.Session`."""
+        request = getattr(self._mine, "request", None)
+        if request is None:
+            request = self._mine.request = self._model.create_infer_request()
+        try:
+            request.infer([np.ascontiguousarray(image, np.float32)])
+        except Exception as error:  # as above
+            raise BadInput(f"{self._path}: OpenVINO cannot run it on {image.shape}: {_line(error)}") from error
+        return {name: request.get_output_tensor(i).data.copy() for i, name in enumerate(self._names)}
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+def open_session(artifact: Artifact, threads: int, **options: Any) -> OpenVinoSession:
+    """Compile an ONNX file; see `OpenVinoSession`."""
+    return OpenVinoSession(artifact, threads, **options)

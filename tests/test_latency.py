@@ -1,0 +1,399 @@
+"""Latency: what its statistics say of known times, a worker that is none, RAPL from a folder, and one real run."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from lf import cli
+from lf.benchmarks import PROTOCOLS, energy, gate, latency, latency_table, report, results
+from lf.benchmarks import latency_stats as stats
+from lf.benchmarks.gate import Gate
+from lf.benchmarks.predict import Variant
+from lf.benchmarks.suite import latencies
+from lf.core import BadInput, LfError, UsageError
+from lf.runtimes import agreement, ort
+
+PHASES = ("preprocess", "network", "postprocess", "end_to_end", "cpu")
+KP2D = PROTOCOLS["kp2d"]
+
+
+def times(whole, cpu=None):
+    return {phase: list(whole) for phase in PHASES[:-1]} | {"cpu": list(whole if cpu is None else cpu)}
+
+
+@pytest.fixture
+def lf(monkeypatch, capfd):
+    """Run `lf bench` in this process: exit code, stdout, stderr."""
+
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["lf", "bench", *map(str, words)])
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        return left.value.code, *capfd.readouterr()
+
+    return call
+
+
+# --- statistics
+
+
+def test_percentiles_of_a_ramp():
+    assert stats.percentiles([*range(101)]) == {"p50": 50, "p90": 90, "p95": 95, "p99": 99, "n": 101}
+
+
+@pytest.mark.parametrize(
+    ("values", "change", "steady"),
+    [
+        ([10.0] * 30, 0, True),
+        ([10.0] * 10 + [99.0] * 10 + [10.4] * 10, 0.04, True),  # the middle says nothing
+        ([10.0] * 10 + [10.5] * 10 + [11.0] * 10, 0.1, False),
+        ([20.0] * 10 + [15.0] * 10 + [10.0] * 10, -0.5, False),
+        ([10.0] * 9 + [500.0] + [10.0] * 20, 0, True),  # one turn is no drift
+    ],
+)
+def test_a_drift_is_found_from_the_first_third_to_the_last(values, change, steady):
+    found = stats.drift(values)
+    assert found == {"first_third_ms": values[0], "last_third_ms": values[-1], "change": pytest.approx(change)}
+    assert stats.steady(values) is steady
+    assert stats.summarise(times(values), 1)["stationary"] is steady
+
+
+def test_five_turns_are_too_few_to_tell_a_drift():
+    assert stats.drift([1.0, 2, 3, 4, 5]) is None
+    assert stats.steady([1.0, 2, 3, 4, 5]) is None
+    assert stats.steady([1.0, 1, 1, 1, 1, 1]) is True
+
+
+@pytest.mark.parametrize(
+    ("share", "threads", "on_cpu", "says"),
+    [
+        (1.0, 1, True, None),
+        (0.96, 1, True, None),
+        (0.71, 1, True, "CPU time is 71% of wall time: the machine was busy"),
+        (0.71, 1, False, None),  # it waited for its device
+        (0.71, 2, True, "CPU time is 71% of wall time: the machine was busy"),  # not even one of them computed
+        (1.2, 2, True, None),  # they wait for each other
+        (1.95, 2, True, None),
+        (1.95, 1, True, "CPU time is 195% of wall time: more than 1 thread(s) computed"),
+        (1.95, 1, False, "CPU time is 195% of wall time: more than 1 thread(s) computed"),
+    ],
+)
+def test_a_run_is_void_where_cpu_and_wall_time_disagree(share, threads, on_cpu, says):
+    assert stats.void(share, threads, on_cpu) == says
+    found = stats.summarise(times([100.0] * 6, [100 * share] * 6), threads, on_cpu)
+    assert (found["void"], found["cpu_share"]) == (says, share)
+    assert found["cpu_ms"]["p50"] == 100 * share
+    assert "cpu" not in found["latency_ms"]
+    assert found["samples_ms"]["cpu"] == [100 * share] * 6
+
+
+@pytest.mark.parametrize("provider", ["CPUExecutionProvider", "cpu", "CPU f32", "XNNPACK", "CPU"])
+def test_engines_that_compute_on_the_processor(provider):
+    assert latency._on_cpu(provider)
+    assert not latency._on_cpu("CUDAExecutionProvider")
+    assert not latency._on_cpu("edgetpu")
+
+
+def test_ratios_are_of_the_same_turn():
+    """The machine gets ten times slower and noisy, for both alike: the ratio keeps its value, and its interval is sure.
+
+    The turns' noise is 2 % of each; 1.2533 is the standard error of a median over that of a mean.
+    """
+    rng = np.random.default_rng(0)
+    machine = np.linspace(10, 100, 400) * rng.uniform(1, 3, 400)
+    reference = (machine * rng.normal(1, 0.02, 400)).tolist()
+    values = (0.25 * machine * rng.normal(1, 0.02, 400)).tolist()
+    found = stats.ratio(values, reference)
+    low, high = found["interval"]
+    assert low < 0.25 < high
+    assert found["value"] == pytest.approx(0.25, rel=0.01)
+    assert high - low == pytest.approx(2 * 1.96 * 1.2533 * 0.25 * 0.02 * 2**0.5 / 400**0.5, rel=0.4)
+    assert stats.ratio(reference, values)["value"] == pytest.approx(1 / found["value"], rel=0.001)
+
+
+def test_a_ratio_to_what_the_clock_cannot_measure_is_none():
+    assert stats.ratio([1.0, 2.0], [0.0, 1.0]) is None
+    assert stats.ratio([], []) is None
+    assert stats.ratio([3.0, 6.0], [1.0, 2.0]) == {"value": 3, "interval": [3, 3]}
+
+
+# --- energy
+
+
+def rapl(root, zone, name, count, most=1000):
+    folder = root / zone
+    folder.mkdir(parents=True, exist_ok=True)
+    for file, value in {"name": name, "energy_uj": count, "max_energy_range_uj": most}.items():
+        (folder / file).write_text(f"{value}\n")
+
+
+def test_energy_is_of_packages_and_survives_the_end_of_the_count(tmp_path):
+    rapl(tmp_path, "intel-rapl:0", "package-0", 100)
+    rapl(tmp_path, "intel-rapl:0:0", "core", 50)
+    rapl(tmp_path, "intel-rapl:1", "package-1", 990)
+    rapl(tmp_path, "intel-rapl:2", "psys", 7)
+    before = energy.read(tmp_path)
+    assert before == {"intel-rapl:0": (100, 1000), "intel-rapl:1": (990, 1000)}
+    rapl(tmp_path, "intel-rapl:0", "package-0", 350)
+    rapl(tmp_path, "intel-rapl:1", "package-1", 5)
+    assert energy.joules(before, energy.read(tmp_path)) == pytest.approx((250 + 15) / 1e6)
+
+
+def test_energy_that_cannot_be_read_is_none(tmp_path):
+    assert energy.read(tmp_path / "none") == {}
+    rapl(tmp_path, "intel-rapl:0", "package-0", 100)
+    rapl(tmp_path, "intel-rapl:1", "package-1", "?")  # half of a machine is no figure
+    assert energy.read(tmp_path) == {}
+    assert energy.joules({}, {}) is None
+    assert energy.joules({"intel-rapl:0": (1, 9)}, {}) is None
+
+
+# --- the turns, with workers that are none
+
+
+class Worker:
+    """Answers like a worker that takes `wall(turn)` ms, computing all the time but for `idle` of it."""
+
+    def __init__(self, name, asked, wall, idle=0.0, provider="CPUExecutionProvider", joules=None):
+        self.name, self.asked, self.wall, self.idle, self.provider = name, asked, wall, idle, provider
+        self.joules, self.turn, self.stdin, self.stdout = joules, -1, self, self
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def flush(self):
+        pass
+
+    def write(self, text):
+        if text.strip():
+            self.question = text
+            self.asked.append((self.name, text))
+
+    def readline(self):
+        self.turn += 1
+        if not self.turn:
+            return json.dumps({"provider": self.provider, "import_ms": 1.0, "load_ms": 2.0, "cold_start_ms": 3.0})
+        if self.question == "end":
+            return json.dumps({"peak_rss_bytes": 10, "operators": None, "provider_share": None})
+        wall = self.wall(self.turn)
+        taken = {**dict.fromkeys(PHASES, wall), "cpu": wall * (1 - self.idle)}
+        return json.dumps({"ms": taken, "energy_j": self.joules})
+
+
+@pytest.fixture
+def raced(tiny, monkeypatch):
+    """(workers by name, ...) -> what `measure` says of them, and who was asked in which order."""
+
+    def race(*made, repeats=6, reference=0, threads=1):
+        asked = []
+        workers = {name: Worker(name, asked, **how) for name, how in made}
+        there = iter(workers.values())
+        monkeypatch.setattr(latency, "_worker", lambda job, threads: next(there))
+        variants = [Variant(tiny(f"{name}.onnx"), "ort-cpu") for name in workers]
+        image = np.zeros((48, 64), np.uint8)
+        found = latency.measure(variants, image, KP2D, threads=threads, repeats=repeats, reference=reference)
+        return found, [name for name, text in asked if text == "run"]
+
+    return race
+
+
+def test_turns_alternate_and_warm_up_ends_when_all_are_steady(raced):
+    """`b` falls until its turn 12, and 11 with 12 are still 10 % above 20: the six turns from 12 to 17 are steady."""
+    (a, b), asked = raced(
+        ("a", {"wall": lambda turn: 10.0}), ("b", {"wall": lambda turn: 20.0 + 4 * max(0, 12 - turn)}), repeats=8
+    )
+    turns = a["warm_up"]["turns"]
+    assert asked == ["a", "b"] * (turns + 8)
+    assert a["warm_up"] == b["warm_up"] == {"turns": 17, "stationary": True}
+    assert (a["stationary"], b["stationary"]) == (True, True)
+    assert b["samples_ms"]["end_to_end"] == [20.0] * 8
+    assert b["ratio"]["to"] == "a"
+    assert b["ratio"]["end_to_end"] == b["ratio"]["cpu"] == {"value": 2, "interval": [2, 2]}
+    assert (a["void"], a["energy_j"], a["peak_rss_bytes"]) == (None, None, 10)
+
+
+def test_warm_up_ends_in_any_case_and_says_so(raced):
+    (a, b), _ = raced(("a", {"wall": lambda turn: 10.0}), ("b", {"wall": lambda turn: 1.1**turn}), repeats=9)
+    assert a["warm_up"] == {"turns": latency.LONGEST, "stationary": True}
+    assert b["warm_up"] == {"turns": latency.LONGEST, "stationary": False}
+    assert (a["stationary"], b["stationary"]) == (True, False)
+    assert b["drift"]["change"] == pytest.approx(1.1**6 - 1, abs=1e-3)
+
+
+def test_a_busy_machine_voids_what_runs_on_the_processor(raced):
+    found, _ = raced(
+        ("a", {"wall": lambda turn: 10.0, "idle": 0.3}),
+        ("b", {"wall": lambda turn: 10.0, "idle": 0.3, "provider": "CUDAExecutionProvider"}),
+        ("c", {"wall": lambda turn: 5.0, "joules": 0.25}),
+        reference=2,
+    )
+    assert [bool(run["void"]) for run in found] == [True, False, False]
+    assert [run["energy_j"] for run in found] == [None, None, 0.25]
+    assert [run["ratio"]["end_to_end"]["value"] for run in found] == [2, 2, 1]
+    assert [run["ratio"]["cpu"]["value"] for run in found] == [1.4, 1.4, 1]
+    assert found[0]["ratio"]["to"] == "c"
+
+
+def test_names_are_as_short_as_they_can_be(tiny, tmp_path):
+    a, b = Variant(tiny("a.onnx"), "ort-cpu"), Variant(tiny("b.w8a8.onnx"), "ort-cpu")
+    assert latency.labels([a, b]) == ["a", "b.w8a8"]
+    assert latency.labels([a, Variant(a.artifact, "openvino")]) == ["a@ort-cpu", "a@openvino"]
+    assert latency.labels([a, a]) == [f"{tmp_path}/a.onnx@ort-cpu"] * 2
+
+
+# --- real runs
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """Two baselines, on one photo: runs, and the folder they were written to."""
+    import cv2
+
+    from lf.models.resolve import resolve
+
+    folder = tmp_path_factory.mktemp("latency")
+    cv2.imwrite(str(folder / "photo.png"), next(agreement.drawn((90, 120), 1)))
+    names = [resolve("sift"), resolve("orb")]
+    return latencies(names, ["opencv"], "kp2d", images=folder, repeats=6, reference="orb", out=folder), folder
+
+
+def test_a_run_without_pairs_has_the_documented_fields(measured):
+    runs, folder = measured
+    assert json.loads(json.dumps(runs)) == results.load(folder / "latency.json")
+    for run in runs:
+        assert (run["dataset"], run["pairs"], run["summary"]) == ("photo.png", [], {})
+        assert run["image_size"] == (240, 320)
+        assert {name: len(values) for name, values in run["samples_ms"].items()} == dict.fromkeys(PHASES, 6)
+        assert all(value == round(value, 4) for values in run["samples_ms"].values() for value in values)
+        assert run["latency_ms"]["end_to_end"] == stats.percentiles(run["samples_ms"]["end_to_end"])
+        assert run["ratio"]["to"] == "orb"
+        assert (run["operators"], run["provider_share"]) == (None, None)
+        assert run["peak_rss_bytes"] > 10e6
+        assert 0 < run["load_ms"] < run["cold_start_ms"]
+    assert runs[1]["ratio"]["network"] == {"value": 1, "interval": [1, 1]}
+
+
+def test_the_table_marks_what_is_void(measured):
+    runs = [{**run, "void": None, "stationary": True, "energy_j": None} for run in measured[0]]
+    assert "void" not in latency_table.page(runs)
+    text = latency_table.page(
+        [
+            {**runs[0], "void": "CPU time is 50% of wall time: the machine was busy", "energy_j": 1.25},
+            {**runs[1], "stationary": False, "drift": {"change": 0.25}},
+        ]
+    )
+    head, _, first, second = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(head) == len(first) == len(second)
+    assert "] void |" in first
+    assert "void" not in second
+    assert "- sift fp32 opencv: void: CPU time is 50% of wall time: the machine was busy" in text
+    assert "1.25 J per extraction" in text
+    assert "- orb fp32 opencv: not stationary: +25% from the first to the last third" in text
+    assert text.endswith("1 of 2 runs void: stop what else runs here and repeat the command")
+
+
+def test_the_export_is_what_github_action_benchmark_takes(measured):
+    entries = latency_table.github([{**run, "void": "the machine was busy"} for run in measured[0]])
+    assert [entry["name"] for entry in entries] == [
+        f"{model} fp32 opencv, 1 thread(s), kp2d: {what}"
+        for model in ("sift", "orb")
+        for what in ("end_to_end", "network", "cold start", "peak RSS")
+    ]
+    for entry in entries:
+        assert {"name", "unit", "value"} <= entry.keys() <= {"name", "unit", "value", "range", "extra"}
+        assert isinstance(entry["value"], float)
+        assert all(isinstance(entry[name], str) for name in entry.keys() - {"value"})
+        assert "void: the machine was busy" in entry["extra"]
+    assert entries[0]["value"] == measured[0][0]["latency_ms"]["end_to_end"]["p50"]
+
+
+def test_results_without_pairs_are_no_accuracy(measured):
+    with pytest.raises(BadInput, match=r"a gate applies to no run and would pass unseen: .+ sift fp32 opencv kp2d"):
+        gate.compare(measured[0][:1], measured[0][:1], [Gate("repeatability", 0.1)])
+
+
+def test_older_results_are_still_read_and_judged(measured, tmp_path):
+    new = ("cpu_ms", "cpu_share", "void", "stationary", "drift", "samples_ms", "ratio", "energy_j", "warm_up")
+    of = {**measured[0][0], "pairs": [{"sequence": "v_0", "pair": "1_2", "repeatability": 0.5}]}
+    of["summary"] = {"repeatability": 0.5}
+    older = {name: value for name, value in of.items() if name not in (*new, "operators", "provider_share")}
+    (tmp_path / "old.json").write_text(json.dumps({"schema": 1, "runs": [older]}))
+    (read,) = results.load(tmp_path / "old.json")
+    (verdict,) = gate.compare([read], [of], [Gate("repeatability", 0.0)])
+    assert verdict.passed
+    assert "void" not in report.table([read, {**of, "void": None}])
+    assert " void " in report.table([read, {**of, "void": "busy"}])
+
+
+def test_the_command_times_two_engines_files_in_turns(lf, tiny, tmp_path):
+    words = (tiny("a.onnx"), tiny("b.onnx", row="superpoint"))
+    paths = [artifact.path for artifact in words]
+    chart = tmp_path / "chart.json"
+    code, said, noted = lf(*paths, "--latency", "--repeats", 2, "--json", "--github-benchmark", chart)
+    a, b = json.loads(said)["runs"]
+    assert code == 0
+    assert a["dataset"] == b["dataset"] == "a drawn picture"
+    assert a["dataset_digest"] == b["dataset_digest"]
+    assert a["provider_share"] == {"CPUExecutionProvider": 1}
+    assert all(run["operators"]["Conv"] == len(run["artifact"]["outputs"]) for run in (a, b))
+    assert a["stationary"] is None
+    assert len(json.loads(chart.read_text())) == 8
+    assert f"wrote {chart}" in noted
+    assert ("runs void" in noted) == any(run["void"] for run in (a, b))
+
+
+def test_the_census_is_of_the_optimised_graph(tiny):
+    """A ReLU behind each convolution is in the file, and not in what ONNX Runtime runs."""
+    import onnx
+
+    artifact = tiny(row="superpoint")
+    model = onnx.load(artifact.path)
+    heads = [output.name for output in model.graph.output]
+    for name, node in zip(heads, model.graph.node, strict=True):
+        node.output[0] = f"{name}.raw"
+    model.graph.node.extend([onnx.helper.make_node("Relu", [f"{name}.raw"], [name]) for name in heads])
+    artifact.path.write_bytes(model.SerializeToString())
+    found = ort.census(artifact, 1, np.zeros((1, 1, 64, 96), np.float32), "CPUExecutionProvider")
+    assert "Relu" not in found["operators"]
+    assert sum(number for name, number in found["operators"].items() if "Conv" in name) == len(heads) == 2
+    assert found["provider_share"] == {"CPUExecutionProvider": 1}
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--latency", "--data", "procedural:3"], "--latency needs no data: leave out --data, --limit-sequences and"),
+        (["--latency", "--pictures"], "--latency needs no data"),
+        (["--latency", "--repeats", "0"], "--latency with --repeats 0 has nothing to time; give 1 or more"),
+        (["--latency", "--reference", "shift"], "unknown reference 'shift'; did you mean 'sift'? known: sift"),
+        (["--images", "photo.png"], "--images, --reference and --github-benchmark belong to --latency"),
+        (["--reference", "sift"], "belong to --latency"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(lf, words, says):
+    code, said, noted = lf("sift", "--backend", "opencv", *words)
+    assert (code, said) == (2, "")
+    assert says in noted
+
+
+def test_a_photo_that_is_none_is_named(lf, tmp_path):
+    code, said, noted = lf("sift", "--backend", "opencv", "--latency", "--images", tmp_path / "none.png")
+    assert (code, said) == (5, "")
+    assert "none.png" in noted
+    assert noted.count("\n") == 1
+
+
+def test_a_worker_that_dies_says_why(tiny):
+    artifact = tiny(size=(48, 64))
+    artifact.path.write_bytes(b"no model")
+    with pytest.raises(LfError, match=r"the latency worker stopped: .*tiny\.onnx"):
+        latency.measure([Variant(artifact, "ort-cpu")], np.zeros((48, 64), np.uint8), KP2D, threads=1, repeats=1)
+    with pytest.raises(UsageError, match="unknown protocol"):
+        latencies([artifact], ["ort-cpu"], "kp2")
