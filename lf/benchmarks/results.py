@@ -50,7 +50,7 @@ def refuse_stand_in(backend: str, provider: str) -> None:
     """Raise Unavailable for figures of the backend `edgetpu` that another library than the installed one made."""
     if backend == "edgetpu" and provider != backend:
         raise Unavailable(
-            f"these figures are of {provider}, and no results of an Edge TPU: they are not kept; "
+            f"figures of {provider} are no results of an Edge TPU: there are none of it; "
             "unset LF_EDGETPU_LIBRARY, install libedgetpu and connect a device, see: lf doctor"
         )
 

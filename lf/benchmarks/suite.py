@@ -52,9 +52,7 @@ def suite(
     variants = [Variant(artifact, backend, keypoints) for artifact, backend in pair_up(artifacts, backends)]
     pairs = open_dataset(data, limit_sequences, exclude=rule.without)
     for variant in variants:
-        info = variant.open(threads).session.info
-        if out:
-            results.refuse_stand_in(variant.backend, info.provider)
+        results.refuse_stand_in(variant.backend, variant.open(threads).session.info.provider)
     if pictures:
         figures.plotter()
     cache = out / "cache" if out else None

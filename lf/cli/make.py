@@ -38,7 +38,10 @@ def export(
         options["size"] = None if dynamic or size is None else parse_size(size)
     if opset is not None:
         options["opset"] = opset
-    console.result(run(resolve(checkpoint), to, output, **options).path)
+    made = run(resolve(checkpoint), to, output, **options)
+    for warning in made.card.made[-1].get("warnings", ()):
+        console.note(f"warning: {warning}")
+    console.result(made.path)
 
 
 def quantize(

@@ -110,7 +110,7 @@ def _latency(
         console.result(latency_table.page(runs))
     written = [out / LATENCY] if out else []
     if github_benchmark:
-        written.append(write_json(github_benchmark, latency_table.github(results.document(runs)["runs"])))
+        written.append(write_json(github_benchmark, latency_table.github(runs)))
     for path in written:
         console.note(f"wrote {path}") if json else console.result(path)
     if json and (void := latency_table.repeat(runs)):

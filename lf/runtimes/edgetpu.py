@@ -3,7 +3,7 @@
 Two environment variables, because they belong to the machine and not to what is asked of it:
 
 - LF_EDGETPU_DEVICE chooses a device as libedgetpu names them: `usb`, `pci`, `usb:1`, `:0`; the first that is free else.
-- LF_EDGETPU_LIBRARY names another library. Whatever runs through it is marked so, and `lf bench` does not keep it.
+- LF_EDGETPU_LIBRARY names another library. Whatever runs through it is marked so, and `lf bench` refuses it.
 """
 
 from __future__ import annotations
