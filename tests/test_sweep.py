@@ -9,13 +9,14 @@ import sys
 import cv2
 import numpy as np
 import pytest
+import tflite_files
 
-from lf import cli, files
+from lf import cli, files, tflite
 from lf.benchmarks import results, sweep, sweep_runs, sweep_table
 from lf.benchmarks.sweep import Row
 from lf.cli import sweep_files
 from lf.core import BadInput, LfError, UsageError
-from lf.quantize import SCHEMES, quantize
+from lf.quantize import ENGINES, quantize
 from lf.runtimes import agreement
 
 pytest.importorskip("onnx")
@@ -92,8 +93,11 @@ def write(place, old="", new="", more=""):
     (place / "plan.toml").write_text(text + more)
 
 
+FOR_TFLITE = 'schemes = ["w8a8", "w4"]', 'schemes = ["w8a8"]\nbackend = "tflite"'
+
+
 def load(place):
-    return sweep.load(place / "plan.toml", SCHEMES, sweep_files.OPTIONS)
+    return sweep.load(place / "plan.toml", ENGINES, sweep_files.OPTIONS)
 
 
 def table_of(place):
@@ -137,9 +141,10 @@ def test_a_model_has_schemes_of_its_own_and_files_beside(place):
         ('images = "photos"', "threads = 0", BadInput, "threads = 0; expected at least 1"),
         ("repeats = 0", "repeats = -1", BadInput, "repeats = -1; expected at least 0"),
         ('images = "photos"', 'backend = "ort-cp"', UsageError, "did you mean 'ort-cpu'"),
-        ('images = "photos"', 'backend = "torch"', UsageError, "runs no .onnx files; these do: ort-cpu"),
+        ('images = "photos"', 'backend = "torch"', UsageError, "runs no .onnx or .tflite files; these do: ort-cpu"),
         ('["w8a8", "w4"]', '["w8a9"]', UsageError, "unknown scheme 'w8a9'; did you mean 'w8a8'"),
         ('["w8a8", "w4"]', '["w4", "w4"]', BadInput, "w4 twice"),
+        ('images = "photos"', 'backend = "tflite"', UsageError, "unknown scheme 'w4'; known: w8a8, w8a8-tensor"),
         ('["w8a8", "w4"]', "[4]", BadInput, "expected a list of names in quotes"),
         ('["kp2d", "mma"]', '["kp2"]', UsageError, "unknown protocol 'kp2'"),
         ('["kp2d", "mma"]', "[]", BadInput, "expected a list of names in quotes"),
@@ -317,6 +322,40 @@ def test_a_file_of_one_size_is_refused_where_others_are_evaluated(place, lf, tin
     code, _, error = lf()
     assert code == UsageError.exit_code
     assert "takes 240x320 only, other sizes are evaluated by mma; export it again with --dynamic" in error
+
+
+def test_the_backend_says_what_is_made_of_the_networks(place, monkeypatch):
+    """Both files for LiteRT, of the protocols' size, from the one ONNX file; the converter is not the subject."""
+    asked, data = [], tflite.write(tflite_files.heads("wren", floats=True)[0])
+
+    def stand_in(name, engine):
+        def call(artifact, what, *rest, **options):
+            out = next(path for path in rest if getattr(path, "suffix", "") == ".tflite")
+            asked.append((name, artifact.path.name, artifact.card.size, what, out.name, options.get("engine")))
+            return files.save(out, data, artifact.card)
+
+        return call
+
+    monkeypatch.setattr("lf.export.export", stand_in("export", None))
+    monkeypatch.setattr(sweep_files, "quantize", stand_in("quantize", "tflite"))
+    write(place, *FOR_TFLITE)
+    for _ in range(2):  # the second time both are there
+        rows = sweep_files.make(load(place), place / "out", lambda *_: None)
+        assert [(row.scheme, row.artifact.path.name) for row in rows] == [
+            ("fp32", "tiny.tflite"),
+            ("w8a8", "tiny.w8a8.tflite"),
+        ]
+    assert asked == [
+        ("export", "tiny.onnx", (240, 320), "tflite", "tiny.tflite", None),
+        ("quantize", "tiny.onnx", (240, 320), "w8a8", "tiny.w8a8.tflite", "tflite"),
+    ]
+
+
+def test_files_of_one_size_do_for_one_size(place, lf):
+    write(place, *FOR_TFLITE)
+    text = (place / "plan.toml").read_text().replace('"mma"', '"kp2d-640"')
+    (place / "plan.toml").write_text(text)
+    assert "take one size only, and kp2d, kp2d-640 evaluate at several; make a sweep for each" in lf()[2]
 
 
 def test_photos_of_the_data_calibrate_nothing(place, lf):

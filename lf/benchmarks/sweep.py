@@ -1,7 +1,7 @@
 """The plan of a sweep: which networks, in which schemes, over which data, under which protocols. A TOML file:
 
 images = "photos"                  # to calibrate on; paths are relative to the folder of this file
-backend = "ort-cpu"
+backend = "ort-cpu"                # tflite: the same in the files that LiteRT runs
 threads = 1
 repeats = 30                       # timed extractions, in turns; 0 leaves latency out
 schemes = ["w8a8", "w4a8"]         # beside fp32
@@ -95,10 +95,11 @@ class Network:
 
 @dataclass(frozen=True)
 class Plan:
-    """A sweep file, read and checked; see the module."""
+    """A sweep file, read and checked; see the module. The engine is the one that writes what the backend runs."""
 
     images: Path | None
     backend: str
+    engine: str
     threads: int
     repeats: int
     data: tuple[Data, ...]
@@ -123,12 +124,12 @@ class Row:
     refused: str = ""
 
 
-def load(path: Path, schemes: Mapping[str, Any], options: Mapping[str, type]) -> Plan:
+def load(path: Path, engines: Mapping[str, Any], options: Mapping[str, type]) -> Plan:
     """Read a sweep file.
 
     Args:
         path: the TOML file.
-        schemes: those there are.
+        engines: who quantizes: name -> what it writes, as `suffix`, and in which `schemes`.
         options: what a scheme may be made with, and of what type it is.
 
     Raises:
@@ -143,13 +144,18 @@ def load(path: Path, schemes: Mapping[str, Any], options: Mapping[str, type]) ->
     for name, least in (("threads", 1), ("repeats", 0)):
         if top[name] < least:
             raise BadInput(f"{path}: {name} = {top[name]}; expected at least {least}")
-    engine = pick(BACKENDS, top["backend"], "backend")
-    if ".onnx" not in engine.suffixes:
-        fits = ", ".join(name for name, row in BACKENDS.items() if ".onnx" in row.suffixes)
-        raise UsageError(f"{path}: backend {top['backend']} runs no .onnx files; these do: {fits}")
+    runs = pick(BACKENDS, top["backend"], "backend").suffixes
+    engine = next((name for name, row in engines.items() if row.suffix in runs), None)
+    if engine is None:
+        made = {row.suffix for row in engines.values()}
+        fits = ", ".join(name for name, row in BACKENDS.items() if made & {*row.suffixes})
+        raise UsageError(
+            f"{path}: backend {top['backend']} runs no {' or '.join(sorted(made))} files; these do: {fits}"
+        )
     usual = _names(top["schemes"], f"{path}: schemes", empty=True)
     data = tuple(_data(each, path.parent, where) for where, each in _tables(top, "data", path))
     models = _tables(top, "model", path)
+    schemes = dict.fromkeys(engines[engine].schemes)
     networks = tuple(_network(each, path.parent, usual, schemes, options, where) for where, each in models)
     _once([each.name for each in data], f"{path}: data")
     _once([network.name for network in networks], f"{path}: models")
@@ -158,7 +164,7 @@ def load(path: Path, schemes: Mapping[str, Any], options: Mapping[str, type]) ->
         if type(limit) not in (int, float) or not math.isfinite(limit) or METRICS[metric].higher_is_better is None:
             raise BadInput(f"{path}: goal {metric} = {limit}; expected a metric that has a better end, and a number")
     images = path.parent / Path(top["images"]).expanduser() if top["images"] else None
-    return Plan(images, top["backend"], top["threads"], top["repeats"], data, networks, top["goals"])
+    return Plan(images, top["backend"], engine, top["threads"], top["repeats"], data, networks, top["goals"])
 
 
 def _read(table: Any, known: Kinds, where: str) -> dict[str, Any]:

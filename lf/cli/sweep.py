@@ -27,9 +27,9 @@ def sweep(
     from lf.benchmarks import sweep as plans
     from lf.benchmarks.sweep_runs import Runs
     from lf.cli.sweep_files import OPTIONS, make
-    from lf.quantize import SCHEMES
+    from lf.quantize import ENGINES
 
-    asked = plans.load(plan, SCHEMES, OPTIONS)
+    asked = plans.load(plan, ENGINES, OPTIONS)
     runs = Runs(asked, out)
     for data in asked.data:
         for protocol in data.protocols:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from lf.benchmarks.sweep import FLOAT, Network, Plan, Row
 from lf.core import Artifact, BadInput, LfError, UsageError
 from lf.data.images import list_images
 from lf.models.resolve import resolve
-from lf.quantize import SCHEMES, quantize
+from lf.quantize import ENGINES, SCHEMES, quantize
 from lf.quantize.calibration import digest
 
 OPTIONS: dict[str, type] = {  # of `lf.quantize.quantize`
@@ -35,22 +36,23 @@ def make(plan: Plan, out: Path, progress: console.Progress | None) -> list[Row]:
         progress: (done, total, text); None to make nothing and see what is there.
 
     Raises:
-        UsageError: a file that is not float, takes one size only, or is of another network.
+        UsageError: a file that is not float, has another size than the protocols, or is of another network.
         BadInput: a photo to calibrate on is in the data.
     """
     folder, rows = out / "models", list[Row]()
     photos = _photos(plan)
     opened = [(network, resolve(network.file)) for network in plan.networks]
+    suffix = ENGINES[plan.engine].suffix
     added = {
-        network.name: [_added(network.name, name, path, of) for name, path in network.add.items()]
+        network.name: [_added(network.name, name, path, of, suffix) for name, path in network.add.items()]
         for network, of in opened
     }
     _refuse_leak(plan, photos, [row for some in added.values() for row in some])
     for network, parent in opened:
         base = _float(network, parent, folder, progress)
-        rows.append(Row(network.name, FLOAT, base))
-        if base:
-            _refuse_size(base, plan)
+        base = base and _fit(base, plan)
+        runs = base if suffix == ".onnx" or not base else _exported(network, base, suffix, folder, progress)
+        rows.append(Row(network.name, FLOAT, runs))
         for scheme in network.schemes:
             rows.append(_scheme(network, base, scheme, plan, photos, folder, progress))
         rows += added[network.name]
@@ -62,11 +64,11 @@ def _photos(plan: Plan) -> dict[str, str]:
     return {digest(path): path.name for path in list_images(plan.images)} if plan.images else {}
 
 
-def _added(network: str, name: str, path: Path, of: Artifact) -> Row:
+def _added(network: str, name: str, path: Path, of: Artifact, suffix: str) -> Row:
     artifact = files.load(path)
-    if artifact.path.suffix != ".onnx" or artifact.card.model != of.card.model:
+    if artifact.path.suffix != suffix or artifact.card.model != of.card.model:
         raise UsageError(
-            f"{path}: is {artifact.card.model} {path.suffix}; beside {of.path.name} stands another .onnx file of "
+            f"{path}: is {artifact.card.model} {path.suffix}; beside {of.path.name} stands another {suffix} file of "
             f"{of.card.model}"
         )
     return Row(network, name, artifact)
@@ -86,29 +88,64 @@ def _refuse_leak(plan: Plan, photos: dict[str, str], added: list[Row]) -> None:
                 )
 
 
-def _refuse_size(artifact: Artifact, plan: Plan) -> None:
-    """Raise UsageError if a file takes one size only and a protocol of the plan evaluates at another."""
-    size = artifact.card.size
-    protocols = dict.fromkeys(name for data in plan.data for name in data.protocols)
-    other = [name for name in protocols if PROTOCOLS[name].size != size]
+def _fit(artifact: Artifact, plan: Plan) -> Artifact:
+    """The same ONNX file, of the one size of the protocols where the engine's files have only one.
+
+    Raises:
+        UsageError: it takes one size only and a protocol evaluates at another, or the protocols have several.
+    """
+    names = dict.fromkeys(name for data in plan.data for name in data.protocols)
+    size, sizes = artifact.card.size, dict.fromkeys(PROTOCOLS[name].size for name in names)
+    one_size = ENGINES[plan.engine].suffix != ".onnx"
+    if one_size:  # a picture of another size, in a protocol that leaves it as it is, is resized
+        sizes.pop(None, None)
+        if len(sizes) > 1:
+            raise UsageError(
+                f"files for {plan.backend} take one size only, and {', '.join(names)} evaluate at several; "
+                "make a sweep for each"
+            )
+    other = [name for name in names if PROTOCOLS[name].size in sizes and PROTOCOLS[name].size != size]
     if size and other:
         raise UsageError(
             f"{artifact.path} takes {size[0]}x{size[1]} only, other sizes are evaluated by {', '.join(other)}; "
             "export it again with --dynamic"
         )
+    if not one_size:
+        return artifact
+    (wanted,) = sizes or {size: None}
+    channels = artifact.card.input[0]
+    return replace(artifact, card=replace(artifact.card, input=(channels, *wanted))) if wanted else artifact
 
 
 def _float(network: Network, parent: Artifact, folder: Path, progress: console.Progress | None) -> Artifact | None:
+    """The ONNX file that all others are made from."""
     if parent.card.scheme != FLOAT:
         raise UsageError(f"{parent.path}: is {parent.card.scheme}; a sweep starts from float, put this one under add")
     if parent.path.suffix == ".onnx":
         return parent
-    from lf.export import export
+    return _exported(network, parent, ".onnx", folder, progress, size=None)
 
-    path, recipe = folder / f"{network.name}.onnx", {"lf": __version__, "parent": parent.sha256}
+
+def _exported(
+    network: Network,
+    parent: Artifact,
+    suffix: str,
+    folder: Path,
+    progress: console.Progress | None,
+    **options: Any,
+) -> Artifact | None:
+    """The float file with such a name that `parent` becomes, in `folder`."""
+    from lf.export import TARGETS, export
+
+    target = next(name for name, row in TARGETS.items() if row.suffix == suffix)
+    path, recipe = folder / f"{network.name}{suffix}", {"lf": __version__, "parent": parent.sha256, **_size(parent)}
     if progress:
-        progress(0, 1, f"exporting {network.name}")
-    return _once(path, recipe, partial(export, parent, "onnx", path, size=None) if progress else None)[0]
+        progress(0, 1, f"exporting {network.name} to {target}")
+    return _once(path, recipe, partial(export, parent, target, path, **options) if progress else None)[0]
+
+
+def _size(artifact: Artifact) -> dict[str, Any]:
+    return {"size": list(artifact.card.size)} if artifact.card.size else {}
 
 
 def _scheme(
@@ -123,10 +160,12 @@ def _scheme(
     """The row of one quantized file; of one that its guards refuse, with what they say."""
     if base is None:  # not made in a dry run
         return Row(network.name, scheme, None)
-    path, options = folder / f"{network.name}.{scheme}.onnx", dict(network.options.get(scheme, {}))
+    suffix, options = ENGINES[plan.engine].suffix, dict(network.options.get(scheme, {}))
+    path = folder / f"{network.name}.{scheme}{suffix}"
     recipe = {
         "lf": __version__,
         "parent": base.sha256,
+        **_size(base),
         "scheme": scheme,
         "options": options,
         "photos": sorted(photos) if SCHEMES[scheme].calibrated else [],
@@ -134,7 +173,7 @@ def _scheme(
     make: Callable[[], Artifact] | None = None
     if progress:
         says = _within(f"{network.name} {scheme}:", progress)
-        make = partial(quantize, base, scheme, plan.images, path, progress=says, **options)
+        make = partial(quantize, base, scheme, plan.images, path, engine=plan.engine, progress=says, **options)
     made, refused = _once(path, recipe, make)
     return Row(network.name, scheme, made, refused.replace(str(base.path), base.path.name))
 
@@ -148,7 +187,7 @@ def _once(path: Path, recipe: dict[str, Any], make: Callable[[], Artifact] | Non
 
     What was made, and of what, is kept beside it.
     """
-    record = path.with_suffix(".json")
+    record = path.with_name(f"{path.name}.json")
     with suppress(BadInput, AttributeError):  # absent or damaged: made again
         kept = files.read_json(record, "how a file was made")
         if kept.get("of") == recipe:
