@@ -20,7 +20,7 @@ from lf.data.homography import warp_points
 SIZE = (320, 240)  # (W, H)
 RANSAC = metrics.Ransac(threshold=3.0, iterations=2000, confidence=0.995)
 VIEW = np.array([[0.9, 0.1, 5.0], [-0.1, 0.9, 20.0], [1e-4, 2e-5, 1.0]])
-FIXED = ("superpoint-fixed", "kp2d-fixed", "kp2d-640-fixed")
+FIXED = ("superpoint-fixed", "kp2d-fixed", "kp2d-640-fixed", "kp2d-88-fixed")
 TRUE = (*FIXED, "auc", "auc-640")  # protocols whose homography is that of their pictures
 
 coordinates = arrays(np.int64, st.tuples(st.integers(0, 30), st.just(2)), elements=st.integers(0, 60))
@@ -79,7 +79,8 @@ def test_an_unknown_parameter_is_named():
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_the_same_image_scores_perfectly(name):
     protocol = PROTOCOLS[name]
-    f = features(scattered(80), (protocol.size or (240, 320))[::-1])
+    size = (protocol.size or (240, 320))[::-1]
+    f = features(scattered(80) * np.float32(np.divide(size, SIZE)), size)
     scores = protocol.score(f, f, np.eye(3))
     assert tuple(scores) == protocol.metrics
     assert (scores["n_keypoints0"], scores["n_keypoints1"], scores["n_matches"]) == (80, 80, 80)
@@ -148,7 +149,7 @@ def blobs(height, width):
     return np.repeat(np.rint(240 * spots).astype(np.uint8)[..., None], 3, axis=2)
 
 
-def centre(grey, near, radius=40):
+def centre(grey, near, radius):
     """Centre of mass around a point."""
     x0, y0 = np.maximum(np.rint(near).astype(int) - radius, 0)
     window = grey[y0 : y0 + 2 * radius + 1, x0 : x0 + 2 * radius + 1].astype(float)
@@ -162,7 +163,7 @@ def test_only_a_true_matrix_says_where_pixels_went(name, native):
     protocol = PROTOCOLS[name]
     grey, _ = protocol.prepare(blobs(*native), 1)
     said = warp_points(BLOBS, protocol.matrix(native))
-    went = np.array([centre(grey, near) for near in said])
+    went = np.array([centre(grey, near, min(40, protocol.size[1] // 8)) for near in said])
     scale = np.diag(protocol.matrix(native))[:2]
     half = 0 if name in TRUE else (scale - 1) / 2  # Q9
     off = 0.25 if name == "superpoint" else 0.02  # px; the scale of its crop is not rounded as the crop is
@@ -277,7 +278,7 @@ def test_homographies_are_averaged_over_orders(name, monkeypatch):
 
     monkeypatch.setattr(metrics, "estimate_homography", estimate)
     protocol = PROTOCOLS[name]
-    f = features(scattered(30), protocol.size[::-1])
+    f = features(scattered(30) * np.float32(np.divide(protocol.size[::-1], SIZE)), protocol.size[::-1])
     scores = protocol.score(f, f, np.eye(3))
     assert [scores[f"correctness@{t}"] for t in (1, 3, 5)] == [0.25, 0.5, 0.75]
     assert scores["mean_corner_error"] == pytest.approx(6.5 / 3)  # where there is one

@@ -160,6 +160,7 @@ PROTOCOLS: dict[str, Protocol] = {
         ),
         replace(_KP2D.vary(orders=ORDERS), name="kp2d-fixed", geometry=TRUE_SQUEEZE),
         replace(_KP2D_640.vary(orders=ORDERS), name="kp2d-640-fixed", geometry=TRUE_SQUEEZE),
+        replace(_KP2D.vary(orders=ORDERS), name="kp2d-88-fixed", size=(88, 88), geometry=TRUE_SQUEEZE),
         _MMA,
         _AUC,
         replace(_AUC, name="auc-640", size=(480, 640)),

@@ -94,17 +94,12 @@ def _fit(artifact: Artifact, plan: Plan) -> Artifact:
     Raises:
         UsageError: it takes one size only and a protocol evaluates at another, or the protocols have several.
     """
-    names = dict.fromkeys(name for data in plan.data for name in data.protocols)
-    size, sizes = artifact.card.size, dict.fromkeys(PROTOCOLS[name].size for name in names)
-    one_size = ENGINES[plan.engine].suffix != ".onnx"
-    if one_size:  # a picture of another size, in a protocol that leaves it as it is, is resized
-        sizes.pop(None, None)
-        if len(sizes) > 1:
-            raise UsageError(
-                f"files for {plan.backend} take one size only, and {', '.join(names)} evaluate at several; "
-                "make a sweep for each"
-            )
-    other = [name for name in names if PROTOCOLS[name].size in sizes and PROTOCOLS[name].size != size]
+    sizes = {name: PROTOCOLS[name].size for data in plan.data for name in data.protocols}
+    size, one_size = artifact.card.size, ENGINES[plan.engine].suffix != ".onnx"
+    if one_size and (None in sizes.values() or len({*sizes.values()}) > 1):
+        several = ", ".join(f"{name} at {'x'.join(map(str, of)) if of else 'any'}" for name, of in sizes.items())
+        raise UsageError(f"files for {plan.backend} take one size, and this plan has {several}; make a plan for each")
+    other = [name for name, of in sizes.items() if of != size]
     if size and other:
         raise UsageError(
             f"{artifact.path} takes {size[0]}x{size[1]} only, other sizes are evaluated by {', '.join(other)}; "
@@ -112,9 +107,8 @@ def _fit(artifact: Artifact, plan: Plan) -> Artifact:
         )
     if not one_size:
         return artifact
-    (wanted,) = sizes or {size: None}
-    channels = artifact.card.input[0]
-    return replace(artifact, card=replace(artifact.card, input=(channels, *wanted))) if wanted else artifact
+    shape = (artifact.card.input[0], *next(of for of in sizes.values() if of))
+    return replace(artifact, card=replace(artifact.card, input=shape))
 
 
 def _float(network: Network, parent: Artifact, folder: Path, progress: console.Progress | None) -> Artifact | None:
