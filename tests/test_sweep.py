@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 import sys
 
 import cv2
@@ -307,9 +308,12 @@ def test_a_file_that_breaks_on_the_data_is_a_row_but_a_float_one_ends_the_sweep(
 
 def test_files_beside(place, lf, tiny):
     made = quantize(files.load(place / "tiny.onnx"), "w4", None, place / "tiny.trained.onnx")
-    write(place, '["w8a8", "w4"]', "[]", 'add = ["tiny.trained.onnx"]\n')
+    step = {"command": "quantize", "calibration": {"method": "learned", "files": []}}
+    files.save(place / "tiny.qat.onnx", made.path.read_bytes(), made.card.step(scheme="w4", made=step))
+    write(place, '["w8a8", "w4"]', "[]", 'add = ["tiny.trained.onnx", "tiny.qat.onnx"]\n')
     assert lf()[0] == 0
     assert "| tiny  | trained | tiny.trained.onnx | " + made.sha256[:16] in table_of(place)
+    assert re.search(r"\| tiny .*\| tiny.qat.onnx .*\| learned +\| -", table_of(place))
     tiny("other.onnx", "superpoint")
     write(place, more='add = ["other.onnx"]\n')
     assert "is superpoint .onnx; beside tiny.onnx stands another .onnx file of wren" in lf()[2]

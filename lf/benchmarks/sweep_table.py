@@ -176,7 +176,11 @@ def files(rows: Sequence[Row], why: Mapping[Name, str]) -> str:
 
 def _calibration(step: Mapping[str, Any]) -> str:
     found = step.get("calibration")
-    return f"{found['count']} of {found['folder']}, {found['method']}, seed {found['seed']}" if found else "-"
+    if not found:
+        return "-"
+    if "folder" not in found:  # ranges that training brought
+        return str(found["method"])
+    return f"{found['count']} of {found['folder']}, {found['method']}, seed {found['seed']}"
 
 
 def _widths(step: Mapping[str, Any]) -> str:
