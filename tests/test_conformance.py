@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 import time
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from lf.core import Artifact, BadInput, Unavailable
 from lf.export import export
 from lf.models.resolve import resolve
 from lf.quantize import quantize
-from lf.runtimes import BACKENDS, agreement, doctor, open_session
+from lf.runtimes import BACKENDS, agreement, doctor, open_session, opencv_dnn, ort
 from lf.runtimes.extract import Extractor
 
 pytest.importorskip("onnxscript")
@@ -23,6 +24,8 @@ pytestmark = pytest.mark.usefixtures("few_pictures")
 FAMILIES = ("wren", "fast-r2d2", "kp2dtiny-s-coral")
 ENGINES = [name for name, row in BACKENDS.items() if row.suffixes != (".card",)]
 REFERENCE = "ort-cpu"
+SLOW = ("torch-compile",)  # compiles each family, a quarter of a minute and more
+ANY_SIZE = ("torch", "torch-compile")  # a checkpoint has no size of its own
 RELATIVE = {"openvino-bf16": 0.1}  # of the largest value; 8 bits of mantissa, through a dozen layers
 SIZE = (64, 96)  # H, W
 
@@ -46,10 +49,20 @@ def file(network, tmp_path_factory):
     return make
 
 
-@pytest.fixture(params=ENGINES)
-def backend(request):
+@pytest.fixture(scope="module")
+def here():
+    """Name of a row -> what `lf doctor` says of it."""
+    return {row["name"]: row for row in doctor.examine()}
+
+
+def marked(names):
+    return [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in names]
+
+
+@pytest.fixture(params=marked(ENGINES))
+def backend(request, here):
     """Every engine that is here."""
-    found = next(row for row in doctor.examine() if row["name"] == request.param)
+    found = here[request.param]
     return request.param if found["ok"] else pytest.skip(found["detail"])
 
 
@@ -76,23 +89,36 @@ def test_the_same_maps_and_keypoints(file, backend, family):
             assert abs(len(a.features) - len(b.features)) <= 0.01 * len(a.features)
 
 
-@pytest.mark.parametrize("name", [name for name in ENGINES if ".onnx" in BACKENDS[name].suffixes])
+@pytest.fixture(scope="module")
+def quantized(file, drawn_photos, tmp_path_factory):
+    """Scheme -> wren in it; each made once."""
+
+    @cache
+    def make(scheme):
+        out = tmp_path_factory.mktemp(scheme) / "small.onnx"
+        return quantize(file("wren", ".onnx"), scheme, drawn_photos, out, rounding="nearest")
+
+    return make
+
+
+@pytest.mark.parametrize("name", [name for name in ENGINES if ".onnx" in BACKENDS[name].suffixes and name != REFERENCE])
 @pytest.mark.parametrize("scheme", ["w8a8", "w4a8"])
-def test_quantized_files_read_the_same(file, drawn_photos, name, scheme, tmp_path):
-    if not next(row for row in doctor.examine() if row["name"] == name)["ok"]:
-        pytest.skip("not here")
-    parent = file("wren", ".onnx")
-    small = quantize(parent, scheme, drawn_photos, tmp_path / "small.onnx", rounding="nearest")
-    expected, found = (open_session(small, engine).run(tensor(parent)) for engine in (REFERENCE, name))
+def test_quantized_files_read_the_same(quantized, here, name, scheme):
+    if not here[name]["ok"]:
+        pytest.skip(here[name]["detail"])
+    small = quantized(scheme)
+    expected, found = (open_session(small, engine).run(tensor(small)) for engine in (REFERENCE, name))
     for head, values in expected.items():
         noise = float(np.square(found[head] - values).sum() / np.square(values - values.mean()).sum())
         assert noise < 10**-2, f"{head}: another rounding of a few levels, not another network"
 
 
 def test_one_thread_is_one_thread(file, backend):
-    session = open_session(file("fast-r2d2", suffix(backend)), backend, 1)
-    image = tensor(file("fast-r2d2", suffix(backend)))
-    session.run(image)
+    artifact = file("fast-r2d2", suffix(backend))
+    session, other = (open_session(artifact, backend, threads) for threads in (1, 2))
+    image = tensor(artifact)
+    for opened in (session, other, session, session):  # the number of the other one is not left behind
+        opened.run(image)
     wall, cpu = time.perf_counter(), time.process_time()
     for _ in range(20):
         session.run(image)
@@ -144,18 +170,14 @@ def test_a_thousand_runs_leak_nothing(file, backend):
 def test_sessions_close(file, backend):
     artifact = file("wren", suffix(backend))
 
-    def open_and_close():
-        session = open_session(artifact, backend, 2)
-        session.run(tensor(artifact))
-        del session
+    def open_and_close(times):
+        for _ in range(times):
+            open_session(artifact, backend, 2).run(tensor(artifact))
         gc.collect()
+        return status("Threads")
 
-    for _ in range(3):
-        open_and_close()
-    before = status("Threads")
-    for _ in range(10):
-        open_and_close()
-    assert status("Threads") <= before + 1
+    before = open_and_close(2)
+    assert open_and_close(8) <= before + 1
 
 
 def test_a_damaged_file_is_refused(file, backend, tmp_path):
@@ -167,16 +189,78 @@ def test_a_damaged_file_is_refused(file, backend, tmp_path):
         open_session(Artifact(damaged, whole.card), backend).run(tensor(whole))
 
 
-def test_a_picture_of_another_size_is_refused(file, backend):
-    if backend == "torch":
+def test_a_picture_of_another_shape_is_refused(file, backend):
+    if backend in ANY_SIZE:
         pytest.skip("takes every size")
     artifact = file("wren", suffix(backend))
-    with pytest.raises(BadInput, match=artifact.path.name):
-        open_session(artifact, backend).run(np.zeros((1, artifact.card.input[0], 32, 32), np.float32))
+    session, channels = open_session(artifact, backend), artifact.card.input[0]
+    for shape in ((1, channels, 32, 32), (1, channels + 1, *SIZE), (2, channels, *SIZE)):
+        with pytest.raises(BadInput, match=artifact.path.name):
+            session.run(np.zeros(shape, np.float32))
+
+
+# --- loud where it is not there
 
 
 def test_a_precision_that_the_processor_lacks_is_not_replaced(file, monkeypatch):
     openvino = pytest.importorskip("openvino")
     monkeypatch.setattr(openvino.Core, "get_property", lambda *_: ["FP32"])
-    with pytest.raises(Unavailable, match=r"no bf16 instructions for OpenVINO; use --backend openvino"):
+    lacks = r"no bf16 instructions for OpenVINO; use --backend openvino"
+    with pytest.raises(Unavailable, match=lacks):
         open_session(file("wren", ".onnx"), "openvino-bf16")
+    assert "no bf16 instructions" in said_of("openvino-bf16")
+
+
+@pytest.mark.parametrize("name", ["ort-cuda", "ort-tensorrt"])
+def test_a_provider_that_is_listed_and_does_not_run(file, monkeypatch, name):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    provider = BACKENDS[name].options["provider"]
+    if provider in onnxruntime.get_available_providers():
+        pytest.skip("it is really there")
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [provider, "CPUExecutionProvider"])
+    with pytest.raises(Unavailable, match=f"{provider} was asked for and ONNX Runtime would use another"):
+        open_session(file("wren", ".onnx"), name)
+    assert f"{provider} was asked for" in said_of(name)
+
+
+def test_tensorrt_that_is_not_there_is_named(file, here):
+    if here["ort-tensorrt"]["ok"]:
+        pytest.skip("it is really there")
+    with pytest.raises(Unavailable, match="TensorrtExecutionProvider") as caught:
+        open_session(file("wren", ".onnx"), "ort-tensorrt")
+    assert caught.value.exit_code == 4
+
+
+def test_bound_memory_gives_the_same_maps(file, monkeypatch):
+    """The path of a GPU, with the CPU's memory as the device's."""
+    artifact = file("kp2dtiny-s-coral", ".onnx")
+    session, image = open_session(artifact, REFERENCE), tensor(artifact)
+    expected = session.run(image)
+    monkeypatch.setitem(ort.MEMORY, "CPUExecutionProvider", "cpu")
+    monkeypatch.setattr(session, "_plain", None)
+    found = session.run(image)
+    assert list(found) == list(expected)
+    assert all(np.array_equal(found[head], values) for head, values in expected.items())
+    with pytest.raises(BadInput, match=r"cannot run it on \(1, 3, 32, 32\)"):
+        session.run(np.zeros((1, 3, 32, 32), np.float32))
+
+
+def test_a_compiler_that_is_not_there(file, monkeypatch):
+    monkeypatch.setenv("CXX", "compiler-of-the-moon")
+    with pytest.raises(Unavailable, match=r"no C\+\+ compiler compiler-of-the-moon .+ or use --backend torch"):
+        open_session(file("wren", ".safetensors"), "torch-compile")
+    assert "install g++" in said_of("torch-compile")
+
+
+def test_an_opencv_that_is_too_old(file, monkeypatch):
+    monkeypatch.setattr(opencv_dnn.cv2, "__version__", "4.12.0")
+    with pytest.raises(Unavailable, match=r"this OpenCV 4\.12\.0 is too old.+type: pip install -U opencv"):
+        open_session(file("wren", ".onnx"), "opencv-dnn")
+    assert "too old" in said_of("opencv-dnn")
+
+
+def said_of(name):
+    """What `lf doctor` says of a row that is not there."""
+    row = next(row for row in doctor.examine() if row["name"] == name)
+    assert not row["ok"]
+    return row["detail"]

@@ -296,7 +296,11 @@ def available(backend):
     return BACKENDS[backend].options.get("provider", "CPUExecutionProvider") in onnxruntime.get_available_providers()
 
 
-RUNNABLE = [pytest.param(b, marks=pytest.mark.skipif(not available(b), reason=f"no {b} here")) for b in BACKENDS]
+SLOW = {"torch-compile": [pytest.mark.slow]}  # it compiles, for every size anew
+RUNNABLE = [
+    pytest.param(b, marks=[pytest.mark.skipif(not available(b), reason=f"no {b} here"), *SLOW.get(b, [])])
+    for b in BACKENDS
+]
 
 
 @pytest.mark.parametrize("backend", RUNNABLE)

@@ -18,7 +18,8 @@ class Backend:
 
     Attributes:
         module: file in `lf.runtimes` with `open_session(artifact, threads, **options) -> Session`, which raises
-            Unavailable when what was asked for is not what would run.
+            Unavailable when what was asked for is not what would run. It may have `examine(**options) -> (whether it
+            can run here, detail)` for `lf doctor`, where a package alone says too little.
         package: what must be importable.
         extra: `pip install "lf[extra]"` brings it.
         suffixes: what the names of the model files that it runs end in; see `engines`.
@@ -61,6 +62,14 @@ BACKENDS: dict[str, Backend] = {
         "ONNX Runtime, CUDAExecutionProvider, never falling back to the CPU",
         {"provider": "CUDAExecutionProvider"},
     ),
+    "ort-tensorrt": Backend(
+        "ort",
+        "onnxruntime",
+        "ort-gpu",
+        (".onnx",),
+        "ONNX Runtime, TensorrtExecutionProvider, never falling back to CUDA or the CPU",
+        {"provider": "TensorrtExecutionProvider"},
+    ),
     "tflite": Backend(
         "litert",
         "ai_edge_litert",
@@ -92,6 +101,20 @@ BACKENDS: dict[str, Backend] = {
         (".onnx",),
         "OpenVINO on the CPU, what is not quantized in bfloat16",
         {"precision": "bf16"},
+    ),
+    "opencv-dnn": Backend(
+        "opencv_dnn",
+        "cv2",
+        "",
+        (".onnx",),
+        "OpenCV's DNN module on the CPU; quantized files at the speed of float ones",
+    ),
+    "torch-compile": Backend(
+        "torch_compile",
+        "torch",
+        "torch",
+        CHECKPOINTS,
+        "PyTorch through torch.compile, float32, on the CPU; opening a file compiles it",
     ),
     "opencv": Backend("opencv", "cv2", "", (".card",), "the baselines that OpenCV brings: SIFT, RootSIFT, ORB, AKAZE"),
 }

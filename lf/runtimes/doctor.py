@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import re
 from typing import Any
@@ -26,21 +27,11 @@ def _backend(name: str) -> Row:
     row = BACKENDS[name]
     if not row.installed:
         return {"ok": False, "detail": f'{row.about}; not installed: pip install "lf[{row.extra}]"'}
-    if row.module == "edgetpu":
-        from lf.runtimes import edgetpu
-
-        there, detail = edgetpu.examine()
-        return {"ok": there, "detail": f"{row.about}; {detail}"}
-    provider = row.options.get("provider")
-    if provider is None:
+    examine = getattr(importlib.import_module(f"lf.runtimes.{row.module}"), "examine", None)
+    if examine is None:
         return {"ok": True, "detail": f"{row.about} ({row.package} {_module_version(row.package)})"}
-    import onnxruntime as ort
-
-    here = f"onnxruntime {ort.__version__}"
-    if provider in ort.get_available_providers():
-        return {"ok": True, "detail": f"{row.about} ({here})"}
-    cure = f'pip uninstall onnxruntime && pip install "lf[{row.extra}]"'
-    return {"ok": False, "detail": f"{row.about}; this {here} has no {provider}: {cure}"}
+    there, detail = examine(**row.options)
+    return {"ok": there, "detail": f"{row.about}; {detail}"}
 
 
 def _cpu() -> Row:

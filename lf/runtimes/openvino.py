@@ -28,9 +28,10 @@ class OpenVinoSession:
         """
         import openvino
 
+        there, detail = examine(precision)
+        if not there:
+            raise Unavailable(detail)
         core = openvino.Core()
-        if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-            raise Unavailable("this processor has no bf16 instructions for OpenVINO; use --backend openvino")
         config = {
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": 1,
@@ -59,6 +60,15 @@ class OpenVinoSession:
         except Exception as error:  # as above
             raise BadInput(f"{self._path}: OpenVINO cannot run it on {image.shape}: {_line(error)}") from error
         return {name: request.get_output_tensor(i).data.copy() for i, name in enumerate(self._names)}
+
+
+def examine(precision: str) -> tuple[bool, str]:
+    """Whether the processor computes in `precision`, as OpenVINO itself sees it; for `lf doctor`."""
+    import openvino
+
+    if precision == "bf16" and "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        return False, "this processor has no bf16 instructions for OpenVINO; use --backend openvino"
+    return True, f"openvino {openvino.__version__.split('-')[0]}"
 
 
 def _line(error: Exception) -> str:

@@ -6,13 +6,19 @@ import json
 import tempfile
 import warnings
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lf.core import Array, Artifact, BadInput, SessionInfo, Unavailable
-from lf.runtimes.ort_weights import weights_only, widened
+from lf.protobuf import message
+from lf.runtimes.ort_weights import GRAPH, weights_only, widened
+
+CPU = "CPUExecutionProvider"
+MEMORY = {"CUDAExecutionProvider": "cuda", "TensorrtExecutionProvider": "cuda"}  # where a provider's tensors live
+ALSO = {"TensorrtExecutionProvider": ", and TensorRT itself: pip install tensorrt-cu12"}
 
 
 class OrtSession:
@@ -27,41 +33,48 @@ class OrtSession:
         """
         import onnxruntime as ort
 
-        available = [p for p in ort.get_available_providers() if p != "AzureExecutionProvider"]
-        if provider not in available:
-            raise Unavailable(
-                f"{provider} is not in this onnxruntime {ort.__version__}, which has {', '.join(available)}; "
-                f'type: pip uninstall onnxruntime && pip install "lf[ort-gpu]"'
-            )
-        try:
-            data = artifact.path.read_bytes()
-            options = _options(data, threads, provider)
-            with warnings.catch_warnings():
-                warnings.simplefilter("error", UserWarning)  # ORT warns where it falls back
-                self._session = ort.InferenceSession(widened(data), options, providers=[provider])
-        except UserWarning as error:
-            raise Unavailable(f"{provider} was asked for and ONNX Runtime would use another: {error}") from error
-        except Exception as error:  # its exceptions share no base class
-            line = _line(error)
-            if provider != "CPUExecutionProvider":
-                raise Unavailable(f"{provider} cannot run {artifact.path}: {line}; see: lf doctor") from error
-            raise BadInput(f"{artifact.path}: ONNX Runtime cannot load it: {line}") from error
-        used = self._session.get_providers()[0]
-        if used != provider:
-            raise Unavailable(f"{provider} was asked for, {used} would run; see: lf doctor")
         self._path = artifact.path
+        self._session = _open(artifact.path.read_bytes, threads, provider, str(artifact.path))
         self._input = self._session.get_inputs()[0].name
         self._outputs = [output.name for output in self._session.get_outputs()]
-        self.info = SessionInfo("onnxruntime", ort.__version__, used, threads)
+        self.info = SessionInfo("onnxruntime", ort.__version__, provider, threads)
 
     def run(self, image: Array) -> dict[str, Array]:
         """See `lf.core.Session`."""
         image = np.ascontiguousarray(image, np.float32)
         try:
-            maps: list[Any] = self._session.run(self._outputs, {self._input: image})
-        except Exception as error:  # as above
+            maps = self._bound(image) if self.info.provider in MEMORY else self._plain(image)
+        except Exception as error:  # its exceptions share no base class
             raise BadInput(f"{self._path}: ONNX Runtime cannot run it on {image.shape}: {_line(error)}") from error
         return dict(zip(self._outputs, maps, strict=True))
+
+    def _plain(self, image: Array) -> list[Any]:
+        maps: list[Any] = self._session.run(self._outputs, {self._input: image})
+        return maps
+
+    def _bound(self, image: Array) -> list[Any]:
+        """Input and outputs in the device's memory: each crosses once, and all is done when this returns."""
+        binding, memory = self._session.io_binding(), MEMORY[self.info.provider]
+        binding.bind_cpu_input(self._input, image)
+        for name in self._outputs:
+            binding.bind_output(name, memory)
+        binding.synchronize_inputs()
+        self._session.run_with_iobinding(binding)
+        binding.synchronize_outputs()
+        maps: list[Any] = binding.copy_outputs_to_cpu()
+        return maps
+
+
+def examine(provider: str) -> tuple[bool, str]:
+    """Whether a graph of one node runs on `provider`, which its name in a list does not promise; for `lf doctor`."""
+    import onnxruntime as ort
+
+    try:
+        session = _open(_one_node, 1, provider, "a graph of one node")
+        session.run(None, {"x": np.zeros(1, np.float32)})
+    except (Unavailable, BadInput) as error:
+        return False, str(error)
+    return True, f"onnxruntime {ort.__version__}"
 
 
 def census(artifact: Artifact, threads: int, image: Array, provider: str) -> dict[str, Any]:
@@ -99,6 +112,44 @@ def census(artifact: Artifact, threads: int, image: Array, provider: str) -> dic
     }
 
 
+def _open(read: Callable[[], bytes], threads: int, provider: str, where: str) -> Any:
+    """An inference session of the ONNX file that `read` gives; errors as `OrtSession` says, naming `where`."""
+    import onnxruntime as ort
+
+    available = [p for p in ort.get_available_providers() if p != "AzureExecutionProvider"]
+    if provider not in available:
+        raise Unavailable(
+            f"{provider} is not in this onnxruntime {ort.__version__}, which has {', '.join(available)}; "
+            f'type: pip uninstall onnxruntime && pip install "lf[ort-gpu]"{ALSO.get(provider, "")}'
+        )
+    try:
+        data = read()
+        options = _options(data, threads, provider)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # ORT warns where it falls back
+            session = ort.InferenceSession(widened(data), options, providers=[provider])
+    except UserWarning as error:
+        raise Unavailable(f"{provider} was asked for and ONNX Runtime would use another: {error}") from error
+    except Exception as error:  # its exceptions share no base class
+        if provider != CPU:
+            raise Unavailable(f"{provider} cannot run {where}: {_line(error)}; see: lf doctor") from error
+        raise BadInput(f"{where}: ONNX Runtime cannot load it: {_line(error)}") from error
+    used = session.get_providers()[0]
+    if used != provider:
+        raise Unavailable(f"{provider} was asked for, {used} would run; see: lf doctor")
+    return session
+
+
+def _one_node() -> bytes:
+    """An ONNX file, y = Relu(x) of one float, written as its protobuf schema (onnx.proto) numbers the fields."""
+    shape = message(2, message(1, b"\x08\x01"))  # one side, of 1
+    kind = message(2, message(1, b"\x08\x01" + shape))  # a tensor of float
+    node = message(1, b"x") + message(2, b"y") + message(4, b"Relu")
+    ports = message(11, message(1, b"x") + kind) + message(12, message(1, b"y") + kind)
+    graph = message(1, node) + message(2, b"one") + ports
+    return b"\x08\x08" + message(GRAPH, graph) + message(8, b"\x10\x0d")  # IR version 8, opset 13
+
+
 def _options(data: bytes, threads: int, provider: str) -> Any:
     import onnxruntime as ort
 
@@ -108,7 +159,7 @@ def _options(data: bytes, threads: int, provider: str) -> Any:
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if provider != "CPUExecutionProvider":
+    if provider != CPU:
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     if weights_only(data):  # they become float once, now, and not in every run
         options.add_session_config_entry("session.disable_quant_qdq", "1")
