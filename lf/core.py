@@ -18,6 +18,7 @@ Array = NDArray[Any]
 T = TypeVar("T")
 
 CARD_SCHEMA = 1
+FEATURES = ("keypoints", "scores", "descriptors")  # outputs of a file with the decode inside
 
 
 class LfError(Exception):
@@ -125,7 +126,8 @@ class Card:
         weights: {"origin", "sha256", "licence"} of the float weights everything else was made from.
         input: (C, H, W); None where the size is free.
         scheme: "fp32", or a name of SCHEMES.
-        outputs: name -> (channels, stride) of each raw map, in file order.
+        outputs: name -> (channels, stride) of each raw map, in file order; of a file with the decode inside the
+            FEATURES, as (2, 0), (1, 0) and (length of a descriptor, 0).
         made: one step per command that had a hand in it: {"command", "options", "parent", "versions", ...}.
         schema: version of this layout.
     """
@@ -143,6 +145,11 @@ class Card:
         """(H, W) in pixels when the file takes one size only, else None."""
         _, height, width = self.input
         return (height, width) if height and width else None
+
+    @property
+    def features(self) -> bool:
+        """Whether the file decodes in its graph: its outputs are features, not raw maps."""
+        return tuple(self.outputs) == FEATURES
 
     def step(self, **changes: Any) -> Card:
         """A copy with `changes`; `made=` is appended as one more step."""
@@ -219,5 +226,5 @@ class Session(Protocol):
     info: SessionInfo
 
     def run(self, image: Array) -> dict[str, Array]:
-        """(B, C, H, W) float32 in [0, 1] -> {head: (B, c, h, w) float32}."""
+        """(B, C, H, W) float32 in [0, 1] -> {head: (B, c, h, w) float32}, or the FEATURES of B = 1: see `decode`."""
         ...

@@ -252,7 +252,7 @@ def test_a_pixel_that_loses_to_an_equal_neighbour_is_explained():
 def test_only_the_best_neighbour_contests(rival, contested):
     score = np.zeros((8, 8), np.float32)
     score[4, 4], score[3, 5] = 3, rival
-    assert parity._contested(score, np.array([[4.0, 4.0]], np.float32)).tolist() == [contested]
+    assert parity.contested(score, np.array([[4.0, 4.0]], np.float32)).tolist() == [contested]
 
 
 @pytest.mark.slow

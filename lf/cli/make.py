@@ -11,7 +11,7 @@ from lf import console
 from lf.cli.options import PROCEDURAL, Data, File, Out, Protocols, parse_bits, parse_size
 from lf.cli.weigh import EVALUATIONS, Where, within
 from lf.core import UsageError
-from lf.export import TARGETS
+from lf.export import CUTS, TARGETS
 from lf.models.resolve import resolve
 from lf.quantize import CALIBRATIONS, ENGINES, LIMIT, ROUNDINGS, SCHEMES
 
@@ -24,20 +24,30 @@ def export(
     ] = None,
     dynamic: Annotated[bool, typer.Option("--dynamic", help="Accept every size instead")] = False,
     opset: Annotated[int | None, typer.Option(help="ONNX operator set; the default is 18")] = None,
+    cut: Annotated[
+        str, typer.Option(help="Where the graph ends: " + "; ".join(f"{name}, {about}" for name, about in CUTS.items()))
+    ] = "heads",
+    top_k: Annotated[
+        int | None, typer.Option(min=1, help="With --cut features: slots for keypoints; the default is 1000")
+    ] = None,
     half: Annotated[bool, typer.Option("--half", help="With --to tflite: store the weights in float16")] = False,
     images: Annotated[Path | None, typer.Option(help="Photos for the parity check; drawn pictures otherwise")] = None,
     output: Out = None,
 ) -> None:
-    """Turn a checkpoint into another format: same numbers, checked against it before anything is written."""
+    """Turn a model file into another format: same numbers, checked against it before anything is written."""
     from lf.export import export as run
 
     if half and to != "tflite":
         raise UsageError("--half belongs to --to tflite; for ONNX type: lf quantize MODEL.onnx --scheme fp16")
-    options: dict[str, Any] = {"images": images, **({"half": True} if half else {})}
+    if top_k is not None and cut != "features":
+        raise UsageError("--top-k belongs to --cut features; a file that ends at its raw heads has no slots")
+    options: dict[str, Any] = {"images": images, "cut": cut, **({"half": True} if half else {})}
     if dynamic or size is not None:
         options["size"] = None if dynamic or size is None else parse_size(size)
     if opset is not None:
         options["opset"] = opset
+    if top_k is not None:
+        options["top_k"] = top_k
     made = run(resolve(checkpoint), to, output, **options)
     for warning in made.card.made[-1].get("warnings", ()):
         console.note(f"warning: {warning}")

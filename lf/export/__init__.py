@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +36,20 @@ TARGETS: dict[str, Target] = {
     ),
 }
 
+CUTS = {  # where the graph of a file ends
+    "heads": "raw heads, which lf decodes: for every engine, and what is quantized",
+    "features": "keypoints, scores, descriptors in so many slots: for engines that run the decode as well",
+}
 
-def export(artifact: Artifact, target: str, out: Path | None = None, **options: Any) -> Artifact:
+
+def export(artifact: Artifact, target: str, out: Path | None = None, *, cut: str = "heads", **options: Any) -> Artifact:
     """Turn a model file into another format.
 
     Args:
         artifact: what to export.
         target: a row of TARGETS.
         out: the file to write; `<name of the parent><suffix>` in the current folder by default.
+        cut: a row of CUTS.
         options: of the target; see its module.
 
     Raises:
@@ -51,8 +57,16 @@ def export(artifact: Artifact, target: str, out: Path | None = None, **options: 
         GateFailed: the new file does not agree with its parent; nothing is written.
     """
     row = pick(TARGETS, target, "export target")
-    out = out or Path(artifact.path.stem.removesuffix(".pth") + row.suffix)
+    if pick(CUTS, cut, "cut") != CUTS["heads"]:
+        if target != "onnx":
+            raise UsageError(f"--cut {cut} belongs to --to onnx; a {row.suffix} file ends at its raw heads")
+        out, row = out or Path(f"{_stem(artifact)}.{cut}{row.suffix}"), replace(row, module="features_cut")
+    out = out or Path(_stem(artifact) + row.suffix)
     if not out.name.endswith(row.suffix):
         raise UsageError(f"{out}: target {target} writes {row.suffix} files; type: -o {out.stem}{row.suffix}")
     made: Artifact = importlib.import_module(f"lf.export.{row.module}").export(artifact, out, **options)
     return made
+
+
+def _stem(artifact: Artifact) -> str:
+    return artifact.path.stem.removesuffix(".pth")

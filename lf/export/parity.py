@@ -144,7 +144,7 @@ def explained(a: Look, b: Look, only_a: Array, only_b: Array, extractor: Extract
         relaxed = agreement.decode(extractor, other.maps, other.features.size, **lower)
         may[own] = agreement.near(points[own], relaxed.keypoints, SAME)
         if "repeatability" in other.maps:
-            may[own] |= _contested(other.maps["repeatability"][0], points[own])
+            may[own] |= contested(other.maps["repeatability"][0], points[own])
         if "nms_radius" not in settings:
             continue
         rivals = other.features.keypoints
@@ -157,7 +157,7 @@ def explained(a: Look, b: Look, only_a: Array, only_b: Array, extractor: Extract
     return may
 
 
-def _contested(score: Array, points: Array) -> Array:
+def contested(score: Array, points: Array) -> Array:
     """Which of `points` (N, 2) score within SLACK of the best of their eight neighbours."""
     padded = np.pad(score, 1, constant_values=-np.inf)
     x, y = points.astype(np.intp).T

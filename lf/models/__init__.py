@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from lf.core import Array
+from lf.core import Array, Card
 from lf.models import decode, decode_kp2d
 
 Decoder = Callable[..., tuple[Array, Array, Array]]
@@ -228,3 +228,9 @@ MODELS: dict[str, Model] = {
 }
 
 NETWORKS = {name: model for name, model in MODELS.items() if model.module}
+
+
+def row_of(card: Card) -> Model:
+    """The row of a file's network; where the file decodes in its graph, one that reads features, at one scale."""
+    row = MODELS[card.model]
+    return replace(row, decode=decode.features, describe=None, settings={}, pyramid=None) if card.features else row

@@ -244,6 +244,11 @@ def float_onnx(artifact: Artifact) -> Artifact:
     Raises:
         UsageError: it is not float, or no ONNX file.
     """
+    if artifact.card.features:
+        raise UsageError(
+            f"{artifact.path}: has its decode inside, and quantize starts from raw heads; quantize the file it is made "
+            "from, then type: lf export QUANTIZED.onnx --cut features"
+        )
     if artifact.path.suffix != ".onnx" or artifact.card.scheme != "fp32":
         raise UsageError(
             f"{artifact.path}: quantize starts from a float .onnx file, this one is {artifact.card.scheme} "

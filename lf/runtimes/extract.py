@@ -12,10 +12,11 @@ import cv2
 import numpy as np
 
 from lf.core import Array, Artifact, BadInput, Features, LfError, Session, UsageError
-from lf.models import MODELS, Model
+from lf.models import Model, row_of
 from lf.runtimes import open_session
 
 PHASES = ("preprocess", "network", "postprocess")
+ONE_DEVICE = ("edgetpu",)  # rows of BACKENDS whose device takes one session; its `run` lets one thread in at a time
 
 
 @dataclass
@@ -53,14 +54,25 @@ class Extractor:
             UsageError: `keypoints` was given, and the network has no dense descriptors.
         """
         self.artifact = artifact
-        self.model: Model = MODELS[artifact.card.model]
+        self.model: Model = row_of(artifact.card)
         self.settings = {**self.model.settings, **settings}
         self.keypoints = keypoints
         if keypoints and self.model.describe is None:
-            raise UsageError(
-                f"{artifact.card.model} has no dense descriptors to sample at the points of another detector"
-            )
+            what = artifact.path if artifact.card.features else artifact.card.model
+            raise UsageError(f"{what} has no dense descriptors to sample at the points of another detector")
         self.session: Session = open_session(artifact, backend, threads)
+        self._opened = backend, threads
+
+    def again(self) -> Extractor:
+        """One that can work beside this one: with a session of its own, or this very one where there is one device.
+
+        Raises:
+            LfError: see `lf.runtimes.open_session`.
+        """
+        if self._opened[0] in ONE_DEVICE:
+            return self
+        points = self.keypoints.again() if self.keypoints else None
+        return Extractor(self.artifact, *self._opened, points, **self.settings)
 
     def __call__(self, image: Array, clock: Clock | None = None) -> Features:
         """Keypoints of a uint8 image (H, W) grey or (H, W, 3) RGB, single scale.

@@ -1,0 +1,90 @@
+"""A part of an ONNX graph, written operator by operator, without torch: what is appended to a network's raw heads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from onnx import TensorProto, helper, numpy_helper
+
+from lf.core import Array
+
+if TYPE_CHECKING:
+    from onnx import NodeProto
+
+Operand = str | float | int | list[int] | list[float] | Array
+Step = Callable[[list[str]], tuple[str, list[str]]]
+
+
+class Graph:
+    """Nodes and constants in the making.
+
+    A call appends one operator and returns the name of its output. Operands are names of tensors, or numbers: int and
+    list of int become int64 constants, float ones float32.
+
+    Attributes:
+        nodes: in order of execution.
+        constants: initializers.
+    """
+
+    def __init__(self, prefix: str) -> None:
+        """`prefix` begins every name, so that none of the network's is taken."""
+        self.nodes: list[NodeProto] = []
+        self.constants: list[TensorProto] = []
+        self._prefix, self._number = prefix, count()
+        self._known: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+
+    def __call__(self, operator: str, *operands: Operand, **attributes: Any) -> str:
+        """Append an operator of one output; return its name."""
+        return self.several(operator, 1, *operands, **attributes)[0]
+
+    def several(self, operator: str, outputs: int, *operands: Operand, **attributes: Any) -> list[str]:
+        """Append an operator of several outputs; return their names."""
+        names = [self.name(operator) for _ in range(outputs)]
+        inputs = [operand if isinstance(operand, str) else self.constant(operand) for operand in operands]
+        self.nodes.append(helper.make_node(operator, inputs, names, names[0], **attributes))
+        return names
+
+    def rename(self, tensor: str, name: str) -> None:
+        """Give the output of the last operator, `tensor`, a name of its own."""
+        assert list(self.nodes[-1].output) == [tensor]
+        self.nodes[-1].output[0] = name
+
+    def constant(self, value: Operand) -> str:
+        """The name of an initializer; equal ones share it."""
+        array = np.asarray(value)
+        array = array.astype({"f": np.float32, "i": np.int64}.get(array.dtype.kind, array.dtype))
+        key = array.dtype.str, array.shape, array.tobytes()
+        if key not in self._known:
+            self._known[key] = self.name("constant")
+            self.constants.append(numpy_helper.from_array(array, self._known[key]))
+        return self._known[key]
+
+    def loop(self, going: str, states: Sequence[str], step: Step) -> list[str]:
+        """Repeat `step` while a condition holds.
+
+        Args:
+            going: name of a bool scalar: whether to begin.
+            states: names of float tensors (B, C, H, W) that the first round sees.
+            step: appends a round to the graph: names of the states before -> the condition, names of those after.
+
+        Returns:
+            Names of the states after the last round.
+        """
+        nodes, self.nodes = self.nodes, []
+        inputs = [self.name(word) for word in ("round", "going", *["before"] * len(states))]
+        condition, after = step(inputs[2:])
+        types = [TensorProto.INT64, TensorProto.BOOL, *[TensorProto.FLOAT] * len(states)]
+        shapes: list[list[None]] = [[], [], *[[None] * 4] * len(states)]
+        said = [helper.make_tensor_value_info(*row) for row in zip(inputs, types, shapes, strict=True)]
+        results = [helper.make_tensor_value_info(condition, TensorProto.BOOL, [])]
+        results += [helper.make_tensor_value_info(name, TensorProto.FLOAT, shapes[-1]) for name in after]
+        body = helper.make_graph(self.nodes, self.name("body"), said, results)
+        self.nodes = nodes
+        return self.several("Loop", len(states), "", going, *states, body=body)
+
+    def name(self, word: str) -> str:
+        """A name that no other tensor has."""
+        return f"{self._prefix}{word}.{next(self._number)}"
