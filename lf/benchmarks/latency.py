@@ -44,14 +44,15 @@ def measure(
     image: Array,
     protocol: Protocol,
     *,
-    threads: int,
+    threads: int | Sequence[int],
     repeats: int,
     reference: int = 0,
     progress: Progress = lambda done, total, text: None,
 ) -> list[dict[str, Any]]:
     """Time `repeats` extractions of one prepared uint8 image (H, W) or (H, W, 3) by each variant, interleaved.
 
-    Each extracts as `protocol` has it: R2D2's pyramid in `mma`, one scale elsewhere.
+    Each extracts as `protocol` has it: R2D2's pyramid in `mma`, one scale elsewhere. Threads are those of every
+    variant, or of each its own.
 
     Returns:
         Per variant the timing fields of a run, from `latency_ms` to `samples_ms` in docs/results.md; ratios are to the
@@ -60,14 +61,15 @@ def measure(
     Raises:
         LfError: a worker died; the text is its last line.
     """
+    counts = [threads] * len(variants) if isinstance(threads, int) else [*threads]
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         source = Path(folder) / "image.npy"
         np.save(source, image, allow_pickle=False)
         jobs = [
-            json.dumps([str(v.artifact.path), v.backend, v.keypoints, threads, protocol.name, str(source)])
-            for v in variants
+            json.dumps([str(v.artifact.path), v.backend, v.keypoints, count, protocol.name, str(source)])
+            for v, count in zip(variants, counts, strict=True)
         ]
-        workers = [stack.enter_context(_worker(job, threads)) for job in jobs]
+        workers = [stack.enter_context(_worker(job, count)) for job, count in zip(jobs, counts, strict=True)]
         opened = [_answer(worker) for worker in workers]
         warm = _warm_up(workers, lambda turn: progress(turn, LONGEST + repeats, "warm-up"))
         samples: list[list[dict[str, Any]]] = [[] for _ in workers]
@@ -77,10 +79,10 @@ def measure(
                 kept.append(_ask(worker))
         closed = [_ask(worker, "end") for worker in workers]
     times = [{phase: [sample["ms"][phase] for sample in kept] for phase in kept[0]["ms"]} for kept in samples]
-    name = labels(variants)[reference]
+    name = labels(variants, counts)[reference]
     return [
         {
-            **stats.summarise(of, threads, _on_cpu(first.pop("provider"))),
+            **stats.summarise(of, count, _on_cpu(first.pop("provider"))),
             "ratio": {"to": name, **stats.ratios(of, times[reference])},
             "energy_j": _mean([sample["energy_j"] for sample in kept]),
             "warm_up": warmth,
@@ -88,16 +90,17 @@ def measure(
             **last,
             "allocator": ALLOCATOR,
         }
-        for of, kept, warmth, first, last in zip(times, samples, warm, opened, closed, strict=True)
+        for of, kept, warmth, first, last, count in zip(times, samples, warm, opened, closed, counts, strict=True)
     ]
 
 
-def labels(variants: Sequence[Variant]) -> list[str]:
-    """A name for each: its file's, `sift` or `wren.w8a8`; with the engine or the whole path where two are alike."""
+def labels(variants: Sequence[Variant], threads: Sequence[int] = ()) -> list[str]:
+    """A name for each, no longer than tells them apart: `wren.w8a8`, with the engine, the threads, the whole path."""
     short = [variant.artifact.path.stem for variant in variants]
     engine = [f"{name}@{variant.backend}" for name, variant in zip(short, variants, strict=True)]
+    counted = [f"{name} {count}t" for name, count in zip(engine, threads, strict=False)] or engine
     whole = [f"{variant.artifact.path}@{variant.backend}" for variant in variants]
-    return next((names for names in (short, engine) if len({*names}) == len(names)), whole)
+    return next((names for names in (short, engine, counted) if len({*names}) == len(names)), whole)
 
 
 def _warm_up(workers: Sequence[subprocess.Popen[str]], progress: Callable[[int], None]) -> list[dict[str, Any]]:

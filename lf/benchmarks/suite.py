@@ -87,7 +87,12 @@ def pair_up(artifacts: Sequence[Artifact], backends: Sequence[str]) -> list[tupl
 
 
 def timings(
-    variants: Sequence[Variant], pair: Pair, rule: Protocol, threads: int, repeats: int, progress: Progress
+    variants: Sequence[Variant],
+    pair: Pair,
+    rule: Protocol,
+    threads: int | Sequence[int],
+    repeats: int,
+    progress: Progress,
 ) -> list[dict[str, Any]]:
     """Latency on the first picture of a pair, prepared by the protocol, as each variant extracts it there."""
     prepared = _prepared(variants, pair.first.load(), rule)

@@ -167,6 +167,21 @@ def load(path: Path, engines: Mapping[str, Any], options: Mapping[str, type]) ->
     return Plan(images, top["backend"], engine, top["threads"], top["repeats"], data, networks, top["goals"])
 
 
+def engine_for(backend: str, engines: Mapping[str, Any], where: str) -> str:
+    """The one of `engines`, see `load`, that writes what a backend runs.
+
+    Raises:
+        UsageError: an unknown backend, or none does.
+    """
+    runs = pick(BACKENDS, backend, "backend").suffixes
+    fits = [name for name, row in engines.items() if row.suffix in runs]
+    if not fits:
+        made = dict.fromkeys(row.suffix for row in engines.values())
+        others = ", ".join(name for name, row in BACKENDS.items() if made.keys() & {*row.suffixes})
+        raise UsageError(f"{where}: backend {backend} runs no {' or '.join(made)} files; these do: {others}")
+    return fits[0]
+
+
 def _read(table: Any, known: Kinds, where: str) -> dict[str, Any]:
     """The values of a table, defaults filled in."""
     if not isinstance(table, dict):
@@ -207,10 +222,10 @@ def _data(table: Any, base: Path, where: str) -> Data:
     protocols = _names(row["protocols"], f"{where}: protocols")
     for name in protocols:
         pick(PROTOCOLS, name, "protocol")
-    return Data(row["name"], row["root"], *_located(row["root"], base), protocols)
+    return Data(row["name"], row["root"], *located(row["root"], base), protocols)
 
 
-def _located(root: str, base: Path) -> tuple[str, Path | None]:
+def located(root: str, base: Path) -> tuple[str, Path | None]:
     """A dataset's name with its folder taken from `base`, see `lf.data.open_dataset`; and that folder."""
     name, _, where = root.partition(":")
     if name == "procedural":
@@ -223,6 +238,11 @@ def _located(root: str, base: Path) -> tuple[str, Path | None]:
     return str(folder), folder
 
 
+def name_of(file: str) -> str:
+    """What a network is called in tables and file names, by what `lf.models.resolve.resolve` opens."""
+    return file if file in shipped() else Path(file).stem.removesuffix(".pth")
+
+
 def _network(
     table: Any,
     base: Path,
@@ -232,9 +252,9 @@ def _network(
     where: str,
 ) -> Network:
     row = _read(table, MODEL, where)
-    name = file = row["file"]
+    name, file = name_of(row["file"]), row["file"]
     if file not in shipped():
-        name, file = Path(file).stem.removesuffix(".pth"), str(base / Path(file).expanduser())
+        file = str(base / Path(file).expanduser())
     chosen = usual if row["schemes"] is None else _names(row["schemes"], f"{where}: schemes", empty=True)
     for scheme in chosen:
         pick(schemes, scheme, "scheme")

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from lf import __version__, console
-from lf.cli import check, features, label, look, make, measure, pictures, show, sweep, train, weigh
+from lf.cli import check, features, label, look, make, measure, pictures, show, sweep, train, tune, weigh
 from lf.core import LfError, Unavailable, UsageError
 
 INTERRUPTED = 128 + signal.SIGINT  # the shells' exit code
@@ -27,7 +27,7 @@ data = typer.Typer(help="Datasets to evaluate on.")
 
 for command in (
     *(make.export, make.quantize, check.check, weigh.sensitivity, train.train, label.label),
-    *(measure.bench, measure.compare, sweep.sweep, features.score),
+    *(measure.bench, measure.compare, sweep.sweep, tune.tune, features.score),
     *(features.extract, pictures.match),
     *(look.inspect, look.doctor, look.models, look.demo),
 ):

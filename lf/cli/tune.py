@@ -1,0 +1,144 @@
+"""The command `lf tune`: which file, engine and number of threads are fastest here within an accuracy budget."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lf import console
+from lf.cli.options import PROCEDURAL, Data, File, Json
+from lf.core import GateFailed, UsageError
+
+if TYPE_CHECKING:
+    from lf.benchmarks.sweep import Plan, Row
+    from lf.benchmarks.sweep_runs import Run, Runs
+
+BUDGET = "repeatability=0.005,correctness@1=0.01,matching_score=0.01,localization_error=0.02"
+ENGINES = ("ort-cpu", "openvino")  # tried by default, where they are installed
+RESULTS, PICTURE = "results.json", "front.png"
+LEGEND = (
+    "->: the fastest whose mean drops are within the budget. *: nothing tried is at least as accurate, as fast and as "
+    "small.\nDrops are from fp32 in the first engine, with paired 95 % intervals; not shown: within in the mean, not "
+    "with the whole interval.\nms: the median from picture to features, all in turns."
+)
+
+
+def tune(
+    model: File,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Files, runs and picture; the same DIR resumes")],
+    images: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Photos to calibrate on, where a scheme needs them")
+    ] = None,
+    data: Data = PROCEDURAL,
+    backend: Annotated[
+        str | None, typer.Option(metavar="NAME,...", help=f"Engines to try; {', '.join(ENGINES)} if installed")
+    ] = None,
+    scheme: Annotated[str, typer.Option(metavar="NAME,...", help="Number formats to try beside fp32")] = "w8a8",
+    threads: Annotated[str, typer.Option(metavar="N,...", help="Numbers of threads to try")] = "1",
+    max_drop: Annotated[
+        str, typer.Option(metavar="METRIC=MOST,...", help="How much worse than fp32 in the first engine it may be")
+    ] = BUDGET,
+    protocol: Annotated[str, typer.Option(help="What measures it, and at what size")] = "kp2d-fixed",
+    repeats: Annotated[int, typer.Option(min=1, help="Timed extractions of each, in turns")] = 30,
+    json: Json = False,
+) -> None:
+    """Find the fastest way to run a network on this machine within an accuracy budget; show accuracy, time and size."""
+    from lf.benchmarks import pareto, results
+    from lf.benchmarks.figures import plotter
+    from lf.cli.judge import choose, parse_budget
+    from lf.runtimes import BACKENDS
+
+    budget, counts = parse_budget(max_drop), _counts(threads)
+    choose(budget, protocol)
+    plotter()  # what is missing is said before an hour of work
+    engines = backend.split(",") if backend else [name for name in ENGINES if BACKENDS[name].installed]
+    plans = [_plan(model, images, data, name, scheme.split(","), protocol) for name in dict.fromkeys(engines)]
+    with console.progress() as progress:
+        found = _measured(plans, out, counts, repeats, progress)
+    candidates = [pareto.judge(found[0], run, budget) for run in found]
+    results.save(out / RESULTS, found)
+    pareto.draw(candidates, out / PICTURE)
+    best = pareto.fastest(candidates)
+    if json:
+        front = [one.answer for one in pareto.front(candidates)]
+        console.as_json({"best": best and best.answer, "front": front, "results": str(out / RESULTS)})
+    else:
+        parts = [pareto.about(found[0]), pareto.table(candidates, budget), LEGEND, f"{out / PICTURE}"]
+        console.result("\n\n".join(parts))
+    if best is None:
+        raise GateFailed(f"nothing that was tried keeps {max_drop}; allow more, or try other formats and engines")
+    if not json:
+        console.result(f"fastest within the budget: {best.name}, {out / 'models' / best.run['artifact']['file']}")
+
+
+def _counts(text: str) -> list[int]:
+    words = text.split(",")
+    if not all(word.isdecimal() and int(word) for word in words):
+        raise UsageError(f"--threads {text}: expected numbers from 1 on with commas, for example --threads 1,2")
+    return [*dict.fromkeys(map(int, words))]
+
+
+def _plan(model: str, images: Path | None, data: str, backend: str, schemes: list[str], protocol: str) -> Plan:
+    """A sweep over one network in one engine, in those of the schemes that are made for it."""
+    from lf.benchmarks import PROTOCOLS
+    from lf.benchmarks.sweep import Data, Network, Plan, engine_for, located, name_of
+    from lf.core import pick
+    from lf.quantize import ENGINES as WRITERS
+    from lf.quantize import SCHEMES
+
+    for scheme in schemes:
+        pick(SCHEMES, scheme, "scheme")
+    rule = pick(PROTOCOLS, protocol, "protocol")
+    engine = engine_for(backend, WRITERS, "--backend")
+    fits = tuple(scheme for scheme in schemes if scheme in WRITERS[engine].schemes)
+    network = Network(name_of(model), model, fits, {}, {})
+    return Plan(
+        images=images,
+        backend=backend,
+        engine=engine,
+        threads=1,
+        repeats=0,
+        data=(Data("data", data, *located(data, Path()), (rule.name,)),),
+        networks=(network,),
+        goals={},
+    )
+
+
+def _measured(plans: list[Plan], out: Path, counts: list[int], repeats: int, progress: console.Progress) -> list[Run]:
+    """A run with its latency for every file, engine and number of threads; fp32 of the first engine first."""
+    from lf.benchmarks import PROTOCOLS
+    from lf.benchmarks.predict import Variant
+    from lf.benchmarks.suite import timings
+    from lf.benchmarks.sweep_runs import Runs
+    from lf.cli.sweep_files import make
+
+    tried: list[tuple[Variant, int, Run]] = []
+    for plan in plans:
+        runs = Runs(plan, out / plan.backend)
+        rows = make(plan, out, progress)
+        runs.evaluate(runs.todo(rows), progress, lambda: None)
+        tried += [
+            (Variant(row.artifact, plan.backend), count, run)
+            for row in rows
+            for run in _kept(runs, row)
+            for count in counts
+            if row.artifact
+        ]
+        for row in rows:
+            if why := row.refused or runs.failed.get((row.network, row.scheme), ""):
+                console.note(f"lf: {row.scheme} for {plan.backend} is left out: {why}")
+    (data,) = plans[0].data
+    (protocol,) = data.protocols
+    variants, threads, measured = zip(*tried, strict=True)
+    pair = Runs(plans[0], out).pairs(data, protocol)[0][0]
+    times = timings(variants, pair, PROTOCOLS[protocol], threads, repeats, progress)
+    return [
+        {**run, **timing, "environment": {**run["environment"], "threads": count}}
+        for run, timing, count in zip(measured, times, threads, strict=True)
+    ]
+
+
+def _kept(runs: Runs, row: Row) -> list[Any]:
+    return [run for job in runs.jobs([row]) if (run := runs.kept(job))]

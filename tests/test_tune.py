@@ -1,0 +1,195 @@
+"""lf tune: candidates with known numbers, and the command on a random network."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+from lf import cli
+from lf.benchmarks import latency, pareto, results, sweep_runs
+from lf.core import GateFailed, UsageError
+from lf.runtimes import BACKENDS
+
+PAIRS = 40
+
+
+def run(loss=0.0, ms=10.0, size=1_000_000, scheme="w8a8", backend="ort-cpu", threads=1, spread=0.0):
+    """A run whose every pair has repeatability 0.5 - loss, but for `spread`, which cancels in the mean."""
+    wave = spread * (np.arange(PAIRS) % 2 * 2 - 1)
+    return {
+        "protocol": "kp2d-fixed",
+        "pairs": [{"sequence": "v_a", "pair": str(i), "repeatability": 0.5 - loss + wave[i]} for i in range(PAIRS)],
+        "summary": {"repeatability": 0.5 - loss},
+        "artifact": {"scheme": scheme, "bytes": size, "file": f"{scheme}.onnx", "sha256": "0" * 64, "model": "wren"},
+        "backend": backend,
+        "environment": {"threads": threads, "cpu": "a processor", "versions": {"lf": "0"}, "commit": "c0"},
+        "latency_ms": {"end_to_end": {"p50": ms}},
+        "ratio": {"end_to_end": {"value": ms / 10, "interval": [0, 1]}},
+        "void": None,
+        "dataset": "drawn",
+    }
+
+
+BUDGET = {"repeatability": 0.01}
+
+
+def judged(**changes):
+    return pareto.judge(run(), run(**changes), BUDGET)
+
+
+@pytest.mark.parametrize(
+    ("loss", "spread", "used", "shown"),
+    [
+        (0.0, 0, 0.0, True),
+        (0.005, 0, 0.5, True),
+        (0.02, 0, 2.0, False),
+        (-0.01, 0, 0.0, True),
+        (0.005, 0.1, 0.5, False),
+    ],
+)
+def test_the_budget_is_counted_in_shares_of_the_mean_drop(loss, spread, used, shown):
+    found = judged(loss=loss, spread=spread)
+    assert found.used == pytest.approx(used, abs=1e-9)
+    assert found.shown is shown
+    assert found.drops["repeatability"][0] == pytest.approx(loss)
+
+
+def test_the_largest_share_counts_and_a_metric_without_values_uses_up_all():
+    assert pareto.judge(run(), run(loss=0.005), {"repeatability": 0.001}).used == pytest.approx(5)
+    assert pareto.judge(run(), run(loss=0.005), {"repeatability": 0.0}).used == float("inf")
+    assert pareto.judge(run(), run(), {"repeatability": 0.0}).used == 0
+    lost = pareto.judge(run(), run(), {**BUDGET, "matching_score": 1.0})
+    assert (lost.used, lost.shown) == (float("inf"), False)
+    assert lost.answer["budget_used"] is None
+
+
+def test_the_front_is_what_nothing_beats_in_all_three():
+    fast, small, both = judged(ms=5, loss=0.004), judged(size=10, ms=20), judged(ms=5, loss=0.005)
+    slow = judged(ms=30)
+    again = judged(ms=5, loss=0.004, scheme="w4a8")  # the same numbers do not beat each other
+    assert pareto.front([slow, both, small, fast, again]) == [fast, again, small]
+
+
+def test_the_fastest_within_the_budget_wins():
+    quick, within = judged(ms=1, loss=0.011), judged(ms=5, loss=0.009)
+    assert pareto.fastest([judged(), quick, within]) is within
+    assert pareto.fastest([quick]) is None
+
+
+def test_the_table_says_what_is_what():
+    some = [judged(), judged(ms=5, loss=0.005, spread=0.1, threads=2), judged(ms=1, loss=0.1, scheme="w4a8")]
+    lines = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in pareto.table(some, BUDGET).splitlines()
+        if line.startswith("|")
+    ]
+    assert lines[0] == ["", "scheme", "backend", "threads", "ms", "times the first", "repeat.", "budget", "MB"]
+    assert [line[0] for line in lines[2:]] == ["*", "->", "*"]
+    assert [line[7] for line in lines[2:]] == ["beyond", "not shown", "within"]
+    assert lines[3][6].startswith("0.495 +0.005 [-0.02")
+
+
+def test_the_picture_is_a_picture(tmp_path):
+    pytest.importorskip("matplotlib")
+    some = [judged(), judged(ms=5, loss=0.005, backend="openvino"), judged(ms=1, loss=9.0)]
+    image = cv2.imread(str(pareto.draw(some, tmp_path / "front.png")))
+    assert image.shape[1] == 8 * 130
+    assert len(np.unique(image.reshape(-1, 3), axis=0)) > 50
+
+
+# --- the command ---
+
+
+@pytest.fixture
+def place(tmp_path, tiny):
+    """A random network and two photos to evaluate on."""
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("matplotlib")
+    tiny()
+    (tmp_path / "shots").mkdir()
+    rng = np.random.default_rng(0)
+    for index in range(2):
+        blocks = rng.integers(0, 255, (12, 16, 3), np.uint8)
+        picture = cv2.resize(blocks, (320, 240), interpolation=cv2.INTER_NEAREST)
+        cv2.imwrite(str(tmp_path / "shots" / f"{index}.png"), picture)
+    return tmp_path
+
+
+@pytest.fixture
+def lf(place, monkeypatch, capfd):
+    """Run `lf tune tiny.onnx` in this process: exit code, stdout, stderr."""
+    monkeypatch.setattr(latency, "LONGEST", 1)
+
+    def call(*words):
+        usual = ["--data", f"warps:{place / 'shots'}", "--out", str(place / "out"), "--repeats", "2"]
+        monkeypatch.setattr(sys, "argv", ["lf", "tune", str(place / "tiny.onnx"), *usual, *words])
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        return left.value.code, *capfd.readouterr()
+
+    return call
+
+
+LOOSE = ("--scheme", "w4", "--backend", "ort-cpu", "--max-drop", "repeatability=1")
+
+
+def test_every_file_is_tried_with_every_number_of_threads(place, lf, monkeypatch):
+    code, text, error = lf(*LOOSE, "--threads", "1,2")
+    assert (code, error) == (0, "")
+    runs = results.load(place / "out" / "results.json")
+    assert [(run["artifact"]["scheme"], run["environment"]["threads"]) for run in runs] == [
+        ("fp32", 1),
+        ("fp32", 2),
+        ("w4", 1),
+        ("w4", 2),
+    ]
+    assert all(len(run["samples_ms"]["end_to_end"]) == 2 for run in runs)
+    assert runs[3]["ratio"]["to"] == "tiny@ort-cpu 1t"
+    assert "fastest within the budget: " in text.splitlines()[-1]
+    assert (place / "out" / "front.png").stat().st_size > 10_000
+    monkeypatch.setattr(sweep_runs, "bench", lambda *rest, **options: pytest.fail("it was evaluated before"))
+    code, text, _ = lf(*LOOSE, "--json")
+    assert code == 0
+    answer = json.loads(text)
+    assert answer["best"]["file"] in {"tiny.onnx", "tiny.w4.onnx"}
+    assert answer["best"] in answer["front"]
+
+
+def test_a_budget_that_nothing_keeps_is_said_and_the_table_is_there(place, lf, monkeypatch):
+    real = pareto.judge
+    monkeypatch.setattr(pareto, "judge", lambda a, b, budget: real(a, b, {**budget, "n_matches": 0.0}))
+    monkeypatch.setattr(pareto, "worse", lambda first, second, metric: None)
+    code, text, error = lf(*LOOSE)
+    assert code == GateFailed.exit_code
+    assert "| w4 " in text
+    assert error == ("lf: nothing that was tried keeps repeatability=1; allow more, or try other formats and engines\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["--threads", "0"], "--threads 0: expected numbers from 1 on with commas, for example --threads 1,2"),
+        (["--threads", "two"], "--threads two: expected numbers"),
+        (["--scheme", "w9"], "unknown scheme 'w9'"),
+        (["--backend", "torch"], "backend torch runs no .onnx or .tflite files; these do: ort-cpu"),
+        (["--backend", "ort"], "unknown backend 'ort'; did you mean 'ort-cpu'"),
+        (["--max-drop", "speed=1"], "unknown metric by which files are judged 'speed'"),
+        (["--max-drop", "mma@3=0.1"], "mma@3 is no metric of protocol kp2d-fixed, but of mma"),
+        (["--protocol", "kp"], "unknown protocol 'kp'"),
+    ],
+)
+def test_what_does_not_fit_is_said_before_any_work(lf, place, words, text):
+    code, _, error = lf(*words)
+    assert code == UsageError.exit_code
+    assert text in error
+    assert not (place / "out").exists()
+
+
+def test_the_default_engines_are_rows():
+    from lf.cli.tune import ENGINES
+
+    assert set(ENGINES) < set(BACKENDS)
