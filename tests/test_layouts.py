@@ -17,7 +17,7 @@ from lf.core import BadInput, Features, Unavailable, UsageError
 from lf.data.layouts import LAYOUTS, h5, pairs
 from lf.models import MODELS
 from lf.models.resolve import resolve
-from lf.runtimes import store
+from lf.runtimes import store, stream
 from lf.runtimes.extract import Extractor
 
 SIZE = (64, 48)  # (W, H)
@@ -416,7 +416,7 @@ def test_extract_follows_the_published_pyramid_where_the_file_can(tiny, photos, 
         extractor = Extractor(artifact, "ort-cpu", repeatability=0.0, reliability=0.0)
         if scales:
             image = cv2.resize(image, (280, 260))
-        assert (store.published(extractor, image).scales is not None) == scales
+        assert (stream.published(extractor, image).scales is not None) == scales
 
 
 def test_extract_describes_the_points_of_another_detector(tiny, photos, tmp_path, capsys):

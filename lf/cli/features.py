@@ -55,6 +55,11 @@ def extract(
     ] = "lf",
     backend: Annotated[str | None, typer.Option(help="The engine; the first that runs the file else")] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads of the engine")] = 1,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Images at a time, an engine for each; else cores / threads, in a pool 1")
+    ] = None,
+    shard: Annotated[str, typer.Option(metavar="I/N", help="Of N runs that share the images the I-th")] = "0/1",
+    pool: Annotated[str | None, typer.Option(help="Spread the images over a pool of machines: ray")] = None,
     top_k: Annotated[int | None, typer.Option(min=1, help="Keep the best so many keypoints of each image")] = None,
     keypoints: Annotated[
         str | None, typer.Option(help="Describe the points of a baseline instead: sift, orb ...")
@@ -62,7 +67,8 @@ def extract(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object")] = False,
 ) -> None:
     """Write the features of images in a layout that other tools read; run it again to go on."""
-    from dataclasses import asdict
+    from dataclasses import asdict, replace
+    from functools import partial
 
     from lf.benchmarks import numbered
     from lf.benchmarks.predict import Variant
@@ -70,19 +76,40 @@ def extract(
     from lf.data.layouts import LAYOUTS
     from lf.models.resolve import resolve
     from lf.runtimes import store
+    from lf.runtimes.pool import POOLS
+    from lf.runtimes.stream import cores
 
-    pairs = pick(LAYOUTS, layout, "layout").open is None
+    pairs, part = pick(LAYOUTS, layout, "layout").open is None, parse_shard(shard)
+    spread = pick(POOLS, pool, "pool") if pool else None
     if pairs and len(images) != 1:
         raise UsageError(f"layout {layout} holds pairs: give one folder in HPatches layout, not {len(images)} paths")
+    if pairs and (pool or part != store.WHOLE):
+        raise UsageError(f"layout {layout} numbers the pairs of a dataset in one run; leave out --shard and --pool")
+    if pool and part != store.WHOLE:
+        raise UsageError("--pool shares the images out by itself; leave out --shard")
     artifact = resolve(model)
-    extractor = Variant(artifact, backend or store.engine_for(artifact), keypoints).open(threads)
+    artifact = replace(artifact, path=artifact.path.absolute()) if pool else artifact
+    variant = Variant(artifact, backend or store.engine_for(artifact), keypoints)
+    found = {} if pairs else store.share(store.find([*map(Path, images)]), part)
     with console.progress() as progress:
         if pairs:
-            tally = numbered.write(extractor, images[0], out, top_k, progress)
+            tally = numbered.write(variant.open(threads), images[0], out, top_k, progress)
+        elif spread:
+            opener = partial(variant.open, threads)
+            tally = spread(opener, found, out, layout, top_k, progress, cpus=threads, workers=workers or 1)
         else:
-            tally = store.extract_images(extractor, [*map(Path, images)], out, layout, top_k, progress)
+            tally = store.extract_images(
+                variant.open(threads),
+                found,
+                out,
+                layout,
+                top_k,
+                progress,
+                workers=workers or max(1, cores() // threads),
+                shard=part,
+            )
     count = tally.written + tally.kept + len(tally.failed)
-    if len(tally.failed) == count:
+    if count and len(tally.failed) == count:
         raise BadInput(f"none of the {count} images could be read; the first: {next(iter(tally.failed.values()))}")
     for why in tally.failed.values():
         console.note(f"lf: skipped: {why}")
@@ -92,3 +119,10 @@ def extract(
         console.as_json({"out": str(out), "layout": layout, **asdict(tally)})
     else:
         console.result(out)
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    index, _, count = text.partition("/")
+    if not (index.isdecimal() and count.isdecimal()):
+        raise UsageError(f"--shard {text}: expected I/N, for example 0/2")
+    return int(index), int(count)

@@ -28,7 +28,7 @@ def match(
     from lf.benchmarks import pictures
     from lf.data import hpatches, images
     from lf.models.resolve import resolve
-    from lf.runtimes import store
+    from lf.runtimes import store, stream
     from lf.runtimes.extract import Extractor
 
     truth = None if homography is None else hpatches.read_homography(homography)
@@ -36,7 +36,7 @@ def match(
     artifact = resolve(model)
     engine = backend or store.engine_for(artifact)
     extractor = Extractor(artifact, engine, threads)
-    found = [store.published(extractor, image).top(top_k) for image in loaded]
+    found = [stream.published(extractor, image).top(top_k) for image in loaded]
     title = f"{artifact.path.name} in {engine}: {first.name} and {second.name}"
     console.result(pictures.save(output, pictures.matches(loaded, (found[0], found[1]), truth, title)))
 

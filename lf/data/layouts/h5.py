@@ -36,10 +36,16 @@ class Hdf5:
         self._part = self._path.with_name(f"{self._path.name}.part")
 
     def __enter__(self) -> Hdf5:
-        """Drop what a run left that was killed in the middle of a write."""
+        """Drop what a run left that was killed in the middle of a write.
+
+        Raises:
+            UsageError: another run is at it.
+        """
         if self._part.is_file():
             try:
                 self._h5py.File(self._part, "r").close()
+            except BlockingIOError as error:  # locked, so it is whole
+                raise UsageError(f"{self._part}: another run writes it; let it end, then run this again") from error
             except OSError:
                 self._part.unlink()
         return self
@@ -95,7 +101,7 @@ class Hdf5:
         group = file
         for name in folders:
             group = _child(group, name, self._h5py.Group, str(self._path))
-        found = [name for name in group if name == stem or name.startswith(f"{stem}.")]
+        found = [stem] if stem in group else [name for name in group if name.startswith(f"{stem}.")]
         if len(found) != 1:
             have = f"{', '.join(found)}: which one?" if found else "none"
             raise BadInput(f"{self._path}: groups of image {key}: {have}; expected one, such as {key}.ppm")

@@ -1,0 +1,103 @@
+"""Image files -> features: of one file, and of many, several at a time and in their order."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+
+import cv2
+
+from lf.core import Array, BadInput, Features
+from lf.data import images
+from lf.runtimes.extract import Extractor
+
+AHEAD = 2  # images that are begun or waiting to be taken, for each worker: what bounds the memory
+
+
+def cores() -> int:
+    """The processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def published(extractor: Extractor, image: Array) -> Features:
+    """Extract as the authors do: over their pyramid if they have one and the file takes every size."""
+    pyramid = extractor.model.pyramid and extractor.artifact.card.size is None and extractor.keypoints is None
+    return extractor.pyramid(image) if pyramid else extractor(image)
+
+
+def features_of(extractor: Extractor, path: Path, top_k: int | None = None) -> Features:
+    """The features of an image file, best first, as `lf extract` writes them.
+
+    Raises:
+        BadInput: the file cannot be read, or the image is too small.
+        LfError: the network's maps are broken.
+    """
+    return published(extractor, images.read(path)).top(top_k)
+
+
+def stream(
+    extractor: Extractor, paths: Iterable[Path], top_k: int | None = None, workers: int = 1
+) -> Generator[Features | BadInput, None, None]:
+    """The features of image files, in the order of the files; for one that fails, why.
+
+    Every worker is a thread that takes an image from file to features with a session of its own, which is opened when
+    its turn first comes. No more than AHEAD images for each worker are begun before they are taken. Close the iterator
+    (`contextlib.closing`) to stop early: images that are begun are finished, and no other is begun.
+
+    Args:
+        extractor: the opened model; one of the workers has it.
+        paths: image files; taken one by one.
+        top_k: keep the best so many.
+        workers: images at a time.
+
+    Raises:
+        LfError: the network's maps are broken; at the turn of that image.
+    """
+    if workers == 1:
+        for path in paths:
+            yield _attempt(extractor, path, top_k)
+        return
+    own, opening, first = threading.local(), threading.Lock(), [extractor]
+
+    def work(path: Path) -> Features | BadInput:
+        if not hasattr(own, "extractor"):
+            with opening:
+                own.extractor = first.pop() if first else extractor.again()
+        return _attempt(own.extractor, path, top_k)
+
+    waiting, rest = deque[Future[Features | BadInput]](), iter(paths)
+    with _one_thread_each():
+        pool = ThreadPoolExecutor(workers, "lf-extract")
+        try:
+            waiting.extend(pool.submit(work, path) for path in islice(rest, AHEAD * workers))
+            while waiting:
+                yield waiting.popleft().result()
+                waiting.extend(pool.submit(work, path) for path in islice(rest, 1))
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _attempt(extractor: Extractor, path: Path, top_k: int | None) -> Features | BadInput:
+    try:
+        return features_of(extractor, path, top_k)
+    except BadInput as error:
+        return error
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """OpenCV's settings are the process's: no threads of its own, and no words, which `images.decode` keeps off."""
+    threads, level = cv2.getNumThreads(), images.LOG.getLogLevel()
+    cv2.setNumThreads(1)
+    images.LOG.setLogLevel(0)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(threads)
+        images.LOG.setLogLevel(level)
