@@ -506,10 +506,11 @@ def test_a_disk_that_fills_in_the_middle(tmp_path, pictures, file, left):
     assert {path.name for path in tmp_path.iterdir()} == left
 
 
-def test_a_full_stdout():
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_stdout(unbuffered):
     with open("/dev/full", "w") as full:
-        command = [sys.executable, "-m", "lf.cli", "models"]
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+        command, place = [sys.executable, "-m", "lf.cli", "models"], {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, env=place)
     assert (done.returncode, done.stderr) == (1, "lf: output: No space left on device\n")
 
 

@@ -291,7 +291,7 @@ def test_a_quantized_file_and_the_commands_that_take_it(lf, tiny, drawn_photos, 
         (lambda made, out: Extractor(made, "ort-cpu", keypoints=object()), "made.onnx has no dense descriptors"),
         (
             lambda made, out: Extractor(made, "opencv-dnn"),
-            "cannot run a decode in the graph; take the file",
+            "cannot run a decode in the graph; give it the file",
         ),
     ],
 )

@@ -71,7 +71,16 @@ def main() -> None:
         if os.environ.get("LF_DEBUG"):
             raise
         code = _unforeseen(error)
+    _give_up_output()
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _give_up_output() -> None:
+    """Drop what stdout does not take: Python would try once more at its end, complain, and exit with 120."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _unforeseen(error: Exception) -> int:
