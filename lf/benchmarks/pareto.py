@@ -15,6 +15,7 @@ from lf.benchmarks.latency_table import ms
 from lf.benchmarks.report import SHORT, digits, markdown
 
 Run = dict[str, Any]
+MARKERS = "os^Dv*PX"
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,9 @@ def _cell(one: Candidate, metric: str) -> str:
 
 
 def draw(candidates: Sequence[Candidate], path: Path) -> Path:
-    """Latency against the share of the budget that is used, a bubble for each candidate; the front is a line.
+    """Latency against the share of the budget that is used: colours are backends, shapes are schemes, areas are bytes.
+
+    A line joins those that nothing is at once as quick and as accurate as; these are named.
 
     Raises:
         Unavailable: matplotlib is not installed.
@@ -148,33 +151,51 @@ def draw(candidates: Sequence[Candidate], path: Path) -> Path:
     axes = figure.subplots()
     worst = max((one.used for one in candidates if one.used != float("inf")), default=1.0)
     top = max(1.25, min(worst, 5.0) * 1.1)  # what is far beyond is drawn at the edge
-    backends = [*dict.fromkeys(one.run["backend"] for one in candidates)]
     largest = max(one.run["artifact"]["bytes"] for one in candidates)
-    for index, backend in enumerate(backends):
-        some = [one for one in candidates if one.run["backend"] == backend]
-        sizes = [40 + 260 * one.run["artifact"]["bytes"] / largest for one in some]
-        axes.scatter(
-            [one.ms for one in some], [_height(one, top) for one in some], s=sizes, alpha=0.6, label=backend,
-            color=f"C{index}", linewidths=0,
-        )  # fmt: skip
+    backends = [*dict.fromkeys(one.run["backend"] for one in candidates)]
+    schemes = [*dict.fromkeys(one.run["artifact"]["scheme"] for one in candidates)]
     for one in candidates:
-        text = f"{one.run['artifact']['scheme']} {one.run['environment']['threads']}t"
-        axes.annotate(text, (one.ms, _height(one, top)), (0, 9), textcoords="offset points", ha="center", fontsize=8)
-    line = front(candidates)
+        run = one.run
+        axes.scatter(
+            one.ms,
+            _height(one, top),
+            s=30 + 170 * run["artifact"]["bytes"] / largest,
+            color=f"C{backends.index(run['backend'])}",
+            marker=MARKERS[schemes.index(run["artifact"]["scheme"]) % len(MARKERS)],
+            alpha=0.6,
+            linewidths=0,
+        )
+    for index, backend in enumerate(backends):
+        axes.scatter([], [], color=f"C{index}", label=backend)
+    for index, scheme in enumerate(schemes):
+        axes.scatter([], [], color="0.4", marker=MARKERS[index % len(MARKERS)], label=scheme)
+    line = _quick_or_accurate(candidates)
     axes.step([one.ms for one in line], [_height(one, top) for one in line], where="post", color="0.5", lw=1, zorder=0)
+    for index, one in enumerate(line):
+        place = {"xytext": (6, 8 + 10 * (index % 2)), "textcoords": "offset points"}
+        axes.annotate(one.name, (one.ms, _height(one, top)), fontsize=8, **place)
     axes.axhline(1, color="0.3", ls="--", lw=1)
     axes.annotate("budget", (1, 1), (-4, 3), xycoords=("axes fraction", "data"), textcoords="offset points", ha="right")
     axes.set(xlabel="ms from picture to features, median", ylabel="share of the budget used", ylim=(-0.08 * top, top))
     axes.set_xscale("log")
-    axes.margins(x=0.12)
-    ticks = sorted({one.ms for one in candidates})
-    axes.set_xticks([ticks[0], ticks[-1]], [ms(ticks[0]), ms(ticks[-1])])
+    axes.margins(x=0.15)
+    ticks = [min(one.ms for one in candidates), max(one.ms for one in candidates)]
+    axes.set_xticks(ticks, [*map(ms, ticks)])
     axes.minorticks_off()
-    axes.legend(title="backend", frameon=False)
+    figure.legend(loc="outside right upper", frameon=False)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     files.write_bytes(path, buffer.getvalue())
     return path
+
+
+def _quick_or_accurate(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The front without regard to size, the fastest first."""
+    line: list[Candidate] = []
+    for one in sorted(candidates, key=lambda one: (one.ms, one.used)):
+        if not line or max(one.used, 0.0) < max(line[-1].used, 0.0):
+            line.append(one)
+    return line
 
 
 def _height(one: Candidate, top: float) -> float:
