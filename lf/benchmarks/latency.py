@@ -51,7 +51,7 @@ def measure(
 ) -> list[dict[str, Any]]:
     """Time `repeats` extractions of one prepared uint8 image (H, W) or (H, W, 3) by each variant, interleaved.
 
-    Each extracts as `protocol` has it: R2D2's pyramid in `mma`, one scale elsewhere. Threads are those of every
+    Each extracts as `protocol` has it: its `k` best points; R2D2's pyramid in `mma`, one scale elsewhere. Threads are those of every
     variant, or of each its own.
 
     Returns:
@@ -161,9 +161,11 @@ def serve(job: str, questions: IO[str], answers: IO[str]) -> None:
     start = time.perf_counter()
     importlib.import_module(BACKENDS[backend].package)
     imported = time.perf_counter()
+    rule = PROTOCOLS[protocol]
     extractor = Variant(resolve(path), backend, keypoints).open(threads)
+    extractor.settings["top_k"] = rule.params["k"]  # points that the protocol would drop are not described
     loaded = time.perf_counter()
-    extract = extractor.pyramid if published(extractor, PROTOCOLS[protocol]) else extractor
+    extract = extractor.pyramid if published(extractor, rule) else extractor
     extract(image)
     first = time.perf_counter()
     seconds = {"import_ms": imported - start, "load_ms": loaded - imported, "cold_start_ms": first - imported}
