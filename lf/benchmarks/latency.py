@@ -51,8 +51,8 @@ def measure(
 ) -> list[dict[str, Any]]:
     """Time `repeats` extractions of one prepared uint8 image (H, W) or (H, W, 3) by each variant, interleaved.
 
-    Each extracts as `protocol` has it: its `k` best points; R2D2's pyramid in `mma`, one scale elsewhere. Threads are those of every
-    variant, or of each its own.
+    Each extracts as `protocol` has it: its `k` best points; R2D2's pyramid in `mma`, one scale elsewhere. Threads
+    are those of every variant, or of each its own.
 
     Returns:
         Per variant the timing fields of a run, from `latency_ms` to `samples_ms` in docs/results.md; ratios are to the
