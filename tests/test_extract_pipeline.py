@@ -175,11 +175,12 @@ def test_what_a_broken_network_left_is_gone_on_with(model, photos, tmp_path, lay
 
 
 KILLED = """
-import os, sys
+import os, signal, sys
 from pathlib import Path
 from lf.data.layouts.{module} import {store}
 from lf.cli import main
 write, seen = {store}.write, []
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever started the tests may ignore it
 def killed(self, name, features):
     if len(seen) == 3:
         os.kill(os.getpid(), {signal})
