@@ -64,6 +64,11 @@ def pick(table: Mapping[str, T], name: str, kind: str) -> T:
     raise UsageError(f"unknown {kind} '{name}'; {hint}known: {', '.join(table)}")
 
 
+def one_line(error: BaseException, most: int | None = None) -> str:
+    """What an error of a library says, without its line breaks, and of long ones the first so many characters."""
+    return " ".join(str(error).split())[:most]
+
+
 @dataclass(frozen=True)
 class Features:
     """The keypoints of one image.

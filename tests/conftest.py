@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -10,8 +11,22 @@ import numpy as np
 import pytest
 
 from lf import files
+from lf.cli import main
 from lf.core import Artifact, Card
 from lf.models import MODELS
+
+
+@pytest.fixture
+def lf(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run a command in this process: exit code, stdout, stderr; even what C libraries print is seen."""
+
+    def call(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["lf", *map(str, words)])
+        with pytest.raises(SystemExit) as left:
+            main()
+        return int(left.value.code or 0), *capfd.readouterr()
+
+    return call
 
 
 @pytest.fixture(scope="session")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import gc
-import threading
 import time
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
+from two_threads import wrong_answers
 
 from lf.core import Artifact, BadInput, Unavailable
 from lf.export import export
@@ -130,21 +130,7 @@ def test_one_thread_is_one_thread(file, backend):
 def test_two_threads_share_a_session(file, backend):
     artifact = file("wren", suffix(backend))
     session = open_session(artifact, backend)
-    images = [tensor(artifact, seed) for seed in range(2)]
-    expected = [session.run(image) for image in images]
-    wrong = []
-
-    def work(index):
-        for _ in range(50):
-            found = session.run(images[index])
-            wrong.extend(name for name, values in expected[index].items() if (found[name] != values).any())
-
-    workers = [threading.Thread(target=work, args=(index,)) for index in range(2)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    assert not wrong
+    assert not wrong_answers(session, [tensor(artifact, seed) for seed in range(2)], 50)
 
 
 def status(name):

@@ -248,24 +248,21 @@ def test_a_checkpoint(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def lf(monkeypatch, capfd):
+def works(lf):
     """Run a command that works; what it says."""
 
     def call(*words):
-        monkeypatch.setattr(sys, "argv", ["lf", *map(str, words)])
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-        out, err = capfd.readouterr()
-        assert left.value.code == 0, err
+        code, out, err = lf(*words)
+        assert code == 0, err
         return out
 
     return call
 
 
-def test_a_quantized_file_and_the_commands_that_take_it(lf, tiny, drawn_photos, tmp_path, monkeypatch):
+def test_a_quantized_file_and_the_commands_that_take_it(works, tiny, drawn_photos, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     parent = quantize(tiny(), "w8a8", drawn_photos, limit=1, rounding="nearest", bits={"descriptor": 8})
-    lf("export", parent.path, "--cut", "features", "--top-k", 40)
+    works("export", parent.path, "--cut", "features", "--top-k", 40)
     made = files.load(Path("tiny.w8a8.features.onnx"))
     assert made.card.scheme == "w8a8"
     assert "QuantizeLinear" in {node.op_type for node in onnx.load(made.path).graph.node}
@@ -274,10 +271,10 @@ def test_a_quantized_file_and_the_commands_that_take_it(lf, tiny, drawn_photos, 
     assert len(found) == 40
     assert_same(*((each.keypoints, each.scores, each.descriptors) for each in (found, wanted)))
 
-    assert "'scores': (1, 0)" in lf("inspect", made.path)
-    lf("extract", made.path, drawn_photos, "--out", "features")
+    assert "'scores': (1, 0)" in works("inspect", made.path)
+    works("extract", made.path, drawn_photos, "--out", "features")
     assert len([path for path in Path("features").rglob("*.*") if path.suffix != ".json"]) == 4
-    lf("bench", parent.path, made.path, "--data", "procedural:2", "--repeats", 1, "--out", "results")
+    works("bench", parent.path, made.path, "--data", "procedural:2", "--repeats", 1, "--out", "results")
     results = json.loads(Path("results/results.json").read_text())
     assert len(results["runs"]) == 2
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,7 +24,7 @@ from lf.cli import features as cli_features
 from lf.core import BadInput, Features, LfError, Unavailable, UsageError
 from lf.data.layouts import LAYOUTS, h5
 from lf.models.resolve import resolve
-from lf.runtimes import extract, pool, store, stream
+from lf.runtimes import BACKENDS, pool, store, stream
 from lf.runtimes.extract import Extractor
 
 ROWS = ("lf", "hloc")  # a file for each image, and one for all
@@ -164,7 +165,9 @@ def test_what_a_broken_network_left_is_gone_on_with(model, photos, tmp_path, lay
     run(model, photos, tmp_path / "one", layout)
     out, extractor = tmp_path / "out", model.open()
     extractor.session = Counted(extractor.session, last=5)
-    monkeypatch.setattr(extract, "ONE_DEVICE", ("ort-cpu",))  # one session, so that it is the sixth image
+    monkeypatch.setitem(
+        BACKENDS, "ort-cpu", replace(BACKENDS["ort-cpu"], one_session=True)
+    )  # one session, so that it is the sixth image
     with pytest.raises(LfError, match="the network is broken"):
         store.extract_images(extractor, store.find([photos]), out, layout, 30, workers=workers)
     monkeypatch.undo()
@@ -295,7 +298,7 @@ def test_every_worker_has_a_session_of_its_own(tiny, tmp_path, monkeypatch):
     ours, theirs = (stream.features_of(extractor, path, 7) for extractor in (first, other))
     assert len(ours) == len(theirs) == 7
     assert np.array_equal(ours.descriptors, theirs.descriptors)
-    monkeypatch.setattr(extract, "ONE_DEVICE", ("ort-cpu",))
+    monkeypatch.setitem(BACKENDS, "ort-cpu", replace(BACKENDS["ort-cpu"], one_session=True))
     assert first.again() is first
 
 

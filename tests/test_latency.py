@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import numpy as np
 import pytest
 
-from lf import cli
-from lf.benchmarks import PROTOCOLS, energy, gate, latency, latency_table, report, results
+from lf.benchmarks import PROTOCOLS, compare_exports, energy, gate, latency, latency_table, report, results, turns
 from lf.benchmarks import latency_stats as stats
 from lf.benchmarks.gate import Gate
 from lf.benchmarks.predict import Variant
 from lf.benchmarks.suite import latencies
 from lf.core import BadInput, LfError, UsageError
+from lf.models import MODELS
+from lf.models.resolve import resolve
 from lf.runtimes import agreement, ort
 
 PHASES = ("preprocess", "network", "postprocess", "end_to_end", "cpu")
@@ -26,16 +26,9 @@ def times(whole, cpu=None):
 
 
 @pytest.fixture
-def lf(monkeypatch, capfd):
+def lf(lf):
     """Run `lf bench` in this process: exit code, stdout, stderr."""
-
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["lf", "bench", *map(str, words)])
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-        return left.value.code, *capfd.readouterr()
-
-    return call
+    return lambda *words: lf("bench", *words)
 
 
 # --- statistics
@@ -397,3 +390,25 @@ def test_a_worker_that_dies_says_why(tiny):
         latency.measure([Variant(artifact, "ort-cpu")], np.zeros((48, 64), np.uint8), KP2D, threads=1, repeats=1)
     with pytest.raises(UsageError, match="unknown protocol"):
         latencies([artifact], ["ort-cpu"], "kp2")
+
+
+# --- in one process
+
+
+@pytest.mark.parametrize(("row", "place"), [("superpoint-small", 1), ("r2d2", 0), ("kp2dtiny-s-coral", 2)])
+def test_the_published_forward_takes_turns_with_ours(row, place, network, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    exported = network(row)
+    checkpoint = exported.path.with_suffix(".safetensors")
+    made = compare_exports.published(resolve(str(checkpoint)), tmp_path / "published.onnx", (64, 96))
+    image = np.random.default_rng(0).random((1, MODELS[row].channels, 64, 96), np.float32)
+    session = onnxruntime.InferenceSession(made.path.read_bytes(), providers=["CPUExecutionProvider"])
+    descriptors = session.run(None, {session.get_inputs()[0].name: image})[place]
+    np.testing.assert_allclose(np.linalg.norm(descriptors, axis=1), 1, atol=1e-5)  # everywhere, as published
+    table = compare_exports.compare(checkpoint, exported.path, [], 1, repeats=2).splitlines()
+    assert [line.split("|")[1].strip() for line in (table[0], *table[2:])] == ["64x96", "as published", f"{row}.onnx"]
+
+
+def test_a_ratio_is_that_within_a_turn():
+    assert turns.times(np.array([2.0, 40, 8]), np.array([1.0, 20, 4])) == "2.00 [2.00, 2.00]"
+    assert turns.times(np.array([1.0]), np.array([0.0])) == "-"

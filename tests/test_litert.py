@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import resource
 import sys
-import threading
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +13,7 @@ import tflite_files as made
 from ai_edge_litert import schema_py_generated as schema
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from two_threads import wrong_answers
 
 from lf import files, tflite
 from lf.core import BadInput, UsageError
@@ -125,20 +125,7 @@ def test_sessions_are_warm_and_leave_nothing_behind(tmp_path):
 
 def test_threads_take_turns(tmp_path):
     session = opened(tmp_path, made.heads("wren", SIZE)[0])
-    shown = [picture("wren", seed=seed) for seed in range(2)]
-    expected, wrong = [session.run(image) for image in shown], []
-
-    def work(index):
-        for _ in range(200):
-            found = session.run(shown[index])
-            wrong.extend(name for name, value in expected[index].items() if not np.array_equal(found[name], value))
-
-    workers = [threading.Thread(target=work, args=(index,)) for index in range(2)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    assert not wrong
+    assert not wrong_answers(session, [picture("wren", seed=seed) for seed in range(2)], 200)
 
 
 def test_an_extractor_runs_it(tmp_path):

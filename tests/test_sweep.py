@@ -5,14 +5,13 @@ from __future__ import annotations
 import inspect
 import json
 import re
-import sys
 
 import cv2
 import numpy as np
 import pytest
 import tflite_files
 
-from lf import cli, files, tflite
+from lf import files, tflite
 from lf.benchmarks import results, sweep, sweep_runs, sweep_table
 from lf.benchmarks.sweep import Row
 from lf.cli import sweep_files
@@ -57,16 +56,9 @@ def place(tmp_path, tiny):
 
 
 @pytest.fixture
-def lf(place, monkeypatch, capfd):
+def lf(lf, place):
     """Run `lf sweep` in this process: exit code, stdout, stderr."""
-
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["lf", "sweep", str(place / "plan.toml"), "--out", str(place / "out"), *words])
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-        return left.value.code, *capfd.readouterr()
-
-    return call
+    return lambda *words: lf("sweep", place / "plan.toml", "--out", place / "out", *words)
 
 
 @pytest.fixture

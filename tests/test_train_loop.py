@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch import distributed, nn
 
-from lf import cli, files
+from lf import files
 from lf.core import Unavailable, UsageError
 from lf.models import MODELS, checkpoint
 from lf.train import RECIPES, boards, loop, state
@@ -31,19 +31,6 @@ BY_HAND = ["optimiser=sgd", "schedule=constant", "warmup=0", "weight_decay=0", "
 @pytest.fixture(autouse=True)
 def _one_thread():
     torch.set_num_threads(1)
-
-
-@pytest.fixture
-def lf(monkeypatch, capfd):
-    """Run a command in this process: (exit code, stdout, stderr)."""
-
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["lf", *map(str, words)])
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-        return left.value.code, *capfd.readouterr()
-
-    return call
 
 
 def words(out, *changes, options=()):

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import cv2
 import numpy as np
 import pytest
 
-from lf import cli
 from lf.benchmarks import latency, pareto, results, sweep_runs
 from lf.core import GateFailed, UsageError
 from lf.runtimes import BACKENDS
@@ -120,18 +118,11 @@ def place(tmp_path, tiny):
 
 
 @pytest.fixture
-def lf(place, monkeypatch, capfd):
+def lf(lf, place, monkeypatch):
     """Run `lf tune tiny.onnx` in this process: exit code, stdout, stderr."""
     monkeypatch.setattr(latency, "LONGEST", 1)
-
-    def call(*words):
-        usual = ["--data", f"warps:{place / 'shots'}", "--out", str(place / "out"), "--repeats", "2"]
-        monkeypatch.setattr(sys, "argv", ["lf", "tune", str(place / "tiny.onnx"), *usual, *words])
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-        return left.value.code, *capfd.readouterr()
-
-    return call
+    usual = ("--data", f"warps:{place / 'shots'}", "--out", place / "out", "--repeats", 2)
+    return lambda *words: lf("tune", place / "tiny.onnx", *usual, *words)
 
 
 LOOSE = ("--scheme", "w4", "--backend", "ort-cpu", "--max-drop", "repeatability=1")

@@ -7,8 +7,7 @@ thread, in turns with numpy's decode of the same raw heads; milliseconds are the
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -18,7 +17,7 @@ import cv2
 import numpy as np
 
 from lf import files
-from lf.benchmarks.compare_exports import ratio
+from lf.benchmarks import turns
 from lf.benchmarks.report import markdown
 from lf.core import Array, Artifact, UsageError
 from lf.data import images
@@ -72,14 +71,8 @@ def measure(heads: Artifact, features: Artifact, pictures: Iterable[Array]) -> A
             partial(session.run, None, maps),
             partial(extractor.model.decode, single, **extractor.settings, top_k=top_k),
         )
-        rows += [[_ms(way) for way in ways] for _ in range(WARM_UP + REPEATS)][WARM_UP:]
+        rows += [[turns.milliseconds(way) for way in ways] for _ in range(WARM_UP + REPEATS)][WARM_UP:]
     return np.array(rows)
-
-
-def _ms(run: Callable[[], Any]) -> float:
-    start = time.process_time()
-    run()
-    return (time.process_time() - start) * 1e3
 
 
 def main(heads: Path, features: Path, photos: Path | None) -> str:
@@ -88,7 +81,7 @@ def main(heads: Path, features: Path, photos: Path | None) -> str:
     pictures = map(images.read, images.list_images(photos, limit=PICTURES)) if photos else islice(drawn(SIZE), PICTURES)
     times = measure(files.load(heads), files.load(features), pictures)
     graph, numpy = np.median(times, axis=0)
-    share = "{:.2f} [{:.2f}, {:.2f}]".format(*ratio(times[:, 0], times[:, 1]))
+    share = turns.times(times[:, 0], times[:, 1])
     head = [f"{SIZE[0]}x{SIZE[1]}", "graph, ms", "numpy, ms", "graph / numpy"]
     return markdown(head, [[heads.name, f"{graph:.1f}", f"{numpy:.1f}", share]])
 

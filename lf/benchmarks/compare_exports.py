@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lf import files
+from lf.benchmarks import turns
 from lf.benchmarks.report import markdown
+from lf.benchmarks.turns import milliseconds
 from lf.core import Array, Artifact, Card, UsageError
 from lf.models.resolve import resolve
 from lf.runtimes import open_session
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
 
 SIZE = (240, 320)  # H, W
 WARM_UP, REPEATS = 5, 40
-DRAWS = 1000  # of the bootstrap
 
 
 def superpoint(net: nn.Module, image: Tensor) -> tuple[Tensor, ...]:
@@ -110,29 +111,17 @@ def published(checkpoint: Artifact, out: Path, size: tuple[int, int] = SIZE) -> 
     return files.save(out, program.model_proto.SerializeToString(), Card(row.module, {}, (row.channels, *size)))
 
 
-def turns(artifacts: Sequence[Artifact], picture: Array, threads: int, repeats: int = REPEATS) -> Array:
+def measure(artifacts: Sequence[Artifact], picture: Array, threads: int, repeats: int) -> Array:
     """(repeats, files) milliseconds; every row is one turn through all files."""
     clock = time.process_time if threads == 1 else time.perf_counter
     sessions = [open_session(artifact, "ort-cpu", threads) for artifact in artifacts]
-    rows = [[_ms(partial(session.run, picture), clock) for session in sessions] for _ in range(WARM_UP + repeats)]
+    rows = [
+        [milliseconds(partial(session.run, picture), clock) for session in sessions] for _ in range(WARM_UP + repeats)
+    ]
     return np.array(rows[WARM_UP:])
 
 
-def _ms(run: Callable[[], Any], clock: Callable[[], float]) -> float:
-    start = clock()
-    run()
-    return (clock() - start) * 1e3
-
-
-def ratio(slow: Array, fast: Array) -> tuple[float, float, float]:
-    """Median of slow over fast, turn by turn, and the 95 % bootstrap interval of that median."""
-    shares = slow / fast
-    draws = np.random.default_rng(0).integers(0, len(shares), (DRAWS, len(shares)))
-    low, high = np.quantile(np.median(shares[draws], axis=1), (0.025, 0.975))
-    return float(np.median(shares)), float(low), float(high)
-
-
-def compare(checkpoint: Path, exported: Path, quantized: Sequence[Path], threads: int) -> str:
+def compare(checkpoint: Path, exported: Path, quantized: Sequence[Path], threads: int, repeats: int = REPEATS) -> str:
     """The table: a row per file, milliseconds, and how many times the published export's speed it has."""
     parent = resolve(str(checkpoint))
     with tempfile.TemporaryDirectory(prefix="lf-exports-") as folder:
@@ -140,12 +129,10 @@ def compare(checkpoint: Path, exported: Path, quantized: Sequence[Path], threads
         size = next((artifact.card.size for artifact in ours if artifact.card.size), SIZE)
         artifacts = [published(parent, Path(folder, "published.onnx"), size), *ours]
         picture = np.random.default_rng(0).random((1, artifacts[0].card.input[0], *size), np.float32)
-        times = turns(artifacts, picture, threads)
+        taken = measure(artifacts, picture, threads, repeats)
     rows = []
-    for name, column in zip(("as published", *(artifact.path.name for artifact in ours)), times.T, strict=True):
-        of_published, of_ours = (
-            "{:.2f} [{:.2f}, {:.2f}]".format(*ratio(times[:, reference], column)) for reference in (0, 1)
-        )
+    for name, column in zip(("as published", *(artifact.path.name for artifact in ours)), taken.T, strict=True):
+        of_published, of_ours = (turns.times(taken[:, reference], column) for reference in (0, 1))
         rows.append([name, f"{np.median(column):.1f}", of_published, of_ours])
     return markdown([f"{size[0]}x{size[1]}", "ms", "times as published", "times our float export"], rows)
 

@@ -6,7 +6,6 @@ the same answer; seconds are those of the processor. With OMP_NUM_THREADS=1 they
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -20,6 +19,7 @@ import numpy as np
 from lf.benchmarks import PROTOCOLS, metrics, protocols
 from lf.benchmarks.matching import Metric, mutual
 from lf.benchmarks.report import markdown
+from lf.benchmarks.turns import milliseconds
 from lf.core import Array, Features, LfError
 from lf.data.homography import warp_points
 
@@ -112,7 +112,7 @@ def measure(repeats: int = REPEATS) -> list[Timing]:
     for name, ours, plain in cases():
         if not np.allclose(_numbers(ours()), _numbers(plain())):
             raise LfError(f"{name}: the plain re-statement gives another answer; one of them is wrong")
-        turns = [(_ms(ours), _ms(plain)) for _ in range(repeats)]
+        turns = [(milliseconds(ours), milliseconds(plain)) for _ in range(repeats)]
         timings.append(Timing(name, *(list(column) for column in zip(*turns, strict=True))))
     return timings
 
@@ -130,12 +130,6 @@ def table(timings: list[Timing]) -> str:
 
 def _numbers(answer: Any) -> Array:
     return np.concatenate([np.ravel(part) for part in (answer.values() if isinstance(answer, dict) else answer)])
-
-
-def _ms(run: Callable[[], Any]) -> float:
-    start = time.process_time()
-    run()
-    return (time.process_time() - start) * 1e3
 
 
 if __name__ == "__main__":

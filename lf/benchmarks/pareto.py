@@ -26,7 +26,7 @@ class Candidate:
         run: a run with its latency, see docs/results.md.
         drops: metric -> (how much worse than the reference, its 95 % interval), in the unit of the metric.
         used: the largest drop as a share of what the budget allows; 1 uses it up.
-        shown: whether the one-sided 95 % bound of every drop is within, too.
+        shown: whether all of the 95 % interval of every drop is within, too.
     """
 
     run: Run

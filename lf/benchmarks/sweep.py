@@ -144,14 +144,7 @@ def load(path: Path, engines: Mapping[str, Any], options: Mapping[str, type]) ->
     for name, least in (("threads", 1), ("repeats", 0)):
         if top[name] < least:
             raise BadInput(f"{path}: {name} = {top[name]}; expected at least {least}")
-    runs = pick(BACKENDS, top["backend"], "backend").suffixes
-    engine = next((name for name, row in engines.items() if row.suffix in runs), None)
-    if engine is None:
-        made = {row.suffix for row in engines.values()}
-        fits = ", ".join(name for name, row in BACKENDS.items() if made & {*row.suffixes})
-        raise UsageError(
-            f"{path}: backend {top['backend']} runs no {' or '.join(sorted(made))} files; these do: {fits}"
-        )
+    engine = writer_for(top["backend"], engines, str(path))
     usual = _names(top["schemes"], f"{path}: schemes", empty=True)
     data = tuple(_data(each, path.parent, where) for where, each in _tables(top, "data", path))
     models = _tables(top, "model", path)
@@ -167,7 +160,7 @@ def load(path: Path, engines: Mapping[str, Any], options: Mapping[str, type]) ->
     return Plan(images, top["backend"], engine, top["threads"], top["repeats"], data, networks, top["goals"])
 
 
-def engine_for(backend: str, engines: Mapping[str, Any], where: str) -> str:
+def writer_for(backend: str, engines: Mapping[str, Any], where: str) -> str:
     """The one of `engines`, see `load`, that writes what a backend runs.
 
     Raises:

@@ -95,7 +95,7 @@ def _fit(artifact: Artifact, plan: Plan) -> Artifact:
         UsageError: it takes one size only and a protocol evaluates at another, or the protocols have several.
     """
     sizes = {name: PROTOCOLS[name].size for data in plan.data for name in data.protocols}
-    size, one_size = artifact.card.size, ENGINES[plan.engine].suffix != ".onnx"
+    size, one_size = artifact.card.size, ENGINES[plan.engine].one_size
     if one_size and (None in sizes.values() or len({*sizes.values()}) > 1):
         several = ", ".join(f"{name} at {'x'.join(map(str, of)) if of else 'any'}" for name, of in sizes.items())
         raise UsageError(f"files for {plan.backend} take one size, and this plan has {several}; make a plan for each")

@@ -83,7 +83,7 @@ def _counts(text: str) -> list[int]:
 def _plan(model: str, images: Path | None, data: str, backend: str, schemes: list[str], protocol: str) -> Plan:
     """A sweep over one network in one engine, in those of the schemes that are made for it."""
     from lf.benchmarks import PROTOCOLS
-    from lf.benchmarks.sweep import Data, Network, Plan, engine_for, located, name_of
+    from lf.benchmarks.sweep import Data, Network, Plan, located, name_of, writer_for
     from lf.core import pick
     from lf.quantize import ENGINES as WRITERS
     from lf.quantize import SCHEMES
@@ -91,7 +91,7 @@ def _plan(model: str, images: Path | None, data: str, backend: str, schemes: lis
     for scheme in schemes:
         pick(SCHEMES, scheme, "scheme")
     rule = pick(PROTOCOLS, protocol, "protocol")
-    engine = engine_for(backend, WRITERS, "--backend")
+    engine = writer_for(backend, WRITERS, "--backend")
     fits = tuple(scheme for scheme in schemes if scheme in WRITERS[engine].schemes)
     network = Network(name_of(model), model, fits, {}, {})
     return Plan(

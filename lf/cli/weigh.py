@@ -85,14 +85,14 @@ def within(
 ) -> Artifact:
     """Quantize with the cheapest bits that keep a budget, and say what they are and cost."""
     from lf.cli.judge import Judge, choose, halves, open_pairs, parse_budget
-    from lf.quantize import float_onnx, mixed
+    from lf.quantize import float_onnx, mixed, usual_name
     from lf.quantize.journal import Journal, circumstances
     from lf.quantize.sensitivity import studied
 
     limits = parse_budget(budget)
     metrics = choose(limits, where.protocol)
     float_onnx(parent)
-    row, out = studied(scheme), output or Path(f"{parent.path.stem}.{scheme}.onnx")
+    row, out = studied(scheme), output or usual_name(parent, scheme)
     folder = where.folder or out.with_suffix(".search")
     both = halves(open_pairs(where.data, metrics, where.limit_sequences), options["seed"])
     judges = [Judge(parent, pairs, where.data, metrics, folder / "cache") for pairs in both]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,13 +48,7 @@ def camera(number: int) -> Source:
         )
 
     def frames() -> Iterator[Array]:
-        seen = 0
-        try:
-            while (frame := _next(capture)) is not None:
-                seen += 1
-                yield frame
-        finally:
-            capture.release()
+        seen = yield from _read(capture)
         raise Unavailable(f"camera {number} stopped after {seen} frames; is it still plugged in?")
 
     return Source(f"camera {number}", frames(), _rate(capture), endless=True)
@@ -74,14 +68,7 @@ def video(path: Path) -> Source:
         raise BadInput(f"{path}: no video that this OpenCV {cv2.__version__} reads (damaged, or of another kind)")
 
     def frames() -> Iterator[Array]:
-        seen = 0
-        try:
-            while (frame := _next(capture)) is not None:
-                seen += 1
-                yield frame
-        finally:
-            capture.release()
-        if not seen:
+        if not (yield from _read(capture)):
             raise BadInput(f"{path}: a video without a frame that can be decoded; it is damaged or cut short")
 
     return Source(path.name, frames(), _rate(capture), max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT))))
@@ -98,13 +85,20 @@ def folder(path: Path) -> Source:
 
 
 def _open(what: int | str) -> cv2.VideoCapture:
-    level = images.LOG.getLogLevel()
-    images.LOG.setLogLevel(0)
+    with images.unheard(), quiet():
+        return cv2.VideoCapture(what)
+
+
+def _read(capture: cv2.VideoCapture) -> Generator[Array, None, int]:
+    """The frames there are, and how many there were; the capture is released in the end."""
+    seen = 0
     try:
-        with quiet():
-            return cv2.VideoCapture(what)
+        while (frame := _next(capture)) is not None:
+            seen += 1
+            yield frame
     finally:
-        images.LOG.setLogLevel(level)
+        capture.release()
+    return seen
 
 
 def _next(capture: cv2.VideoCapture) -> Array | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -64,12 +66,20 @@ def jpeg_size(data: bytes) -> tuple[int, int]:
 
 def decode(data: bytes) -> Array | None:
     """What OpenCV makes of the file, without its own words on stderr: (H, W, 3) BGR, or None."""
+    with unheard():
+        try:
+            return cv2.imdecode(np.frombuffer(data, np.uint8), DECODE) if data else None
+        except cv2.error:
+            return None
+
+
+@contextmanager
+def unheard() -> Iterator[None]:
+    """Keep OpenCV's own words off stderr; the level is the process's."""
     level = LOG.getLogLevel()
     LOG.setLogLevel(0)
     try:
-        return cv2.imdecode(np.frombuffer(data, np.uint8), DECODE) if data else None
-    except cv2.error:
-        return None
+        yield
     finally:
         LOG.setLogLevel(level)
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from lf import __version__, files, tflite
-from lf.core import Array, BadInput, GateFailed, LfError, Unavailable, UsageError
+from lf.core import Array, BadInput, GateFailed, LfError, Unavailable, UsageError, one_line
 from lf.export.edgetpu_check import Report, examine
 from lf.export.edgetpu_graph import Operator, build
 from lf.export.edgetpu_rules import COMPILED
@@ -147,7 +147,7 @@ def _opened(content: bytes, where: str) -> Any:
             interpreter = Interpreter(model_content=content, num_threads=1)
             interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
-        raise BadInput(f"{where}: LiteRT cannot load it, so nothing can be compared: {_line(error)}") from error
+        raise BadInput(f"{where}: LiteRT cannot load it, so nothing can be compared: {one_line(error)}") from error
     return interpreter
 
 
@@ -168,8 +168,4 @@ def _run(interpreter: Any, inputs: list[Array], where: str) -> list[Array]:
         interpreter.invoke()
         return [interpreter.get_tensor(details["index"]) for details in interpreter.get_output_details()]
     except (ValueError, RuntimeError) as error:
-        raise BadInput(f"{where}: LiteRT cannot run it, so nothing can be compared: {_line(error)}") from error
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
+        raise BadInput(f"{where}: LiteRT cannot run it, so nothing can be compared: {one_line(error)}") from error

@@ -1,4 +1,4 @@
-"""SCHEMES: one row per number format; ENGINES: who writes it in which dialect. Other numbers, same network."""
+"""ENGINES: who writes SCHEMES in which dialect. Other numbers, same network."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from lf.core import Artifact, UsageError, pick
 from lf.quantize.observers import CALIBRATIONS as CALIBRATIONS
 from lf.quantize.observers import observer
 from lf.quantize.rounding import ROUNDINGS as ROUNDINGS
+from lf.quantize.schemes import LIMIT as LIMIT
+from lf.quantize.schemes import SCHEMES as SCHEMES
+from lf.quantize.schemes import Scheme as Scheme
 
 if TYPE_CHECKING:
     from lf.quantize.calibration import Photos
@@ -19,105 +22,6 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int, str], None]
 
 BITS = (3, 4, 8, 16, 32)  # what the weights of a single layer may have; with 16 and 32 it is computed in float
-
-# Photos. SuperPoint in w8a8 loses this much repeatability with 8, 32 and 100: 0.005, 0.001, 0.001 by percentile, and
-# by minmax, with 1, 8, 32, 100 and 300: 0.005, 0.004, 0.004, 0.006, 0.012, for every photo only widens its ranges.
-LIMIT = 32
-
-
-@dataclass(frozen=True)
-class Scheme:
-    """A number format. The names are a grammar: w, bits of a weight, a, bits of an activation, -what is different.
-
-    Attributes:
-        weights: bits of a weight.
-        activations: bits of an activation; 32 where they stay float.
-        about: one line for the help, with what it costs on ONNX Runtime where that is more than float.
-        per_channel: every output channel of a convolution has a scale of its own.
-        naive: quantize every operator there is, the fragile heads and the pointwise tails included.
-        dynamic: the range of an activation is found anew in every picture.
-        symmetric: the zero of an activation is the middle of its range.
-        calibration: the usual way to find the ranges, a name of CALIBRATIONS.
-        limit: the usual number of photos.
-        rounding: the usual way to round weights, a name of ROUNDINGS; those that training left on a grid stay there.
-        slow: why a file may be slower than its parent, where that is expected.
-    """
-
-    weights: int
-    activations: int
-    about: str
-    per_channel: bool = True
-    naive: bool = False
-    dynamic: bool = False
-    symmetric: bool = False
-    calibration: str = "percentile"
-    limit: int = LIMIT
-    rounding: str = "nearest"
-    slow: str = ""
-
-    @property
-    def calibrated(self) -> bool:
-        """Whether it needs photos."""
-        return self.activations in (8, 16) and not (self.dynamic or self.weights == 16)
-
-    @property
-    def integer(self) -> bool:
-        """Whether its convolutions run in integers."""
-        return self.activations == 8
-
-
-SCHEMES: dict[str, Scheme] = {
-    "w8a8": Scheme(8, 8, "8-bit convolutions, fragile heads in float", rounding="gptq"),
-    "w8a8-tensor": Scheme(8, 8, "the same with one scale per weight tensor", per_channel=False),
-    "w8a8-naive": Scheme(
-        8,
-        8,
-        "every operator, by default: for comparison only",
-        per_channel=False,
-        naive=True,
-        calibration="minmax",
-    ),
-    "w8a8-liteml": Scheme(
-        8,
-        8,
-        "every operator, per tensor, symmetric, 100 photos, moving average: the PTQ configuration of LiteML",
-        per_channel=False,
-        naive=True,
-        symmetric=True,
-        calibration="moving-average",
-        limit=100,
-    ),
-    "w8a8-dynamic": Scheme(
-        8,
-        8,
-        "no photos: activations are scaled anew in every picture; no faster than float",
-        per_channel=False,
-        dynamic=True,
-        slow="it measures every activation anew, and ONNX Runtime's ConvInteger has no kernel for VNNI",
-    ),
-    "w8a16": Scheme(
-        8,
-        16,
-        "16-bit activations, in the size of w8a8: to tell weights from activations; slower than float",
-        calibration="minmax",
-        slow="ONNX Runtime has no 16-bit convolution and computes in float between conversions",
-    ),
-    "w4a8": Scheme(
-        4,
-        8,
-        "4-bit weights, stored as int4 and widened when loaded: the speed of w8a8 in half its size",
-        rounding="gptq",
-    ),
-    "w3a8": Scheme(3, 8, "the same with the 7 weights of 3 bits", rounding="gptq"),
-    "w4": Scheme(4, 32, "4-bit weights only, no photos: a file of an eighth at the speed of float"),
-    "fp16": Scheme(
-        16,
-        16,
-        "half precision inside, no photos: half the file; for GPUs, no faster than float on a CPU",
-        naive=True,
-        slow="the CPU has no half-precision convolution in ONNX Runtime: it computes in float between casts",
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -129,18 +33,24 @@ class Engine:
         suffix: of the files it writes.
         schemes: those that it knows.
         about: one line for the help.
+        one_size: its files take pictures of one size only.
     """
 
     module: str
     suffix: str
     schemes: tuple[str, ...]
     about: str
+    one_size: bool = False
 
 
 ENGINES: dict[str, Engine] = {
     "ort": Engine("ort", ".onnx", tuple(SCHEMES), "ONNX Runtime on x86: 8 bits where it is fast, the rest in float"),
     "tflite": Engine(
-        "tflite", ".tflite", ("w8a8", "w8a8-tensor"), "LiteRT and the Edge TPU: int8 from the input to the outputs"
+        "tflite",
+        ".tflite",
+        ("w8a8", "w8a8-tensor"),
+        "LiteRT and the Edge TPU: int8 from the input to the outputs",
+        one_size=True,
     ),
 }
 
@@ -194,7 +104,7 @@ def quantize(
             expected = "32" if row.dynamic or row.weights == 16 else ", ".join(map(str, BITS))
             raise UsageError(f"{name}={count}: scheme {scheme} knows layers with {expected} bits")
     float_onnx(artifact)
-    out = out or Path(f"{artifact.path.stem}.{scheme}{dialect.suffix}")
+    out = out or usual_name(artifact, scheme, engine)
     if out.suffix != dialect.suffix:
         raise UsageError(f"{out}: engine {engine} reads {dialect.suffix} files; type: -o {out.stem}{dialect.suffix}")
     trained = bool(learned_ranges(artifact, scheme))
@@ -214,6 +124,11 @@ def quantize(
     writer = importlib.import_module(f"lf.quantize.{dialect.module}")
     made: Artifact = writer.quantize(artifact, scheme, row, photos, out, bits or {}, rounding)
     return made
+
+
+def usual_name(artifact: Artifact, scheme: str, engine: str = "ort") -> Path:
+    """The file in the current folder that a quantized one is written to where none is named."""
+    return Path(f"{artifact.path.stem}.{scheme}{ENGINES[engine].suffix}")
 
 
 def _rounding(scheme: str, rounding: str) -> str:

@@ -26,6 +26,7 @@ class Backend:
         about: one line for `lf doctor`.
         options: keyword arguments of its `open_session`.
         maker: the command that makes such files.
+        one_session: its device takes one at a time, whose `run` lets one thread in after the other.
     """
 
     module: str
@@ -35,6 +36,7 @@ class Backend:
     about: str
     options: Mapping[str, Any] = field(default_factory=dict)
     maker: str = "lf export"
+    one_session: bool = False
 
     @property
     def installed(self) -> bool:
@@ -85,6 +87,7 @@ BACKENDS: dict[str, Backend] = {
         ("_edgetpu.tflite",),
         "LiteRT on a Coral Edge TPU, never on the CPU instead",
         maker="lf export --to edgetpu",
+        one_session=True,
     ),
     "openvino": Backend(
         "openvino",

@@ -17,7 +17,7 @@ import sys
 from functools import cache
 from typing import Any
 
-from lf.core import Artifact, Unavailable, UsageError
+from lf.core import Artifact, Unavailable, UsageError, one_line
 from lf.runtimes.litert import LitertSession, load
 from lf.runtimes.signature import signature
 
@@ -84,7 +84,7 @@ def delegate(name: str, wanted: str) -> Any:
     try:
         return load_delegate(name, {"device": wanted} if wanted else {})
     except (OSError, ValueError) as error:
-        raise Unavailable(f"the Edge TPU cannot be opened any more: {' '.join(str(error).split())}") from error
+        raise Unavailable(f"the Edge TPU cannot be opened any more: {one_line(error)}") from error
 
 
 @cache

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from lf import files
-from lf.core import LfError
+from lf.core import LfError, one_line
 from lf.runtimes.litert import LitertSession, load
 
 
@@ -108,5 +108,5 @@ if __name__ == "__main__":
     try:
         probe(*json.loads(sys.argv[1]))
     except (OSError, AttributeError, LookupError, ValueError, LfError) as error:
-        tell(error=" ".join(str(error).split()))
+        tell(error=one_line(error))
         sys.exit(1)

@@ -13,10 +13,9 @@ import numpy as np
 
 from lf.core import Array, Artifact, BadInput, Features, LfError, Session, UsageError
 from lf.models import Model, row_of
-from lf.runtimes import open_session
+from lf.runtimes import BACKENDS, open_session
 
 PHASES = ("preprocess", "network", "postprocess")
-ONE_DEVICE = ("edgetpu",)  # rows of BACKENDS whose device takes one session; its `run` lets one thread in at a time
 
 
 @dataclass
@@ -69,7 +68,7 @@ class Extractor:
         Raises:
             LfError: see `lf.runtimes.open_session`.
         """
-        if self._opened[0] in ONE_DEVICE:
+        if BACKENDS[self._opened[0]].one_session:
             return self
         points = self.keypoints.again() if self.keypoints else None
         return Extractor(self.artifact, *self._opened, points, **self.settings)

@@ -12,7 +12,7 @@ import numpy as np
 
 from lf import files, tflite
 from lf.console import quiet as quiet
-from lf.core import Array, Artifact, BadInput, SessionInfo, Unavailable
+from lf.core import Array, Artifact, BadInput, SessionInfo, Unavailable, one_line
 from lf.runtimes.signature import signature
 
 COMPILED = "edgetpu-custom-op"
@@ -49,7 +49,7 @@ class LitertSession:
                 )
                 self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
-            raise BadInput(f"{self._where}: LiteRT cannot load it: {_line(error)}") from error
+            raise BadInput(f"{self._where}: LiteRT cannot load it: {one_line(error)}") from error
         self._agree()
         steps = Counter(str(step["op_name"]) for step in self._interpreter._get_ops_details())
         used = provider if steps["DELEGATE"] else "CPU"  # kernels of its own: the delegate took nothing
@@ -76,7 +76,7 @@ class LitertSession:
                 self._interpreter.invoke()
                 found = [self._interpreter.get_tensor(port.index) for port in outputs]
         except (ValueError, RuntimeError) as error:
-            raise BadInput(f"{self._where}: LiteRT cannot run it: {_line(error)}") from error
+            raise BadInput(f"{self._where}: LiteRT cannot run it: {one_line(error)}") from error
         maps = {port.name: port.decode(value) for port, value in zip(outputs, found, strict=True)}
         maps.update({head.name: head(maps[head.source]) for head in self._signature.host})
         return {name: maps[name] for name in self._heads}
@@ -101,10 +101,6 @@ def load(artifact: Artifact) -> tuple[Any, bool]:
     if len(model.subgraphs) != 1:
         raise BadInput(f"{where}: {len(model.subgraphs)} graphs in one file; expected one")
     return model, any(code.customCode == COMPILED.encode() for code in model.operatorCodes)
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 def open_session(artifact: Artifact, threads: int) -> LitertSession:

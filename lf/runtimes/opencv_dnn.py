@@ -10,7 +10,7 @@ import numpy as np
 
 from lf import files
 from lf.console import quiet
-from lf.core import Array, Artifact, BadInput, SessionInfo, Unavailable, UsageError
+from lf.core import Array, Artifact, BadInput, SessionInfo, Unavailable, UsageError, one_line
 from lf.runtimes.ort_weights import widened
 
 CV: Any = cv2  # its type stubs are of one version
@@ -40,7 +40,7 @@ class OpenCvDnnSession:
             with quiet():  # it writes its errors to stderr as well
                 self._network = CV.dnn.readNetFromONNX(np.frombuffer(data, np.uint8))
         except (cv2.error, ValueError, IndexError) as error:
-            raise BadInput(f"{artifact.path}: OpenCV cannot load it: {_line(error)}") from error
+            raise BadInput(f"{artifact.path}: OpenCV cannot load it: {one_line(error, 300)}") from error
         self._path, self._input = artifact.path, artifact.card.input
         self._outputs = list(artifact.card.outputs)
         self._threads, self._turn = threads, threading.Lock()
@@ -62,7 +62,7 @@ class OpenCvDnnSession:
                 self._network.setInput(np.ascontiguousarray(image, np.float32))
                 maps = self._network.forward(self._outputs)
         except cv2.error as error:
-            raise BadInput(f"{self._path}: OpenCV cannot run it on {image.shape}: {_line(error)}") from error
+            raise BadInput(f"{self._path}: OpenCV cannot run it on {image.shape}: {one_line(error, 300)}") from error
         return dict(zip(self._outputs, maps, strict=True))
 
 
@@ -72,10 +72,6 @@ def examine() -> tuple[bool, str]:
     if int(cv2.__version__.split(".")[0]) < OLDEST or not hasattr(cv2, "dnn"):
         return False, f"this {here} is too old, or without its dnn module: expected {OLDEST} or newer"
     return True, here
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
 
 
 def open_session(artifact: Artifact, threads: int) -> OpenCvDnnSession:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lf.core import Array, Artifact, BadInput, SessionInfo, Unavailable
+from lf.core import Array, Artifact, BadInput, SessionInfo, Unavailable, one_line
 from lf.runtimes.ort_weights import widened
 
 
@@ -41,7 +41,7 @@ class OpenVinoSession:
         try:
             self._model = core.compile_model(core.read_model(widened(artifact.path.read_bytes()), b""), "CPU", config)
         except Exception as error:  # its exceptions share no base class
-            raise BadInput(f"{artifact.path}: OpenVINO cannot load it: {_line(error)}") from error
+            raise BadInput(f"{artifact.path}: OpenVINO cannot load it: {one_line(error, 300)}") from error
         used = self._model.get_property("INFERENCE_PRECISION_HINT").to_string()
         if used != {"f32": "float", "bf16": "bfloat16"}.get(precision) and used != precision:
             raise Unavailable(f"{precision} was asked for, OpenVINO would compute in {used}; see: lf doctor")
@@ -58,7 +58,7 @@ class OpenVinoSession:
         try:
             request.infer([np.ascontiguousarray(image, np.float32)])
         except Exception as error:  # as above
-            raise BadInput(f"{self._path}: OpenVINO cannot run it on {image.shape}: {_line(error)}") from error
+            raise BadInput(f"{self._path}: OpenVINO cannot run it on {image.shape}: {one_line(error, 300)}") from error
         return {name: request.get_output_tensor(i).data.copy() for i, name in enumerate(self._names)}
 
 
@@ -69,10 +69,6 @@ def examine(precision: str) -> tuple[bool, str]:
     if precision == "bf16" and "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         return False, "this processor has no bf16 instructions for OpenVINO; use --backend openvino"
     return True, f"openvino {openvino.__version__.split('-')[0]}"
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
 
 
 def open_session(artifact: Artifact, threads: int, **options: Any) -> OpenVinoSession:

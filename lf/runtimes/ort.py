@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from lf.core import Array, Artifact, BadInput, SessionInfo, Unavailable
+from lf.core import Array, Artifact, BadInput, SessionInfo, Unavailable, one_line
 from lf.protobuf import message
 from lf.runtimes.ort_weights import GRAPH, weights_only, widened
 
@@ -45,7 +45,7 @@ class OrtSession:
         try:
             maps = self._bound(image) if self.info.provider in MEMORY else self._plain(image)
         except Exception as error:  # its exceptions share no base class
-            raise BadInput(f"{self._path}: ONNX Runtime cannot run it on {image.shape}: {_line(error)}") from error
+            raise BadInput(f"{self._path}: ONNX Runtime cannot run it on {image.shape}: {one_line(error)}") from error
         return dict(zip(self._outputs, maps, strict=True))
 
     def _plain(self, image: Array) -> list[Any]:
@@ -132,8 +132,8 @@ def _open(read: Callable[[], bytes], threads: int, provider: str, where: str) ->
         raise Unavailable(f"{provider} was asked for and ONNX Runtime would use another: {error}") from error
     except Exception as error:  # its exceptions share no base class
         if provider != CPU:
-            raise Unavailable(f"{provider} cannot run {where}: {_line(error)}; see: lf doctor") from error
-        raise BadInput(f"{where}: ONNX Runtime cannot load it: {_line(error)}") from error
+            raise Unavailable(f"{provider} cannot run {where}: {one_line(error)}; see: lf doctor") from error
+        raise BadInput(f"{where}: ONNX Runtime cannot load it: {one_line(error)}") from error
     used = session.get_providers()[0]
     if used != provider:
         raise Unavailable(f"{provider} was asked for, {used} would run; see: lf doctor")
@@ -164,10 +164,6 @@ def _options(data: bytes, threads: int, provider: str) -> Any:
     if weights_only(data):  # they become float once, now, and not in every run
         options.add_session_config_entry("session.disable_quant_qdq", "1")
     return options
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 def open_session(artifact: Artifact, threads: int, provider: str) -> OrtSession:

@@ -92,12 +92,11 @@ def _attempt(extractor: Extractor, path: Path, top_k: int | None) -> Features | 
 
 @contextmanager
 def _one_thread_each() -> Iterator[None]:
-    """OpenCV's settings are the process's: no threads of its own, and no words, which `images.decode` keeps off."""
-    threads, level = cv2.getNumThreads(), images.LOG.getLogLevel()
+    """OpenCV's settings are the process's: no threads of its own, and no words while any worker decodes."""
+    threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
-    images.LOG.setLogLevel(0)
     try:
-        yield
+        with images.unheard():
+            yield
     finally:
         cv2.setNumThreads(threads)
-        images.LOG.setLogLevel(level)

@@ -12,14 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from lf.core import Array, Artifact, SessionInfo, Unavailable
+from lf.core import Artifact, SessionInfo, Unavailable, one_line
 from lf.models import MODELS
+from lf.runtimes.pytorch import TorchSession
 
 FIRST = (240, 320)  # H, W in px of the picture that is compiled for; a multiple of every network's cell
 NEEDED = "#include <Python.h>\n#include <omp.h>\n"  # by the code that Inductor writes
 
 
-class CompiledSession:
+class CompiledSession(TorchSession):
     """A network compiled for pictures of any size when it is opened; the number of threads is the process's.
 
     Inductor asserts what it assumed of a size, and compiles once more at the first picture that breaks it: far smaller
@@ -33,34 +34,21 @@ class CompiledSession:
             Unavailable: no C++ compiler that works, or it cannot compile this.
             BadInput: see `lf.models.checkpoint.network`.
         """
-        import torch
-
-        from lf.models import checkpoint
-
         there, detail = examine()
         if not there:
             raise Unavailable(f"{detail}, or use --backend torch")
-        self._torch, self._threads, model = torch, threads, MODELS[artifact.card.model]
-        self._heads = tuple(model.heads)
+        super().__init__(artifact, threads)
+        torch, channels = self._torch, MODELS[artifact.card.model].channels
         options: dict[str, Any] = {"cpp.threads": threads, "compile_threads": 1}  # the latter: no processes that stay
-        network = checkpoint.network(artifact)
-        self._network = torch.compile(network, fullgraph=True, dynamic=True, options=options)
+        self._network = torch.compile(self._network, fullgraph=True, dynamic=True, options=options)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", DeprecationWarning)  # torch of itself
-                self.run(np.zeros((1, model.channels, *FIRST), np.float32))
+                self.run(np.zeros((1, channels, *FIRST), np.float32))
         except RuntimeError as error:  # of its front end, of its back end, and of the compiler
-            line = " ".join(str(error).split())[:300]
-            raise Unavailable(f"torch.compile cannot compile {artifact.path}: {line}; use --backend torch") from error
+            why = one_line(error, 300)
+            raise Unavailable(f"torch.compile cannot compile {artifact.path}: {why}; use --backend torch") from error
         self.info = SessionInfo("torch.compile", torch.__version__, "cpu", threads)
-
-    def run(self, image: Array) -> dict[str, Array]:
-        """See `lf.core.Session`."""
-        torch = self._torch
-        torch.set_num_threads(self._threads)
-        with torch.inference_mode():
-            maps = self._network(torch.from_numpy(np.ascontiguousarray(image, np.float32)))
-        return {name: value.numpy() for name, value in zip(self._heads, maps, strict=True)}
 
 
 def examine() -> tuple[bool, str]:

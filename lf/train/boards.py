@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from lf.core import Array, Unavailable
+from lf.core import Array, Unavailable, one_line
 from lf.train.state import Run, identity
 
 
@@ -102,7 +102,7 @@ class WeightsAndBiases:
             try:
                 self._run = self._wandb.init(project="lf", name=run.out.name, dir=str(run.out), **options)
             except Exception as error:  # no account, no network, no room
-                why = " ".join(str(error).split())
+                why = one_line(error)
                 raise Unavailable(f"--wandb: {why}; type: wandb login, or set WANDB_MODE=offline") from error
         return self._run
 
