@@ -63,11 +63,9 @@ def draw(frame: Array, trails: list[list[Array]], text: str) -> Array:
         if len(trail) > 1:
             line = np.rint(np.stack(trail) * 16).astype(np.int32)  # sixteenths of a pixel: shift=4
             cv2.polylines(canvas, [line], False, pictures.ORANGE, 1, cv2.LINE_AA, 4)
-    for trail in trails:
-        centre = np.rint(trail[-1] * 16).astype(int).tolist()
-        shade = pictures.SKY if len(trail) > 1 else pictures.FAINT
-        cv2.circle(canvas, centre, round((DOT + 1) * 16), pictures.INK, -1, cv2.LINE_AA, 4)
-        cv2.circle(canvas, centre, round(DOT * 16), shade, -1, cv2.LINE_AA, 4)
+    points = np.rint(np.reshape([trail[-1] for trail in trails], (-1, 2)) * 16).astype(int)
+    shades = [pictures.SKY if len(trail) > 1 else pictures.FAINT for trail in trails]
+    pictures.discs(canvas, points, shades, DOT, rim=True)
     for width, shade in ((3, pictures.INK), (1, pictures.WHITE)):
         cv2.putText(canvas, text, (8, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.45, shade, width, cv2.LINE_AA)
     return canvas

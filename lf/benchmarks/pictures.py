@@ -51,13 +51,13 @@ def matches(images: Images, features: Found, homography: Array | None, title: st
     body, scales, offset = _side_by_side(images, None)
     start, end = _place(start, scales[0], 0), _place(end, scales[1], offset)
     for points, scale, x in ((first.keypoints, scales[0], 0), (second.keypoints, scales[1], offset)):
-        _discs(body, _place(points, scale, x), [FAINT] * len(points), 1.2)
+        discs(body, _place(points, scale, x), [FAINT] * len(points), 1.2, rim=False)
     order = np.argsort(-np.nan_to_num(errors, nan=np.inf), kind="stable")  # the better a match, the later it is drawn
     shades = colours(errors)
     lined = np.isin(order, np.linspace(0, len(i) - 1, min(len(i), LINES)).astype(int)) if len(i) else order
     _lines(body, start[order[lined]], end[order[lined]], shades[order[lined]])
     for ends in (start, end):
-        _discs(body, ends[order], shades[order], 3)
+        discs(body, ends[order], shades[order], 3, rim=True)
     text = f"{len(i)} mutual matches of {len(first)} and {len(second)} points"
     if homography is not None:
         text += f", {_share(int(np.count_nonzero(errors <= CORRECT)), len(i))} within {CORRECT:g} px"
@@ -93,9 +93,9 @@ def points(
     body, scales, offset = _side_by_side(images, views)
     for found, state, scale, x in zip(features, states, scales, (0, offset), strict=True):
         placed = _place(found.keypoints, scale, x)
-        _discs(body, placed[state == 0], [FAINT] * int(np.count_nonzero(state == 0)), 1.2)
+        discs(body, placed[state == 0], [FAINT] * int(np.count_nonzero(state == 0)), 1.2, rim=False)
         _crosses(body, placed[state == 1], ORANGE)
-        _discs(body, placed[state == 2], [SKY] * int(np.count_nonzero(state == 2)), 3.5)
+        discs(body, placed[state == 2], [SKY] * int(np.count_nonzero(state == 2)), 3.5, rim=True)
     counted = [(int(np.count_nonzero(state == 2)), int(np.count_nonzero(state > 0))) for state in states]
     hits, total = (sum(column) for column in zip(*counted, strict=True))
     each = " and ".join(f"{hit} of {count}" for hit, count in counted)
@@ -164,8 +164,8 @@ def _place(points: Array, scale: float, x: int) -> Array:
     return np.asarray(np.rint(placed * 16).astype(int))
 
 
-def _discs(canvas: Array, at: Array, shades: Sequence[Colour] | Array, radius: float) -> None:
-    rim = radius > 2  # a dark rim parts the disc from what is behind it
+def discs(canvas: Array, at: Array, shades: Sequence[Colour] | Array, radius: float, rim: bool) -> None:
+    """Discs of `radius` px at (N, 2) sixteenths of a pixel; a dark rim parts them from what is behind them."""
     for centre, shade in zip(at.tolist(), shades, strict=True):
         if rim:
             cv2.circle(canvas, centre, round((radius + 1) * 16), INK, -1, cv2.LINE_AA, 4)
@@ -230,9 +230,9 @@ def _markers(width: int, k: int | None) -> Array:
     """The legend of `points`."""
     strip = np.full((34, max(width, NARROWEST), 3), 255, np.uint8)
     strip[4:30, :26] = strip[4:30, 130:156] = strip[4:30, 290:316] = 90
-    _discs(strip, np.array([[13, 17]]) * 16, [SKY], 3.5)
+    discs(strip, np.array([[13, 17]]) * 16, [SKY], 3.5, rim=True)
     _crosses(strip, np.array([[143, 17]]) * 16, ORANGE)
-    _discs(strip, np.array([[303, 17]]) * 16, [FAINT], 1.2)
+    discs(strip, np.array([[303, 17]]) * 16, [FAINT], 1.2, rim=False)
     beyond = "" if k is None else f", or beyond the best {k}"
     for x, text in (
         (34, "repeats"),
