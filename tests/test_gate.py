@@ -458,7 +458,7 @@ def test_a_suite_times_every_variant_in_turns(tiny):
 
 
 def test_points_come_from_a_baseline_only(tiny):
-    with pytest.raises(UsageError, match="unknown baseline 'wren'; known: sift, rootsift, orb, akaze"):
+    with pytest.raises(UsageError, match="unknown baseline 'wren'; known: sift, sift-1000, rootsift, orb, akaze"):
         Variant(tiny(), "ort-cpu", "wren").open()
 
 

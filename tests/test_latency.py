@@ -7,12 +7,24 @@ import json
 import numpy as np
 import pytest
 
-from lf.benchmarks import PROTOCOLS, compare_exports, energy, gate, latency, latency_table, report, results, turns
+from lf import files
+from lf.benchmarks import (
+    PROTOCOLS,
+    compare_exports,
+    compare_peak,
+    energy,
+    gate,
+    latency,
+    latency_table,
+    report,
+    results,
+    turns,
+)
 from lf.benchmarks import latency_stats as stats
 from lf.benchmarks.gate import Gate
 from lf.benchmarks.predict import Variant
 from lf.benchmarks.suite import latencies
-from lf.core import BadInput, LfError, UsageError
+from lf.core import BadInput, Card, LfError, UsageError
 from lf.models import MODELS
 from lf.models.resolve import resolve
 from lf.runtimes import agreement, ort
@@ -407,6 +419,40 @@ def test_the_published_forward_takes_turns_with_ours(row, place, network, tmp_pa
     np.testing.assert_allclose(np.linalg.norm(descriptors, axis=1), 1, atol=1e-5)  # everywhere, as published
     table = compare_exports.compare(checkpoint, exported.path, [], 1, repeats=2).splitlines()
     assert [line.split("|")[1].strip() for line in (table[0], *table[2:])] == ["64x96", "as published", f"{row}.onnx"]
+
+
+@pytest.mark.parametrize("integer", [False, True])
+def test_a_chain_that_measures_the_peak_has_the_operations_that_are_counted(integer, tmp_path):
+    pytest.importorskip("onnxruntime")
+    model = compare_peak.chain(4, (8, 12), integer)
+    assert compare_peak.operations(model, (8, 12)) == compare_peak.LAYERS * 2 * (4 * 8 * 12) * (4 * 3 * 3)
+    made = files.save(tmp_path / "a.onnx", model.SerializeToString(), Card("chain", {}, (4, 8, 12)))
+    found = ort.census(made, 1, np.zeros((1, 4, 8, 12), np.float32), "CPUExecutionProvider")["operators"]
+    assert found.get("QLinearConv", 0) == (compare_peak.LAYERS if integer else 0)
+
+
+def test_operations_are_those_of_the_size_that_is_timed(network):
+    parent = network("superpoint-small", None)
+    onnx = pytest.importorskip("onnx")
+    small, large = (compare_peak.operations(onnx.load(parent.path), size) for size in ((64, 96), (128, 192)))
+    assert large == 4 * small > 0
+
+
+def test_shares_of_the_peak_are_of_the_fastest_chain_of_the_same_kind(network, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setattr(compare_peak, "CHAINS", ((4, (8, 8)), (8, (8, 8))))
+    found = compare_peak.rates([network("superpoint-small").path], "ort-cpu", 1, repeats=2)
+    assert [rate.integer for rate in found] == [False, False, False, True, True]
+    ms = np.ones(3)
+    rows = [("net", False, 5), ("slow", False, 8), ("fast", False, 10), ("eight", True, 40)]
+    made = [compare_peak.Rate(name, integer, count, ms) for name, integer, count in rows]
+    lines = compare_peak.table(made, 1).splitlines()[2:]
+    assert [line.split("|")[-2].strip() for line in lines] == [
+        "0.50 [0.50, 0.50]",
+        "0.80 [0.80, 0.80]",
+        "the peak",
+        "the peak",
+    ]
 
 
 def test_a_ratio_is_that_within_a_turn():

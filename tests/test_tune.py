@@ -9,20 +9,23 @@ import numpy as np
 import pytest
 
 from lf.benchmarks import latency, pareto, results, sweep_runs
-from lf.core import GateFailed, UsageError
+from lf.core import FEATURES, GateFailed, UsageError
 from lf.runtimes import BACKENDS
 
 PAIRS = 40
 
 
-def run(loss=0.0, ms=10.0, size=1_000_000, scheme="w8a8", backend="ort-cpu", threads=1, spread=0.0):
+def run(loss=0.0, ms=10.0, size=1_000_000, scheme="w8a8", backend="ort-cpu", threads=1, spread=0.0, **about):
     """A run whose every pair has repeatability 0.5 - loss, but for `spread`, which cancels in the mean."""
+    outputs = {"outputs": {name: [1, 1] for name in about.get("outputs", ["detector"])}}
     wave = spread * (np.arange(PAIRS) % 2 * 2 - 1)
     return {
         "protocol": "kp2d-fixed",
         "pairs": [{"sequence": "v_a", "pair": str(i), "repeatability": 0.5 - loss + wave[i]} for i in range(PAIRS)],
         "summary": {"repeatability": 0.5 - loss},
-        "artifact": {"scheme": scheme, "bytes": size, "file": f"{scheme}.onnx", "sha256": "0" * 64, "model": "wren"},
+        "artifact": {"scheme": scheme, "bytes": size, "file": f"{scheme}.onnx", "sha256": "0" * 64, "model": "wren"}
+        | outputs,
+        "input_size": about.get("size_asked"),
         "backend": backend,
         "environment": {"threads": threads, "cpu": "a processor", "versions": {"lf": "0"}, "commit": "c0"},
         "latency_ms": {"end_to_end": {"p50": ms}},
@@ -91,6 +94,23 @@ def test_the_table_says_what_is_what():
     assert lines[3][6].startswith("0.495 +0.005 [-0.02")
 
 
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({}, "w8a8 ort-cpu 1t"),
+        ({"outputs": FEATURES, "threads": 2}, "w8a8 features ort-cpu 2t"),
+        ({"size_asked": [180, 240]}, "w8a8 at 180x240 ort-cpu 1t"),
+    ],
+)
+def test_what_was_tried_has_a_name(changes, name):
+    found = judged(**changes)
+    assert found.name == name
+    assert (found.answer["outputs"], found.answer["input_size"]) == (
+        [*changes.get("outputs", ["detector"])],
+        changes.get("size_asked"),
+    )
+
+
 def test_the_picture_is_a_picture(tmp_path):
     pytest.importorskip("matplotlib")
     some = [judged(), judged(ms=5, loss=0.005, backend="openvino"), judged(ms=1, loss=9.0)]
@@ -150,6 +170,30 @@ def test_every_file_is_tried_with_every_number_of_threads(place, lf, monkeypatch
     assert answer["best"] in answer["front"]
 
 
+def test_sizes_and_ends_of_the_graph_are_tried(place, lf):
+    code, text, error = lf(*LOOSE, "--size", "120x160", "--cut", "features", "--json")
+    assert (code, error) == (0, "")
+    runs = results.load(place / "out" / "results.json")
+    forms = [pareto.Candidate(run).form for run in runs]
+    assert forms == [
+        *("fp32", "fp32 features", "w4", "w4 features"),
+        *("fp32 at 120x160", "fp32 features at 120x160", "w4 at 120x160", "w4 features at 120x160"),
+    ]
+    whole, small = (run["summary"] for run in (runs[0], runs[4]))
+    assert [run["summary"]["n_keypoints0"] for run in (runs[1], runs[3])] == [1000, 1000], "its slots"
+    assert small["n_keypoints0"] < whole["n_keypoints0"], "a smaller input has fewer cells"
+    assert all(len(run["samples_ms"]["end_to_end"]) == 2 for run in runs)
+    assert json.loads(text)["best"]["outputs"]
+
+
+def test_what_a_graph_cannot_decode_is_left_out(place, lf, monkeypatch):
+    monkeypatch.setattr("lf.export.features_cut.BUILDERS", {})
+    code, text, error = lf(*LOOSE, "--cut", "features")
+    assert code == 0
+    assert "lf: fp32.features for ort-cpu is left out: " in error
+    assert "| fp32 features" not in text
+
+
 def test_a_budget_that_nothing_keeps_is_said_and_the_table_is_there(place, lf, monkeypatch):
     real = pareto.judge
     monkeypatch.setattr(pareto, "judge", lambda a, b, budget: real(a, b, {**budget, "n_matches": 0.0}))
@@ -170,6 +214,10 @@ def test_a_budget_that_nothing_keeps_is_said_and_the_table_is_there(place, lf, m
         (["--backend", "ort"], "unknown backend 'ort'; did you mean 'ort-cpu'"),
         (["--max-drop", "speed=1"], "unknown metric by which files are judged 'speed'"),
         (["--max-drop", "mma@3=0.1"], "mma@3 is no metric of protocol kp2d-fixed, but of mma"),
+        (["--size", "100x100"], "--size 100x100: wren needs multiples of 8; for example --size 96x96"),
+        (["--size", "small"], "--size small: expected HEIGHTxWIDTH in pixels"),
+        (["--size", "120x160", "--protocol", "mma", "--max-drop", "mma@3=1"], "evaluates at the native size"),
+        (["--cut", "heads"], "every file ends at its raw heads; --cut features tries the other end, too"),
         (["--protocol", "kp"], "unknown protocol 'kp'"),
     ],
 )

@@ -10,9 +10,7 @@ from __future__ import annotations
 import logging
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,16 +19,14 @@ import numpy as np
 from lf import files
 from lf.benchmarks import turns
 from lf.benchmarks.report import markdown
-from lf.benchmarks.turns import milliseconds
-from lf.core import Array, Artifact, Card, UsageError
+from lf.core import Artifact, Card, UsageError
 from lf.models.resolve import resolve
-from lf.runtimes import open_session
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 SIZE = (240, 320)  # H, W
-WARM_UP, REPEATS = 5, 40
+REPEATS = 40
 
 
 def superpoint(net: nn.Module, image: Tensor) -> tuple[Tensor, ...]:
@@ -111,16 +107,6 @@ def published(checkpoint: Artifact, out: Path, size: tuple[int, int] = SIZE) -> 
     return files.save(out, program.model_proto.SerializeToString(), Card(row.module, {}, (row.channels, *size)))
 
 
-def measure(artifacts: Sequence[Artifact], picture: Array, threads: int, repeats: int) -> Array:
-    """(repeats, files) milliseconds; every row is one turn through all files."""
-    clock = time.process_time if threads == 1 else time.perf_counter
-    sessions = [open_session(artifact, "ort-cpu", threads) for artifact in artifacts]
-    rows = [
-        [milliseconds(partial(session.run, picture), clock) for session in sessions] for _ in range(WARM_UP + repeats)
-    ]
-    return np.array(rows[WARM_UP:])
-
-
 def compare(checkpoint: Path, exported: Path, quantized: Sequence[Path], threads: int, repeats: int = REPEATS) -> str:
     """The table: a row per file, milliseconds, and how many times the published export's speed it has."""
     parent = resolve(str(checkpoint))
@@ -129,7 +115,7 @@ def compare(checkpoint: Path, exported: Path, quantized: Sequence[Path], threads
         size = next((artifact.card.size for artifact in ours if artifact.card.size), SIZE)
         artifacts = [published(parent, Path(folder, "published.onnx"), size), *ours]
         picture = np.random.default_rng(0).random((1, artifacts[0].card.input[0], *size), np.float32)
-        taken = measure(artifacts, picture, threads, repeats)
+        taken = turns.measure(artifacts, [picture] * len(artifacts), threads, repeats)
     rows = []
     for name, column in zip(("as published", *(artifact.path.name for artifact in ours)), taken.T, strict=True):
         of_published, of_ours = (turns.times(taken[:, reference], column) for reference in (0, 1))

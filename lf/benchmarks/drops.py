@@ -44,3 +44,8 @@ def worse(first: Run, second: Run, metric: str) -> Worse | None:
         return None
     sign = 1 if METRICS[metric].higher_is_better is False else -1
     return Worse(change.first, change.second, change.n, sign * (change.second - change.first), sign * change.draws)
+
+
+def at(run: Run) -> str:
+    """How the name of a run says the size that was asked for: ` at 180x240`, or nothing."""
+    return " at {}x{}".format(*run["input_size"]) if run.get("input_size") else ""

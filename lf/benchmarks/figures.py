@@ -13,6 +13,7 @@ import numpy as np
 
 from lf import files
 from lf.benchmarks import METRICS, pictures
+from lf.benchmarks.drops import at
 from lf.benchmarks.predict import Predictor, Variant
 from lf.benchmarks.protocols import Protocol
 from lf.benchmarks.report import describe
@@ -85,7 +86,7 @@ def labels(runs: Sequence[Run]) -> list[str]:
     short = []
     for run in runs:
         points = f" at {run['keypoints']} points" if run.get("keypoints") else ""
-        short.append(f"{run['artifact']['model']} {run['artifact']['scheme']} {run['backend']}{points}")
+        short.append(f"{run['artifact']['model']} {run['artifact']['scheme']} {run['backend']}{points}{at(run)}")
     return [
         f"{name} ({run['artifact']['file']})" if short.count(name) > 1 else name
         for name, run in zip(short, runs, strict=True)

@@ -23,7 +23,7 @@ import numpy as np
 
 from lf import files
 from lf.benchmarks import METRICS
-from lf.benchmarks.drops import worse
+from lf.benchmarks.drops import at, worse
 from lf.core import BadInput, GateFailed, pick
 
 Run = dict[str, Any]
@@ -135,7 +135,7 @@ def enforce(verdicts: Sequence[Verdict]) -> None:
 
 def label(run: Run) -> str:
     """`model scheme backend protocol`, for tables and messages."""
-    return f"{run['artifact']['model']} {run['artifact']['scheme']} {run['backend']} {run['protocol']}"
+    return f"{run['artifact']['model']} {run['artifact']['scheme']} {run['backend']} {run['protocol']}{at(run)}"
 
 
 def _partner(reference: Sequence[Run], run: Run) -> Run:

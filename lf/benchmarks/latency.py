@@ -66,7 +66,7 @@ def measure(
         source = Path(folder) / "image.npy"
         np.save(source, image, allow_pickle=False)
         jobs = [
-            json.dumps([str(v.artifact.path), v.backend, v.keypoints, count, protocol.name, str(source)])
+            json.dumps([str(v.artifact.path), v.backend, v.keypoints, v.size, count, protocol.name, str(source)])
             for v, count in zip(variants, counts, strict=True)
         ]
         workers = [stack.enter_context(_worker(job, count)) for job, count in zip(jobs, counts, strict=True)]
@@ -95,12 +95,14 @@ def measure(
 
 
 def labels(variants: Sequence[Variant], threads: Sequence[int] = ()) -> list[str]:
-    """A name for each, no longer than tells them apart: `wren.w8a8`, with the engine, the threads, the whole path."""
+    """A name for each, no longer than tells them apart: `wren.w8a8`, with the engine, threads, size, the whole path."""
     short = [variant.artifact.path.stem for variant in variants]
     engine = [f"{name}@{variant.backend}" for name, variant in zip(short, variants, strict=True)]
     counted = [f"{name} {count}t" for name, count in zip(engine, threads, strict=False)] or engine
+    sizes = ["x".join(map(str, variant.size or ())) for variant in variants]
+    sized = [f"{name} {size}".rstrip() for name, size in zip(counted, sizes, strict=True)]
     whole = [f"{variant.artifact.path}@{variant.backend}" for variant in variants]
-    return next((names for names in (short, engine, counted) if len({*names}) == len(names)), whole)
+    return next((names for names in (short, engine, counted, sized) if len({*names}) == len(names)), whole)
 
 
 def _warm_up(workers: Sequence[subprocess.Popen[str]], progress: Callable[[int], None]) -> list[dict[str, Any]]:
@@ -155,14 +157,14 @@ def _ask(worker: subprocess.Popen[str], what: str = "run") -> dict[str, Any]:
 
 def serve(job: str, questions: IO[str], answers: IO[str]) -> None:
     """The worker: open, extract once, then time one extraction per line read, until `end`."""
-    path, backend, keypoints, threads, protocol, source = json.loads(job)
+    path, backend, keypoints, size, threads, protocol, source = json.loads(job)
     cv2.setNumThreads(threads)
     image = np.load(source, allow_pickle=False)
     start = time.perf_counter()
     importlib.import_module(BACKENDS[backend].package)
     imported = time.perf_counter()
     rule = PROTOCOLS[protocol]
-    extractor = Variant(resolve(path), backend, keypoints).open(threads)
+    extractor = Variant(resolve(path), backend, keypoints, size and (size[0], size[1])).open(threads)
     extractor.settings["top_k"] = rule.params["k"]  # points that the protocol would drop are not described
     loaded = time.perf_counter()
     extract = extractor.pyramid if published(extractor, rule) else extractor

@@ -35,7 +35,7 @@ def row(run: Run) -> list[str]:
     """The cells of one run."""
     artifact, times = run["artifact"], run["latency_ms"]
     ratio, cpu = run["ratio"]["end_to_end"], run["ratio"]["cpu"]
-    whole, size = times["end_to_end"], artifact["input"][1:]
+    whole, size = times["end_to_end"], run.get("input_size") or artifact["input"][1:]
     phases = " + ".join(ms(times[phase]["p50"]) for phase in ("preprocess", "network", "postprocess"))
     return [
         *(artifact["model"], artifact["scheme"], run["backend"], str(run["environment"]["threads"])),

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from lf import files
-from lf.benchmarks.drops import worse
+from lf.benchmarks.drops import at, worse
 from lf.benchmarks.figures import plotter
 from lf.benchmarks.latency_table import ms
 from lf.benchmarks.report import SHORT, digits, markdown
+from lf.core import FEATURES
 
 Run = dict[str, Any]
 MARKERS = "os^Dv*PX"
@@ -36,8 +37,15 @@ class Candidate:
 
     @property
     def name(self) -> str:
-        """`w8a8 ort-cpu 2t`."""
-        return f"{self.run['artifact']['scheme']} {self.run['backend']} {self.run['environment']['threads']}t"
+        """`w8a8 at 180x240 ort-cpu 2t`."""
+        return f"{self.form} {self.run['backend']} {self.run['environment']['threads']}t"
+
+    @property
+    def form(self) -> str:
+        """The number format, the end of the graph where it is not the raw heads, the size that was asked for."""
+        artifact = self.run["artifact"]
+        cut = " features" if {*artifact["outputs"]} == {*FEATURES} else ""
+        return f"{artifact['scheme']}{cut}{at(self.run)}"
 
     @property
     def answer(self) -> dict[str, Any]:
@@ -47,6 +55,8 @@ class Candidate:
             "file": artifact["file"],
             "sha256": artifact["sha256"],
             "scheme": artifact["scheme"],
+            "outputs": [*artifact["outputs"]],
+            "input_size": self.run["input_size"],
             "backend": self.run["backend"],
             "threads": place["threads"],
             "ms": self.ms,
@@ -121,7 +131,7 @@ def table(candidates: Sequence[Candidate], budget: Mapping[str, float]) -> str:
         rows.append(
             [
                 "->" if one is best else "*" if one in undominated else "",
-                *(run["artifact"]["scheme"], run["backend"], str(run["environment"]["threads"])),
+                *(one.form, run["backend"], str(run["environment"]["threads"])),
                 f"{ms(one.ms)}{' void' if run['void'] else ''}",
                 f"{ratio['value']:.2f}" if ratio else "-",
                 *(_cell(one, metric) for metric in budget),
@@ -140,7 +150,7 @@ def _cell(one: Candidate, metric: str) -> str:
 
 
 def draw(candidates: Sequence[Candidate], path: Path) -> Path:
-    """Latency against the share of the budget that is used: colours are backends, shapes are schemes, areas are bytes.
+    """Latency against the share of the budget that is used: colours are backends, shapes are files, areas are bytes.
 
     A line joins those that nothing is at once as quick and as accurate as; these are named.
 
@@ -153,7 +163,7 @@ def draw(candidates: Sequence[Candidate], path: Path) -> Path:
     top = max(1.25, min(worst, 5.0) * 1.1)  # what is far beyond is drawn at the edge
     largest = max(one.run["artifact"]["bytes"] for one in candidates)
     backends = [*dict.fromkeys(one.run["backend"] for one in candidates)]
-    schemes = [*dict.fromkeys(one.run["artifact"]["scheme"] for one in candidates)]
+    forms = [*dict.fromkeys(one.form for one in candidates)]
     for one in candidates:
         run = one.run
         axes.scatter(
@@ -161,14 +171,14 @@ def draw(candidates: Sequence[Candidate], path: Path) -> Path:
             _height(one, top),
             s=30 + 170 * run["artifact"]["bytes"] / largest,
             color=f"C{backends.index(run['backend'])}",
-            marker=MARKERS[schemes.index(run["artifact"]["scheme"]) % len(MARKERS)],
+            marker=MARKERS[forms.index(one.form) % len(MARKERS)],
             alpha=0.6,
             linewidths=0,
         )
     for index, backend in enumerate(backends):
         axes.scatter([], [], color=f"C{index}", label=backend)
-    for index, scheme in enumerate(schemes):
-        axes.scatter([], [], color="0.4", marker=MARKERS[index % len(MARKERS)], label=scheme)
+    for index, form in enumerate(forms):
+        axes.scatter([], [], color="0.4", marker=MARKERS[index % len(MARKERS)], label=form)
     line = _quick_or_accurate(candidates)
     axes.step([one.ms for one in line], [_height(one, top) for one in line], where="post", color="0.5", lw=1, zorder=0)
     for index, one in enumerate(line):

@@ -24,11 +24,20 @@ Native = tuple[int, int]  # (H, W), pixels, before the protocol's geometry
 
 @dataclass(frozen=True)
 class Variant:
-    """What is evaluated: a file in an engine, at its own keypoints or at those of a baseline, such as `sift`."""
+    """What is evaluated: a file in an engine.
+
+    Attributes:
+        artifact: the file.
+        backend: the engine.
+        keypoints: a baseline whose points are described, such as `sift`; None for the network's own.
+        size: (H, W) to which the picture that the protocol gives is resized for the network, whose points then go back
+            to the protocol's pixels; None leaves it as it is.
+    """
 
     artifact: Artifact
     backend: str
     keypoints: str | None = None
+    size: tuple[int, int] | None = None
 
     def open(self, threads: int = 1) -> Extractor:
         """The extractor of this variant; see `Extractor` for what it raises, and UsageError for an unknown baseline."""
@@ -36,12 +45,18 @@ class Variant:
         if self.keypoints:
             pick({name: None for name, row in MODELS.items() if not row.module}, self.keypoints, "baseline")
             points = Extractor(resolve(self.keypoints), "opencv", threads)
-        return Extractor(self.artifact, self.backend, threads, keypoints=points)
+        return Extractor(self.artifact, self.backend, threads, points, self.size)
 
 
 def published(extractor: Extractor, protocol: Protocol) -> bool:
     """Whether the protocol means the network's published multi-scale extraction, not a single scale."""
     return protocol.size is None and extractor.model.pyramid is not None and extractor.keypoints is None
+
+
+def check_resize(protocol: Protocol) -> None:
+    """Raise UsageError if a protocol has no size of its own, to whose pixels the points of another could go back."""
+    if protocol.size is None:
+        raise UsageError(f"--size: protocol {protocol.name} evaluates at the native size of every image; leave it out")
 
 
 class Predictor:
@@ -51,10 +66,13 @@ class Predictor:
         """Keep features below `cache`, or nowhere.
 
         Raises:
-            UsageError: the file takes one size only and the protocol evaluates at another.
+            UsageError: the file takes one size only and the protocol evaluates at another; or one was asked for, and
+                the protocol has none to go back to.
         """
         fixed, wanted = extractor.artifact.card.size, protocol.size
-        if fixed is not None and fixed != wanted:
+        if extractor.resize:
+            check_resize(protocol)
+        elif fixed is not None and fixed != wanted:
             at = f"at {wanted[0]}x{wanted[1]}" if wanted else "at the native size of every image"
             size = f"--size {wanted[0]}x{wanted[1]} or --dynamic" if wanted else "--dynamic"
             raise UsageError(
@@ -89,6 +107,7 @@ class Predictor:
             "engine": [info.engine, info.version, info.provider],
             "settings": sorted(self.extractor.settings.items()),
             "pyramid": self.extractor.model.pyramid and dict(self.extractor.model.pyramid),
+            "resize": self.extractor.resize,
             "geometry": [self.protocol.geometry.name, self.protocol.version, self.protocol.size],
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:24]

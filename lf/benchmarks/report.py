@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lf.benchmarks import aggregate
-from lf.benchmarks.drops import worse
+from lf.benchmarks.drops import at, worse
 from lf.benchmarks.gate import Verdict
 from lf.benchmarks.summary import SPLITS, Mean, number
 
@@ -115,7 +115,7 @@ def drops(runs: Sequence[Run]) -> str:
 
 def _name(run: Run) -> str:
     points = f" at {run['keypoints']}" if run.get("keypoints") else ""
-    return f"{run['artifact']['model']}{points} {run['artifact']['scheme']} {run['backend']}"
+    return f"{run['artifact']['model']}{points} {run['artifact']['scheme']} {run['backend']}{at(run)}"
 
 
 def drop(first: Run, run: Run, name: str) -> str:

@@ -64,6 +64,7 @@ def evaluated(variant: Variant, info: SessionInfo) -> dict[str, Any]:
             "bytes": artifact.bytes,
         },
         "keypoints": variant.keypoints,
+        "input_size": variant.size and list(variant.size),
         "backend": variant.backend,
         "provider": info.provider,
     }

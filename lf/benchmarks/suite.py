@@ -31,6 +31,7 @@ def suite(
     *,
     limit_sequences: int | None = None,
     keypoints: str | None = None,
+    size: tuple[int, int] | None = None,
     threads: int = 1,
     repeats: int = 30,
     out: Path | None = None,
@@ -39,8 +40,9 @@ def suite(
 ) -> list[dict[str, Any]]:
     """Evaluate every file in every engine that runs it; the runs of a results file, in the order of the command line.
 
-    `keypoints` names a baseline whose points every network describes. `out` keeps results.json and the features of
-    every picture, from which an interrupted run resumes, and with `pictures` what they look like.
+    `keypoints` names a baseline whose points every network describes, `size` what every picture is resized to, see
+    `Variant`. `out` keeps results.json and the features of every picture, from which an interrupted run resumes, and
+    with `pictures` what they look like.
 
     Raises:
         UsageError: unknown names, a file or engine without its counterpart, or pictures without a place.
@@ -49,7 +51,7 @@ def suite(
     if pictures and out is None:
         raise UsageError("--pictures needs --out DIR to draw into")
     rule = pick(PROTOCOLS, protocol, "protocol")
-    variants = [Variant(artifact, backend, keypoints) for artifact, backend in pair_up(artifacts, backends)]
+    variants = [Variant(artifact, backend, keypoints, size) for artifact, backend in pair_up(artifacts, backends)]
     pairs = open_dataset(data, limit_sequences, exclude=rule.without)
     for variant in variants:
         results.refuse_stand_in(variant.backend, variant.open(threads).session.info.provider)
@@ -106,6 +108,7 @@ def latencies(
     *,
     images: Path | None = None,
     keypoints: str | None = None,
+    size: tuple[int, int] | None = None,
     threads: int = 1,
     repeats: int = 30,
     reference: str | None = None,
@@ -120,6 +123,7 @@ def latencies(
         protocol: row of PROTOCOLS, for the size and how it is extracted.
         images: a photo, or a folder of which the first one is taken; None draws one.
         keypoints: see `suite`.
+        size: see `suite`.
         threads: of every engine.
         repeats: turns.
         reference: what ratios are to, by its name in `latency.labels`; None is the first.
@@ -134,7 +138,7 @@ def latencies(
     if not repeats:
         raise UsageError("--latency with --repeats 0 has nothing to time; give 1 or more")
     rule = pick(PROTOCOLS, protocol, "protocol")
-    variants = [Variant(artifact, backend, keypoints) for artifact, backend in pair_up(artifacts, backends)]
+    variants = [Variant(artifact, backend, keypoints, size) for artifact, backend in pair_up(artifacts, backends)]
     names = {name: index for index, name in enumerate(latency.labels(variants))}
     base = pick(names, reference, "reference") if reference else 0
     infos = [variant.open(threads).session.info for variant in variants]

@@ -95,7 +95,10 @@ class Network:
 
 @dataclass(frozen=True)
 class Plan:
-    """A sweep file, read and checked; see the module. The engine is the one that writes what the backend runs."""
+    """A sweep file, read and checked; see the module.
+
+    The engine is the one that writes what the backend runs; `size` is that of `lf.benchmarks.predict.Variant`.
+    """
 
     images: Path | None
     backend: str
@@ -105,6 +108,7 @@ class Plan:
     data: tuple[Data, ...]
     networks: tuple[Network, ...]
     goals: Mapping[str, float]
+    size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)

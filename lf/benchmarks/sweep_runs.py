@@ -106,7 +106,7 @@ class Runs:
         assert job.row.artifact is not None
         pairs, _ = self.pairs(job.data, job.protocol)
         run = bench(
-            Variant(job.row.artifact, self.plan.backend),
+            Variant(job.row.artifact, self.plan.backend, size=self.plan.size),
             pairs,
             job.data.root,
             PROTOCOLS[job.protocol],

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
+import numpy as np
+
 from lf.benchmarks.latency_stats import ratio
-from lf.core import Array
+from lf.core import Array, Artifact
+from lf.runtimes import open_session
+
+WARM_UP = 5  # turns that do not count
 
 
 def milliseconds(run: Callable[[], Any], clock: Callable[[], float] = time.process_time) -> float:
@@ -15,6 +21,22 @@ def milliseconds(run: Callable[[], Any], clock: Callable[[], float] = time.proce
     start = clock()
     run()
     return (clock() - start) * 1e3
+
+
+def measure(
+    artifacts: Sequence[Artifact], pictures: Sequence[Array], threads: int, repeats: int, backend: str = "ort-cpu"
+) -> Array:
+    """(repeats, files) milliseconds of the network of each file on its picture; every row is one turn through all.
+
+    With one thread they are the processor's, with more the clock's.
+    """
+    clock = time.process_time if threads == 1 else time.perf_counter
+    runs = [
+        partial(open_session(artifact, backend, threads).run, picture)
+        for artifact, picture in zip(artifacts, pictures, strict=True)
+    ]
+    rows = [[milliseconds(run, clock) for run in runs] for _ in range(WARM_UP + repeats)]
+    return np.array(rows[WARM_UP:])
 
 
 def times(slow: Array, fast: Array) -> str:

@@ -9,7 +9,7 @@ import typer
 
 from lf import console
 from lf.benchmarks import PROTOCOLS
-from lf.cli.options import PROCEDURAL, Data, Json, Threads
+from lf.cli.options import PROCEDURAL, Data, Json, Threads, parse_size
 from lf.core import UsageError
 from lf.models.resolve import resolve
 from lf.runtimes import BACKENDS
@@ -28,6 +28,9 @@ def bench(
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Keep results.json and cached features here")] = None,
     keypoints: Annotated[
         str | None, typer.Option(metavar="NAME", help="Describe the points of a baseline, such as sift, instead")
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(metavar="HxW", help="Resize what the protocol gives for the network, its points back")
     ] = None,
     pictures: Annotated[
         bool, typer.Option("--pictures", help="Draw curves and best and worst pairs; needs --out")
@@ -51,13 +54,14 @@ def bench(
     from lf.benchmarks import report, results
     from lf.benchmarks.suite import RESULTS, suite
 
+    wanted = parse_size(size) if size else None
     if latency:
         if data != PROCEDURAL or limit_sequences or pictures:
             raise UsageError(
                 "--latency needs no data: leave out --data, --limit-sequences and --pictures; "
                 "--images PATH times a photo instead of a drawn picture"
             )
-        asked = {"images": images, "keypoints": keypoints, "reference": reference}
+        asked = {"images": images, "keypoints": keypoints, "size": wanted, "reference": reference}
         _latency(files, backend, protocol, threads, repeats, out, github_benchmark, json, **asked)
         return
     if images or reference or github_benchmark:
@@ -70,6 +74,7 @@ def bench(
             protocol,
             limit_sequences=limit_sequences,
             keypoints=keypoints,
+            size=wanted,
             threads=threads,
             repeats=repeats,
             out=out,

@@ -12,7 +12,7 @@ from typing import Any
 from lf import __version__, console, files
 from lf.benchmarks import PROTOCOLS
 from lf.benchmarks.sweep import FLOAT, Network, Plan, Row
-from lf.core import Artifact, BadInput, LfError, UsageError
+from lf.core import Artifact, BadInput, GateFailed, LfError, UsageError
 from lf.data.images import list_images
 from lf.models.resolve import resolve
 from lf.quantize import ENGINES, SCHEMES, quantize
@@ -107,7 +107,7 @@ def _fit(artifact: Artifact, plan: Plan) -> Artifact:
         )
     if not one_size:
         return artifact
-    shape = (artifact.card.input[0], *next(of for of in sizes.values() if of))
+    shape = (artifact.card.input[0], *(plan.size or next(of for of in sizes.values() if of)))
     return replace(artifact, card=replace(artifact.card, input=shape))
 
 
@@ -170,6 +170,24 @@ def _scheme(
         make = partial(quantize, base, scheme, plan.images, path, engine=plan.engine, progress=says, **options)
     made, refused = _once(path, recipe, make)
     return Row(network.name, scheme, made, refused.replace(str(base.path), base.path.name))
+
+
+def with_decode(row: Row, progress: console.Progress) -> Row | None:
+    """The same file with its decode in the graph, as `lf export --cut features` makes it; None if it is not ONNX."""
+    from lf.export import export
+
+    parent = row.artifact
+    if parent is None or parent.path.suffix != ".onnx":
+        return None
+    name = f"{row.scheme}.features"
+    path = parent.path.with_name(f"{row.network}.{name}.onnx")
+    progress(0, 1, f"{row.network} {row.scheme}: the decode into its graph")
+    try:
+        recipe = {"lf": __version__, "parent": parent.sha256}
+        made, refused = _once(path, recipe, partial(export, parent, "onnx", path, cut="features"))
+    except (UsageError, GateFailed) as error:  # of this network, or of this file
+        made, refused = None, str(error)
+    return Row(row.network, name, made, refused)
 
 
 def _within(what: str, progress: console.Progress) -> console.Progress:

@@ -1,4 +1,4 @@
-"""The command `lf tune`: which file, engine and number of threads are fastest here within an accuracy budget."""
+"""The command `lf tune`: which file, engine, size and number of threads are fastest here within an accuracy budget."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lf import console
-from lf.cli.options import PROCEDURAL, Data, File, Json
-from lf.core import GateFailed, UsageError
+from lf.cli.options import PROCEDURAL, Data, File, Json, parse_size
+from lf.core import GateFailed, UsageError, pick
 
 if TYPE_CHECKING:
     from lf.benchmarks.sweep import Plan, Row
@@ -37,6 +37,12 @@ def tune(
     ] = None,
     scheme: Annotated[str, typer.Option(metavar="NAME,...", help="Number formats to try beside fp32")] = "w8a8",
     threads: Annotated[str, typer.Option(metavar="N,...", help="Numbers of threads to try")] = "1",
+    size: Annotated[
+        str | None, typer.Option(metavar="HxW,...", help="Sizes of the network's input to try beside the protocol's")
+    ] = None,
+    cut: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Try every ONNX file with this end of its graph, too: features")
+    ] = None,
     max_drop: Annotated[
         str, typer.Option(metavar="METRIC=MOST,...", help="How much worse than fp32 in the first engine it may be")
     ] = BUDGET,
@@ -45,18 +51,32 @@ def tune(
     json: Json = False,
 ) -> None:
     """Find the fastest way to run a network on this machine within an accuracy budget; show accuracy, time and size."""
-    from lf.benchmarks import pareto, results
+    from lf.benchmarks import PROTOCOLS, pareto, results
     from lf.benchmarks.figures import plotter
+    from lf.benchmarks.predict import check_resize
     from lf.cli.judge import choose, parse_budget
+    from lf.models import check_size, row_of
+    from lf.models.resolve import resolve
     from lf.runtimes import BACKENDS
 
     budget, counts = parse_budget(max_drop), _counts(threads)
     choose(budget, protocol)
     plotter()  # what is missing is said before an hour of work
     engines = backend.split(",") if backend else [name for name in ENGINES if BACKENDS[name].installed]
-    plans = [_plan(model, images, data, name, scheme.split(","), protocol) for name in dict.fromkeys(engines)]
+    sizes = [None, *(parse_size(text) for text in size.split(","))] if size else [None]
+    for wanted in filter(None, sizes):
+        check_resize(pick(PROTOCOLS, protocol, "protocol"))
+        card = resolve(model).card
+        check_size(wanted, row_of(card), card.model)
+    if cut not in (None, "features"):
+        raise UsageError(f"--cut {cut}: every file ends at its raw heads; --cut features tries the other end, too")
+    plans = [
+        _plan(model, images, data, name, scheme.split(","), protocol, of)
+        for name in dict.fromkeys(engines)
+        for of in dict.fromkeys(sizes)
+    ]
     with console.progress() as progress:
-        found = _measured(plans, out, counts, repeats, progress)
+        found = _measured(plans, out, counts, bool(cut), repeats, progress)
     candidates = [pareto.judge(found[0], run, budget) for run in found]
     results.save(out / RESULTS, found)
     pareto.draw(candidates, out / PICTURE)
@@ -80,11 +100,18 @@ def _counts(text: str) -> list[int]:
     return [*dict.fromkeys(map(int, words))]
 
 
-def _plan(model: str, images: Path | None, data: str, backend: str, schemes: list[str], protocol: str) -> Plan:
-    """A sweep over one network in one engine, in those of the schemes that are made for it."""
+def _plan(
+    model: str,
+    images: Path | None,
+    data: str,
+    backend: str,
+    schemes: list[str],
+    protocol: str,
+    size: tuple[int, int] | None,
+) -> Plan:
+    """A sweep over one network in one engine at one size, in those of the schemes that are made for it."""
     from lf.benchmarks import PROTOCOLS
     from lf.benchmarks.sweep import Data, Network, Plan, located, name_of, writer_for
-    from lf.core import pick
     from lf.quantize import ENGINES as WRITERS
     from lf.quantize import SCHEMES
 
@@ -103,24 +130,33 @@ def _plan(model: str, images: Path | None, data: str, backend: str, schemes: lis
         data=(Data("data", data, *located(data, Path()), (rule.name,)),),
         networks=(network,),
         goals={},
+        size=size,
     )
 
 
-def _measured(plans: list[Plan], out: Path, counts: list[int], repeats: int, progress: console.Progress) -> list[Run]:
-    """A run with its latency for every file, engine and number of threads; fp32 of the first engine first."""
+def _measured(
+    plans: list[Plan], out: Path, counts: list[int], decoded: bool, repeats: int, progress: console.Progress
+) -> list[Run]:
+    """A run with its latency for every file, engine, size and number of threads; fp32 of the first engine first."""
     from lf.benchmarks import PROTOCOLS
     from lf.benchmarks.predict import Variant
     from lf.benchmarks.suite import timings
     from lf.benchmarks.sweep_runs import Runs
-    from lf.cli.sweep_files import make
+    from lf.cli.sweep_files import make, with_decode
+    from lf.quantize import ENGINES as WRITERS
 
+    (data,) = plans[0].data
+    (protocol,) = data.protocols
     tried: list[tuple[Variant, int, Run]] = []
     for plan in plans:
-        runs = Runs(plan, out / plan.backend)
-        rows = make(plan, out, progress)
+        size = "x".join(map(str, plan.size or ()))
+        runs = Runs(plan, out / plan.backend / size)
+        rows = make(plan, out / size if WRITERS[plan.engine].one_size else out, progress)
+        if decoded:
+            rows = [each for row in rows for each in (row, with_decode(row, progress)) if each]
         runs.evaluate(runs.todo(rows), progress, lambda: None)
         tried += [
-            (Variant(row.artifact, plan.backend), count, run)
+            (Variant(row.artifact, plan.backend, size=plan.size), count, run)
             for row in rows
             for run in _kept(runs, row)
             for count in counts
@@ -129,8 +165,6 @@ def _measured(plans: list[Plan], out: Path, counts: list[int], repeats: int, pro
         for row in rows:
             if why := row.refused or runs.failed.get((row.network, row.scheme), ""):
                 console.note(f"lf: {row.scheme} for {plan.backend} is left out: {why}")
-    (data,) = plans[0].data
-    (protocol,) = data.protocols
     variants, threads, measured = zip(*tried, strict=True)
     pair = Runs(plans[0], out).pairs(data, protocol)[0][0]
     times = timings(variants, pair, PROTOCOLS[protocol], threads, repeats, progress)

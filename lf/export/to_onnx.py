@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from lf import __version__, files
 from lf.core import Artifact, LfError, UsageError, pick
-from lf.export import parity
-from lf.models import NETWORKS, Model
+from lf.export import parity, siblings
+from lf.models import NETWORKS, check_size
 from lf.runtimes import CHECKPOINTS
 
 if TYPE_CHECKING:
@@ -70,14 +70,6 @@ def export(
     return files.save(out, data, card.step(made={**step, "parity": figures}))
 
 
-def check_size(size: tuple[int, int] | None, model: Model, name: str) -> None:
-    """Raise UsageError if a side is not a positive multiple of what the network needs."""
-    step = model.multiple
-    if size and (min(size) < step or any(side % step for side in size)):
-        fits = "x".join(str(max(step, round(side / step) * step)) for side in size)
-        raise UsageError(f"--size {size[0]}x{size[1]}: {name} needs multiples of {step}; for example --size {fits}")
-
-
 def trace(artifact: Artifact, size: tuple[int, int] | None, opset: int) -> ModelProto:
     """The network of a checkpoint as an ONNX model without a trace of this machine.
 
@@ -106,6 +98,7 @@ def trace(artifact: Artifact, size: tuple[int, int] | None, opset: int) -> Model
         )
     assert program is not None
     proto = tidy(program.model_proto, artifact.card.model)
+    siblings.merge(proto)
     onnx.checker.check_model(proto, full_check=True)
     left = [node.name for node in proto.graph.node if node.op_type == "BatchNormalization"]
     if left:

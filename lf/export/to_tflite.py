@@ -9,6 +9,7 @@ from pathlib import Path
 from lf import __version__, converter, files, tflite_heads
 from lf.core import Artifact, UsageError
 from lf.export import parity, to_onnx
+from lf.models import check_size
 from lf.runtimes import CHECKPOINTS, agreement
 from lf.runtimes.extract import Extractor
 
@@ -70,7 +71,7 @@ def _sized(parent: Artifact, size: tuple[int, int]) -> Artifact:
         own = "x".join(map(str, card.size))
         raise UsageError(f"{parent.path}: takes pictures of {own} only; leave --size out, or export it again with it")
     model = Extractor(parent, "ort-cpu").model
-    to_onnx.check_size(wanted, model, card.model)
+    check_size(wanted, model, card.model)
     return replace(parent, card=replace(card, input=(card.input[0], *wanted)))
 
 

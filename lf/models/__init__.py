@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from lf.core import Array, Card
+from lf.core import Array, Card, UsageError
 from lf.models import decode, decode_kp2d
 
 Decoder = Callable[..., tuple[Array, Array, Array]]
@@ -55,6 +55,7 @@ _R2D2_HEADS = {"descriptor": (128, 1), "reliability": (1, 1), "repeatability": (
 
 _BASELINES = {  # length of a descriptor, what it is
     "sift": (128, "SIFT by OpenCV, contrast threshold 1e-5: the baseline of the papers"),
+    "sift-1000": (128, "SIFT by OpenCV as it comes, 1000 features: what a program that needs features would call"),
     "rootsift": (128, "SIFT with the square roots of its L1-normalised descriptors (RootSIFT, CVPR 2012)"),
     "orb": (256, "ORB by OpenCV, 1000 features; its bits as +-1, so that dot products order as Hamming distances"),
     "akaze": (486, "AKAZE by OpenCV where it has it (4, or 5 with contrib); bits as in orb"),
@@ -234,3 +235,11 @@ def row_of(card: Card) -> Model:
     """The row of a file's network; where the file decodes in its graph, one that reads features, at one scale."""
     row = MODELS[card.model]
     return replace(row, decode=decode.features, describe=None, settings={}, pyramid=None) if card.features else row
+
+
+def check_size(size: tuple[int, int] | None, model: Model, name: str) -> None:
+    """Raise UsageError if a side is not a positive multiple of what the network needs."""
+    step = model.multiple
+    if size and (min(size) < step or any(side % step for side in size)):
+        fits = "x".join(str(max(step, round(side / step) * step)) for side in size)
+        raise UsageError(f"--size {size[0]}x{size[1]}: {name} needs multiples of {step}; for example --size {fits}")

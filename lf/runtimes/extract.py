@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from lf.core import Array, Artifact, BadInput, Features, LfError, Session, UsageError
-from lf.models import Model, row_of
+from lf.models import Model, check_size, row_of
 from lf.runtimes import BACKENDS, open_session
 
 PHASES = ("preprocess", "network", "postprocess")
@@ -42,20 +42,32 @@ class Extractor:
         model: the network's row.
         settings: keyword arguments of the decoder; the row's, with what the caller overrides.
         keypoints: the extractor whose points are described, or None for the network's own.
+        resize: (H, W) that was asked for, to which every image is resized; None leaves it to the file.
     """
 
     def __init__(
-        self, artifact: Artifact, backend: str, threads: int = 1, keypoints: Extractor | None = None, **settings: Any
+        self,
+        artifact: Artifact,
+        backend: str,
+        threads: int = 1,
+        keypoints: Extractor | None = None,
+        resize: tuple[int, int] | None = None,
+        **settings: Any,
     ) -> None:
         """Open `artifact` in `backend`; `settings` override the model's published thresholds.
 
         Raises:
-            UsageError: `keypoints` was given, and the network has no dense descriptors.
+            UsageError: `keypoints` was given, and the network has no dense descriptors; or `resize`, and the file or
+                the network takes other sizes.
         """
         self.artifact = artifact
         self.model: Model = row_of(artifact.card)
         self.settings = {**self.model.settings, **settings}
-        self.keypoints = keypoints
+        self.keypoints, self.resize = keypoints, resize
+        if resize:
+            check_size(resize, self.model, artifact.card.model)
+            if artifact.card.size not in (None, resize):
+                raise UsageError(f"--size {_by(resize)}: {artifact.path} takes {_by(artifact.card.size)} only")
         if keypoints and self.model.describe is None:
             what = artifact.path if artifact.card.features else artifact.card.model
             raise UsageError(f"{what} has no dense descriptors to sample at the points of another detector")
@@ -71,12 +83,13 @@ class Extractor:
         if BACKENDS[self._opened[0]].one_session:
             return self
         points = self.keypoints.again() if self.keypoints else None
-        return Extractor(self.artifact, *self._opened, points, **self.settings)
+        return Extractor(self.artifact, *self._opened, points, self.resize, **self.settings)
 
     def __call__(self, image: Array, clock: Clock | None = None) -> Features:
         """Keypoints of a uint8 image (H, W) grey or (H, W, 3) RGB, single scale.
 
-        A file made for one size gets the image resized to it, and the keypoints are mapped back, half-pixel exact.
+        With `resize`, or a file made for one size, the image is resized to that, and the keypoints are mapped back,
+        half-pixel exact.
 
         Raises:
             BadInput: the image is smaller than one cell of the network.
@@ -114,6 +127,8 @@ class Extractor:
             raise BadInput(f"{self.artifact.path}: {self.artifact.card.model} has no published pyramid")
         if self.artifact.card.size is not None:
             raise BadInput(f"{self.artifact.path}: a pyramid needs every size; export it again with --dynamic")
+        if self.resize:
+            raise BadInput(f"{self.artifact.path}: a pyramid has sizes of its own; leave --size out")
         clock = clock or Clock()
         height, width = image.shape[:2]
         longest, scale = max(height, width), 1.0
@@ -141,9 +156,9 @@ class Extractor:
             return Features(found.keypoints, found.scores, found.descriptors, size, diameter)
 
     def fit(self, image: Array) -> Array:
-        """The image in the network's colours, resized if the file takes one size only; still uint8."""
+        """The image in the network's colours, resized if that was asked for or the file takes one size; still uint8."""
         image = self._colour(image)
-        wanted = self.artifact.card.size
+        wanted = self.resize or self.artifact.card.size
         if wanted is None or image.shape[:2] == wanted:
             return image
         shrinking = wanted[0] * wanted[1] < image.shape[0] * image.shape[1]
@@ -187,6 +202,10 @@ def restore(keypoints: Array, scale: Array) -> Array:
     Pixel centres are integers and areas are aligned: (k + 0.5) * s - 0.5.
     """
     return (keypoints + np.float32(0.5)) * scale - np.float32(0.5)
+
+
+def _by(size: tuple[int, int] | None) -> str:
+    return "x".join(map(str, size or ()))
 
 
 def _first(maps: dict[str, Array]) -> dict[str, Array]:

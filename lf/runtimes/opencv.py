@@ -11,7 +11,7 @@ import numpy as np
 from lf.core import Array, Artifact, SessionInfo, Unavailable, pick
 from lf.models import MODELS
 
-ORB_FEATURES = 1000
+FEATURES = 1000  # of those that take no more
 
 
 CV: Any = cv2  # its type stubs miss what differs between 4 and 5
@@ -41,9 +41,10 @@ def _bits(descriptors: Array) -> Array:
 
 
 DETECTORS: dict[str, tuple[Callable[[], Any], Callable[[Array], Array]]] = {
-    "sift": (_sift, lambda descriptors: descriptors),
+    "sift": (_sift, np.asarray),
+    "sift-1000": (lambda: CV.SIFT_create(FEATURES), np.asarray),
     "rootsift": (_sift, _root),
-    "orb": (lambda: CV.ORB_create(ORB_FEATURES), _bits),
+    "orb": (lambda: CV.ORB_create(FEATURES), _bits),
     "akaze": (_akaze, _bits),
 }
 
