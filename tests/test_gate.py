@@ -426,6 +426,30 @@ def test_a_file_of_another_size_is_refused(tiny, pairs, protocol, text):
         evaluate(tiny(size=(48, 64)), pairs, protocol=protocol)
 
 
+def test_another_size_of_the_input_is_part_of_a_run_and_of_its_name(tiny, pairs, tmp_path):
+    whole, small = (
+        bench(Variant(tiny(), "ort-cpu", size=size), pairs, "procedural:2", PROTOCOLS["kp2d"], cache=tmp_path / "cache")
+        for size in (None, (120, 160))
+    )
+    assert (whole["input_size"], small["input_size"]) == (None, [120, 160])
+    assert small["summary"]["n_keypoints0"] < whole["summary"]["n_keypoints0"], (
+        "fewer cells, and no features of the other"
+    )
+    fixed = bench(Variant(tiny(size=(120, 160)), "ort-cpu", size=(120, 160)), pairs, "p", PROTOCOLS["kp2d"])
+    assert fixed["pairs"] == small["pairs"]
+    assert [gate.label(one) for one in (whole, small)] == [
+        "wren fp32 ort-cpu kp2d",
+        "wren fp32 ort-cpu kp2d at 120x160",
+    ]
+    assert "drop from wren fp32 ort-cpu " in (page := report.page([whole, small]))
+    assert "| wren fp32 ort-cpu at 120x160 |" in page
+
+
+def test_a_protocol_of_every_size_has_none_to_go_back_to(tiny, pairs):
+    with pytest.raises(UsageError, match="--size: protocol mma evaluates at the native size of every image; leave it"):
+        bench(Variant(tiny(), "ort-cpu", size=(120, 160)), pairs, "procedural:2", PROTOCOLS["mma"])
+
+
 def test_files_meet_the_engines_that_run_them(tiny):
     a, b = tiny("a.onnx"), tiny("b.onnx")
     checkpoint = replace(a, path=a.path.with_suffix(".safetensors"))

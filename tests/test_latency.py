@@ -380,6 +380,7 @@ def test_the_census_is_of_the_optimised_graph(tiny):
         (["--latency", "--reference", "shift"], "unknown reference 'shift'; did you mean 'sift'? known: sift"),
         (["--images", "photo.png"], "--images, --reference and --github-benchmark belong to --latency"),
         (["--reference", "sift"], "belong to --latency"),
+        (["--size", "240"], "--size 240: expected HEIGHTxWIDTH in pixels, for example --size 240x320"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(lf, words, says):

@@ -103,6 +103,30 @@ def test_a_fixed_size_maps_back_half_pixel_exact(extractor, image):
     assert run.session.seen[0].shape == (1, 1, 48, 64)
 
 
+@pytest.mark.parametrize("image", [(48, 64), (96, 128), (31, 200)])
+def test_a_size_that_is_asked_for_is_that_of_a_file_made_for_it(extractor, image):
+    picture, answer = noise(*image), peaks((20, 10), (50, 40))
+    asked, made = (extractor("superpoint", answer, **how) for how in ({"resize": (48, 64)}, {"size": (48, 64)}))
+    np.testing.assert_array_equal(asked(picture).keypoints, made(picture).keypoints)
+    np.testing.assert_array_equal(asked.session.seen[0], made.session.seen[0])
+    asked._opened = "ort-cpu", 1
+    again = asked.again()
+    again(picture)
+    assert again.session.seen[0].shape == (1, 1, 48, 64)
+
+
+@pytest.mark.parametrize(
+    ("row", "size", "resize", "text"),
+    [
+        ("superpoint", None, (48, 60), "--size 48x60: superpoint needs multiples of 8; for example --size 48x64"),
+        ("superpoint", (48, 64), (24, 32), r"--size 24x32: fake\.onnx takes 48x64 only"),
+    ],
+)
+def test_a_size_that_does_not_fit_is_refused(extractor, row, size, resize, text):
+    with pytest.raises(UsageError, match=text):
+        extractor(row, peaks(), size, resize=resize)
+
+
 @given(st.integers(1, 2000), st.integers(1, 2000))
 def test_restored_areas_are_aligned(old, new):
     borders = restore(np.array([[-0.5, -0.5], [new - 0.5, new - 0.5]], np.float32), np.full(2, old / new, np.float32))
