@@ -10,6 +10,7 @@ import pytest
 from lf import files
 from lf.benchmarks import (
     PROTOCOLS,
+    compare_evaluation,
     compare_exports,
     compare_peak,
     energy,
@@ -25,6 +26,7 @@ from lf.benchmarks.gate import Gate
 from lf.benchmarks.predict import Variant
 from lf.benchmarks.suite import latencies
 from lf.core import BadInput, Card, LfError, UsageError
+from lf.data import open_dataset, warps
 from lf.models import MODELS
 from lf.models.resolve import resolve
 from lf.runtimes import agreement, ort
@@ -454,6 +456,45 @@ def test_shares_of_the_peak_are_of_the_fastest_chain_of_the_same_kind(network, m
         "the peak",
         "the peak",
     ]
+
+
+def test_a_whole_evaluation_is_timed_on_data_in_the_layout_of_hpatches(tiny, tmp_path):
+    pytest.importorskip("onnxruntime")
+    root = compare_evaluation.draw(tmp_path, 2)
+    pairs = open_dataset(str(root))
+    assert [pair.name for pair in pairs] == [f"1_{k}" for k in range(2, 7)] * 2
+    drawn = warps.drawn(2, pairs_per_picture=5, size=compare_evaluation.SIZE)
+    for one, other in zip(pairs, drawn, strict=True):
+        np.testing.assert_allclose(one.homography, other.homography, atol=1e-6)
+    np.testing.assert_array_equal(pairs[3].second.load(), drawn[3].second.load())
+    made = tiny()
+    head, _, line = compare_evaluation.compare([str(made.path)], root, 1, repeats=1).splitlines()
+    assert head.split("|")[1].strip() == "1 thread(s)"
+    assert [line.split("|")[at].strip() for at in (1, -2)] == ["tiny.onnx", "1.00"]
+    made.path.write_bytes(b"nothing")
+    with pytest.raises(LfError, match="tiny"):
+        compare_evaluation.evaluate(str(made.path), root, 1)
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (["a", "b", "--threads=2"], (["a", "b"], {"threads": "2"})),
+        (["a"], (["a"], {})),
+        ([], None),
+        (["a", "b", "c"], None),
+        (["a", "--thread=2"], None),
+        (["a", "--threads"], None),
+    ],
+)
+def test_what_is_typed_behind_a_comparison(monkeypatch, words, found):
+    monkeypatch.setattr(turns.sys, "argv", ["compare", *words])
+    usage = "compare FILE [FILE] [--threads=1]"
+    if found:
+        assert turns.typed(usage, 1, 2) == found
+    else:
+        with pytest.raises(SystemExit, match=r"type: python -m lf\.benchmarks\.compare FILE"):
+            turns.typed(usage, 1, 2)
 
 
 def test_a_ratio_is_that_within_a_turn():

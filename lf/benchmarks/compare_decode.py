@@ -6,7 +6,6 @@ thread, in turns with numpy's decode of the same raw heads; milliseconds are the
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 from functools import partial
 from itertools import islice
@@ -87,6 +86,5 @@ def main(heads: Path, features: Path, photos: Path | None) -> str:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) not in (3, 4):
-        sys.exit("type: python -m lf.benchmarks.compare_decode HEADS.onnx FEATURES.onnx [PHOTOS]")
-    print(main(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]) if len(sys.argv) == 4 else None))
+    paths = [Path(word) for word in turns.typed("compare_decode HEADS.onnx FEATURES.onnx [PHOTOS]", 2, 3)[0]]
+    print(main(paths[0], paths[1], paths[2] if len(paths) == 3 else None))

@@ -8,7 +8,6 @@ the quantized file. Milliseconds are the processor's with one thread, the clock'
 from __future__ import annotations
 
 import logging
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -124,10 +123,6 @@ def compare(checkpoint: Path, exported: Path, quantized: Sequence[Path], threads
 
 
 if __name__ == "__main__":
-    words = [word for word in sys.argv[1:] if not word.startswith("--threads=")]
-    chosen = int(next((word.partition("=")[2] for word in sys.argv[1:] if word.startswith("--threads=")), "1"))
-    if len(words) < 2:
-        sys.exit(
-            "type: python -m lf.benchmarks.compare_exports CHECKPOINT EXPORTED.onnx [QUANTIZED.onnx ...] [--threads=N]"
-        )
-    print(compare(Path(words[0]), Path(words[1]), [Path(word) for word in words[2:]], chosen))
+    typed, given = turns.typed("compare_exports CHECKPOINT EXPORTED.onnx [QUANTIZED.onnx ...] [--threads=1]", 2)
+    first, second, *others = map(Path, typed)
+    print(compare(first, second, others, int(given.get("threads", "1"))))

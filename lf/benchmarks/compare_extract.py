@@ -8,7 +8,6 @@ machine does not change: their ratio is what the clock would say on a quiet mach
 
 from __future__ import annotations
 
-import sys
 import tempfile
 import threading
 import time
@@ -19,6 +18,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
+from lf.benchmarks import turns
 from lf.benchmarks.report import markdown
 from lf.core import Array, BadInput, Session
 from lf.data import images
@@ -127,11 +127,6 @@ def _timed(run: Callable[[], Any], count: int) -> Turn:
 
 
 if __name__ == "__main__":
-    options = dict(word[2:].split("=", 1) for word in sys.argv[1:] if word.startswith("--") and "=" in word)
-    words = [word for word in sys.argv[1:] if not word.startswith("--")]
-    if len(words) != 2 or not {*options} <= {"workers", "backend", "layout"}:
-        sys.exit(
-            "type: python -m lf.benchmarks.compare_extract MODEL DIR [--workers=N] [--backend=NAME] [--layout=NAME]"
-        )
-    number = int(options.get("workers", cores()))
-    print(table(measure(words[0], Path(words[1]), number, options.get("backend"), options.get("layout", "lf"))))
+    typed, given = turns.typed("compare_extract MODEL DIR [--workers=N] [--backend=NAME] [--layout=NAME]", 2, 2)
+    number = int(given.get("workers", cores()))
+    print(table(measure(typed[0], Path(typed[1]), number, given.get("backend"), given.get("layout", "lf"))))

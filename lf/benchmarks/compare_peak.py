@@ -8,9 +8,8 @@ Times are the processor's with one thread, the clock's with more; shares are wit
 
 from __future__ import annotations
 
-import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -159,14 +158,7 @@ def table(found: Sequence[Rate], files_given: int) -> str:
     return markdown(["", "kind", "G operations", "ms", "G operations/s", "share of the peak"], rows)
 
 
-def options(words: Sequence[str]) -> tuple[list[Path], Mapping[str, str]]:
-    """Files, and what follows `--name=`."""
-    given = dict(word[2:].split("=", 1) for word in words if word.startswith("--") and "=" in word)
-    return [Path(word) for word in words if not word.startswith("--")], given
-
-
 if __name__ == "__main__":
-    chosen, given = options(sys.argv[1:])
-    if not chosen:
-        sys.exit("type: python -m lf.benchmarks.compare_peak FILE.onnx ... [--backend=ort-cpu] [--threads=1]")
-    print(table(rates(chosen, given.get("backend", "ort-cpu"), int(given.get("threads", "1"))), len(chosen)))
+    words, given = turns.typed("compare_peak FILE.onnx ... [--backend=ort-cpu] [--threads=1]", 1)
+    paths = [Path(word) for word in words]
+    print(table(rates(paths, given.get("backend", "ort-cpu"), int(given.get("threads", "1"))), len(paths)))

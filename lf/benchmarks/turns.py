@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -14,6 +15,19 @@ from lf.core import Array, Artifact
 from lf.runtimes import open_session
 
 WARM_UP = 5  # turns that do not count
+
+
+def typed(usage: str, least: int, most: int | None = None) -> tuple[list[str], dict[str, str]]:
+    """What was typed behind the name of a comparison: words, and what follows `--name=`.
+
+    Ends the program with `usage` where there are fewer or more words than that, or an option that it does not name.
+    """
+    given = dict(word[2:].split("=", 1) for word in sys.argv[1:] if word.startswith("--") and "=" in word)
+    words = [word for word in sys.argv[1:] if word not in {f"--{name}={value}" for name, value in given.items()}]
+    known = all(f"--{name}=" in usage for name in given) and not any(word.startswith("--") for word in words)
+    if not known or not least <= len(words) <= (most or len(words)):
+        sys.exit(f"type: python -m lf.benchmarks.{usage}")
+    return words, given
 
 
 def milliseconds(run: Callable[[], Any], clock: Callable[[], float] = time.process_time) -> float:
