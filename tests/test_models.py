@@ -83,6 +83,19 @@ MAPS = st.one_of(
 )
 
 
+@given(
+    score=arrays(
+        np.float32, st.integers(0, 40), elements=st.floats(width=32, allow_nan=False) | st.sampled_from([0.0, -0.0])
+    ),
+    step=st.integers(1, 3),
+)
+def test_falling_is_a_stable_sort(score, step):
+    index = np.arange(0, len(score), step)
+    with np.errstate(all="ignore"):
+        expected = index[np.argsort(-score[index], kind="stable")]
+    np.testing.assert_array_equal(decode.falling(score, index), expected)
+
+
 @settings(max_examples=300, deadline=None)
 @given(score=MAPS, threshold=st.sampled_from([0.0, 0.25, 0.6]), radius=st.integers(0, 5))
 def test_nms_is_the_greedy_rule(score, threshold, radius):

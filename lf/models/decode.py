@@ -85,7 +85,7 @@ def r2d2(maps: Mapping[str, Array], *, repeatability: float, reliability: float,
     reliable = _sigmoid(_head(maps, "reliability").reshape(-1)[index])
     index, reliable = index[reliable >= reliability], reliable[reliable >= reliability]
     scores = reliable * repeatable.reshape(-1)[index]
-    best = np.argsort(-scores, kind="stable")[:top_k]
+    best = falling(scores, np.arange(len(scores)))[:top_k]
     index = index[best]
     descriptors = descriptor.reshape(len(descriptor), -1).take(index, axis=1).T
     return _points(index, descriptor.shape[2]), scores[best], _unit(descriptors)
@@ -154,8 +154,7 @@ def nms(score: Array, threshold: float, radius: int) -> Array:
         (N,) flat indices in descending score.
     """
     height, width = score.shape
-    candidates = np.flatnonzero(score >= threshold)
-    order = candidates[np.argsort(-score.reshape(-1)[candidates], kind="stable")]
+    order = falling(score, np.flatnonzero(score >= threshold))
     count, margin = len(order), 2 * radius
     # Ranks instead of scores: ties are settled once. OpenCV filters floats only; float32 is exact up to 2**24.
     stride = width + 2 * margin
@@ -180,6 +179,19 @@ def nms(score: Array, threshold: float, radius: int) -> Array:
         else:
             front = np.flatnonzero(flat[at] < count)
     return order[np.sort(np.concatenate(leaders))] if leaders else order
+
+
+def falling(score: Array, index: Array) -> Array:
+    """Flat indices (N,) of a float32 map, sorted by falling score; of equals the lowest index first.
+
+    The bits of floats order as the floats do, and integers sort in half the time of a stable `argsort`.
+    """
+    bits = (score.reshape(-1)[index] + np.float32(0)).view(np.int32)  # the sum makes -0 a 0
+    bits ^= (bits >> 31) & 0x7FFFFFFF  # below 0 the larger bits are the smaller number
+    keys = (~bits).astype(np.int64) << 32 | index
+    keys.sort()
+    sorted_index: Array = keys & 0xFFFFFFFF
+    return sorted_index
 
 
 def local_maxima(score: Array, threshold: float) -> Array:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from lf.core import Array
-from lf.models.decode import Decoded, _bilinear, _head, _sigmoid, _unit
+from lf.models.decode import Decoded, _bilinear, _head, _sigmoid, _unit, falling
 
 
 def kp2d(
@@ -66,5 +66,4 @@ def _best(score: Array, index: Array, top_k: int | None) -> Array:
     if top_k is not None and 0 < top_k < len(index):  # sort only what can be kept
         found = score[index]
         index = index[found >= np.partition(found, -top_k)[-top_k]]
-    best: Array = index[np.argsort(-score[index], kind="stable")][:top_k]
-    return best
+    return falling(score, index)[:top_k]
