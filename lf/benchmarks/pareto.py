@@ -16,7 +16,7 @@ from lf.benchmarks.report import SHORT, digits, markdown
 from lf.core import FEATURES
 
 Run = dict[str, Any]
-MARKERS = "os^Dv*PX"
+MARKERS = "os^Dv*PX<>phd8H"
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def _cell(one: Candidate, metric: str) -> str:
 def draw(candidates: Sequence[Candidate], path: Path) -> Path:
     """Latency against the share of the budget that is used: colours are backends, shapes are files, areas are bytes.
 
-    A line joins those that nothing is at once as quick and as accurate as; these are named.
+    A line joins those that nothing is at once as quick and as accurate as; those of them within the budget are named.
 
     Raises:
         Unavailable: matplotlib is not installed.
@@ -181,7 +181,7 @@ def draw(candidates: Sequence[Candidate], path: Path) -> Path:
         axes.scatter([], [], color="0.4", marker=MARKERS[index % len(MARKERS)], label=form)
     line = _quick_or_accurate(candidates)
     axes.step([one.ms for one in line], [_height(one, top) for one in line], where="post", color="0.5", lw=1, zorder=0)
-    for index, one in enumerate(line):
+    for index, one in enumerate(one for one in line if one.used <= 1):
         place = {"xytext": (6, 8 + 10 * (index % 2)), "textcoords": "offset points"}
         axes.annotate(one.name, (one.ms, _height(one, top)), fontsize=8, **place)
     axes.axhline(1, color="0.3", ls="--", lw=1)
