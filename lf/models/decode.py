@@ -94,9 +94,7 @@ def r2d2(maps: Mapping[str, Array], *, repeatability: float, reliability: float,
 def describe_r2d2(maps: Mapping[str, Array], points: Array) -> Array:
     """Unit descriptors (N, D) at any points (N, 2) px: bilinear in the un-normalised full-resolution map."""
     descriptor = _head(maps, "descriptor")
-    index, weights = _bilinear(points, *descriptor.shape[1:])
-    mixed = np.einsum("kn,dkn->nd", weights, descriptor.reshape(len(descriptor), -1)[:, index])
-    return _unit(mixed)
+    return _unit(mix(descriptor, points))
 
 
 def points(maps: Mapping[str, Array], *, top_k: int | None = None) -> Decoded:
@@ -236,6 +234,14 @@ def sample(descriptor: Array, at: Array) -> Array:
     length = np.maximum(np.sqrt(np.einsum("nd,nd->n", cells, cells)), np.float32(1e-12))
     index, weights = _bilinear(at, rows, columns)
     return _unit(np.einsum("kn,knd->nd", weights / length[index], cells[index]))
+
+
+def mix(values: Array, at: Array) -> Array:
+    """Bilinear samples (N, D) of a map (D, h, w) at points (N, 2) x, y in its pixels; beyond its edge that holds."""
+    index, weights = _bilinear(at, *values.shape[1:])
+    near = values.reshape(len(values), -1).take(index, axis=1, mode="clip")  # unchecked: they are inside
+    mixed: Array = np.einsum("kn,dkn->nd", weights, near)
+    return mixed
 
 
 def _bilinear(at: Array, rows: int, columns: int) -> tuple[Array, Array]:

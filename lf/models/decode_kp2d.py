@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from lf.core import Array
-from lf.models.decode import Decoded, _bilinear, _head, _sigmoid, _unit, falling
+from lf.models.decode import Decoded, _head, _sigmoid, _unit, falling, mix
 
 
 def kp2d(
@@ -57,8 +57,7 @@ def describe_kp2d(maps: Mapping[str, Array], points: Array, *, cell: int, align_
     samples = np.array(feat.shape[:0:-1], np.float32)
     share = points / (np.array(_head(maps, "score").shape[:0:-1], np.float32) * cell - 1)
     at = share * (samples - 1) if align_corners else share * samples - np.float32(0.5)
-    index, weights = _bilinear(at, *feat.shape[1:])
-    return _unit(np.einsum("kn,dkn->nd", weights, feat.reshape(len(feat), -1)[:, index]))
+    return _unit(mix(feat, at))
 
 
 def _best(score: Array, index: Array, top_k: int | None) -> Array:
