@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -25,7 +26,7 @@ from lf.benchmarks import turns
 from lf.benchmarks.latency import ALLOCATOR, WAITING
 from lf.benchmarks.report import markdown
 from lf.core import LfError
-from lf.data import warps
+from lf.data import Picture, procedural, warps
 from lf.models.resolve import resolve
 from lf.runtimes import engines
 
@@ -43,18 +44,19 @@ class Taken(NamedTuple):
 
 def draw(root: Path, sequences: int = SEQUENCES) -> Path:
     """Sequences of drawn pictures in HPatches layout, PNG."""
-    pairs = warps.drawn(sequences, pairs_per_picture=PAIRS, size=SIZE)
     with console.progress() as progress:
-        for index, pair in enumerate(pairs):
-            progress(index, len(pairs), "drawing")
-            folder = root / pair.sequence
+        for index in range(sequences):
+            progress(index, sequences, "drawing")
+            family, number = procedural.held_out(index)
+            stage = procedural.draw(family, number, warps.stage_size(SIZE))  # once for all views
+            source = Picture(f"{index:03d}_{family}", partial(np.copy, stage), f"{number:016x}")
+            pairs = warps.sequence(source, "vi"[index % 2], PAIRS + 1, SIZE, seed=0)
+            folder = root / pairs[0].sequence
             folder.mkdir(exist_ok=True)
-            number = pair.name.removeprefix("1_")
-            for picture, name in ((pair.first, "1"), (pair.second, number)):
-                path = folder / f"{name}.png"
-                if not path.exists():
-                    cv2.imwrite(str(path), cv2.cvtColor(picture.load(), cv2.COLOR_RGB2BGR))
-            np.savetxt(folder / f"H_{pair.name}", pair.homography)
+            for k, picture in enumerate([pairs[0].first, *(pair.second for pair in pairs)], 1):
+                cv2.imwrite(str(folder / f"{k}.png"), cv2.cvtColor(picture.load(), cv2.COLOR_RGB2BGR))
+            for pair in pairs:
+                np.savetxt(folder / f"H_{pair.name}", pair.homography)
     return root
 
 
