@@ -6,6 +6,7 @@ import copy
 import json
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -384,6 +385,19 @@ def test_features_are_predicted_once(tiny, pairs, tmp_path, monkeypatch):
     assert len(calls) == pictures
     assert evaluate(tiny(row="superpoint"), pairs, tmp_path / "cache")["pairs"] != first["pairs"]
     assert len(calls) == 2 * pictures
+
+
+@pytest.mark.parametrize("protocol", ["kp2d", "mma"])
+def test_workers_give_the_same_numbers_in_the_same_order(tiny, protocol, tmp_path):
+    rule, seen = PROTOCOLS[protocol], []
+    chain = pairwise(open_dataset("procedural:5"))
+    pairs = [pair for one, other in chain for pair in (one, replace(other, first=one.first))]
+    alone = bench(Variant(tiny(), "ort-cpu"), pairs, "p", rule)
+    told = lambda *report: seen.append(report)  # noqa: E731
+    several = bench(Variant(tiny(), "ort-cpu"), pairs, "p", rule, workers=3, cache=tmp_path / "cache", progress=told)
+    assert several["pairs"] == alone["pairs"]
+    assert several["summary"] == alone["summary"]
+    assert [done for done, _, _ in seen] == [*range(len(pairs) + 1)]
 
 
 @pytest.mark.parametrize("kept", [0, 1, 100, 1000, -30])

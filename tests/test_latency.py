@@ -467,7 +467,7 @@ def test_a_whole_evaluation_is_timed_on_data_in_the_layout_of_hpatches(tiny, tmp
     assert pairs[0].first.load().shape == (*compare_evaluation.SIZE, 3)
     made = tiny()
     head, _, line = compare_evaluation.compare([str(made.path)], root, 1, repeats=1).splitlines()
-    assert head.split("|")[1].strip() == "1 thread(s)"
+    assert head.split("|")[1].strip() == "1 worker(s)"
     assert [line.split("|")[at].strip() for at in (1, -2)] == ["tiny.onnx", "1.00"]
     made.path.write_bytes(b"nothing")
     with pytest.raises(LfError, match="tiny"):

@@ -1,4 +1,4 @@
-"""How long a whole evaluation takes: `python -m lf.benchmarks.compare_evaluation FILE ... [--threads=1] [--data=ROOT]`.
+"""How long a whole evaluation takes: `python -m lf.benchmarks.compare_evaluation FILE ... [--workers=1] [--data=ROOT]`.
 
 Every file goes through `lf bench --protocol kp2d`, in a process of its own, from the start of Python to the table. The
 data is ROOT, or as much as HPatches is: 116 drawn sequences of 6 pictures, 696 files and 580 pairs. Seconds are those
@@ -60,18 +60,18 @@ def draw(root: Path, sequences: int = SEQUENCES) -> Path:
     return root
 
 
-def evaluate(file: str, root: Path, threads: int) -> Taken:
-    """One evaluation.
+def evaluate(file: str, root: Path, workers: int) -> Taken:
+    """One evaluation, by so many engines of one thread.
 
     Raises:
         LfError: it failed; the text is its last line.
     """
     backend = engines(resolve(file).path)[0]
     words = ["bench", file, "--backend", backend, "--data", str(root), "--protocol", "kp2d", "--repeats", "0"]
-    limits = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
+    limits = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     before, start = os.times(), time.perf_counter()
     done = subprocess.run(
-        [sys.executable, "-m", "lf.cli", *words, "--threads", str(threads)],
+        [sys.executable, "-m", "lf.cli", *words, "--workers", str(workers)],
         capture_output=True,
         text=True,
         env={**os.environ, **ALLOCATOR, **WAITING, **limits},
@@ -83,19 +83,19 @@ def evaluate(file: str, root: Path, threads: int) -> Taken:
     return Taken(end - start, user + system)
 
 
-def compare(names: Sequence[str], root: Path, threads: int, repeats: int = REPEATS) -> str:
+def compare(names: Sequence[str], root: Path, workers: int, repeats: int = REPEATS) -> str:
     """The table: medians over turns."""
-    taken = [[evaluate(name, root, threads) for name in names] for _ in range(repeats)]
+    taken = [[evaluate(name, root, workers) for name in names] for _ in range(repeats)]
     rows = []
     for name, *runs in zip(names, *taken, strict=True):
         wall, cpu = (median(getattr(run, kind) for run in runs) for kind in ("wall", "cpu"))
         first = median(turn[0].cpu for turn in taken)
         rows.append([Path(name).name, f"{wall:.1f}", f"{cpu:.1f}", f"{first / cpu:.2f}"])
-    return markdown([f"{threads} thread(s)", "s", "CPU s", "times the first, by CPU"], rows)
+    return markdown([f"{workers} worker(s)", "s", "CPU s", "times the first, by CPU"], rows)
 
 
 if __name__ == "__main__":
-    chosen, given = turns.typed("compare_evaluation FILE ... [--threads=1] [--data=ROOT]", 1)
+    chosen, given = turns.typed("compare_evaluation FILE ... [--workers=1] [--data=ROOT]", 1)
     with tempfile.TemporaryDirectory(prefix="lf-evaluation-") as place:
         where = Path(given["data"]) if "data" in given else draw(Path(place))
-        print(compare(chosen, where, int(given.get("threads", "1"))))
+        print(compare(chosen, where, int(given.get("workers", "1"))))

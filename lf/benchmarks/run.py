@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import asdict
+from itertools import count, groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lf.benchmarks.predict import Native, Predictor, Variant
+from lf.benchmarks.predict import Predictor, Variant
 from lf.benchmarks.protocols import Protocol
 from lf.benchmarks.results import environment
 from lf.benchmarks.summary import overview
-from lf.core import Artifact, BadInput, Features, SessionInfo
-from lf.data import Pair, Picture, dataset_digest
+from lf.core import Artifact, BadInput, SessionInfo
+from lf.data import Pair, dataset_digest
+from lf.runtimes.extract import Extractor
+from lf.runtimes.stream import in_order
 
 Progress = Callable[[int, int, str], None]
 
@@ -26,10 +31,22 @@ def bench(
     protocol: Protocol,
     *,
     threads: int = 1,
+    workers: int = 1,
     cache: Path | None = None,
     progress: Progress = lambda done, total, text: None,
 ) -> dict[str, Any]:
     """Evaluate one variant; the returned run has the layout of `lf.benchmarks.results`, without latency.
+
+    Args:
+        variant: what is evaluated.
+        pairs: on what; those of one first picture stand together.
+        dataset: what that is called.
+        protocol: how.
+        threads: of each engine.
+        workers: first pictures at a time, each with the pairs that it begins, and an engine for each; the numbers are
+            the same.
+        cache: where features are kept, if anywhere.
+        progress: (done, total, text), called per pair.
 
     Raises:
         BadInput: a picture was used to calibrate this file.
@@ -38,16 +55,24 @@ def bench(
     artifact, backend = variant.artifact, variant.backend
     refuse_leak(artifact, pairs)
     extractor = variant.open(threads)
-    predict = Predictor(extractor, protocol, cache)
-    known: dict[str, tuple[Features, Native]] = {}
-    records: list[dict[str, Any]] = []
-    for index, pair in enumerate(pairs):
-        progress(index, len(pairs), f"{artifact.path.name} {backend} {pair.sequence} {pair.name}")
-        known = {key: value for key, value in known.items() if key == pair.first.key or index == 0}
-        first, second = (_features(picture, known, predict) for picture in (pair.first, pair.second))
-        homography = protocol.homography(np.asarray(pair.homography), first[1], second[1])
-        scores = protocol.score(first[0], second[0], homography)
-        records.append({"sequence": pair.sequence, "pair": pair.name, **scores})
+    Predictor(extractor, protocol, None)  # what does not fit is said before any work
+    done, telling = count(), threading.Lock()
+
+    def evaluate(extractor: Extractor, some: Sequence[Pair]) -> list[dict[str, Any]]:
+        predict, records = Predictor(extractor, protocol, cache), []
+        first = predict(some[0].first)
+        for pair in some:
+            with telling:
+                progress(next(done), len(pairs), f"{artifact.path.name} {backend} {pair.sequence} {pair.name}")
+            second = predict(pair.second)
+            homography = protocol.homography(np.asarray(pair.homography), first[1], second[1])
+            scores = protocol.score(first[0], second[0], homography)
+            records.append({"sequence": pair.sequence, "pair": pair.name, **scores})
+        return records
+
+    groups = [[*some] for _, some in groupby(pairs, lambda pair: pair.first.key)]
+    with closing(in_order(extractor, groups, evaluate, workers)) as found:
+        records = [record for some in found for record in some]
     progress(len(pairs), len(pairs), f"{artifact.path.name} {backend}")
     info = extractor.session.info
     return assemble(evaluated(variant, info), environment(info), pairs, dataset, protocol, records)
@@ -68,14 +93,6 @@ def evaluated(variant: Variant, info: SessionInfo) -> dict[str, Any]:
         "backend": variant.backend,
         "provider": info.provider,
     }
-
-
-def _features(
-    picture: Picture, known: dict[str, tuple[Features, Native]], predict: Predictor
-) -> tuple[Features, Native]:
-    if picture.key not in known:
-        known[picture.key] = predict(picture)
-    return known[picture.key]
 
 
 def refuse_leak(artifact: Artifact, pairs: Sequence[Pair]) -> None:

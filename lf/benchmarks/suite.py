@@ -33,6 +33,7 @@ def suite(
     keypoints: str | None = None,
     size: tuple[int, int] | None = None,
     threads: int = 1,
+    workers: int = 1,
     repeats: int = 30,
     out: Path | None = None,
     pictures: bool = False,
@@ -40,9 +41,9 @@ def suite(
 ) -> list[dict[str, Any]]:
     """Evaluate every file in every engine that runs it; the runs of a results file, in the order of the command line.
 
-    `keypoints` names a baseline whose points every network describes, `size` what every picture is resized to, see
-    `Variant`. `out` keeps results.json and the features of every picture, from which an interrupted run resumes, and
-    with `pictures` what they look like.
+    `workers` pictures are worked at together, see `bench`. `keypoints` names a baseline whose points every network
+    describes, `size` what every picture is resized to, see `Variant`. `out` keeps results.json and the features of
+    every picture, from which an interrupted run resumes, and with `pictures` what they look like.
 
     Raises:
         UsageError: unknown names, a file or engine without its counterpart, or pictures without a place.
@@ -58,7 +59,8 @@ def suite(
     if pictures:
         figures.plotter()
     cache = out / "cache" if out else None
-    runs = [bench(variant, pairs, data, rule, threads=threads, cache=cache, progress=progress) for variant in variants]
+    how: dict[str, Any] = {"threads": threads, "workers": workers, "cache": cache, "progress": progress}
+    runs = [bench(variant, pairs, data, rule, **how) for variant in variants]
     if repeats:
         for run, timing in zip(runs, timings(variants, pairs[0], rule, threads, repeats, progress), strict=True):
             run.update(timing)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 
@@ -17,7 +18,10 @@ from lf.core import Array, BadInput, Features
 from lf.data import images
 from lf.runtimes.extract import Extractor
 
-AHEAD = 2  # images that are begun or waiting to be taken, for each worker: what bounds the memory
+AHEAD = 2  # items that are begun or waiting to be taken, for each worker: what bounds the memory
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def cores() -> int:
@@ -44,11 +48,7 @@ def features_of(extractor: Extractor, path: Path, top_k: int | None = None) -> F
 def stream(
     extractor: Extractor, paths: Iterable[Path], top_k: int | None = None, workers: int = 1
 ) -> Generator[Features | BadInput, None, None]:
-    """The features of image files, in the order of the files; for one that fails, why.
-
-    Every worker is a thread that takes an image from file to features with a session of its own, which is opened when
-    its turn first comes. No more than AHEAD images for each worker are begun before they are taken. Close the iterator
-    (`contextlib.closing`) to stop early: images that are begun are finished, and no other is begun.
+    """The features of image files, in the order of the files; for one that fails, why; see `in_order`.
 
     Args:
         extractor: the opened model; one of the workers has it.
@@ -59,35 +59,53 @@ def stream(
     Raises:
         LfError: the network's maps are broken; at the turn of that image.
     """
+
+    def attempt(extractor: Extractor, path: Path) -> Features | BadInput:
+        try:
+            return features_of(extractor, path, top_k)
+        except BadInput as error:
+            return error
+
+    return in_order(extractor, paths, attempt, workers)
+
+
+def in_order(
+    extractor: Extractor, items: Iterable[Item], do: Callable[[Extractor, Item], Result], workers: int
+) -> Generator[Result, None, None]:
+    """What `do` makes of each item, in the order of the items, several at a time.
+
+    Every worker is a thread with a session of its own, which is opened when its turn first comes. No more than AHEAD
+    items for each worker are begun before they are taken. Close the iterator (`contextlib.closing`) to stop early:
+    items that are begun are finished, and no other is begun.
+
+    Args:
+        extractor: the opened model; one of the workers has it.
+        items: taken one by one.
+        do: with the worker's extractor, what is to be done; what it raises is raised at the turn of its item.
+        workers: items at a time; with 1 no thread is started.
+    """
     if workers == 1:
-        for path in paths:
-            yield _attempt(extractor, path, top_k)
+        for item in items:
+            yield do(extractor, item)
         return
     own, opening, first = threading.local(), threading.Lock(), [extractor]
 
-    def work(path: Path) -> Features | BadInput:
+    def work(item: Item) -> Result:
         if not hasattr(own, "extractor"):
             with opening:
                 own.extractor = first.pop() if first else extractor.again()
-        return _attempt(own.extractor, path, top_k)
+        return do(own.extractor, item)
 
-    waiting, rest = deque[Future[Features | BadInput]](), iter(paths)
+    waiting, rest = deque[Future[Result]](), iter(items)
     with _one_thread_each():
-        pool = ThreadPoolExecutor(workers, "lf-extract")
+        pool = ThreadPoolExecutor(workers, "lf-worker")
         try:
-            waiting.extend(pool.submit(work, path) for path in islice(rest, AHEAD * workers))
+            waiting.extend(pool.submit(work, item) for item in islice(rest, AHEAD * workers))
             while waiting:
                 yield waiting.popleft().result()
-                waiting.extend(pool.submit(work, path) for path in islice(rest, 1))
+                waiting.extend(pool.submit(work, item) for item in islice(rest, 1))
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-def _attempt(extractor: Extractor, path: Path, top_k: int | None) -> Features | BadInput:
-    try:
-        return features_of(extractor, path, top_k)
-    except BadInput as error:
-        return error
 
 
 @contextmanager
