@@ -376,11 +376,15 @@ def test_the_census_is_of_the_optimised_graph(tiny):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--latency", "--data", "procedural:3"], "--latency needs no data: leave out --data, --limit-sequences and"),
+        (
+            ["--latency", "--data", "procedural:3"],
+            "--latency needs no data: leave out --data, --limit-sequences, --workers and",
+        ),
         (["--latency", "--pictures"], "--latency needs no data"),
         (["--latency", "--repeats", "0"], "--latency with --repeats 0 has nothing to time; give 1 or more"),
         (["--latency", "--reference", "shift"], "unknown reference 'shift'; did you mean 'sift'? known: sift"),
         (["--images", "photo.png"], "--images, --reference and --github-benchmark belong to --latency"),
+        (["--latency", "--workers", 2], "--latency needs no data: leave out"),
         (["--reference", "sift"], "belong to --latency"),
         (["--size", "240"], "--size 240: expected HEIGHTxWIDTH in pixels, for example --size 240x320"),
     ],

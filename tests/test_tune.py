@@ -184,6 +184,7 @@ def test_sizes_and_ends_of_the_graph_are_tried(place, lf):
     assert small["n_keypoints0"] < whole["n_keypoints0"], "a smaller input has fewer cells"
     assert all(len(run["samples_ms"]["end_to_end"]) == 2 for run in runs)
     assert json.loads(text)["best"]["outputs"]
+    assert {path.name for path in place.iterdir()} == {"out", "shots", "tiny.onnx"}, "nothing beside the model"
 
 
 def test_what_a_graph_cannot_decode_is_left_out(place, lf, monkeypatch):

@@ -56,7 +56,7 @@ class Candidate:
             "sha256": artifact["sha256"],
             "scheme": artifact["scheme"],
             "outputs": [*artifact["outputs"]],
-            "input_size": self.run["input_size"],
+            "input_size": self.run.get("input_size"),
             "backend": self.run["backend"],
             "threads": place["threads"],
             "ms": self.ms,

@@ -59,9 +59,9 @@ def bench(
 
     wanted = parse_size(size) if size else None
     if latency:
-        if data != PROCEDURAL or limit_sequences or pictures:
+        if data != PROCEDURAL or limit_sequences or pictures or workers > 1:
             raise UsageError(
-                "--latency needs no data: leave out --data, --limit-sequences and --pictures; "
+                "--latency needs no data: leave out --data, --limit-sequences, --workers and --pictures; "
                 "--images PATH times a photo instead of a drawn picture"
             )
         asked = {"images": images, "keypoints": keypoints, "size": wanted, "reference": reference}

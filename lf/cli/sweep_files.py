@@ -172,7 +172,7 @@ def _scheme(
     return Row(network.name, scheme, made, refused.replace(str(base.path), base.path.name))
 
 
-def with_decode(row: Row, progress: console.Progress) -> Row | None:
+def with_decode(row: Row, out: Path, progress: console.Progress) -> Row | None:
     """The same file with its decode in the graph, as `lf export --cut features` makes it; None if it is not ONNX."""
     from lf.export import export
 
@@ -180,7 +180,7 @@ def with_decode(row: Row, progress: console.Progress) -> Row | None:
     if parent is None or parent.path.suffix != ".onnx":
         return None
     name = f"{row.scheme}.features"
-    path = parent.path.with_name(f"{row.network}.{name}.onnx")
+    path = out / "models" / f"{row.network}.{name}.onnx"
     progress(0, 1, f"{row.network} {row.scheme}: the decode into its graph")
     try:
         recipe = {"lf": __version__, "parent": parent.sha256}

@@ -151,9 +151,10 @@ def _measured(
     for plan in plans:
         size = "x".join(map(str, plan.size or ()))
         runs = Runs(plan, out / plan.backend / size)
-        rows = make(plan, out / size if WRITERS[plan.engine].one_size else out, progress)
+        place = out / size if WRITERS[plan.engine].one_size else out
+        rows = make(plan, place, progress)
         if decoded:
-            rows = [each for row in rows for each in (row, with_decode(row, progress)) if each]
+            rows = [each for row in rows for each in (row, with_decode(row, place, progress)) if each]
         runs.evaluate(runs.todo(rows), progress, lambda: None)
         tried += [
             (Variant(row.artifact, plan.backend, size=plan.size), count, run)
