@@ -17,7 +17,7 @@ from lf.benchmarks import compare_decode
 from lf.core import FEATURES, Card, Features, GateFailed, LfError, UsageError
 from lf.export import decode_graph, export, features_cut, parity
 from lf.export.graph import Graph
-from lf.models import MODELS, NETWORKS, checkpoint, decode
+from lf.models import MODELS, NETWORKS, checkpoint, decode, peaks
 from lf.quantize import quantize
 from lf.runtimes import agreement
 from lf.runtimes.extract import Extractor
@@ -113,14 +113,14 @@ NMS = {radius: suppressed(radius) for radius in (1, 2, 4)}
 )
 def test_suppression_is_that_of_numpy(radius, height, width, levels, seed):
     score = np.random.default_rng(seed).integers(0, levels + 1, (height, width)).astype(np.float32) / levels
-    assert NMS[radius](score) == decode.nms(score, 1e-6, radius).tolist()
+    assert NMS[radius](score) == peaks.nms(score, 1e-6, radius).tolist()
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(1, 30), st.integers(1, 30), st.sampled_from([1, 2, 6]), st.integers(0, 99))
 def test_local_maxima_are_those_of_numpy(height, width, levels, seed):
     score = np.random.default_rng(seed).integers(0, levels + 1, (height, width)).astype(np.float32) / levels
-    assert np.flatnonzero(LEADS(score)).tolist() == decode.local_maxima(score, 1e-6).tolist()
+    assert np.flatnonzero(LEADS(score)).tolist() == peaks.local_maxima(score, 1e-6).tolist()
 
 
 def scores(points, size=(12, 40)):
@@ -150,7 +150,7 @@ def scores(points, size=(12, 40)):
 )
 def test_suppression(points, kept):
     score = scores(points)
-    assert NMS[4](score) == [y * 40 + x for x, y in kept] == decode.nms(score, 0.1, 4).tolist()
+    assert NMS[4](score) == [y * 40 + x for x, y in kept] == peaks.nms(score, 0.1, 4).tolist()
 
 
 def test_points_in_the_border_suppress_and_are_dropped():

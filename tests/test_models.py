@@ -22,7 +22,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lf.core import Artifact, BadInput, Card, LfError, UsageError
-from lf.models import MODELS, NETWORKS, checkpoint, decode
+from lf.models import MODELS, NETWORKS, checkpoint, decode, peaks
 from lf.models import resolve as resolving
 from lf.models.resolve import resolve
 
@@ -93,19 +93,19 @@ def test_falling_is_a_stable_sort(score, step):
     index = np.arange(0, len(score), step)
     with np.errstate(all="ignore"):
         expected = index[np.argsort(-score[index], kind="stable")]
-    np.testing.assert_array_equal(decode.falling(score, index), expected)
+    np.testing.assert_array_equal(peaks.falling(score, index), expected)
 
 
 @settings(max_examples=300, deadline=None)
 @given(score=MAPS, threshold=st.sampled_from([0.0, 0.25, 0.6]), radius=st.integers(0, 5))
 def test_nms_is_the_greedy_rule(score, threshold, radius):
-    assert decode.nms(score, threshold, radius).tolist() == greedy(score, threshold, radius)
+    assert peaks.nms(score, threshold, radius).tolist() == greedy(score, threshold, radius)
 
 
 @settings(max_examples=200, deadline=None)
 @given(score=MAPS, threshold=st.sampled_from([0.0, 0.25, 0.6]))
 def test_local_maxima_are_the_published_rule_with_ties_settled(score, threshold):
-    assert decode.local_maxima(score, threshold).tolist() == maxima(score, threshold)
+    assert peaks.local_maxima(score, threshold).tolist() == maxima(score, threshold)
 
 
 def snake(height, width):
@@ -132,12 +132,12 @@ def snake(height, width):
     ],
 )
 def test_nms_stays_exact_where_it_needs_many_rounds(score):
-    assert decode.nms(score, 0.01, 4).tolist() == greedy(score, 0.01, 4)
+    assert peaks.nms(score, 0.01, 4).tolist() == greedy(score, 0.01, 4)
 
 
 def test_a_plateau_gives_one_point_per_square():
-    assert len(decode.nms(np.full((9, 9), 0.5, np.float32), 0.1, 4)) == 4
-    assert decode.local_maxima(np.full((9, 9), 0.5, np.float32), 0.1).tolist() == [0]
+    assert len(peaks.nms(np.full((9, 9), 0.5, np.float32), 0.1, 4)) == 4
+    assert peaks.local_maxima(np.full((9, 9), 0.5, np.float32), 0.1).tolist() == [0]
 
 
 def superpoint_maps(rows=6, columns=9, depth=16, seed=0):

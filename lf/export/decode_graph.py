@@ -124,7 +124,7 @@ def heatmap(g: Graph, detector: str) -> str:
 def nms(g: Graph, score: str, radius: int) -> str:
     """Greedy non-maximum suppression, exactly: what is kept of (1, 1, H, W) scores, the others 0; 0 is no candidate.
 
-    The rounds of `lf.models.decode.nms`, over the whole map: keep what leads its square, clear the squares of those,
+    The rounds of `lf.models.peaks.nms`, over the whole map: keep what leads its square, clear the squares of those,
     until nothing is left. Real pictures take 2 to 4; every round keeps the best that is left, so it comes to an end.
     """
 

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from lf.core import FEATURES, Array, LfError
+from lf.models.peaks import falling, local_maxima, nms, square
 
 Decoded = tuple[Array, Array, Array]
 CELL = 8  # px, side of the square that one detector position describes
@@ -136,83 +137,12 @@ def heatmap(detector: Array) -> Array:
     return np.ascontiguousarray(unfolded).reshape(rows * CELL, columns * CELL)
 
 
-def nms(score: Array, threshold: float, radius: int) -> Array:
-    """Greedy non-maximum suppression, exactly, in rounds.
-
-    The greedy rule: visit by falling score, equal scores by index; keep what is not suppressed, and let it suppress its
-    square. A candidate that leads its square is kept by that rule whatever happens elsewhere. So every round keeps all
-    such leaders and clears their squares; only candidates within twice the radius of them can become leaders next.
-
-    Args:
-        score: (H, W) float32.
-        threshold: smallest score of a candidate.
-        radius: px, Chebyshev.
-
-    Returns:
-        (N,) flat indices in descending score.
-    """
-    height, width = score.shape
-    order = falling(score, np.flatnonzero(score >= threshold))
-    count, margin = len(order), 2 * radius
-    # Ranks instead of scores: ties are settled once. OpenCV filters floats only; float32 is exact up to 2**24.
-    stride = width + 2 * margin
-    ranks = np.full((height + 2 * margin, stride), count, np.float32 if count < 1 << 24 else np.float64)
-    flat = ranks.reshape(-1)
-    at = order + order // width * (stride - width) + margin * stride + margin
-    front = np.arange(count)
-    flat[at] = front
-    near, far = _square(radius, stride), _square(2 * radius, stride)
-    leaders: list[Array] = []
-    while front.size:
-        if front.size * near.size < flat.size:
-            best = flat[at[front, None] + near].min(1)
-        else:
-            best = cv2.erode(ranks, np.ones((2 * radius + 1,) * 2, np.uint8)).reshape(-1)[at[front]]
-        kept = front[best == front]
-        leaders.append(kept)
-        flat[at[kept, None] + near] = count
-        if kept.size * far.size < count:
-            alive = flat[at[kept, None] + far]
-            front = np.unique(alive[alive < count]).astype(np.intp)
-        else:
-            front = np.flatnonzero(flat[at] < count)
-    return order[np.sort(np.concatenate(leaders))] if leaders else order
-
-
-def falling(score: Array, index: Array) -> Array:
-    """Flat indices (N,) of a float32 map, sorted by falling score; of equals the lowest index first.
-
-    The bits of floats order as the floats do, and integers sort in half the time of a stable `argsort`.
-    """
-    bits = (score.reshape(-1)[index] + np.float32(0)).view(np.int32)  # the sum makes -0 a 0
-    bits ^= (bits >> 31) & 0x7FFFFFFF  # below 0 the larger bits are the smaller number
-    keys = (~bits).astype(np.int64) << 32 | index
-    keys.sort()
-    sorted_index: Array = keys & 0xFFFFFFFF
-    return sorted_index
-
-
-def local_maxima(score: Array, threshold: float) -> Array:
-    """Flat indices (N,), ascending, of the pixels >= `threshold` that lead their 3x3 square; of equals the first.
-
-    Unlike `nms`, a pixel that loses still counts against its neighbours: the max-filter rule that R2D2 publishes.
-    """
-    width = score.shape[1]
-    index = np.flatnonzero((score >= threshold) & (score == cv2.dilate(score, np.ones((3, 3), np.uint8))))
-    padded = np.pad(score, 1, constant_values=-np.inf).reshape(-1)
-    stride = width + 2
-    at = index + index // width * 2 + stride + 1
-    before = padded[at[:, None] + np.array([-stride - 1, -stride, -stride + 1, -1])]
-    first: Array = index[(before < padded[at, None]).all(1)]
-    return first
-
-
 def refine(heat: Array, points: Array) -> Array:
     """Move integer points (N, 2) to the mean position of the heat in their 5x5 square; zero beyond the edge."""
     padded = np.pad(heat, 2)
     stride = padded.shape[1]
     x, y = points.astype(np.intp).T
-    patch = padded.reshape(-1)[((y + 2) * stride + x + 2)[:, None] + _square(2, stride)].reshape(-1, 5, 5)
+    patch = padded.reshape(-1)[((y + 2) * stride + x + 2)[:, None] + square(2, stride)].reshape(-1, 5, 5)
     reach = np.arange(-2, 3, dtype=np.float32)
     shift = np.stack([patch.sum(1) @ reach, patch.sum(2) @ reach], 1)
     moved: Array = points + shift / np.maximum(patch.sum((1, 2)), np.float32(1e-12))[:, None]
@@ -282,12 +212,6 @@ def _head(maps: Mapping[str, Array], name: str) -> Array:
 def _points(index: Array, width: int) -> Array:
     y, x = np.divmod(index, width)
     return np.stack([x, y], 1).astype(np.float32)
-
-
-def _square(radius: int, stride: int) -> Array:
-    """Flat offsets of the (2 * radius + 1)^2 pixels round a pixel, in a map of `stride` columns."""
-    span = np.arange(-radius, radius + 1)
-    return np.add.outer(span * stride, span).reshape(-1)
 
 
 def _unit(rows: Array) -> Array:

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from lf.core import Array
-from lf.models.decode import Decoded, _head, _sigmoid, _unit, falling, mix
+from lf.models.decode import Decoded, _head, _sigmoid, _unit, mix
+from lf.models.peaks import falling
 
 
 def kp2d(

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from lf.core import Array, Artifact, UsageError
 from lf.data import homography as geometry
-from lf.models import MODELS, checkpoint, decode
+from lf.models import MODELS, checkpoint, decode, peaks
 from lf.train import superpoint_views, views
 
 BATCH = 10  # views at a time; the last bits of a label depend on it
@@ -84,7 +84,7 @@ class Labeller:
         picture = torch.from_numpy(image).permute(2, 0, 1)[None].to(self.device).float() / 255
         seed = int(hashlib.sha256(f"{settings.seed} {digest}".encode()).hexdigest()[:15], 16)
         heat = self.adapt(picture, seed).cpu().numpy()
-        index = decode.nms(heat, settings.threshold, settings.nms_radius)
+        index = peaks.nms(heat, settings.threshold, settings.nms_radius)
         at = np.stack([index % size[1], index // size[1]], 1).astype(np.float32)
         border, last = settings.border, np.array(size[::-1]) - 1
         index = index[((at >= border) & (at <= last - border)).all(1)][: settings.top_k]
