@@ -386,6 +386,10 @@ def test_the_census_is_of_the_optimised_graph(tiny):
         (["--images", "photo.png"], "--images, --reference and --github-benchmark belong to --latency"),
         (["--latency", "--workers", 2], "--latency needs no data: leave out"),
         (["--reference", "sift"], "belong to --latency"),
+        (
+            ["--latency", "--size", "240x320", "--protocol", "mma"],
+            "--size: protocol mma evaluates at the native size of",
+        ),
         (["--size", "240"], "--size 240: expected HEIGHTxWIDTH in pixels, for example --size 240x320"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -17,14 +18,14 @@ PAIRS = 40
 
 def run(loss=0.0, ms=10.0, size=1_000_000, scheme="w8a8", backend="ort-cpu", threads=1, spread=0.0, **about):
     """A run whose every pair has repeatability 0.5 - loss, but for `spread`, which cancels in the mean."""
-    outputs = {"outputs": {name: [1, 1] for name in about.get("outputs", ["detector"])}}
+    made = {"scheme": scheme, "bytes": size, "file": f"{scheme}.onnx", "sha256": "0" * 64, "model": "wren"}
+    made["outputs"] = {name: [1, 1] for name in about.get("outputs", ["detector"])}
     wave = spread * (np.arange(PAIRS) % 2 * 2 - 1)
     return {
         "protocol": "kp2d-fixed",
         "pairs": [{"sequence": "v_a", "pair": str(i), "repeatability": 0.5 - loss + wave[i]} for i in range(PAIRS)],
         "summary": {"repeatability": 0.5 - loss},
-        "artifact": {"scheme": scheme, "bytes": size, "file": f"{scheme}.onnx", "sha256": "0" * 64, "model": "wren"}
-        | outputs,
+        "artifact": made,
         "input_size": about.get("size_asked"),
         "backend": backend,
         "environment": {"threads": threads, "cpu": "a processor", "versions": {"lf": "0"}, "commit": "c0"},
@@ -160,7 +161,9 @@ def test_every_file_is_tried_with_every_number_of_threads(place, lf, monkeypatch
     ]
     assert all(len(run["samples_ms"]["end_to_end"]) == 2 for run in runs)
     assert runs[3]["ratio"]["to"] == "tiny@ort-cpu 1t"
-    assert "fastest within the budget: " in text.splitlines()[-1]
+    told, path = text.splitlines()[-1].rsplit(", ", 1)
+    assert told.startswith("fastest within the budget: ")
+    assert Path(path).is_file()
     assert (place / "out" / "front.png").stat().st_size > 10_000
     monkeypatch.setattr(sweep_runs, "bench", lambda *rest, **options: pytest.fail("it was evaluated before"))
     code, text, _ = lf(*LOOSE, "--json")

@@ -55,7 +55,6 @@ def bench(
     artifact, backend = variant.artifact, variant.backend
     refuse_leak(artifact, pairs)
     extractor = variant.open(threads)
-    Predictor(extractor, protocol, None)  # what does not fit is said before any work
     done, telling = count(), threading.Lock()
 
     def evaluate(extractor: Extractor, some: Sequence[Pair]) -> list[dict[str, Any]]:

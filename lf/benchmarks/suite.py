@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lf.benchmarks import PROTOCOLS, figures, latency, results
-from lf.benchmarks.predict import Variant
+from lf.benchmarks.predict import Variant, check_resize
 from lf.benchmarks.protocols import Protocol
 from lf.benchmarks.results import environment
 from lf.benchmarks.run import Progress, assemble, bench, evaluated
@@ -140,6 +140,8 @@ def latencies(
     if not repeats:
         raise UsageError("--latency with --repeats 0 has nothing to time; give 1 or more")
     rule = pick(PROTOCOLS, protocol, "protocol")
+    if size:
+        check_resize(rule)
     variants = [Variant(artifact, backend, keypoints, size) for artifact, backend in pair_up(artifacts, backends)]
     names = {name: index for index, name in enumerate(latency.labels(variants))}
     base = pick(names, reference, "reference") if reference else 0

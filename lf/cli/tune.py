@@ -76,7 +76,7 @@ def tune(
         for of in dict.fromkeys(sizes)
     ]
     with console.progress() as progress:
-        found = _measured(plans, out, counts, bool(cut), repeats, progress)
+        found, paths = _measured(plans, out, counts, bool(cut), repeats, progress)
     candidates = [pareto.judge(found[0], run, budget) for run in found]
     results.save(out / RESULTS, found)
     pareto.draw(candidates, out / PICTURE)
@@ -90,7 +90,7 @@ def tune(
     if best is None:
         raise GateFailed(f"nothing that was tried keeps {max_drop}; allow more, or try other formats and engines")
     if not json:
-        console.result(f"fastest within the budget: {best.name}, {out / 'models' / best.run['artifact']['file']}")
+        console.result(f"fastest within the budget: {best.name}, {paths[best.run['artifact']['sha256']]}")
 
 
 def _counts(text: str) -> list[int]:
@@ -136,8 +136,11 @@ def _plan(
 
 def _measured(
     plans: list[Plan], out: Path, counts: list[int], decoded: bool, repeats: int, progress: console.Progress
-) -> list[Run]:
-    """A run with its latency for every file, engine, size and number of threads; fp32 of the first engine first."""
+) -> tuple[list[Run], dict[str, Path]]:
+    """A run with its latency for every file, engine, size and number of threads; fp32 of the first engine first.
+
+    And where the files are, by their sha256.
+    """
     from lf.benchmarks import PROTOCOLS
     from lf.benchmarks.predict import Variant
     from lf.benchmarks.suite import timings
@@ -169,10 +172,11 @@ def _measured(
     variants, threads, measured = zip(*tried, strict=True)
     pair = Runs(plans[0], out).pairs(data, protocol)[0][0]
     times = timings(variants, pair, PROTOCOLS[protocol], threads, repeats, progress)
-    return [
+    found = [
         {**run, **timing, "environment": {**run["environment"], "threads": count}}
         for run, timing, count in zip(measured, times, threads, strict=True)
     ]
+    return found, {variant.artifact.sha256: variant.artifact.path for variant in variants}
 
 
 def _kept(runs: Runs, row: Row) -> list[Any]:

@@ -66,8 +66,9 @@ class Extractor:
         self.keypoints, self.resize = keypoints, resize
         if resize:
             check_size(resize, self.model, artifact.card.model)
-            if artifact.card.size not in (None, resize):
-                raise UsageError(f"--size {_by(resize)}: {artifact.path} takes {_by(artifact.card.size)} only")
+            if (fixed := artifact.card.size) and fixed != resize:
+                asked = f"--size {resize[0]}x{resize[1]}"
+                raise UsageError(f"{asked}: {artifact.path} takes {fixed[0]}x{fixed[1]} only; leave --size out")
         if keypoints and self.model.describe is None:
             what = artifact.path if artifact.card.features else artifact.card.model
             raise UsageError(f"{what} has no dense descriptors to sample at the points of another detector")
@@ -202,10 +203,6 @@ def restore(keypoints: Array, scale: Array) -> Array:
     Pixel centres are integers and areas are aligned: (k + 0.5) * s - 0.5.
     """
     return (keypoints + np.float32(0.5)) * scale - np.float32(0.5)
-
-
-def _by(size: tuple[int, int] | None) -> str:
-    return "x".join(map(str, size or ()))
 
 
 def _first(maps: dict[str, Array]) -> dict[str, Array]:
