@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 
 import numpy as np
 import pytest
@@ -308,9 +307,7 @@ def test_other_schemes_need_photos(case, tmp_path):
 
 def test_a_head_that_was_trained_in_float_has_no_range(case, tmp_path):
     head = case.quantized.card.made[-1]["kept_float"][0]
-    with pytest.raises(
-        LfError, match=f"{re.escape(head)} was trained in float: the card has no range .* calibrate: --images DIR"
-    ):
+    with pytest.raises(LfError, match=f"{head} was trained in float: the card has no range .* calibrate: --images DIR"):
         quantize(case.exported, case.scheme, None, tmp_path / "a.onnx", bits={head: 8})
 
 

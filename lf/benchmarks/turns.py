@@ -22,12 +22,12 @@ def typed(usage: str, least: int, most: int | None = None) -> tuple[list[str], d
 
     Ends the program with `usage` where there are fewer or more words than that, or an option that it does not name.
     """
-    given = dict(word[2:].split("=", 1) for word in sys.argv[1:] if word.startswith("--") and "=" in word)
-    words = [word for word in sys.argv[1:] if word not in {f"--{name}={value}" for name, value in given.items()}]
-    known = all(f"--{name}=" in usage for name in given) and not any(word.startswith("--") for word in words)
+    words = [word for word in sys.argv[1:] if not word.startswith("--")]
+    options = [word[2:].partition("=") for word in sys.argv[1:] if word.startswith("--")]
+    known = all(equals and f"--{name}=" in usage for name, equals, _ in options)
     if not known or not least <= len(words) <= (most or len(words)):
         sys.exit(f"type: python -m lf.benchmarks.{usage}")
-    return words, given
+    return words, {name: value for name, _, value in options}
 
 
 def milliseconds(run: Callable[[], Any], clock: Callable[[], float] = time.process_time) -> float:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from lf import __version__, files
 from lf.core import Artifact, LfError, UsageError, pick
-from lf.export import parity, siblings
+from lf.export import parity
 from lf.models import NETWORKS, check_size
 from lf.runtimes import CHECKPOINTS
 
@@ -98,7 +98,6 @@ def trace(artifact: Artifact, size: tuple[int, int] | None, opset: int) -> Model
         )
     assert program is not None
     proto = tidy(program.model_proto, artifact.card.model)
-    siblings.merge(proto)
     onnx.checker.check_model(proto, full_check=True)
     left = [node.name for node in proto.graph.node if node.op_type == "BatchNormalization"]
     if left:

@@ -16,6 +16,7 @@ import numpy as np
 
 from lf.quantize import Scheme
 from lf.quantize.ranges import Range
+from lf.quantize.siblings import merge
 from lf.quantize.weights import Grid, store
 
 if TYPE_CHECKING:
@@ -112,6 +113,7 @@ def _static(graph: ModelProto, scheme: Scheme, kept: Sequence[str], ranges: Mapp
     quantizer.quantize_model()
     quantizer.model.topological_sort()
     made: ModelProto = quantizer.model.model
+    merge(made)
     return made
 
 

@@ -1,4 +1,4 @@
-"""One pointwise convolution where several read the same tensor: R2D2's score heads, whose time goes into reading it."""
+"""One float pointwise convolution where several read a tensor: R2D2's score heads, whose time goes into reading it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 def merge(model: ModelProto) -> None:
-    """Join the 1x1 convolutions that read one tensor into one with the outputs of all, and split that, in place.
+    """Join the float 1x1 convolutions that read one tensor into one with the outputs of all, and split that, in place.
 
     The published heads of R2D2 each read 128 channels at full size to write one or two. Every output remains the same
-    sum.
+    sum. This is for files that are finished: before, heads are layers of their own, with names and bits.
     """
     from onnx import helper, numpy_helper
 
