@@ -130,6 +130,13 @@ def test_inputs_are_not_written_and_their_layout_does_not_matter():
         np.testing.assert_array_equal(maps[name], value)
 
 
+def test_maps_of_different_sizes_are_named():
+    maps = maps_of()
+    maps["shift"] = maps["shift"][:, :, 1:]
+    with pytest.raises(LfError, match=r"maps of one size expected, found score \(1, 7, 9\), shift \(2, 7, 8\)"):
+        decode.kp2d(maps, cell=8, threshold=0.0)
+
+
 @pytest.mark.parametrize("name", ["score", "shift", "feat"])
 def test_broken_and_missing_maps_are_named(name):
     broken = maps_of()

@@ -192,6 +192,14 @@ def r2d2_maps(height=31, width=40, seed=0):
     return {name: rng.normal(2, 2, shape).astype(np.float32) for name, shape in shapes.items()}
 
 
+@pytest.mark.parametrize("name", ["descriptor", "reliability"])
+def test_r2d2_maps_of_different_sizes_are_named(name):
+    maps = r2d2_maps()
+    maps[name] = maps[name][:, :20]
+    with pytest.raises(LfError, match=rf"maps of one size expected, found repeatability .*{name} \(\d, 20, 40\)"):
+        decode.r2d2(maps, repeatability=0.7, reliability=0.7)
+
+
 def test_r2d2_decode_restated():
     maps = r2d2_maps()
     keypoints, scores, descriptors = decode.r2d2(maps, repeatability=0.7, reliability=0.7)
@@ -279,6 +287,19 @@ class TestEveryDecoder:
             decoder(missing, **options)
         with pytest.raises(LfError, match=r"descriptor map has shape \(1, .*expected \(channels, height, width\)"):
             decoder({**maps(), "descriptor": maps()["descriptor"][None]}, **options)
+
+
+@pytest.mark.parametrize("channels", [1, 4, 11])
+def test_a_map_is_checked_and_read_some_channels_at_a_time(channels):
+    rng = np.random.default_rng(channels)
+    values = rng.normal(size=(channels, 5, 7)).astype(np.float32)
+    index = rng.integers(0, 35, (4, 6))
+    np.testing.assert_array_equal(decode.read({"map": values}, "map", index), values.reshape(channels, -1)[:, index])
+    for channel in range(channels):
+        broken = values.copy()
+        broken[channel, 2, 3] = np.nan
+        with pytest.raises(LfError, match="the map map holds a non-finite value"):
+            decode.read({"map": broken}, "map", np.zeros(1, int))  # which is elsewhere
 
 
 def test_maps_whose_sum_overflows_are_finite():

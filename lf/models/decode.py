@@ -16,6 +16,7 @@ from lf.models.peaks import falling, local_maxima, nms, square
 
 Decoded = tuple[Array, Array, Array]
 CELL = 8  # px, side of the square that one detector position describes
+BLOCK = 1 << 19  # bytes that stay in a core's own cache between two readings
 
 
 def superpoint(
@@ -79,7 +80,7 @@ def r2d2(maps: Mapping[str, Array], *, repeatability: float, reliability: float,
     Raises:
         LfError: a map is missing, of the wrong shape, or not finite.
     """
-    descriptor = _head(maps, "descriptor")
+    _check_alike(maps, "repeatability", "reliability", "descriptor")
     repeatable = _softplus(_head(maps, "repeatability")[0])
     repeatable /= 1 + repeatable
     index = local_maxima(repeatable, repeatability)
@@ -88,14 +89,12 @@ def r2d2(maps: Mapping[str, Array], *, repeatability: float, reliability: float,
     scores = reliable * repeatable.reshape(-1)[index]
     best = falling(scores, np.arange(len(scores)))[:top_k]
     index = index[best]
-    descriptors = descriptor.reshape(len(descriptor), -1).take(index, axis=1).T
-    return _points(index, descriptor.shape[2]), scores[best], _unit(descriptors)
+    return _points(index, repeatable.shape[1]), scores[best], _unit(read(maps, "descriptor", index).T)
 
 
 def describe_r2d2(maps: Mapping[str, Array], points: Array) -> Array:
     """Unit descriptors (N, D) at any points (N, 2) px: bilinear in the un-normalised full-resolution map."""
-    descriptor = _head(maps, "descriptor")
-    return _unit(mix(descriptor, points))
+    return _unit(mix(maps, "descriptor", points))
 
 
 def points(maps: Mapping[str, Array], *, top_k: int | None = None) -> Decoded:
@@ -166,12 +165,26 @@ def sample(descriptor: Array, at: Array) -> Array:
     return _unit(np.einsum("kn,knd->nd", weights / length[index], cells[index]))
 
 
-def mix(values: Array, at: Array) -> Array:
+def mix(maps: Mapping[str, Array], name: str, at: Array) -> Array:
     """Bilinear samples (N, D) of a map (D, h, w) at points (N, 2) x, y in its pixels; beyond its edge that holds."""
-    index, weights = _bilinear(at, *values.shape[1:])
-    near = values.reshape(len(values), -1).take(index, axis=1, mode="clip")  # unchecked: they are inside
-    mixed: Array = np.einsum("kn,dkn->nd", weights, near)
+    index, weights = _bilinear(at, *_map(maps, name).shape[1:])
+    mixed: Array = np.einsum("kn,dkn->nd", weights, read(maps, name, index))
     return mixed
+
+
+def read(maps: Mapping[str, Array], name: str, index: Array) -> Array:
+    """Values (D, ...) of a map (D, h, w) at flat indices (...), all inside; the whole map is checked as by `_head`.
+
+    A few channels at a time are checked and read: what the check brought into the cache is not fetched again.
+    """
+    head = _map(maps, name)
+    flat = head.reshape(len(head), -1)
+    values = np.empty((len(flat), *index.shape), np.float32)
+    step = max(4, BLOCK // max(1, flat[:1].nbytes))
+    for i in range(0, len(flat), step):
+        _check_finite(flat[i : i + step], name)
+        flat[i : i + step].take(index, axis=1, mode="clip", out=values[i : i + step])
+    return values
 
 
 def _bilinear(at: Array, rows: int, columns: int) -> tuple[Array, Array]:
@@ -196,17 +209,34 @@ def _detect(heat: Array, threshold: float, nms_radius: int, border: int, top_k: 
 
 
 def _head(maps: Mapping[str, Array], name: str) -> Array:
-    """One map, contiguous float32 (c, h, w)."""
+    """One map, contiguous float32 (c, h, w), finite."""
+    head = _map(maps, name)
+    _check_finite(head, name)
+    return head
+
+
+def _map(maps: Mapping[str, Array], name: str) -> Array:
+    """One map, contiguous float32 (c, h, w), of whatever values."""
     if name not in maps:
         raise LfError(f"the network gives no {name} map, only {', '.join(maps)}; is the file of this model?")
     head = np.ascontiguousarray(maps[name], np.float32)
     if head.ndim != 3:
         raise LfError(f"the {name} map has shape {head.shape}; expected (channels, height, width)")
+    return head
+
+
+def _check_alike(maps: Mapping[str, Array], *names: str) -> None:
+    """Raise LfError unless the maps of these names have one size."""
+    if len({_map(maps, name).shape[1:] for name in names}) > 1:
+        found = ", ".join(f"{name} {maps[name].shape}" for name in names)
+        raise LfError(f"maps of one size expected, found {found}: is the file of this model?")
+
+
+def _check_finite(values: Array, name: str) -> None:
     with np.errstate(all="ignore"):
-        finite = np.isfinite(head.sum()) or np.isfinite(head).all()  # the sum is twice as fast on large maps
+        finite = np.isfinite(values.sum()) or np.isfinite(values).all()  # the sum is twice as fast on large maps
     if not finite:
         raise LfError(f"the {name} map holds a non-finite value: the network or its quantization is broken")
-    return head
 
 
 def _points(index: Array, width: int) -> Array:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from lf.core import Array
-from lf.models.decode import Decoded, _head, _sigmoid, _unit, mix
+from lf.models.decode import Decoded, _check_alike, _head, _map, _sigmoid, _unit, mix
 from lf.models.peaks import falling
 
 
@@ -36,6 +36,7 @@ def kp2d(
     Raises:
         LfError: a map is missing, of the wrong shape, or not finite.
     """
+    _check_alike(maps, "score", "shift")
     score, shift = _sigmoid(_head(maps, "score")[0]), _head(maps, "shift")
     rows, columns = score.shape
     inner = score[1:-1, 1:-1].reshape(-1)
@@ -54,11 +55,10 @@ def describe_kp2d(maps: Mapping[str, Array], points: Array, *, cell: int, align_
     The outer pixels of the image lie on the centres of the outer samples of the map; or, where the published network
     samples without `align_corners`, on the outer edges of these samples.
     """
-    feat = _head(maps, "feat")
-    samples = np.array(feat.shape[:0:-1], np.float32)
-    share = points / (np.array(_head(maps, "score").shape[:0:-1], np.float32) * cell - 1)
+    samples = np.array(_map(maps, "feat").shape[:0:-1], np.float32)
+    share = points / (np.array(_map(maps, "score").shape[:0:-1], np.float32) * cell - 1)
     at = share * (samples - 1) if align_corners else share * samples - np.float32(0.5)
-    return _unit(mix(feat, at))
+    return _unit(mix(maps, "feat", at))
 
 
 def _best(score: Array, index: Array, top_k: int | None) -> Array:
