@@ -73,13 +73,14 @@ def content(out):
 class Counted:
     """A session that counts, and fails from one image on."""
 
-    def __init__(self, session, last=1 << 30):
+    def __init__(self, session, last=1 << 30, error=None):
         self.info, self._session, self.runs, self._last = session.info, session, 0, last
+        self._error = error or LfError("the network is broken")
 
     def run(self, image):
         self.runs += 1
         if self.runs > self._last:
-            raise LfError("the network is broken")
+            raise self._error
         return self._session.run(image)
 
 
@@ -226,11 +227,34 @@ def test_an_engine_that_cannot_be_opened_again_ends_the_run(model, photos, tmp_p
     assert not workers_alive()
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_engine_that_stops_on_the_way_is_no_fault_of_the_images(model, photos, tmp_path, workers, monkeypatch):
+    monkeypatch.setitem(BACKENDS, "ort-cpu", replace(BACKENDS["ort-cpu"], one_session=True))
+    extractor = model.open()
+    extractor.session = Counted(extractor.session, last=3, error=BadInput("CUDA error 2: out of memory"))
+    with pytest.raises(Unavailable, match=r"the engine has stopped; .* type the same command again: CUDA error 2"):
+        store.extract_images(extractor, store.find([photos]), tmp_path / "out", "lf", 30, workers=workers)
+    assert len(content(tmp_path / "out")) <= 4  # and what made them
+
+
+def test_an_image_that_the_engine_cannot_take_is_passed_over(model, photos, tmp_path):
+    class NoWide(Counted):
+        def run(self, image):
+            if image.shape[-1] == 56:
+                raise BadInput("cannot run it on that")
+            return super().run(image)
+
+    extractor = model.open()
+    extractor.session = NoWide(extractor.session)
+    done = store.extract_images(extractor, store.find([photos]), tmp_path / "out", "lf", 30)
+    assert (done.written, len(done.failed)) == (6, 4)
+
+
 # --- the stream
 
 
 def workers_alive():
-    return [thread for thread in threading.enumerate() if thread.name.startswith("lf-extract")]
+    return [thread for thread in threading.enumerate() if thread.name.startswith("lf-worker")]
 
 
 @pytest.fixture

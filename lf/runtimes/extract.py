@@ -11,7 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from lf.core import Array, Artifact, BadInput, Features, LfError, Session, UsageError
+from lf.core import Array, Artifact, BadInput, Features, LfError, Session, Unavailable, UsageError
 from lf.models import Model, check_size, row_of
 from lf.runtimes import BACKENDS, open_session
 
@@ -107,6 +107,19 @@ class Extractor:
             keypoints, scores, descriptors = self._decode(_first(maps), resized)
             scale = np.array([width / resized.shape[1], height / resized.shape[0]], np.float32)
             return self._checked(restore(keypoints, scale), scores, descriptors, (width, height))
+
+    def check_engine(self) -> None:
+        """Raise Unavailable if the engine does not run its network even on a small grey image.
+
+        What an engine raises does not tell an image that it cannot take from a device that is gone.
+        """
+        shape = self.artifact.card.size or (8 * max(8, self.model.multiple),) * 2
+        try:
+            self.session.run(self.tensor(self._colour(np.full(shape, 128, np.uint8))))
+        except BadInput as error:
+            raise Unavailable(
+                f"the engine has stopped; what is written stays, type the same command again: {error}"
+            ) from error
 
     def _decode(self, maps: dict[str, Array], image: Array) -> tuple[Array, Array, Array]:
         if self.keypoints is None or self.model.describe is None:

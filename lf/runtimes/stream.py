@@ -41,8 +41,14 @@ def features_of(extractor: Extractor, path: Path, top_k: int | None = None) -> F
     Raises:
         BadInput: the file cannot be read, or the image is too small.
         LfError: the network's maps are broken.
+        Unavailable: the engine does not run any more.
     """
-    return published(extractor, images.read(path)).top(top_k)
+    image = images.read(path)
+    try:
+        return published(extractor, image).top(top_k)
+    except BadInput:
+        extractor.check_engine()
+        raise
 
 
 def stream(
@@ -58,6 +64,7 @@ def stream(
 
     Raises:
         LfError: the network's maps are broken; at the turn of that image.
+        Unavailable: the engine does not run any more; likewise.
     """
 
     def attempt(extractor: Extractor, path: Path) -> Features | BadInput:
