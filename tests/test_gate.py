@@ -11,9 +11,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from lf.benchmarks import METRICS, PROTOCOLS, gate, latency, report, results
+from lf.benchmarks import METRICS, PROTOCOLS, gate, latency, predict, report, results
 from lf.benchmarks.gate import Gate
-from lf.benchmarks.predict import Variant
+from lf.benchmarks.predict import Predictor, Variant
 from lf.benchmarks.run import bench
 from lf.benchmarks.suite import pair_up, suite
 from lf.core import Artifact, BadInput, Card, GateFailed, LfError, UsageError
@@ -109,6 +109,24 @@ def test_pairs_are_matched_by_name_and_undefined_ones_left_out():
     new["pairs"].reverse()
     verdict = judge(old, new, metric="localization_error")
     assert (verdict.drop, verdict.pairs, verdict.passed) == (0, 2, True)
+
+
+@pytest.mark.parametrize(("pairs", "lost", "passed"), [(1, 0.05, True), (2, 0.1, False), (19, 0.95, False)])
+def test_pairs_that_became_undefined_are_counted(pairs, lost, passed):
+    old, new = (run(localization_error=[*[None] * gone, *[1.0] * (20 - gone)]) for gone in (0, pairs))
+    verdict = judge(old, new, metric="localization_error")
+    assert (verdict.drop, verdict.pairs, verdict.lost, verdict.passed) == (0, 20 - pairs, pytest.approx(lost), passed)
+    if not passed:
+        with pytest.raises(GateFailed, match=rf"undefined on {lost:.0%} more of the pairs"):
+            gate.enforce([verdict])
+        assert f"{20 - pairs}, {lost:.0%} lost" in report.verdicts([verdict])
+    assert judge(new, old, metric="localization_error").passed
+
+
+def test_pairs_that_fall_to_0_are_a_drop_where_the_mean_leaves_zeros_out():
+    old, new = (run(protocol="kp2d-tiny", repeatability=values) for values in ([0.7] * 20, [0.7] + [0.0] * 19))
+    verdict = judge(old, new, max_drop=0.005)
+    assert (verdict.passed, verdict.pairs, verdict.drop) == (False, 20, pytest.approx(0.665))
 
 
 def test_gates_choose_their_runs_and_runs_their_reference():
@@ -409,6 +427,29 @@ def test_a_damaged_cache_is_predicted_again(tiny, pairs, tmp_path, kept):
     for path in files:
         path.write_bytes(path.read_bytes()[:kept])
     assert evaluate(artifact, pairs[:1], tmp_path / "cache")["pairs"] == first["pairs"]
+
+
+@pytest.mark.parametrize(
+    ("row", "protocol", "least"),
+    [("kp2dtiny-s-coral", "kp2d-tiny", 0.7), ("kp2dtiny-s-coral", "kp2d", 0.0), ("wren", "kp2d-tiny", 0.0)],
+)
+def test_a_threshold_of_the_protocol_is_for_networks_that_it_is_of(tiny, pairs, tmp_path, row, protocol, least):
+    extractor = Variant(tiny(row=row), "ort-cpu").open()
+    rule, picture = PROTOCOLS[protocol], pairs[0].first
+    found, _ = Predictor(extractor, rule, tmp_path)(picture)
+    again, _ = Predictor(extractor, rule, tmp_path)(picture)
+    every = extractor(rule.prepare(picture.load(), extractor.model.channels)[0])
+    assert 0 < (every.scores > 0.7).sum() < len(every) or row == "wren"
+    for features in (found, again):
+        np.testing.assert_array_equal(features.keypoints, every.keypoints[every.scores > least])
+
+
+def test_features_that_other_code_predicted_are_predicted_again(tiny, pairs, tmp_path, monkeypatch):
+    artifact = tiny()
+    evaluate(artifact, pairs[:1], tmp_path / "cache")
+    monkeypatch.setattr(predict, "_code", lambda: "changed")
+    evaluate(artifact, pairs[:1], tmp_path / "cache")
+    assert len([*tmp_path.glob("cache/*")]) == 2
 
 
 def test_pictures_that_calibrated_the_file_are_refused(tiny, pairs):

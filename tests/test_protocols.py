@@ -58,7 +58,12 @@ def test_digest_follows_every_parameter():
     assert protocol.vary(k=1000).digest == protocol.digest
     for change in ({"k": 300}, {"ap": "crosscheck"}, {"ransac": {**RANSAC, "iterations": 1}}):
         assert protocol.vary(**change).digest != protocol.digest
-    for change in ({"version": 2}, {"geometry": PROTOCOLS["superpoint-fixed"].geometry}, {"aggregates": {}}):
+    for change in (
+        {"version": 3},
+        {"geometry": PROTOCOLS["superpoint-fixed"].geometry},
+        {"aggregates": {}},
+        {"above": {}},
+    ):
         tiny = PROTOCOLS["kp2d-tiny"]
         assert replace(tiny, **change).digest != tiny.digest
 

@@ -155,7 +155,9 @@ PROTOCOLS: dict[str, Protocol] = {
         replace(
             _KP2D.vary(k=1000),
             name="kp2d-tiny",
+            version=2,
             geometry=SQUEEZE_BICUBIC,
+            above={"kp2d": 0.7},
             aggregates={"repeatability": Aggregate("repeatability", MEAN_ABOVE_0)},
         ),
         replace(_KP2D.vary(orders=ORDERS), name="kp2d-fixed", geometry=TRUE_SQUEEZE),

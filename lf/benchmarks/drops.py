@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from lf.benchmarks import METRICS, aggregate
-from lf.benchmarks.summary import interval, paired
+from lf.benchmarks.summary import MEAN, MEAN_ABOVE_0, interval, paired
 from lf.core import Array
 
 Run = dict[str, Any]
@@ -19,6 +19,7 @@ class Worse(NamedTuple):
         n: how many pairs.
         drop: by how much the second is worse, whichever way the metric points; in its unit.
         draws: the same of resampled pairs, see `lf.benchmarks.summary.paired`.
+        lost: how many fewer pairs have a value in the second, as a share of those of the first; below 0, more have.
     """
 
     first: float
@@ -26,6 +27,7 @@ class Worse(NamedTuple):
     n: int
     drop: float
     draws: Array
+    lost: float
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -34,8 +36,13 @@ class Worse(NamedTuple):
 
 
 def worse(first: Run, second: Run, metric: str) -> Worse | None:
-    """Compare two runs of the same pairs under one protocol; None where no pair has a value in both."""
+    """Compare two runs of the same pairs under one protocol; None where no pair has a value in both.
+
+    A mean that leaves out zeros has them here: a pair that falls to 0 is the worst of drops.
+    """
     of, statistic = aggregate(second["protocol"], metric)
+    if statistic is MEAN_ABOVE_0:
+        statistic = MEAN
     before, after = (
         {(pair["sequence"], pair["pair"]): pair.get(of) for pair in run["pairs"]} for run in (first, second)
     )
@@ -43,7 +50,9 @@ def worse(first: Run, second: Run, metric: str) -> Worse | None:
     if change is None:
         return None
     sign = 1 if METRICS[metric].higher_is_better is False else -1
-    return Worse(change.first, change.second, change.n, sign * (change.second - change.first), sign * change.draws)
+    drop, draws = sign * (change.second - change.first), sign * change.draws
+    had, has = (sum(statistic.counts(value) is not None for value in run.values()) for run in (before, after))
+    return Worse(change.first, change.second, change.n, drop, draws, (had - has) / had)
 
 
 def at(run: Run) -> str:

@@ -6,7 +6,8 @@ A gates file is TOML:
     metric = "repeatability"      # a row of METRICS
     max_drop = 0.005              # how much worse it may be, in the metric's unit; or
     kind = "abs"                  # "rel": a share of the reference's mean
-    confidence = 0.95             # one-sided bound of the paired bootstrap over pairs
+    confidence = 0.95             # one-sided bound of the paired bootstrap over pairs; and the share of the
+                                  # reference's pairs on which the metric must still be defined
     protocol = "kp2d"             # optional: only runs of this protocol, scheme, backend
 """
 
@@ -50,7 +51,10 @@ class Gate:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a gate said of one run: `drop` is how much worse the mean is, `bound` its upper confidence bound."""
+    """What a gate said of one run: `drop` is how much worse the mean is, `bound` its upper confidence bound.
+
+    Both are of the pairs with a value in both runs; `lost` is the share of the reference's that fewer have one now.
+    """
 
     run: str
     gate: Gate
@@ -60,11 +64,12 @@ class Verdict:
     bound: float
     limit: float
     pairs: int
+    lost: float
 
     @property
     def passed(self) -> bool:
-        """Whether even the bound lies within the limit."""
-        return self.bound <= self.limit + 1e-12
+        """Whether even the bound lies within the limit, and enough pairs have a value."""
+        return self.bound <= self.limit + 1e-12 and self.lost <= 1 - self.gate.confidence + 1e-12
 
 
 def load_gates(path: Path) -> list[Gate]:
@@ -130,6 +135,7 @@ def enforce(verdicts: Sequence[Verdict]) -> None:
         raise GateFailed(
             f"{len(failed)} of {len(verdicts)} gates failed: {worst.run}: {worst.gate.metric} may drop by "
             f"{worst.limit:.4g}, the bound is {worst.bound:.4g} ({worst.reference:.4f} -> {worst.value:.4f})"
+            + (f", undefined on {worst.lost:.0%} more of the pairs" if worst.lost > 0 else "")
         )
 
 
@@ -163,7 +169,7 @@ def _judge(gate: Gate, old: Run, run: Run) -> Verdict:
         raise BadInput(f"{label(run)}: {gate.metric} is undefined on every pair; nothing to judge")
     bound = float(np.quantile(found.draws, gate.confidence))
     limit = gate.max_drop * (abs(found.first) if gate.kind == "rel" else 1)
-    return Verdict(label(run), gate, found.first, found.second, found.drop + 0.0, bound, limit, found.n)  # never -0
+    return Verdict(label(run), gate, found.first, found.second, found.drop + 0.0, bound, limit, found.n, found.lost)
 
 
 def _names(run: Run) -> set[tuple[str, str]]:

@@ -7,10 +7,12 @@ import io
 import json
 import zipfile
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 
+import lf
 from lf import __version__, files
 from lf.benchmarks.protocols import Protocol
 from lf.core import Artifact, Features, LfError, UsageError, pick
@@ -85,6 +87,12 @@ class Predictor:
 
     def __call__(self, picture: Picture) -> tuple[Features, Native]:
         """Features in pixels of the prepared picture, and the picture's native size."""
+        features, native = self._predicted(picture)
+        least = self.protocol.above.get(self.extractor.model.module or "")
+        return (features if least is None else features.take(features.scores > least)), native
+
+    def _predicted(self, picture: Picture) -> tuple[Features, Native]:
+        """The same before the protocol's own threshold; read from the cache, or kept there."""
         name = hashlib.sha256(f"{picture.key} {picture.digest}".encode()).hexdigest()[:24]
         path = self._cache / f"{name}.npz" if self._cache else None
         if path is not None and (kept := _load(path)) is not None:
@@ -101,7 +109,7 @@ class Predictor:
     def _key(self) -> str:
         info = self.extractor.session.info
         parts = {
-            "lf": __version__,
+            "lf": [__version__, _code()],
             "artifact": self.extractor.artifact.sha256,
             "keypoints": self.extractor.keypoints and self.extractor.keypoints.artifact.sha256,
             "engine": [info.engine, info.version, info.provider],
@@ -111,6 +119,15 @@ class Predictor:
             "geometry": [self.protocol.geometry.name, self.protocol.version, self.protocol.size],
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:24]
+
+
+@cache
+def _code() -> str:
+    """A digest of the code between a picture and its features: what an older one of it kept is predicted again."""
+    package = Path(lf.__file__).parent
+    parts = ("models/*.py", "runtimes/extract.py", "benchmarks/geometry.py", "data/images.py")
+    found = sorted(path for part in parts for path in package.glob(part))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in found)).hexdigest()[:12]
 
 
 def _save(path: Path, features: Features, native: Native) -> None:

@@ -41,6 +41,8 @@ class Protocol:
         aggregates: numbers of a run that are no mean of a metric, or of fewer pairs; rows of METRICS.
         inlier_mask: family of OpenCV's RANSAC inlier mask behind inlier counts, or None if it has none (Q4).
         without: sequences that it leaves out.
+        above: file of a network in `lf.models` -> the score that its points must exceed, where the protocol has a
+            threshold of its own beside the model's.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Protocol:
     aggregates: Mapping[str, Aggregate] = field(default_factory=dict)
     inlier_mask: str | None = None
     without: tuple[str, ...] = ()
+    above: Mapping[str, float] = field(default_factory=dict)
 
     def prepare(self, image: Array, channels: int) -> tuple[Array, Scale]:
         """Bring uint8 (H, W, 3) RGB to the protocol's size: uint8 (h, w) grey for 1 channel, (h, w, 3) for 3."""
@@ -102,6 +105,7 @@ class Protocol:
             "geometry": self.geometry.name,
             "formulas": FORMULAS,
             "aggregates": {name: [of, statistic.about] for name, (of, statistic) in self.aggregates.items()},
+            **({"above": self.above} if self.above else {}),  # the digests of the others stay
         }
 
     @property

@@ -139,7 +139,7 @@ def verdicts(found: Sequence[Verdict]) -> str:
             f"{verdict.drop:+.4f}",
             f"{verdict.bound:+.4f}",
             f"{verdict.limit:.4f}",
-            str(verdict.pairs),
+            f"{verdict.pairs}" + (f", {verdict.lost:.0%} lost" if verdict.lost > 0 else ""),
         ]
         for verdict in found
     ]
