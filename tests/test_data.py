@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lf.core import BadInput, UsageError
-from lf.data import DATASETS, dataset_digest, hpatches, images, open_dataset, photometric, procedural, warps
+from lf.data import DATASETS, dataset_digest, headers, hpatches, images, open_dataset, photometric, procedural, warps
 from lf.data import homography as geometry
 from lf.data.surfaces import FIELDS, surface
 
@@ -192,6 +192,46 @@ def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path) -> None:
     np.testing.assert_array_equal(images.read(path)[3, :, 1], np.arange(256))
 
 
+@pytest.mark.parametrize("most", [1, 15, 100, 255, 256, 1023, 4095, 65535])
+@pytest.mark.parametrize("kind", ["P2", "P3", "P5", "P6"])
+def test_white_of_a_pnm_file_is_white(tmp_path: Path, kind: str, most: int) -> None:
+    values = np.arange(48 * 64).reshape(48, 64) * most // (48 * 64 - 1)
+    plane = np.dstack([values] * 3) if kind in ("P3", "P6") else values
+    text = " ".join(map(str, plane.ravel())).encode() + b"\n"
+    body = text if kind in ("P2", "P3") else plane.astype(np.uint8 if most < 256 else ">u2").tobytes()
+    (tmp_path / "a.pnm").write_bytes(f"{kind} # made up\n64 48\n{most}\n".encode() + body)
+    rounding = 1 if kind in ("P2", "P3") and most < 255 else 0.51  # OpenCV cuts those off
+    np.testing.assert_allclose(images.read(tmp_path / "a.pnm")[..., 1], values * (255 / most), atol=rounding)
+
+
+SIZED = {
+    **{suffix: [] for suffix in images.SUFFIXES},
+    ".lossless.webp": [cv2.IMWRITE_WEBP_QUALITY, 101],
+    ".lossy.webp": [cv2.IMWRITE_WEBP_QUALITY, 80],
+}
+
+
+@pytest.mark.parametrize("suffix", SIZED)
+def test_every_suffix_declares_its_size(suffix: str) -> None:
+    image = noise() if suffix != ".pgm" else noise()[..., 0]
+    data = cv2.imencode(f".{suffix.split('.')[-1]}", image, SIZED[suffix])[1].tobytes()
+    assert headers.declared_size(data) == (48, 64)
+    for kept in range(0, 64, 3):
+        assert headers.declared_size(data[:kept]) in (None, (48, 64))
+
+
+def tiff(**tags: int) -> bytes:
+    """A big-endian TIFF that is all header: tags by their numbers."""
+    body = b"".join(struct.pack(">HHIHH", int(tag[1:]), 3, 1, value, 0) for tag, value in tags.items())
+    return b"MM\0*" + struct.pack(">IH", 8, len(tags)) + body
+
+
+def test_a_turned_tiff_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.tif").write_bytes(tiff(t256=64, t257=48, t274=6))
+    with pytest.raises(BadInput, match=r"a.tif: a TIFF with a rotation tag, which cannot be ignored; save it without"):
+        images.read(tmp_path / "a.tif")
+
+
 def test_alpha_is_dropped_and_orientation_ignored(tmp_path: Path) -> None:
     rgba = np.dstack([noise(), np.zeros((48, 64), np.uint8)])
     np.testing.assert_array_equal(images.read(write(tmp_path / "a.png", rgba)), noise()[..., ::-1])
@@ -215,6 +255,11 @@ BAD_FILES = {
     "huge jpeg": (JPEG_HEADER, HUGE),
     "huge ppm": (b"P6 # made up\n50000 60000\n255\n", HUGE),
     "huge bmp": (b"BM" + bytes(16) + struct.pack("<ii", 50000, -60000), HUGE),
+    "huge tiff": (tiff(t256=50000, t257=60000), HUGE),
+    "huge webp": (
+        b"RIFF\0\0\0\0WEBPVP8X\x0a\0\0\0\0\0\0\0" + struct.pack("<IH", 49999 | (59999 & 0xFF) << 24, 59999 >> 8),
+        HUGE,
+    ),
     "png header only": (png_header(64, 64), "do not decode"),
     "damaged jpeg": (b"\xff\xd8\xff\xe0\0\x04abcd", "do not decode"),
     "one pixel": (b"P5 1 1 255 \x80", "1 x 1 pixels; expected at least 16 x 16"),

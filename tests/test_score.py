@@ -196,7 +196,7 @@ def test_a_pair_that_does_not_fit_is_refused(tmp_path, said):
         said(tmp_path, protocol="mma")
 
 
-def test_points_without_scores_are_all_taken(tmp_path, said):
+def test_points_without_scores_are_all_taken(tmp_path, said, capsys):
     image = np.zeros((240, 320), np.float32)
     stored(tmp_path / "pair.npz")
     with np.load(tmp_path / "pair.npz") as data:
@@ -207,6 +207,13 @@ def test_points_without_scores_are_all_taken(tmp_path, said):
     options = {"protocol": "superpoint", "layout": "superpoint"}
     assert said(tmp_path / "0.npz", top_k=5, **options) == said(tmp_path / "0.npz", **options)
     assert said(tmp_path / "0.npz", **options)["n_keypoints0"] == 60
+    cli_features.score([tmp_path / "0.npz"], **options)
+    assert (
+        "0.npz: no scores, as SIFT's files; all points count. For the AP of SIFT: --ap crosscheck"
+        in capsys.readouterr().err
+    )
+    cli_features.score([tmp_path / "0.npz"], **options, ap="two-way")
+    assert capsys.readouterr().err == ""
 
 
 # --- features of a dataset
@@ -330,6 +337,20 @@ def test_features_outside_of_the_crop_are_dropped(root, tmp_path, capsys):
         store.write("i_a/1.png", Features([[width - 1, 5], [5, 5]], np.ones(2), np.eye(2, 64), (440, 300)))
     run = scored(tmp_path / "out", root, "lf", "superpoint", capsys)
     assert run["pairs"][0]["n_keypoints0"] == 1
+
+
+@pytest.mark.parametrize("protocol", ["superpoint", "superpoint-fixed", "kp2d", "kp2d-640", "kp2d-fixed", "mma"])
+def test_features_on_the_last_pixels_are_kept(protocol, tmp_path):
+    root, edge = tmp_path / "root", [[0, 0], [1599, 1199], [1598, 600], [800, 1198], [800, 600]]
+    root.joinpath("v_x").mkdir(parents=True)
+    for name in ("1", "2"):
+        cv2.imwrite(str(root / f"v_x/{name}.png"), np.zeros((1200, 1600), np.uint8))
+    np.savetxt(root / "v_x/H_1_2", np.eye(3))
+    with LAYOUTS["lf"].open(tmp_path / "out") as store:
+        for name in ("1", "2"):
+            store.write(f"v_x/{name}.png", Features(edge, np.ones(5), np.eye(5), (1600, 1200)))
+    run = score.score_folder(tmp_path / "out", str(root), "lf", PROTOCOLS[protocol])
+    assert run["pairs"][0]["n_keypoints0"] == 5
 
 
 def test_features_of_prepared_images_are_taken_as_they_are(root, tmp_path, capsys):

@@ -28,12 +28,14 @@ class Geometry(NamedTuple):
         prepare: (image uint8 (H, W, 3) RGB, channels 1 or 3, size) -> uint8 (h, w) grey or (h, w, 3) colour.
         matrix: (native size, size) -> (3, 3), native pixels -> prepared pixels.
         sizes: native sizes of both images -> the sizes that their matrices are made of.
+        kept: (native size, size) -> rows and columns of the native image, from the top left, that are not cut off.
     """
 
     name: str
     prepare: Callable[[Array, int, Size], Array]
     matrix: Callable[[Size, Size], Array]
     sizes: Callable[[Size, Size], tuple[Size, Size]] = lambda size0, size1: (size0, size1)
+    kept: Callable[[Size, Size], Size] = lambda native, size: native
 
     def homography(self, native: Array, size0: Size, size1: Size, size: Size) -> Array:
         """(3, 3) between the prepared images, from the (3, 3) between the native ones and their sizes."""
@@ -110,12 +112,12 @@ def _same(native: Size, size: Size) -> Array:
     return np.eye(3)
 
 
-CROP = Geometry("crop", _crop_swapped, _crop_scale, lambda size0, size1: (size0, size0))  # section 1, Q1
+CROP = Geometry("crop", _crop_swapped, _crop_scale, lambda size0, size1: (size0, size0), _kept)  # section 1, Q1
 SQUEEZE = Geometry("squeeze", _squeeze, _squeeze_scale)  # section 2
 SQUEEZE_BGR = Geometry("squeeze-bgr", _squeeze_bgr, _squeeze_scale)  # section 2, Q6
 SQUEEZE_BICUBIC = Geometry("squeeze-bicubic", _squeeze_bicubic, _squeeze_scale)  # section 2, kp2d-tiny
 NATIVE = Geometry("native", _native, _same)  # section 3
-TRUE_CROP = Geometry("true-crop", _crop_true, _crop_matrix)
+TRUE_CROP = Geometry("true-crop", _crop_true, _crop_matrix, kept=_kept)
 TRUE_SQUEEZE = Geometry("true-squeeze", _squeeze, resize_matrix)
 
 

@@ -67,6 +67,10 @@ class Protocol:
         """(3, 3): where this protocol takes the pixels of an image of (H, W) `native` to be after `prepare`."""
         return self.geometry.matrix(native, self.size or native)
 
+    def kept(self, native: Size) -> Size:
+        """Rows and columns, from the top left, that this protocol keeps of an image of (H, W) `native`."""
+        return self.geometry.kept(native, self.size or native)
+
     def homography(self, native: Array, size0: Size, size1: Size) -> Array:
         """(3, 3) between the prepared images, from the (3, 3) between the native ones and their (H, W)."""
         return self.geometry.homography(np.asarray(native, dtype=np.float64), size0, size1, self.size or size0)

@@ -179,8 +179,8 @@ def _prepared(store: Store, protocol: Protocol, picture: Picture) -> tuple[Featu
     if found.size[::-1] != native:
         sizes = " or ".join(f"{s[1]}x{s[0]}" for s in (native, protocol.size) if s)
         raise BadInput(f"{picture.key}: features of a {found.size[0]}x{found.size[1]} image; expected {sizes}")
-    points = warp_points(found.keypoints, protocol.matrix(native))
+    rows, columns = protocol.kept(native)
+    kept = ((found.keypoints >= -0.5) & (found.keypoints < np.array([columns, rows]) - 0.5)).all(axis=1)
+    points = warp_points(found.keypoints[kept], protocol.matrix(native))
     height, width = protocol.size or native
-    size = width, height
-    kept = ((points >= -0.5) & (points < np.array(size) - 0.5)).all(axis=1)
-    return Features(points[kept], found.scores[kept], found.descriptors[kept], size), native
+    return Features(points, found.scores[kept], found.descriptors[kept], (width, height)), native

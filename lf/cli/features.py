@@ -32,6 +32,11 @@ def score(
         if folders := [path for path in paths if path.is_dir()]:
             raise UsageError(f"{folders[0]}: a folder of features needs --data ROOT and --layout")
         found = score.score_files(paths, rule, layout or "pair")
+        unscored = [path for path, row in found.items() if row["protocol_digest"] != rule.digest]
+        if unscored and ap is None and "ap" in rule.params:
+            console.note(
+                f"{unscored[0]}: no scores, as SIFT's files; all points count. For the AP of SIFT: --ap crosscheck"
+            )
         if json:
             console.as_json(found if len(found) > 1 else next(iter(found.values())))
         else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -16,6 +15,7 @@ import numpy as np
 
 from lf.core import Array, BadInput
 from lf.data import Picture
+from lf.data.headers import TIFF_ORIENTATION, declared_size, tiff_tags, white
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".ppm", ".pgm", ".bmp", ".webp", ".tif", ".tiff")
 MAX_PIXELS = 100_000_000  # a header may declare anything; more than this is refused before memory is asked for
@@ -25,43 +25,6 @@ MIN_SIDE = 16  # px; below this no network of ours has a cell to look at
 DECODE = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
 
 LOG: Any = getattr(cv2.utils, "logging", cv2)  # OpenCV 5 moved getLogLevel and setLogLevel out of cv2 itself
-
-
-def declared_size(data: bytes) -> tuple[int, int] | None:
-    """(H, W) from the header of a PNG, BMP, JPEG or binary PNM file; None for others, and for damaged headers."""
-    try:
-        if data.startswith(b"\x89PNG"):
-            width, height = struct.unpack(">II", data[16:24])
-        elif data.startswith(b"BM"):
-            width, height = struct.unpack("<ii", data[18:26])
-        elif data.startswith(b"\xff\xd8"):
-            height, width = jpeg_size(data)
-        elif data[:2] in (b"P4", b"P5", b"P6"):
-            lines = [line.partition(b"#")[0] for line in data[:4096].splitlines()]
-            width, height = (int(token) for token in b" ".join(lines).split()[1:3])
-        else:
-            return None
-    except (struct.error, ValueError):
-        return None
-    return abs(height), width
-
-
-def jpeg_size(data: bytes) -> tuple[int, int]:
-    """(H, W) from the frame header, skipping the segments before it (and the thumbnails in them).
-
-    Raises:
-        struct.error: there is none.
-        ValueError: what should be a segment is not.
-    """
-    position = 2
-    while True:
-        marker, kind, length = struct.unpack(">BBH", data[position : position + 4])
-        if marker != 0xFF:
-            raise ValueError("not a JPEG segment")
-        if 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):  # start of frame, table B.1 of ITU-T T.81
-            height, width = struct.unpack(">HH", data[position + 5 : position + 9])
-            return height, width
-        position += 1 if kind == 0xFF else 2 + length  # a run of 0xFF is padding
 
 
 def decode(data: bytes) -> Array | None:
@@ -92,10 +55,11 @@ def read(path: Path, smallest: int = MIN_SIDE) -> Array:
         smallest: least width and height, pixels.
 
     Returns:
-        uint8 (H, W, 3) RGB, in stored orientation; 16-bit values are scaled by 255 / 65535 and rounded.
+        uint8 (H, W, 3) RGB, in stored orientation; other values than of 8 bits are scaled so that white, 65535 or
+        what a PNM file says it is, becomes 255, and rounded.
 
     Raises:
-        BadInput: absent, not an image, damaged, too large or too small; the text names the file.
+        BadInput: absent, not an image, damaged, too large or too small, or turned; the text names the file.
     """
     try:
         data = path.read_bytes()
@@ -105,16 +69,19 @@ def read(path: Path, smallest: int = MIN_SIDE) -> Array:
     if height * width > MAX_PIXELS:
         limit = MAX_PIXELS // 1_000_000
         raise BadInput(f"{path}: declares {width} x {height} pixels; expected at most {limit} million, make it smaller")
+    if tiff_tags(data).get(TIFF_ORIENTATION, 1) != 1:
+        raise BadInput(f"{path}: a TIFF with a rotation tag, which cannot be ignored; save it without, or as PNG")
     image = decode(data)
     if image is None:
         raise BadInput(
             f"{path}: {len(data)} bytes that do not decode (damaged, cut short, or no image); "
             f"expected a whole image file of a type like {', '.join(SUFFIXES)}"
         )
-    if image.dtype == np.uint16:
-        image = np.round(image * (255 / 65535)).astype(np.uint8)
-    if image.dtype != np.uint8:
+    if image.dtype not in (np.uint8, np.uint16):
         raise BadInput(f"{path}: holds {image.dtype} values; expected 8 or 16 bits per channel")
+    most = white(data) or np.iinfo(image.dtype).max
+    if most != 255:
+        image = np.round(np.minimum(image, most) * (255 / most)).astype(np.uint8)
     height, width = image.shape[:2]
     if min(height, width) < smallest:
         raise BadInput(f"{path}: {width} x {height} pixels; expected at least {smallest} x {smallest}")
