@@ -67,6 +67,18 @@ def test_matching_is_the_brute_force_one_with_ties_to_the_lowest_index(metric, s
     assert [*zip(i, j, strict=True)] == [(n, m) for n, m in enumerate(forward) if m >= 0 and backward[m] == n]
 
 
+@pytest.mark.parametrize("apart", [3e-2, 1e-3, 1e-4])
+def test_twins_of_unit_length_are_told_apart(apart):
+    rng = np.random.default_rng(0)
+    one = rng.normal(size=(300, 128))
+    both = np.concatenate([one, one + rng.normal(size=one.shape) * apart])
+    both = (both / np.linalg.norm(both, axis=1, keepdims=True)).astype(np.float32)
+    order = rng.permutation(len(both))
+    forward, backward = nearest(both, both[order], "l2")
+    np.testing.assert_array_equal(order[forward], np.arange(len(both)))
+    np.testing.assert_array_equal(backward, order)
+
+
 def test_raw_sift_distances_are_exact_integers():
     rng = np.random.default_rng(0)
     a, b = (rng.integers(0, 256, (200, 128), dtype=np.uint8) for _ in range(2))

@@ -11,6 +11,7 @@ from lf.core import Array
 Metric = Literal["l2", "dot"]
 
 ROWS, BLOCK = 1024, 1 << 22  # of similarities held at once: at most 16 MiB in float32
+CLOSE = 0.05  # a distance of unit vectors, below which float32 has too few digits of its square: float64 decides there
 
 
 def nearest(desc0: Array, desc1: Array, metric: Metric) -> tuple[Array, Array]:
@@ -24,23 +25,19 @@ def nearest(desc0: Array, desc1: Array, metric: Metric) -> tuple[Array, Array]:
     Returns:
         (N0,) index into `desc1` and (N1,) index into `desc0`; -1 where the other image has no descriptor.
     """
-    forward, backward = np.full(len(desc0), -1), np.full(len(desc1), -1)
     if not len(desc0) or not len(desc1):
-        return forward, backward
+        return np.full(len(desc0), -1), np.full(len(desc1), -1)
     a, b, halves = _cast(desc0, desc1)
-    if metric == "l2":
-        a, b = _lift(a, b, *halves)
-    best = np.full(len(b), -np.inf, dtype=a.dtype)
-    rows = max(1, min(ROWS, BLOCK // len(b)))
-    buffer = np.empty((min(rows, len(a)), len(b)), dtype=a.dtype)  # fresh pages for each block would cost a third more
-    for start in range(0, len(a), rows):
-        block = a[start : start + rows]
-        similarity = np.matmul(block, b.T, out=buffer[: len(block)])
-        forward[start : start + rows] = similarity.argmax(axis=1)
-        value, row = _column_maxima(similarity)
-        better = value > best  # strict: an earlier block keeps a tie
-        best[better] = value[better]
-        backward[better] = start + row[better]
+    if metric == "dot":
+        return _search(a, b)[:2]
+    a, b = _lift(a, b, *halves)
+    forward, backward, best0, best1 = _search(a, b)
+    close0, close1 = (np.flatnonzero(best > -(CLOSE**2) / 2) for best in (best0, best1))
+    if a.dtype == np.float32 and (close0.size or close1.size):
+        a, b = (np.asarray(desc, np.float64) for desc in (desc0, desc1))
+        a, b = _lift(a, b, np.vecdot(a, a) / 2, np.vecdot(b, b) / 2)
+        forward[close0] = _search(a[close0], b)[0]
+        backward[close1] = _search(a, b[close1])[1]
     return forward, backward
 
 
@@ -59,6 +56,24 @@ def mutual(desc0: Array, desc1: Array, metric: Metric) -> tuple[Array, Array]:
     i = np.flatnonzero(forward >= 0)
     i = i[backward[forward[i]] == i]
     return i, forward[i]
+
+
+def _search(a: Array, b: Array) -> tuple[Array, Array, Array, Array]:
+    """Column of the largest product in each row of a b^T, row of that in each column, and these products."""
+    forward, best0 = np.zeros(len(a), int), np.empty(len(a), a.dtype)
+    backward, best1 = np.zeros(len(b), int), np.full(len(b), -np.inf, b.dtype)
+    rows = max(1, min(ROWS, BLOCK // max(1, len(b))))
+    buffer = np.empty((min(rows, len(a)), len(b)), dtype=a.dtype)  # fresh pages for each block would cost a third more
+    for start in range(0, len(a) if len(b) else 0, rows):
+        block = slice(start, start + rows)
+        similarity = np.matmul(a[block], b.T, out=buffer[: len(a[block])])
+        forward[block] = similarity.argmax(axis=1)
+        best0[block] = similarity[np.arange(len(similarity)), forward[block]]
+        value, row = _column_maxima(similarity)
+        better = value > best1  # strict: an earlier block keeps a tie
+        best1[better] = value[better]
+        backward[better] = start + row[better]
+    return forward, backward, best0, best1
 
 
 def _lift(a: Array, b: Array, half0: Array, half1: Array) -> tuple[Array, Array]:
