@@ -46,6 +46,12 @@ def atomic(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def refuse_own(out: Path, parent: Path) -> None:
+    """Raise UsageError if a command would write over the very file that it reads."""
+    if out.exists() and out.samefile(parent):
+        raise UsageError(f"{out}: is the file that this is made from; choose another place with -o")
+
+
 def _umask() -> int:
     current = os.umask(0)
     os.umask(current)

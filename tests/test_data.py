@@ -383,6 +383,9 @@ def photos(tmp_path: Path) -> Path:
 def test_warped_pairs_agree_with_their_homographies(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(photometric, "change", lambda image, *_: image)
     pairs = warps.pairs(photos, pairs_per_photo=3)
+    assert {p.source for pair in pairs for p in (pair.first, pair.second)} == {
+        hashlib.sha256(path.read_bytes()).hexdigest() for path in photos.iterdir()
+    }
     assert [p.sequence[0] for p in pairs] == ["v"] * 3 + ["i"] * 3
     for pair in pairs:
         first, second = pair.first.load(), pair.second.load()

@@ -463,6 +463,15 @@ def test_pictures_that_calibrated_the_file_are_refused(tiny, pairs):
     evaluate(leaked, pairs[:1])
 
 
+def test_views_of_pictures_that_calibrated_the_file_are_refused(tiny, pairs):
+    artifact = tiny()
+    shown = replace(pairs[1].first, digest="of the view", source="of the photo")
+    used = {"files": [{"name": "photo.png", "sha256": "of the photo"}]}
+    leaked = replace(artifact, card=artifact.card.step(made={"command": "quantize", "calibration": used}))
+    with pytest.raises(BadInput, match=rf"was calibrated on photo\.png, which is {shown.key} of the benchmark"):
+        evaluate(leaked, [replace(pairs[1], first=shown)])
+
+
 @pytest.mark.parametrize(
     ("protocol", "text"),
     [

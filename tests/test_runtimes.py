@@ -420,13 +420,14 @@ def test_a_provider_that_gives_up_is_an_error(tiny, monkeypatch, session, text):
         open_session(tiny(), "ort-cuda")
 
 
-def test_onnx_that_onnx_runtime_refuses_is_named(tiny):
+def test_onnx_that_onnx_runtime_refuses_is_named(tiny, capfd):
     artifact = tiny()
     data = artifact.path.read_bytes()
     artifact.path.write_bytes(data.replace(b"Conv", b"Cnov"))
     with pytest.raises(BadInput, match=r"tiny\.onnx: ONNX Runtime cannot load it: .*Cnov") as caught:
         open_session(files.load(artifact.path), "ort-cpu")
     assert "\n" not in str(caught.value)
+    assert capfd.readouterr().out == ""  # where it would tell that it tries another provider
 
 
 def test_an_image_that_the_graph_does_not_take_is_named(tiny):

@@ -95,15 +95,15 @@ def evaluated(variant: Variant, info: SessionInfo) -> dict[str, Any]:
 
 
 def refuse_leak(artifact: Artifact, pairs: Sequence[Pair]) -> None:
-    """Raise BadInput if a picture of `pairs` is among the images that calibrated `artifact`."""
+    """Raise BadInput if a picture of `pairs`, or what it is a view of, is among those that calibrated `artifact`."""
     manifests = (step["calibration"] for step in artifact.card.made if "calibration" in step)
     used = {file["sha256"]: file["name"] for manifest in manifests for file in manifest["files"]}
     for pair in pairs:
         for picture in (pair.first, pair.second):
-            if picture.digest in used:
+            if name := used.get(picture.digest) or used.get(picture.source):
                 raise BadInput(
-                    f"{artifact.path} was calibrated on {used[picture.digest]}, which is {picture.key} of the "
-                    "benchmark; quantize it again with other images"
+                    f"{artifact.path} was calibrated on {name}, which is {picture.key} of the benchmark; "
+                    "quantize it again with other images"
                 )
 
 

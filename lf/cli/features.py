@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from lf import console
+from lf.cli.options import parse_shard
 from lf.core import BadInput, UsageError
 
 
@@ -124,10 +125,3 @@ def extract(
         console.as_json({"out": str(out), "layout": layout, **asdict(tally)})
     else:
         console.result(out)
-
-
-def parse_shard(text: str) -> tuple[int, int]:
-    index, _, count = text.partition("/")
-    if not (index.isdecimal() and count.isdecimal()):
-        raise UsageError(f"--shard {text}: expected I/N, for example 0/2")
-    return int(index), int(count)

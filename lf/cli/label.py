@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from lf import console
-from lf.cli.options import File, Threads, parse_size
-from lf.core import UsageError
+from lf.cli.options import File, Threads, parse_shard, parse_size
 from lf.models.resolve import resolve
 
 
@@ -23,7 +22,7 @@ def label(
     ] = "240x320",
     shard: Annotated[str, typer.Option(metavar="I/N", help="Of N runs that share the photos the I-th")] = "0/1",
     limit: Annotated[int | None, typer.Option(min=1, help="Label the first so many photos")] = None,
-    seed: Annotated[int, typer.Option(help="Of the views")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the views")] = 0,
     bf16: Annotated[bool, typer.Option("--bf16", help="Run the network in bfloat16")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
     threads: Threads = 1,
@@ -35,9 +34,6 @@ def label(
     from lf.train.adaptation import Settings
     from lf.train.label import label as run
 
-    index, _, count = shard.partition("/")
-    if not (index.isdigit() and count.isdigit()):
-        raise UsageError(f"--shard {shard}: expected I/N, for example 0/2")
     settings = Settings(warps=warps, size=parse_size(size), seed=seed, bf16=bf16)
     with console.progress() as progress:
         tally = run(
@@ -45,7 +41,7 @@ def label(
             data,
             out,
             settings,
-            shard=(int(index), int(count)),
+            shard=parse_shard(shard),
             limit=limit,
             device=device,
             threads=threads,

@@ -23,7 +23,7 @@ def export(
         str | None, typer.Option(metavar="HxW", help="The one input size of the file; the default is 240x320")
     ] = None,
     dynamic: Annotated[bool, typer.Option("--dynamic", help="Accept every size instead")] = False,
-    opset: Annotated[int | None, typer.Option(help="ONNX operator set; the default is 18")] = None,
+    opset: Annotated[int | None, typer.Option(help="ONNX operator set, 18 (the default) to 23")] = None,
     cut: Annotated[
         str, typer.Option(help="Where the graph ends: " + "; ".join(f"{name}, {about}" for name, about in CUTS.items()))
     ] = "heads",
@@ -41,9 +41,11 @@ def export(
         raise UsageError("--half belongs to --to tflite; for ONNX type: lf quantize MODEL.onnx --scheme fp16")
     if top_k is not None and cut != "features":
         raise UsageError("--top-k belongs to --cut features; a file that ends at its raw heads has no slots")
+    if dynamic and size is not None:
+        raise UsageError(f"--dynamic accepts every size, --size {size} one only; leave one of them out")
     options: dict[str, Any] = {"images": images, "cut": cut, **({"half": True} if half else {})}
     if dynamic or size is not None:
-        options["size"] = None if dynamic or size is None else parse_size(size)
+        options["size"] = None if size is None else parse_size(size)
     if opset is not None:
         options["opset"] = opset
     if top_k is not None:
@@ -71,7 +73,7 @@ def quantize(
     limit: Annotated[
         int | None, typer.Option(min=1, help=f"Use at most so many photos; the scheme's own, mostly {LIMIT}")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Chooses the photos when there are more")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Chooses the photos when there are more")] = 0,
     exclude: Annotated[
         Path | None, typer.Option(metavar="ROOT", help="Benchmark whose images must not be used")
     ] = None,
@@ -95,7 +97,9 @@ def quantize(
     limit_sequences: Annotated[
         int | None, typer.Option(min=2, help="With --max-drop: use the first so many sequences of the data")
     ] = None,
-    max_evaluations: Annotated[int, typer.Option(min=1, help="With --max-drop: most files to evaluate")] = EVALUATIONS,
+    max_evaluations: Annotated[
+        int | None, typer.Option(min=1, help=f"With --max-drop: most files to evaluate; the default is {EVALUATIONS}")
+    ] = None,
     search: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Where a search is kept, to resume; <output without .onnx>.search"),
@@ -105,20 +109,20 @@ def quantize(
     """Turn a float ONNX file into one with fewer bits: other numbers, measured by lf bench."""
     from lf.quantize import quantize as run
 
-    if not max_drop and (data != PROCEDURAL or protocol or limit_sequences or search):
+    if max_drop is None and (data != PROCEDURAL or protocol or limit_sequences or search or max_evaluations):
         raise UsageError(
-            "--data, --protocol, --limit-sequences and --search belong to a search within a budget; "
+            "--data, --protocol, --limit-sequences, --max-evaluations and --search belong to a search within a budget; "
             'type for example: --max-drop "mma@3=0.01,repeatability=0.005"'
         )
-    if max_drop and engine != "ort":
+    if max_drop is not None and engine != "ort":
         raise UsageError(f"--max-drop searches the bits of single layers, and --for {engine} has 8 in all of them")
     parent = resolve(model)
     asked = dict.fromkeys(keep_float or (), 32) | dict(map(parse_bits, bits or ()))
     options: dict[str, Any] = {"calibration": calibration, "limit": limit, "seed": seed, "exclude": exclude}
     options["rounding"] = rounding
     with console.progress() as progress:
-        if max_drop:
-            where = Where(data, protocol, limit_sequences, max_evaluations, search)
+        if max_drop is not None:
+            where = Where(data, protocol, limit_sequences, max_evaluations or EVALUATIONS, search)
             made = within(max_drop, where, parent, scheme, images, output, asked, options, progress)
         else:
             made = run(parent, scheme, images, output, engine=engine, bits=asked, progress=progress, **options)

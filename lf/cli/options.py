@@ -31,13 +31,20 @@ Protocols = Annotated[
 
 def parse_size(text: str) -> tuple[int, int]:
     height, _, width = text.partition("x")
-    if not (height.isdigit() and width.isdigit()):
+    if not (height.isdecimal() and width.isdecimal()):
         raise UsageError(f"--size {text}: expected HEIGHTxWIDTH in pixels, for example --size 240x320")
     return int(height), int(width)
 
 
+def parse_shard(text: str) -> tuple[int, int]:
+    index, _, count = text.partition("/")
+    if not (index.isdecimal() and count.isdecimal()):
+        raise UsageError(f"--shard {text}: expected I/N, for example 0/2")
+    return int(index), int(count)
+
+
 def parse_bits(text: str) -> tuple[str, int]:
     name, _, bits = text.rpartition("=")
-    if not name or not bits.isdigit():
+    if not name or not bits.isdecimal():
         raise UsageError(f"--bits {text}: expected LAYER=BITS, for example --bits stage1.a.conv=8")
     return name, int(bits)

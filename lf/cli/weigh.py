@@ -28,7 +28,7 @@ def sensitivity(
     limit_sequences: Annotated[int | None, typer.Option(min=1, help="Use the first so many sequences")] = None,
     calibration: Annotated[str | None, typer.Option(help=f"How ranges are found: {', '.join(CALIBRATIONS)}")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Calibrate on at most so many photos")] = None,
-    seed: Annotated[int, typer.Option(help="Chooses the photos when there are more")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Chooses the photos when there are more")] = 0,
     json: Json = False,
 ) -> None:
     """Rank the layers of a float ONNX file by what quantizing each alone costs the geometry, beside its tensors."""

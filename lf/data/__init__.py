@@ -25,11 +25,13 @@ class Picture:
         key: unique inside its dataset and stable from run to run (`v_boat/1`); the name of its cached features.
         load: () -> uint8 (H, W, 3) RGB.
         digest: hex sha256 of what `load` reads (file bytes), or of what makes it (seed and generator version).
+        source: the digest of the picture that it shows, where it is a view of another.
     """
 
     key: str
     load: Callable[[], Array]
     digest: str
+    source: str = ""
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,7 @@ def sequence(source: Picture, kind: str, views: int, size: Size, seed: int) -> l
         strength = STRONG if kind == "i" and k > 1 else MILD
         load = partial(view, source.load, size, placements[-1], [*entropy, 1], strength)
         made_by = f"warps {entropy} {kind} {size[0]}x{size[1]} of {source.digest}"
-        pictures.append(Picture(f"{name}/{k}", load, hashlib.sha256(made_by.encode()).hexdigest()))
+        pictures.append(Picture(f"{name}/{k}", load, hashlib.sha256(made_by.encode()).hexdigest(), source.digest))
     to_stage = np.linalg.inv(placements[0])
     others = zip(range(2, views + 1), pictures[1:], placements[1:], strict=True)
     return [Pair(name, f"1_{k}", pictures[0], other, placement @ to_stage) for k, other, placement in others]

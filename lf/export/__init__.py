@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from lf import files
 from lf.core import Artifact, UsageError, pick
 
 
@@ -64,6 +65,7 @@ def export(artifact: Artifact, target: str, out: Path | None = None, *, cut: str
     out = out or Path(_stem(artifact) + row.suffix)
     if not out.name.endswith(row.suffix):
         raise UsageError(f"{out}: target {target} writes {row.suffix} files; type: -o {out.stem}{row.suffix}")
+    files.refuse_own(out, artifact.path)
     made: Artifact = importlib.import_module(f"lf.export.{row.module}").export(artifact, out, **options)
     return made
 

@@ -44,6 +44,7 @@ def fix(path: Path, out: Path) -> list[str]:
     """
     if out.suffix != ".tflite":
         raise UsageError(f"{out}: --fix writes .tflite files; type: -o {out.stem}.tflite")
+    files.refuse_own(out, path)
     data, card = files.read_bytes(path, "a TFLite model"), files.read_card(path)
     before = examine(data, str(path))
     mended, done = mend(data, str(path))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lf import files
 from lf.core import Artifact, UsageError, pick
 from lf.quantize.observers import CALIBRATIONS as CALIBRATIONS
 from lf.quantize.observers import observer
@@ -107,6 +108,7 @@ def quantize(
     out = out or usual_name(artifact, scheme, engine)
     if out.suffix != dialect.suffix:
         raise UsageError(f"{out}: engine {engine} reads {dialect.suffix} files; type: -o {out.stem}{dialect.suffix}")
+    files.refuse_own(out, artifact.path)
     trained = bool(learned_ranges(artifact, scheme))
     rounding = _rounding(scheme, rounding or ("nearest" if trained else row.rounding))
     photos = None

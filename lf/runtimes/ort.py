@@ -127,7 +127,8 @@ def _open(read: Callable[[], bytes], threads: int, provider: str, where: str) ->
         options = _options(data, threads, provider)
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)  # ORT warns where it falls back
-            session = ort.InferenceSession(widened(data), options, providers=[provider])
+            # without its own way back to the CPU, of which it would tell on stdout
+            session = ort.InferenceSession(widened(data), options, providers=[provider], enable_fallback=0)
     except UserWarning as error:
         raise Unavailable(f"{provider} was asked for and ONNX Runtime would use another: {error}") from error
     except Exception as error:  # its exceptions share no base class
