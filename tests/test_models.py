@@ -424,6 +424,11 @@ PUBLIC = [
 ]
 
 
+@pytest.mark.parametrize("row", NETWORKS.values(), ids=NETWORKS)
+def test_the_heads_that_a_row_names_are_there(row):
+    assert {row.descriptor, *row.keep_float, *([row.maxima] if row.maxima else [])} <= set(row.heads)
+
+
 def test_the_public_state_dicts_have_the_published_sizes():
     assert len(superpoint_shapes()) == 24
     assert len(gauss2_shapes()) == len(superpointnet_shapes()) == 24 + 12 * 5
@@ -484,6 +489,8 @@ def test_public_weights_give_the_published_maps(row, shapes, prefix, tmp_path):
     assert (artifact.card.model, artifact.card.outputs) == (row, dict(MODELS[row].heads))
     assert artifact.card.input == (MODELS[row].channels, None, None)
     assert artifact.card.weights["sha256"] == artifact.sha256
+    licence = {"superpoint": "non-commercial", "superpoint-bn": "MIT"}.get(row, "CC BY-NC-SA")
+    assert licence in artifact.card.weights["licence"]
     network = checkpoint.network(artifact)
     assert not network.training
     image = torch.rand(1, MODELS[row].channels, 32, 48)
@@ -717,6 +724,9 @@ def test_own_files_whose_card_and_tensors_disagree(tmp_path):
     saved(tmp_path / "b.safetensors", model="elsewhere")
     with pytest.raises(BadInput, match=r"its card names model 'elsewhere'; known: superpoint,"):
         checkpoint.load(tmp_path / "b.safetensors")
+    saved(tmp_path / "d.safetensors", model="sift")
+    with pytest.raises(BadInput, match=r"d.safetensors: its card names model 'sift'; known: superpoint,.* wren$"):
+        checkpoint.load(tmp_path / "d.safetensors")
     artifact = saved(tmp_path / "c.safetensors")
     with pytest.raises(BadInput, match="holds weights of superpoint, its card says wren"):
         checkpoint.network(Artifact(artifact.path, CARD.step(model="wren")))

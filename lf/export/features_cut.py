@@ -139,7 +139,7 @@ def append(proto: ModelProto, card: Card, top_k: int) -> ModelProto:
 
 def _depth(row: Model) -> int:
     """Length of a descriptor."""
-    return next(row.heads[name][0] for name in ("descriptor", "feat") if name in row.heads)
+    return row.heads[row.descriptor][0]
 
 
 def check(parent: Artifact, candidate: Artifact, top_k: int, folder: Path | None) -> dict[str, Any]:
@@ -209,9 +209,9 @@ def _explained(
     for each in (a, b):
         if len(each) == top_k:
             may |= np.abs(scores - each.scores[-1]) <= ROUNDING
-    if "repeatability" in maps:
-        may |= parity.contested(maps["repeatability"][0], points)
-    reach = extractor.settings.get("nms_radius", 1) * 2**0.5 + 1  # px: the corner of a square, plus a sub-pixel shift
+    if extractor.model.maxima:
+        may |= parity.contested(maps[extractor.model.maxima][0], points)
+    reach = parity.reach_of(extractor.settings)
     apart = np.hypot(*(points[:, None] - points[None]).T) <= reach
     others = np.arange(len(points)) < len(a.keypoints[only[0]])
     may |= (apart & (others[:, None] != others) & (np.abs(scores[:, None] - scores) <= ROUNDING)).any(1)

@@ -13,6 +13,8 @@ from lf.models import decode, decode_kp2d
 Decoder = Callable[..., tuple[Array, Array, Array]]
 Describer = Callable[[Mapping[str, Array], Array], Array]
 
+UNKNOWN_LICENCE = "unknown: see the publisher"
+
 
 @dataclass(frozen=True)
 class Model:
@@ -32,6 +34,11 @@ class Model:
         pyramid: arguments of the published multi-scale extraction, or None for a single scale.
         about: one line for `lf models`.
         parameters: trainable numbers.
+        options: keyword arguments of `build`.
+        descriptor: the head of a network that holds its descriptors.
+        maxima: the head whose 3x3 maxima are its points, where a pixel that loses still counts against its neighbours;
+            None where suppression is greedy or there is none.
+        licence: of its published weights.
     """
 
     module: str | None
@@ -46,6 +53,9 @@ class Model:
     describe: Describer | None = None
     keep_float: tuple[str, ...] = ()
     pyramid: Mapping[str, float] | None = None
+    descriptor: str = "descriptor"
+    maxima: str | None = None
+    licence: str = UNKNOWN_LICENCE
 
 
 _SUPERPOINT = {"threshold": 0.015, "nms_radius": 4, "border": 4}
@@ -90,6 +100,7 @@ def _kp2d(
     cell: int = 8,
     multiple: int = 8,
     cross: bool = True,
+    licence: str = UNKNOWN_LICENCE,
 ) -> Model:
     """A network with one point per cell of `cell` px, which may leave it if `cross`; `feat` is its descriptor head."""
     aligned = not options.get("resnet")
@@ -103,8 +114,10 @@ def _kp2d(
         describe=partial(decode_kp2d.describe_kp2d, cell=cell, align_corners=aligned),
         settings={"threshold": 0.0, "cross": cross},
         keep_float=("score", "shift"),
+        descriptor="feat",
         about=about,
         parameters=parameters,
+        licence=licence,
     )
 
 
@@ -123,6 +136,7 @@ MODELS: dict[str, Model] = {
         describe=decode.describe_superpoint,
         settings=_SUPERPOINT,
         keep_float=("detector",),
+        licence="Magic Leap: non-commercial research only, no redistribution",
         about="SuperPoint v1 (arXiv 1712.07629), the public 24-tensor state dict",
         parameters=1_300_865,
     ),
@@ -136,6 +150,7 @@ MODELS: dict[str, Model] = {
         describe=decode.describe_superpoint,
         settings=_SUPERPOINT,
         keep_float=("detector",),
+        licence="MIT",
         about="SuperPoint with batch normalisation, as pytorch-superpoint trains it (.pth.tar)",
         parameters=1_304_067,
     ),
@@ -162,6 +177,8 @@ MODELS: dict[str, Model] = {
         settings=_R2D2,
         keep_float=("reliability", "repeatability"),
         pyramid=_R2D2_PYRAMID,
+        maxima="repeatability",
+        licence="CC BY-NC-SA 3.0",
         about="R2D2 N16 (arXiv 1906.06195)",
         parameters=484_387,
     ),
@@ -176,6 +193,8 @@ MODELS: dict[str, Model] = {
         settings=_R2D2,
         keep_float=("reliability", "repeatability"),
         pyramid=_R2D2_PYRAMID,
+        maxima="repeatability",
+        licence="CC BY-NC-SA 3.0",
         about="R2D2 N8 big: the same with 1.5 times the channels",
         parameters=1_038_899,
     ),
@@ -190,10 +209,12 @@ MODELS: dict[str, Model] = {
         settings=_R2D2,
         keep_float=("reliability", "repeatability"),
         pyramid=_R2D2_PYRAMID,
+        maxima="repeatability",
+        licence="CC BY-NC-SA 3.0",
         about="Fast-R2D2 N16: half resolution inside, bilinear x2 before the heads",
         parameters=484_387,
     ),
-    "kp2d": _kp2d("KP2D v4, KeypointNet (arXiv 1912.10615)", 5_312_227, {}, (256, 4)),
+    "kp2d": _kp2d("KP2D v4, KeypointNet (arXiv 1912.10615)", 5_312_227, {}, (256, 4), licence="MIT"),
     "kp2d-v1": _kp2d("KP2D v1: descriptors at the size of the cells", 4_131_555, {"upsample": False}, (256, 8)),
     "kp2d-v0": _kp2d(
         "KP2D v0: the same, and points stay in their cells", 4_131_555, {"upsample": False}, (256, 8), cross=False
