@@ -14,6 +14,7 @@ from lf.core import FEATURES, Array, Artifact, BadInput, Card, Features, GateFai
 from lf.export import parity, to_onnx
 from lf.export.decode_graph import BUILDERS
 from lf.export.graph import Graph
+from lf.export.to_onnx import OWN
 from lf.models import NETWORKS, Model
 from lf.runtimes import CHECKPOINTS, agreement
 from lf.runtimes.extract import Extractor
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 TOP_K = 1000
-OWN = (0, 0)  # the size of the file, or that of `lf.export.to_onnx` for a checkpoint
 NEAR = 1e-3  # px, and SCORE * NEAR of a score, between two keypoints that count as one
 SCORE = 0.01
 COSINE = 1e-5  # a descriptor may miss so much of a cosine of 1
@@ -76,8 +76,7 @@ def export(
     with tempfile.TemporaryDirectory(prefix="lf-export-") as folder:
         parent = artifact
         if artifact.path.suffix in CHECKPOINTS:
-            through, wanted = Path(folder, "through.onnx"), to_onnx.SIZE if size == OWN else size
-            parent = to_onnx.export(artifact, through, size=wanted, opset=opset or to_onnx.OPSET, images=images)
+            parent = to_onnx.through(artifact, Path(folder), size, opset, images)
         elif artifact.path.suffix != ".onnx":
             raise UsageError(f"{artifact.path}: --cut features starts from an .onnx file or a checkpoint")
         elif size != OWN or opset is not None:
