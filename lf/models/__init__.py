@@ -34,7 +34,7 @@ class Model:
         pyramid: arguments of the published multi-scale extraction, or None for a single scale.
         about: one line for `lf models`.
         parameters: trainable numbers.
-        options: keyword arguments of `build`.
+        options: keyword arguments of `build`; for a baseline, what `lf.runtimes.opencv` makes it from.
         descriptor: the head of a network that holds its descriptors.
         maxima: the head whose 3x3 maxima are its points, where a pixel that loses still counts against its neighbours;
             None where suppression is greedy or there is none.
@@ -63,18 +63,32 @@ _R2D2 = {"repeatability": 0.7, "reliability": 0.7}
 _R2D2_PYRAMID = {"min_size": 256, "max_size": 1024, "min_scale": 0.0, "max_scale": 1.0, "top_k": 5000}
 _R2D2_HEADS = {"descriptor": (128, 1), "reliability": (1, 1), "repeatability": (1, 1)}
 
-_BASELINES = {  # length of a descriptor, what it is
-    "sift": (128, "SIFT by OpenCV, contrast threshold 1e-5: the baseline of the papers"),
-    "sift-1000": (128, "SIFT by OpenCV as it comes, 1000 features: what a program that needs features would call"),
-    "rootsift": (128, "SIFT with the square roots of its L1-normalised descriptors (RootSIFT, CVPR 2012)"),
-    "orb": (256, "ORB by OpenCV, 1000 features; its bits as +-1, so that dot products order as Hamming distances"),
-    "akaze": (486, "AKAZE by OpenCV where it has it (4, or 5 with contrib); bits as in orb"),
+_STRONGEST = {"detector": "SIFT", "contrastThreshold": 1e-5}  # every extremum; protocols take the strongest
+_BASELINES: dict[str, tuple[int, Mapping[str, Any], str]] = {  # length of a descriptor, of which detector, what it is
+    "sift": (128, _STRONGEST, "SIFT by OpenCV, contrast threshold 1e-5: the baseline of the papers"),
+    "sift-1000": (
+        128,
+        {"detector": "SIFT", "nfeatures": 1000},
+        "SIFT by OpenCV as it comes, 1000 features: what a program that needs features would call",
+    ),
+    "rootsift": (
+        128,
+        {**_STRONGEST, "root": True},
+        "SIFT with the square roots of its L1-normalised descriptors (RootSIFT, CVPR 2012)",
+    ),
+    "orb": (
+        256,
+        {"detector": "ORB", "nfeatures": 1000},
+        "ORB by OpenCV, 1000 features; its bits as +-1, so that dot products order as Hamming distances",
+    ),
+    "akaze": (486, {"detector": "AKAZE"}, "AKAZE by OpenCV where it has it (4, or 5 with contrib); bits as in orb"),
 }
 
 
-def _baseline(length: int, about: str) -> Model:
+def _baseline(length: int, options: Mapping[str, Any], about: str) -> Model:
     return Model(
         module=None,
+        options=options,
         channels=1,
         multiple=1,
         heads={"points": (4 + length, 1)},
