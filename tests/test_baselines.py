@@ -1,12 +1,17 @@
 """Baselines without weights, and networks that describe the baselines' points."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
-from lf.core import Artifact, Card, UsageError
+from lf import files
+from lf.core import Artifact, Card, Unavailable, UsageError
 from lf.data.procedural import held_out_picture
 from lf.models import MODELS, checkpoint
 from lf.models.resolve import resolve, shipped
+from lf.runtimes import opencv
 from lf.runtimes.extract import Extractor
 
 BASELINES = [name for name, row in MODELS.items() if row.module is None]
@@ -43,6 +48,25 @@ def test_the_shipped_file_of_a_baseline_is_its_card(name):
     artifact = resolve(name)
     assert shipped()[name].suffix == ".card"
     assert (artifact.card.model, artifact.card.outputs) == (name, dict(MODELS[name].heads))
+
+
+def test_a_baseline_is_a_row_and_a_card(picture, tmp_path, monkeypatch):
+    row = replace(MODELS["orb"], options={"detector": "ORB", "nfeatures": 50})
+    monkeypatch.setitem(MODELS, "orb-50", row)
+    artifact = files.save(tmp_path / "orb-50.card", b"", Card("orb-50", {"origin": "OpenCV"}, (1, None, None)))
+    assert 0 < len(Extractor(resolve(artifact.path), "opencv")(picture)) <= 50
+
+
+def test_a_detector_that_this_opencv_does_not_have(monkeypatch):
+    monkeypatch.setattr(opencv, "CV", SimpleNamespace())
+    with pytest.raises(Unavailable, match=r"this OpenCV .* has no AKAZE, which left .*pip install opencv-contrib-pyth"):
+        Extractor(resolve("akaze"), "opencv")
+
+
+def test_a_network_is_no_detector(tmp_path):
+    artifact = files.save(tmp_path / "wren.card", b"", Card("wren", {"origin": "test"}, (1, None, None)))
+    with pytest.raises(UsageError, match=r"unknown OpenCV detector 'wren'.* known: sift, sift-1000, rootsift, "):
+        Extractor(artifact, "opencv")
 
 
 def test_binary_descriptors_order_as_hamming_distances(picture):

@@ -17,6 +17,7 @@ from lf.cli import check as command
 from lf.core import BadInput, GateFailed, UsageError
 from lf.export import edgetpu_fix, edgetpu_operators, edgetpu_rules
 from lf.export.edgetpu_check import examine
+from lf.runtimes import litert
 
 flatbuffers = pytest.importorskip("flatbuffers")
 schema = pytest.importorskip("ai_edge_litert.schema_py_generated")
@@ -488,7 +489,7 @@ def test_a_compiled_file_is_reported_as_such(tmp_path, capsys):
 
 def test_what_the_compiler_left_on_the_cpu_is_said():
     model = chain("CUSTOM", "RELU")
-    model.operatorCodes[0].customCode = edgetpu_rules.COMPILED.encode()
+    model.operatorCodes[0].customCode = litert.COMPILED.encode()
     report = said(model)
     assert [(each.state, each.rule) for each in report.operators] == [("maps", "compiled"), ("cpu", "compiled")]
     assert report.first.reason == "the compiler left it on the CPU"

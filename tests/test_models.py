@@ -424,6 +424,11 @@ PUBLIC = [
 ]
 
 
+@pytest.mark.parametrize("row", NETWORKS.values(), ids=NETWORKS)
+def test_the_heads_that_a_row_names_are_there(row):
+    assert {row.descriptor, *row.keep_float, *([row.maxima] if row.maxima else [])} <= set(row.heads)
+
+
 def test_the_public_state_dicts_have_the_published_sizes():
     assert len(superpoint_shapes()) == 24
     assert len(gauss2_shapes()) == len(superpointnet_shapes()) == 24 + 12 * 5
@@ -484,6 +489,8 @@ def test_public_weights_give_the_published_maps(row, shapes, prefix, tmp_path):
     assert (artifact.card.model, artifact.card.outputs) == (row, dict(MODELS[row].heads))
     assert artifact.card.input == (MODELS[row].channels, None, None)
     assert artifact.card.weights["sha256"] == artifact.sha256
+    licence = {"superpoint": "non-commercial", "superpoint-bn": "MIT"}.get(row, "CC BY-NC-SA")
+    assert licence in artifact.card.weights["licence"]
     network = checkpoint.network(artifact)
     assert not network.training
     image = torch.rand(1, MODELS[row].channels, 32, 48)
@@ -672,6 +679,11 @@ def storage_of(count):
     return legacy(buffer.getvalue())
 
 
+def memoized(index):
+    """Opcodes that leave the memo with one more tuple, twice the last one."""
+    return b"h" + bytes([index]) + b"h" + bytes([index]) + b"\x86\x940"
+
+
 @pytest.mark.parametrize(
     ("content", "text"),
     [
@@ -679,12 +691,17 @@ def storage_of(count):
         (legacy(pickle.dumps(Reserves(), 2)), r"asks for (__builtin__|builtins).bytearray"),
         (storage_of(1 << 40), f"claims a tensor of {1 << 40} numbers, the file has"),
         (storage_of(-1), "claims a tensor of -1 numbers"),
+        (storage_of([[1]]), "the length of a storage is no number"),
         (legacy(b"\x80\x02]r" + struct.pack("<I", 1 << 31) + b"."), "LONG_BINPUT asks for more memory"),
+        (legacy(b"\x80\x02})" + b"2\x86" * 60 + b"K\x01s."), "a tuple in it holds more than 1000 things"),
+        (legacy(b"\x80\x02})q\x000" + b"h\x00h\x00\x86q\x000" * 60 + b"h\x00K\x01s."), "more than 1000 things"),
+        (legacy(b"\x80\x04})\x940" + b"".join(map(memoized, range(60))) + b"h<K\x01s."), "more than 1000 things"),
+        (legacy(b"\x80\x02})" + b"\x85" * 1_000_000 + b"K\x01s."), "more than 1000 things"),
         (legacy(b"\x80\x05\x96" + struct.pack("<Q", 1 << 40) + b"."), "truncated"),
     ],
-    ids=["zip", "call", "storage", "negative", "memo", "bytearray"],
+    ids=["zip", "call", "storage", "negative", "nested", "memo", "doubled", "fetched", "memoized", "deep", "bytearray"],
 )
-def test_bombs_are_refused_before_they_take_memory(content, text, tmp_path):
+def test_bombs_are_refused_before_they_take_memory_or_time(content, text, tmp_path):
     (tmp_path / "it.pth").write_bytes(content)
     with pytest.raises(BadInput, match=text):
         checkpoint.load(tmp_path / "it.pth")
@@ -717,6 +734,9 @@ def test_own_files_whose_card_and_tensors_disagree(tmp_path):
     saved(tmp_path / "b.safetensors", model="elsewhere")
     with pytest.raises(BadInput, match=r"its card names model 'elsewhere'; known: superpoint,"):
         checkpoint.load(tmp_path / "b.safetensors")
+    saved(tmp_path / "d.safetensors", model="sift")
+    with pytest.raises(BadInput, match=r"d.safetensors: its card names model 'sift'; known: superpoint,.* wren$"):
+        checkpoint.load(tmp_path / "d.safetensors")
     artifact = saved(tmp_path / "c.safetensors")
     with pytest.raises(BadInput, match="holds weights of superpoint, its card says wren"):
         checkpoint.network(Artifact(artifact.path, CARD.step(model="wren")))

@@ -258,9 +258,10 @@ def test_pointwise_convolutions_of_one_tensor_become_one_and_the_same_numbers():
         pointwise("x", "a", weight(2, 6, 1, 1)),
         pointwise("x", "strided", weight(2, 6, 1, 1), strides=[2, 2]),
         pointwise("x", "grouped", weight(2, 3, 1, 1), group=2),
+        pointwise("x", "padded", weight(2, 6, 1, 1), pads=[1, 1, 1, 1]),
         pointwise("x", "wide", weight(2, 6, 3, 3), pads=[1, 1, 1, 1]),
         pointwise("x", "without_bias", shared),
-        pointwise("x", "b", weight(3, 6, 1, 1), strides=[1, 1], group=1),
+        pointwise("x", "b", weight(3, 6, 1, 1), strides=[1, 1], pads=[0, 0, 0, 0], group=1),
         pointwise("b", "alone", weight(1, 3, 1, 1)),
         pointwise("a", "c", weight(1, 2, 1, 1)),
         pointwise("a", "d", weight(1, 2, 1, 1)),
@@ -273,7 +274,7 @@ def test_pointwise_convolutions_of_one_tensor_become_one_and_the_same_numbers():
     before = onnx.ModelProto.FromString(model.SerializeToString())
     siblings.merge(model)
     left = [node.name for node in model.graph.node if node.op_type == "Conv"]
-    assert left == ["a+b", "strided", "grouped", "wide", "without_bias", "alone", "c+d"]
+    assert left == ["a+b", "strided", "grouped", "padded", "wide", "without_bias", "alone", "c+d"]
     assert not {"a.weight", "b.bias", "c.weight"} & {tensor.name for tensor in model.graph.initializer}
     x = rng.standard_normal((1, 6, 8, 12), np.float32)
     expected, found = (

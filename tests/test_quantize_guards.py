@@ -219,6 +219,7 @@ def test_plateaus_are_reported_with_the_head():
     (text,) = guards.ties({"tied_float": 0.0, "tied": 0.62}, ["reliability", "detector"])
     assert text.startswith("62% of the keypoints share their score with another, 0% in float: the heads reliability, ")
     assert text.endswith("type: --keep-float reliability --keep-float detector, or --scheme w8a16")
+    assert guards.ties({"tied_float": 0, "tied": 1}, None)[0].endswith("0% in float: int8 is their limit")
     assert "the trunk has too few levels; type: --scheme w8a16" in guards.ties({"tied_float": 0, "tied": 1}, [])[0]
 
 

@@ -256,6 +256,21 @@ def test_pyramid_levels(extractor, size):
     assert features.size == size
 
 
+@pytest.mark.parametrize(
+    ("row", "levels"),
+    [
+        ("r2d2", [(1024, 2), (861, 1), (724, 1), (609, 1), (512, 1), (431, 1), (362, 1)]),
+        ("fast-r2d2", [(1024, 2)]),  # whose sides are even
+    ],
+)
+def test_a_thin_picture_has_the_levels_that_it_can_have(extractor, row, levels):
+    run = extractor(row, one_point(2, 0))
+    assert len(run.pyramid(np.zeros((13, 8192), np.uint8))) == len(levels)
+    assert [image.shape[:1:-1] for image in run.session.seen] == levels
+    with pytest.raises(BadInput, match="an image of 8192x1 is too small for any level of the pyramid"):
+        run.pyramid(np.zeros((1, 8192), np.uint8))
+
+
 def test_every_level_is_resized_from_the_one_before(extractor):
     run = extractor("r2d2", one_point(2, 3))
     run.pyramid(noise(300, 400, 3))

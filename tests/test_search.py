@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -163,6 +164,17 @@ def needs_eight(*layers):
     return lambda step: sum(
         0.01 for name in layers if step["bits"].get(name, 4) == 4 and name not in step["kept_float"]
     )
+
+
+@pytest.mark.parametrize("images", [None, Path("photos")])
+def test_a_seed_splits_the_pairs_where_there_are_no_photos(wren, images, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(mixed, "quantize", lambda *words, **options: said.append(options))
+    run = mixed.Search(
+        task(wren, images, None, options={"seed": 3, "limit": 2}), Journal(tmp_path / "a.json", {}), None
+    )
+    run.made({}, tmp_path / "a.onnx")
+    assert (said[0].get("seed"), said[0]["limit"]) == (3 if images else None, 2)
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import torch
 from torch import nn
 
 from lf import files
-from lf.core import Artifact, Card, LfError, UsageError
+from lf.core import Artifact, BadInput, Card, LfError, UsageError
 from lf.models import MODELS, NETWORKS, checkpoint
 from lf.models.resolve import resolve
 from lf.quantize import learned_ranges, quantize
@@ -303,6 +304,22 @@ def test_other_schemes_need_photos(case, tmp_path):
     other = "w8a8" if case.bits < 8 else "w4a8"
     with pytest.raises(UsageError, match=rf"scheme {other} needs photos .* --images DIR \(only weights that lf train"):
         quantize(case.exported, other, None, tmp_path / "a.onnx")
+
+
+@pytest.mark.parametrize(
+    ("word", "value"), {"calibration": "mse", "limit": 2, "seed": 1, "exclude": Path("root")}.items()
+)
+def test_words_on_photos_need_photos(case, word, value, tmp_path):
+    text = f"^--{word}: .*a.onnx brings the ranges along that training for {case.scheme} learned; .* --images DIR"
+    with pytest.raises(UsageError, match=text):
+        quantize(case.exported, case.scheme, None, tmp_path / "a.onnx", **{word: value})
+
+
+@pytest.mark.parametrize("step", [{}, {"ranges": None}, {"ranges": {"a": 1}}, {"ranges": {"a": ["x", 1]}}])
+def test_ranges_that_are_none_are_refused(case, step):
+    card = case.exported.card.step(made={"command": "train", "scheme": case.scheme, **step})
+    with pytest.raises(BadInput, match=r"a.onnx: its card describes the ranges that training learned wrongly .*again"):
+        learned_ranges(dataclasses.replace(case.exported, card=card), case.scheme)
 
 
 def test_a_head_that_was_trained_in_float_has_no_range(case, tmp_path):

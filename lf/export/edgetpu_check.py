@@ -18,7 +18,6 @@ from lf.core import BadInput
 from lf.export import edgetpu_operators as operators
 from lf.export.edgetpu_graph import CUSTOM, Graph, Operator, Tensor, build
 from lf.export.edgetpu_rules import (
-    COMPILED,
     COMPILER,
     CPU,
     FITS,
@@ -32,6 +31,7 @@ from lf.export.edgetpu_rules import (
     general,
     refused,
 )
+from lf.runtimes.litert import COMPILED
 
 BROUGHT = ("TFLite_Detection_PostProcess", "NumericVerify", "Mfcc", "AudioSpectrogram")  # custom, and part of TFLite
 

@@ -18,8 +18,7 @@ from lf import __version__, files, tflite
 from lf.core import Array, BadInput, GateFailed, LfError, Unavailable, UsageError, one_line
 from lf.export.edgetpu_check import Report, examine
 from lf.export.edgetpu_graph import Operator, build
-from lf.export.edgetpu_rules import COMPILED
-from lf.runtimes.litert import quiet
+from lf.runtimes.litert import COMPILED, quiet
 
 NEAREST, VERSION = "RESIZE_NEAREST_NEIGHBOR", 2
 INPUTS = 4  # of random numbers, to compare the files on

@@ -7,16 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-MAPPED = "Mapped to Edge TPU"
-STATUSES = {  # what the table of operators says -> a key of RULES in `edgetpu_rules`
-    MAPPED: "",
-    "Operation is working on an unsupported data type": "data-type",
-    "Operation not supported": "operator",
-    "Operation version not supported": "version",
-    "More than one subgraph is not supported": "region",
-    "Tensor has unsupported rank (up to 3 innermost dimensions mapped)": "rank",
-    "Operation is otherwise supported, but not mapped due to some unspecified limitation": "unspecified",
-}
+MAPPED = "Mapped to Edge TPU"  # every other status is a reason to stay on the CPU: docs/edgetpu.md
 UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 MEMORY = {
     "on_chip_used": "On-chip memory used for caching model parameters",

@@ -14,7 +14,6 @@ from lf.export.edgetpu_graph import Operator, Tensor
 
 COMPILER = "16.0.384591198"  # the last release, of 2021
 MAPS, UNCERTAIN, CPU = STATES = ("maps", "uncertain", "cpu")
-COMPILED = "edgetpu-custom-op"  # custom code of the one operator that the compiler makes of all that it maps
 
 SOURCES = {
     "D": "Coral's documentation",

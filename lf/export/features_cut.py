@@ -14,6 +14,7 @@ from lf.core import FEATURES, Array, Artifact, BadInput, Card, Features, GateFai
 from lf.export import parity, to_onnx
 from lf.export.decode_graph import BUILDERS
 from lf.export.graph import Graph
+from lf.export.to_onnx import OWN
 from lf.models import NETWORKS, Model
 from lf.runtimes import CHECKPOINTS, agreement
 from lf.runtimes.extract import Extractor
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 TOP_K = 1000
-OWN = (0, 0)  # the size of the file, or that of `lf.export.to_onnx` for a checkpoint
 NEAR = 1e-3  # px, and SCORE * NEAR of a score, between two keypoints that count as one
 SCORE = 0.01
 COSINE = 1e-5  # a descriptor may miss so much of a cosine of 1
@@ -76,8 +76,7 @@ def export(
     with tempfile.TemporaryDirectory(prefix="lf-export-") as folder:
         parent = artifact
         if artifact.path.suffix in CHECKPOINTS:
-            through, wanted = Path(folder, "through.onnx"), to_onnx.SIZE if size == OWN else size
-            parent = to_onnx.export(artifact, through, size=wanted, opset=opset or to_onnx.OPSET, images=images)
+            parent = to_onnx.through(artifact, Path(folder), size, opset, images)
         elif artifact.path.suffix != ".onnx":
             raise UsageError(f"{artifact.path}: --cut features starts from an .onnx file or a checkpoint")
         elif size != OWN or opset is not None:
@@ -139,7 +138,7 @@ def append(proto: ModelProto, card: Card, top_k: int) -> ModelProto:
 
 def _depth(row: Model) -> int:
     """Length of a descriptor."""
-    return next(row.heads[name][0] for name in ("descriptor", "feat") if name in row.heads)
+    return row.heads[row.descriptor][0]
 
 
 def check(parent: Artifact, candidate: Artifact, top_k: int, folder: Path | None) -> dict[str, Any]:
@@ -209,9 +208,9 @@ def _explained(
     for each in (a, b):
         if len(each) == top_k:
             may |= np.abs(scores - each.scores[-1]) <= ROUNDING
-    if "repeatability" in maps:
-        may |= parity.contested(maps["repeatability"][0], points)
-    reach = extractor.settings.get("nms_radius", 1) * 2**0.5 + 1  # px: the corner of a square, plus a sub-pixel shift
+    if extractor.model.maxima:
+        may |= parity.contested(maps[extractor.model.maxima][0], points)
+    reach = parity.reach_of(extractor.settings)
     apart = np.hypot(*(points[:, None] - points[None]).T) <= reach
     others = np.arange(len(points)) < len(a.keypoints[only[0]])
     may |= (apart & (others[:, None] != others) & (np.abs(scores[:, None] - scores) <= ROUNDING)).any(1)

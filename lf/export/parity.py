@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -137,14 +137,14 @@ def explained(a: Look, b: Look, only_a: Array, only_b: Array, extractor: Extract
     """
     settings = extractor.settings
     lower = {name: value - SLACK for name, value in settings.items() if isinstance(value, float)}  # the thresholds
-    reach = settings.get("nms_radius", 1) * 2**0.5 + 1  # px: the corner of a square, plus a sub-pixel shift
+    reach, maxima = reach_of(settings), extractor.model.maxima
     points = np.concatenate([a.features.keypoints[only_a], b.features.keypoints[only_b]])
     may = np.zeros(len(points), bool)
     for own, other in ((slice(0, only_a.sum()), b), (slice(only_a.sum(), None), a)):
         relaxed = agreement.decode(extractor, other.maps, other.features.size, **lower)
         may[own] = agreement.near(points[own], relaxed.keypoints, SAME)
-        if "repeatability" in other.maps:
-            may[own] |= contested(other.maps["repeatability"][0], points[own])
+        if maxima:
+            may[own] |= contested(other.maps[maxima][0], points[own])
         if "nms_radius" not in settings:
             continue
         rivals = other.features.keypoints
@@ -155,6 +155,11 @@ def explained(a: Look, b: Look, only_a: Array, only_b: Array, extractor: Extract
     while (further := ~may & agreement.near(points, points[may], reach)).any():
         may |= further
     return may
+
+
+def reach_of(settings: Mapping[str, Any]) -> float:
+    """How far suppression reaches, in px: the corner of a square, plus a sub-pixel shift."""
+    return float(settings.get("nms_radius", 1) * 2**0.5 + 1)
 
 
 def contested(score: Array, points: Array) -> Array:
@@ -168,7 +173,8 @@ def contested(score: Array, points: Array) -> Array:
 
 def _ranks(seen: Look, points: Array, extractor: Extractor, lower: dict[str, float]) -> Array:
     """The value under each of `points` (N, 2) that suppression compares, kept or not; nan where it is too low."""
-    maps = {**seen.maps, "descriptor": seen.maps["descriptor"][:1]}  # one channel: positions are all that matters
+    head = extractor.model.descriptor
+    maps = {**seen.maps, head: seen.maps[head][:1]}  # one channel: positions are all that matters
     pixels = agreement.decode(extractor, maps, seen.features.size, **lower, nms_radius=0)
     if not len(pixels):
         return np.full(len(points), np.nan)

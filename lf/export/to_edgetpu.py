@@ -21,7 +21,8 @@ from lf.core import Artifact, BadInput, GateFailed, LfError, Unavailable, UsageE
 from lf.export.edgetpu_check import Report, examine
 from lf.export.edgetpu_graph import Graph, Tensor, build
 from lf.export.edgetpu_log import Log, parse
-from lf.export.edgetpu_rules import COMPILED, CPU, MAPS, UNCERTAIN
+from lf.export.edgetpu_rules import CPU, MAPS, UNCERTAIN
+from lf.runtimes.litert import COMPILED
 
 COMPILER = "edgetpu_compiler"
 FLAGS = ("-s", "-o", ".")  # show the table of operators; write into this folder

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 OPSET = 18  # what every engine of ours reads; 4 and 16-bit types would need 21
 OPSETS = range(18, 24)  # below 18 the exporter converts down, which it does not promise; above, ONNX Runtime may refuse
 SIZE = (240, 320)  # H, W
+OWN = (0, 0)  # the size of a file that has one, else SIZE
 INPUT = "image"
 
 
@@ -68,6 +69,14 @@ def export(
         candidate = files.save(Path(folder) / out.name, data, card)
         figures = parity.check(artifact, candidate, "torch", "ort-cpu", images)
     return files.save(out, data, card.step(made={**step, "parity": figures}))
+
+
+def through(
+    artifact: Artifact, folder: Path, size: tuple[int, int] | None, opset: int | None, images: Path | None
+) -> Artifact:
+    """The ONNX file in `folder` that a checkpoint becomes on the way to another format; see `export`, and OWN."""
+    wanted = SIZE if size == OWN else size
+    return export(artifact, Path(folder, "through.onnx"), size=wanted, opset=opset or OPSET, images=images)
 
 
 def trace(artifact: Artifact, size: tuple[int, int] | None, opset: int) -> ModelProto:

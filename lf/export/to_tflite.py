@@ -9,11 +9,10 @@ from pathlib import Path
 from lf import __version__, converter, files, tflite_heads
 from lf.core import Artifact, UsageError
 from lf.export import parity, to_onnx
+from lf.export.to_onnx import OWN
 from lf.models import check_size
 from lf.runtimes import CHECKPOINTS, agreement
 from lf.runtimes.extract import Extractor
-
-OWN = (0, 0)  # the size of the file, or that of `lf.export.to_onnx` where it takes every size
 
 
 def export(
@@ -46,9 +45,7 @@ def export(
     with tempfile.TemporaryDirectory(prefix="lf-export-") as folder:
         parent = artifact
         if artifact.path.suffix in CHECKPOINTS:
-            through = Path(folder, "through.onnx")
-            wanted = to_onnx.SIZE if size == OWN else size
-            parent = to_onnx.export(artifact, through, size=wanted, opset=opset or to_onnx.OPSET, images=images)
+            parent = to_onnx.through(artifact, Path(folder), size, opset, images)
         elif opset is not None:
             raise UsageError(f"{artifact.path}: has its operator set; --opset is for checkpoints")
         return _from_onnx(_sized(parent, size), out, Path(folder), images, half)

@@ -14,6 +14,8 @@ MAX_PIXELS = 100_000_000  # of the one size that a file takes
 Decoder = Callable[..., tuple[Array, Array, Array]]
 Describer = Callable[[Mapping[str, Array], Array], Array]
 
+UNKNOWN_LICENCE = "unknown: see the publisher"
+
 
 @dataclass(frozen=True)
 class Model:
@@ -33,6 +35,11 @@ class Model:
         pyramid: arguments of the published multi-scale extraction, or None for a single scale.
         about: one line for `lf models`.
         parameters: trainable numbers.
+        options: keyword arguments of `build`; for a baseline, what `lf.runtimes.opencv` makes it from.
+        descriptor: the head of a network that holds its descriptors.
+        maxima: the head whose 3x3 maxima are its points, where a pixel that loses still counts against its neighbours;
+            None where suppression is greedy or there is none.
+        licence: of its published weights.
     """
 
     module: str | None
@@ -47,6 +54,9 @@ class Model:
     describe: Describer | None = None
     keep_float: tuple[str, ...] = ()
     pyramid: Mapping[str, float] | None = None
+    descriptor: str = "descriptor"
+    maxima: str | None = None
+    licence: str = UNKNOWN_LICENCE
 
 
 _SUPERPOINT = {"threshold": 0.015, "nms_radius": 4, "border": 4}
@@ -54,18 +64,32 @@ _R2D2 = {"repeatability": 0.7, "reliability": 0.7}
 _R2D2_PYRAMID = {"min_size": 256, "max_size": 1024, "min_scale": 0.0, "max_scale": 1.0, "top_k": 5000}
 _R2D2_HEADS = {"descriptor": (128, 1), "reliability": (1, 1), "repeatability": (1, 1)}
 
-_BASELINES = {  # length of a descriptor, what it is
-    "sift": (128, "SIFT by OpenCV, contrast threshold 1e-5: the baseline of the papers"),
-    "sift-1000": (128, "SIFT by OpenCV as it comes, 1000 features: what a program that needs features would call"),
-    "rootsift": (128, "SIFT with the square roots of its L1-normalised descriptors (RootSIFT, CVPR 2012)"),
-    "orb": (256, "ORB by OpenCV, 1000 features; its bits as +-1, so that dot products order as Hamming distances"),
-    "akaze": (486, "AKAZE by OpenCV where it has it (4, or 5 with contrib); bits as in orb"),
+_STRONGEST = {"detector": "SIFT", "contrastThreshold": 1e-5}  # every extremum; protocols take the strongest
+_BASELINES: dict[str, tuple[int, Mapping[str, Any], str]] = {  # length of a descriptor, of which detector, what it is
+    "sift": (128, _STRONGEST, "SIFT by OpenCV, contrast threshold 1e-5: the baseline of the papers"),
+    "sift-1000": (
+        128,
+        {"detector": "SIFT", "nfeatures": 1000},
+        "SIFT by OpenCV as it comes, 1000 features: what a program that needs features would call",
+    ),
+    "rootsift": (
+        128,
+        {**_STRONGEST, "root": True},
+        "SIFT with the square roots of its L1-normalised descriptors (RootSIFT, CVPR 2012)",
+    ),
+    "orb": (
+        256,
+        {"detector": "ORB", "nfeatures": 1000},
+        "ORB by OpenCV, 1000 features; its bits as +-1, so that dot products order as Hamming distances",
+    ),
+    "akaze": (486, {"detector": "AKAZE"}, "AKAZE by OpenCV where it has it (4, or 5 with contrib); bits as in orb"),
 }
 
 
-def _baseline(length: int, about: str) -> Model:
+def _baseline(length: int, options: Mapping[str, Any], about: str) -> Model:
     return Model(
         module=None,
+        options=options,
         channels=1,
         multiple=1,
         heads={"points": (4 + length, 1)},
@@ -91,6 +115,7 @@ def _kp2d(
     cell: int = 8,
     multiple: int = 8,
     cross: bool = True,
+    licence: str = UNKNOWN_LICENCE,
 ) -> Model:
     """A network with one point per cell of `cell` px, which may leave it if `cross`; `feat` is its descriptor head."""
     aligned = not options.get("resnet")
@@ -104,8 +129,10 @@ def _kp2d(
         describe=partial(decode_kp2d.describe_kp2d, cell=cell, align_corners=aligned),
         settings={"threshold": 0.0, "cross": cross},
         keep_float=("score", "shift"),
+        descriptor="feat",
         about=about,
         parameters=parameters,
+        licence=licence,
     )
 
 
@@ -124,6 +151,7 @@ MODELS: dict[str, Model] = {
         describe=decode.describe_superpoint,
         settings=_SUPERPOINT,
         keep_float=("detector",),
+        licence="Magic Leap: non-commercial research only, no redistribution",
         about="SuperPoint v1 (arXiv 1712.07629), the public 24-tensor state dict",
         parameters=1_300_865,
     ),
@@ -137,6 +165,7 @@ MODELS: dict[str, Model] = {
         describe=decode.describe_superpoint,
         settings=_SUPERPOINT,
         keep_float=("detector",),
+        licence="MIT",
         about="SuperPoint with batch normalisation, as pytorch-superpoint trains it (.pth.tar)",
         parameters=1_304_067,
     ),
@@ -163,6 +192,8 @@ MODELS: dict[str, Model] = {
         settings=_R2D2,
         keep_float=("reliability", "repeatability"),
         pyramid=_R2D2_PYRAMID,
+        maxima="repeatability",
+        licence="CC BY-NC-SA 3.0",
         about="R2D2 N16 (arXiv 1906.06195)",
         parameters=484_387,
     ),
@@ -177,6 +208,8 @@ MODELS: dict[str, Model] = {
         settings=_R2D2,
         keep_float=("reliability", "repeatability"),
         pyramid=_R2D2_PYRAMID,
+        maxima="repeatability",
+        licence="CC BY-NC-SA 3.0",
         about="R2D2 N8 big: the same with 1.5 times the channels",
         parameters=1_038_899,
     ),
@@ -191,10 +224,12 @@ MODELS: dict[str, Model] = {
         settings=_R2D2,
         keep_float=("reliability", "repeatability"),
         pyramid=_R2D2_PYRAMID,
+        maxima="repeatability",
+        licence="CC BY-NC-SA 3.0",
         about="Fast-R2D2 N16: half resolution inside, bilinear x2 before the heads",
         parameters=484_387,
     ),
-    "kp2d": _kp2d("KP2D v4, KeypointNet (arXiv 1912.10615)", 5_312_227, {}, (256, 4)),
+    "kp2d": _kp2d("KP2D v4, KeypointNet (arXiv 1912.10615)", 5_312_227, {}, (256, 4), licence="MIT"),
     "kp2d-v1": _kp2d("KP2D v1: descriptors at the size of the cells", 4_131_555, {"upsample": False}, (256, 8)),
     "kp2d-v0": _kp2d(
         "KP2D v0: the same, and points stay in their cells", 4_131_555, {"upsample": False}, (256, 8), cross=False

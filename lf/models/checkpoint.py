@@ -16,20 +16,11 @@ from torch import Tensor, nn
 
 from lf import files
 from lf.core import Artifact, BadInput, Card
-from lf.models import MODELS, NETWORKS, unpickle
+from lf.models import NETWORKS, unpickle
 
 State = dict[str, Tensor]
 Adopted = tuple[str, State]
 
-LICENCES = {  # of the published weights, by row
-    "superpoint": "Magic Leap: non-commercial research only, no redistribution",
-    "r2d2": "CC BY-NC-SA 3.0",
-    "r2d2-big": "CC BY-NC-SA 3.0",
-    "fast-r2d2": "CC BY-NC-SA 3.0",
-    "kp2d": "MIT",
-    "kp2d-resnet": "MIT",
-}
-UNKNOWN_LICENCE = "unknown: see the publisher"
 ALIKE = 0.5  # share of tensors in common from which a state dict "looks like" a family
 
 
@@ -53,8 +44,8 @@ def load(path: Path) -> tuple[str, State, dict[str, str]]:
         return _load_own(path)
     data = files.read_bytes(path, "a PyTorch checkpoint")
     row, state = _adopt(_state_dict(unpickle.read(data, path), path), path)
-    licence = LICENCES.get(row, UNKNOWN_LICENCE)
-    return row, state, {"origin": path.name, "sha256": hashlib.sha256(data).hexdigest(), "licence": licence}
+    origin = {"origin": path.name, "sha256": hashlib.sha256(data).hexdigest()}
+    return row, state, {**origin, "licence": NETWORKS[row].licence}
 
 
 def save(path: Path, module: nn.Module, card: Card) -> Artifact:
@@ -131,8 +122,8 @@ def _adopt(state: State, path: Path) -> Adopted:
 
 def _load_own(path: Path) -> tuple[str, State, dict[str, str]]:
     card = files.load(path).card
-    if card.model not in MODELS:
-        raise BadInput(f"{path}: its card names model '{card.model}'; known: {', '.join(MODELS)}")
+    if card.model not in NETWORKS:
+        raise BadInput(f"{path}: its card names model '{card.model}'; known: {', '.join(NETWORKS)}")
     try:
         adopted = match(load_tensors(path.read_bytes()), [(card.model, lambda own: own)])
     except (SafetensorError, BadInput) as error:

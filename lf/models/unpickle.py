@@ -24,6 +24,8 @@ Storage = Callable[[str, torch.dtype, int], Tensor]
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # torch/serialization.py
 LEGACY_PROTOCOL = 1001
+TUPLES = ("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "FROZENSET")  # opcodes that make what can be a key
+MOST = 1000  # things in a tuple, with those in its tuples; what a tensor is made from has a dozen
 
 
 def read(data: bytes, path: Path) -> Any:
@@ -86,13 +88,41 @@ def _numbers(raw: bytes, dtype: torch.dtype, count: int) -> Tensor:
 
 
 def _load(file: io.BytesIO, storage: Storage) -> Any:
-    """The next pickle of `file`, after a look at its opcodes for those that reserve memory by a number they carry."""
-    start, size = file.tell(), len(file.getbuffer())
-    for opcode, argument, _ in pickletools.genops(file):
-        if opcode.name == "BYTEARRAY8" or (opcode.name in ("PUT", "LONG_BINPUT") and int(argument or 0) > size):
-            raise pickle.UnpicklingError(f"its {opcode.name} asks for more memory than the file can need")
+    """The next pickle of `file`, after a look at its opcodes."""
+    start = file.tell()
+    _check(file)
     file.seek(start)
     return _Unpickler(file, storage).load()
+
+
+def _check(file: io.BytesIO) -> None:
+    """Raise UnpicklingError for opcodes that reserve memory by a number they carry, and for tuples of too much.
+
+    A tuple is hashed and shown with all that its tuples hold, and one that is held twice counts twice: each opcode can
+    double the time. And a million tuples round each other end the process.
+    """
+    size, mark = len(file.getbuffer()), pickletools.markobject
+    stack, memo = list[int | None](), dict[Any, int | None]()  # how much each object is; None is a mark
+    for opcode, argument, _ in pickletools.genops(file):
+        name, wanted, taken = opcode.name, opcode.stack_before, list[Any]()
+        if name == "BYTEARRAY8" or (name in ("PUT", "LONG_BINPUT") and int(argument or 0) > size):
+            raise pickle.UnpicklingError(f"its {name} asks for more memory than the file can need")
+        if mark in wanted:
+            while (top := stack.pop()) is not None:
+                taken.append(top)
+            wanted = wanted[: wanted.index(mark)]
+        taken += [stack.pop() for _ in wanted]
+        if name.endswith("GET"):
+            made = memo[argument]
+        elif name in ("DUP", "MEMOIZE"):
+            made = taken[0]
+        else:
+            made = 1 + sum(taken) if name in TUPLES else 1
+        if made and made > MOST:
+            raise pickle.UnpicklingError(f"a tuple in it holds more than {MOST} things, which weights do not need")
+        stack += [None if each is mark else made for each in opcode.stack_after]
+        if name.endswith("PUT") or name == "MEMOIZE":
+            memo[len(memo) if argument is None else argument] = stack[-1]
 
 
 class _Unpickler(pickle.Unpickler):
@@ -110,6 +140,8 @@ class _Unpickler(pickle.Unpickler):
 
     def persistent_load(self, pid: Any) -> Tensor:
         kind, dtype, key, _, count = pid[:5]  # the fourth is the device it was on
+        if not isinstance(count, int):
+            raise pickle.UnpicklingError("the length of a storage is no number")
         if kind != "storage" or (len(pid) > 5 and pid[5] is not None):
             raise pickle.UnpicklingError("it holds a storage of a kind not in use since torch 0.4")
         if key not in self._seen:

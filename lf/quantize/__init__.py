@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lf import files
-from lf.core import Artifact, UsageError, pick
+from lf.core import Artifact, BadInput, UsageError, pick
 from lf.quantize.observers import CALIBRATIONS as CALIBRATIONS
 from lf.quantize.observers import observer
 from lf.quantize.rounding import ROUNDINGS as ROUNDINGS
@@ -92,7 +92,7 @@ def quantize(
 
     Raises:
         UsageError: unknown scheme, engine, calibration, rounding or layer, a rounding that the scheme does not
-            allow, no folder of photos, or a file that is not float ONNX.
+            allow, no folder of photos, words on photos where none are looked at, or a file that is not float ONNX.
         BadInput: no usable photo, or photos of a benchmark.
         LfError: the result gives non-finite values, or would not run in integers; nothing is written.
     """
@@ -123,6 +123,13 @@ def quantize(
             rounding=rounding,
             progress=progress,
         )
+    else:
+        given = {"calibration": calibration, "limit": limit, "seed": seed or None, "exclude": exclude}
+        if unused := [f"--{name}" for name, value in given.items() if value is not None]:
+            raise UsageError(
+                f"{', '.join(unused)}: {artifact.path} brings the ranges along that training for {scheme} learned; "
+                "leave that out, or calibrate on photos: --images DIR"
+            )
     writer = importlib.import_module(f"lf.quantize.{dialect.module}")
     made: Artifact = writer.quantize(artifact, scheme, row, photos, out, bits or {}, rounding)
     return made
@@ -150,9 +157,17 @@ def learned_ranges(artifact: Artifact, scheme: str) -> Mapping[str, tuple[float,
 
     Returns:
         (low, high) of `<convolution>.input` and `<convolution>.output`.
+
+    Raises:
+        BadInput: they are not in the card, or no ranges.
     """
     steps = [step for step in artifact.card.made if step.get("command") == "train" and step.get("scheme") == scheme]
-    return {place: (float(low), float(high)) for place, (low, high) in steps[-1]["ranges"].items()} if steps else {}
+    try:
+        return {place: (float(low), float(high)) for place, (low, high) in steps[-1]["ranges"].items()} if steps else {}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise BadInput(
+            f"{artifact.path}: its card describes the ranges that training learned wrongly ({error}); make it again"
+        ) from error
 
 
 def float_onnx(artifact: Artifact) -> Artifact:

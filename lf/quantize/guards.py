@@ -15,7 +15,7 @@ from lf.quantize import SCHEMES
 from lf.quantize.calibration import SIZE
 from lf.quantize.heads import last_convolutions, tail
 from lf.quantize.ranges import Range
-from lf.runtimes import machine, open_session
+from lf.runtimes import engines, machine, open_session
 from lf.runtimes.extract import Extractor
 from lf.runtimes.ort_weights import widened
 
@@ -29,7 +29,6 @@ LOST = 0.02  # share of such channels; what SuperPoint's detector reads has 0.00
 OUTPUT = "_QuantizeLinear_Input"  # what ONNX Runtime appends to the name of an output
 SECONDS = 0.5  # of timing
 SLOWER = 1.1  # times the parent's time
-RUNS = {".onnx": "ort-cpu", ".tflite": "tflite"}  # what times which file
 
 
 def integers(path: Path, data: bytes, meant: Collection[str]) -> None:
@@ -99,14 +98,18 @@ def tied(scores: Array) -> int:
     return int(counts[counts > 1].sum())
 
 
-def ties(figures: Mapping[str, Any], heads: Sequence[str]) -> list[str]:
-    """A warning if many more keypoints tie than in float; `heads` are those that are not float."""
+def ties(figures: Mapping[str, Any], heads: Sequence[str] | None) -> list[str]:
+    """A warning if many more keypoints tie than in float; `heads` are those that are not float, None if all must be."""
     before, after = figures["tied_float"] or 0.0, figures["tied"] or 0.0
     if after <= before + TIED:
         return []
-    remedy = f"type: {_keep(heads)}, or --scheme w8a16" if heads else "type: --scheme w8a16"
-    where = f"the heads {', '.join(heads)} have too few levels" if heads else "the trunk has too few levels"
-    return [f"{after:.0%} of the keypoints share their score with another, {before:.0%} in float: {where}; {remedy}"]
+    if heads is None:
+        why = "int8 is their limit"
+    elif heads:
+        why = f"the heads {', '.join(heads)} have too few levels; type: {_keep(heads)}, or --scheme w8a16"
+    else:
+        why = "the trunk has too few levels; type: --scheme w8a16"
+    return [f"{after:.0%} of the keypoints share their score with another, {before:.0%} in float: {why}"]
 
 
 def mixed(graph: ModelProto, model: ModelProto, heads: Iterable[str], ranges: Mapping[str, Range]) -> list[str]:
@@ -155,7 +158,8 @@ def time_ratio(parent: Artifact, made: Artifact) -> float:
     """Least CPU time of `made` over that of `parent`, in turns."""
     size = made.card.size or parent.card.size or SIZE
     picture = np.random.default_rng(0).random((1, parent.card.input[0], *size), np.float32)
-    sessions = [open_session(artifact, RUNS[artifact.path.suffix]) for artifact in (parent, made)]
+    # by the suffix alone: nothing is compiled yet, whatever its name
+    sessions = [open_session(each, engines(Path(each.path.suffix))[0]) for each in (parent, made)]
     best = [np.inf, np.inf]
     start = time.process_time()
     for turn in range(100):

@@ -95,8 +95,10 @@ class Search:
 
     def made(self, bits: Bits, out: Path) -> Artifact:
         """The quantized file with these bits."""
-        asked = {**bits, **self.task.asked}
-        return quantize(self.task.artifact, self.task.scheme, self.task.images, out, bits=asked, **self.task.options)
+        asked, options = {**bits, **self.task.asked}, {**self.task.options}
+        if self.task.images is None:
+            options.pop("seed", None)  # of how the pairs were split
+        return quantize(self.task.artifact, self.task.scheme, self.task.images, out, bits=asked, **options)
 
     def _words(self, bits: Bits) -> str:
         above = (f"{name}={bits[name]}" for name, row in self.layers.items() if bits[name] > row.ladder[0])

@@ -50,9 +50,10 @@ def merge(model: ModelProto) -> None:
 
 
 def _pointwise(node: NodeProto, constants: Mapping[str, Array]) -> bool:
-    """A 1x1 convolution at every pixel, of all channels, whose weights and bias are constants."""
+    """A 1x1 convolution at every pixel and nowhere else, of all channels, whose weights and bias are constants."""
     if len(node.input) < 3 or not set(node.input[1:]) <= set(constants):
         return False
     given = {attribute.name: attribute for attribute in node.attribute}
-    every = "strides" not in given or set(given["strides"].ints) == {1}
+    plain = {"strides": 1, "pads": 0}
+    every = all(name not in given or set(given[name].ints) == {value} for name, value in plain.items())
     return every and constants[node.input[1]].shape[2:] == (1, 1) and ("group" not in given or given["group"].i == 1)

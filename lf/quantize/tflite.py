@@ -18,7 +18,7 @@ from lf import __version__, converter, files, tflite, tflite_heads
 from lf.core import Array, Artifact, GateFailed, LfError, UsageError
 from lf.quantize import Scheme
 from lf.quantize.calibration import Photos, pinned
-from lf.quantize.guards import TIED
+from lf.quantize.guards import ties
 from lf.quantize.host_heads import cut
 from lf.quantize.observers import Observer
 from lf.quantize.ort import difference, quiet
@@ -88,7 +88,7 @@ def quantize(
         small = Extractor(candidate, "tflite")
         figures = difference(reference, small, [*map(_picture, photos.some(reference, LOOKS))])
     _judge(artifact, reference, figures)
-    step |= {"parity": figures, "warnings": _ties(figures)}
+    step |= {"parity": figures, "warnings": ties(figures, None)}
     return files.save(out, data, card.step(scheme=name, made=step))
 
 
@@ -230,11 +230,3 @@ def _judge(artifact: Artifact, reference: Extractor, figures: Mapping[str, Any])
                 f"{artifact.path.name} in int8: head {head} has {ratio:.1f} dB of signal over noise on photos; "
                 f"expected at least {NOISE:g}; {advice}"
             )
-
-
-def _ties(figures: Mapping[str, Any]) -> list[str]:
-    """A warning if many more keypoints have one score than in float."""
-    before, after = figures["tied_float"] or 0.0, figures["tied"] or 0.0
-    if after <= before + TIED:
-        return []
-    return [f"{after:.0%} of the keypoints share their score with another, {before:.0%} in float: int8 is their limit"]

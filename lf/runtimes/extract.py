@@ -149,12 +149,15 @@ class Extractor:
         level: Array = self._colour(image).astype(np.float32) / 255
         found: list[Features] = []
         while scale + 0.001 >= max(rule["min_scale"], rule["min_size"] / longest):
+            shape = round(width * scale), round(height * scale)
+            if min(shape) < self.model.multiple:  # of a thin picture
+                break
+            if scale < 1:
+                with clock.phase("preprocess"):
+                    level = cv2.resize(level, shape, interpolation=cv2.INTER_LINEAR)
             if scale - 0.001 <= min(rule["max_scale"], rule["max_size"] / longest):
                 found.append(self._level(level, (width, height), scale, clock))
             scale /= 2**0.25
-            with clock.phase("preprocess"):
-                shape = round(width * scale), round(height * scale)
-                level = cv2.resize(level, shape, interpolation=cv2.INTER_LINEAR)
         return _concatenate(found, (width, height)).top(int(rule["top_k"]))
 
     def _level(self, level: Array, size: tuple[int, int], scale: float, clock: Clock) -> Features:

@@ -15,7 +15,7 @@ from lf.console import quiet as quiet
 from lf.core import Array, Artifact, BadInput, SessionInfo, Unavailable, one_line
 from lf.runtimes.signature import signature
 
-COMPILED = "edgetpu-custom-op"
+COMPILED = "edgetpu-custom-op"  # custom code of the one operator that the compiler makes of all that it maps
 
 
 class LitertSession:

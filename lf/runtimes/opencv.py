@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import cv2
@@ -11,42 +10,27 @@ import numpy as np
 from lf.core import Array, Artifact, SessionInfo, Unavailable, pick
 from lf.models import MODELS
 
-FEATURES = 1000  # of those that take no more
-
-
 CV: Any = cv2  # its type stubs miss what differs between 4 and 5
 
 
-def _sift() -> Any:
-    return CV.SIFT_create(contrastThreshold=1e-5)  # every extremum; protocols take the strongest
-
-
-def _akaze() -> Any:
+def _make(detector: str, **arguments: Any) -> Any:
     homes: tuple[Any, ...] = (CV, getattr(CV, "xfeatures2d", None))
     for home in homes:
-        if hasattr(home, "AKAZE_create"):
-            return home.AKAZE_create()
+        if hasattr(home, f"{detector}_create"):
+            return getattr(home, f"{detector}_create")(**arguments)
     raise Unavailable(
-        f"this OpenCV {cv2.__version__} has no AKAZE, which left its main package in 5; "
+        f"this OpenCV {cv2.__version__} has no {detector}, which left its main package in 5; "
         "type: pip uninstall opencv-python opencv-python-headless && pip install opencv-contrib-python-headless"
     )
 
 
-def _root(descriptors: Array) -> Array:
-    return np.asarray(np.sqrt(descriptors / np.maximum(descriptors.sum(1, keepdims=True), 1e-12)))
-
-
-def _bits(descriptors: Array) -> Array:
-    return np.unpackbits(descriptors, axis=1).astype(np.float32) * 2 - 1
-
-
-DETECTORS: dict[str, tuple[Callable[[], Any], Callable[[Array], Array]]] = {
-    "sift": (_sift, np.asarray),
-    "sift-1000": (lambda: CV.SIFT_create(FEATURES), np.asarray),
-    "rootsift": (_sift, _root),
-    "orb": (lambda: CV.ORB_create(FEATURES), _bits),
-    "akaze": (_akaze, _bits),
-}
+def _numbers(descriptors: Array, root: bool) -> Array:
+    """Bits as +-1; numbers as they are, or the square roots of their shares."""
+    if descriptors.dtype == np.uint8:
+        return np.unpackbits(descriptors, axis=1).astype(np.float32) * 2 - 1
+    if root:
+        return np.asarray(np.sqrt(descriptors / np.maximum(descriptors.sum(1, keepdims=True), 1e-12)))
+    return descriptors
 
 
 class OpenCvSession:
@@ -58,10 +42,13 @@ class OpenCvSession:
         Raises:
             Unavailable: this build of OpenCV does not have it.
         """
-        make, self._convert = pick(DETECTORS, artifact.card.model, "OpenCV detector")
-        self._detector = make()
+        known = {name: row for name, row in MODELS.items() if row.module is None}
+        row = pick(known, artifact.card.model, "OpenCV detector")
+        options = {"root": False, **row.options}
+        self._root = options.pop("root")
+        self._detector = _make(**options)
         self._threads = threads
-        self._length = MODELS[artifact.card.model].heads["points"][0] - 4
+        self._length = row.heads["points"][0] - 4
         self.info = SessionInfo("opencv", cv2.__version__, "cpu", threads)
 
     def run(self, image: Array) -> dict[str, Array]:
@@ -72,7 +59,8 @@ class OpenCvSession:
         rows = np.zeros((len(found), 4 + self._length), np.float32)
         if found:
             rows[:, :4] = [(*point.pt, point.size, point.response) for point in found]
-            rows[:, 4:] = self._convert(descriptors)[:, : self._length]  # AKAZE fills its last byte up with zeros
+            numbers = _numbers(descriptors, self._root)
+            rows[:, 4:] = numbers[:, : self._length]  # AKAZE fills its last byte up with zeros
         return {"points": rows.T[None, :, None]}
 
 
