@@ -33,7 +33,6 @@ _PUBLISHED_JOINT = {
 }
 
 _KP2D = {
-    "cross": True,
     "io": True,
     "descriptor": True,
     "descriptor_weight": 1.0,
@@ -42,7 +41,6 @@ _KP2D = {
     "temperature": 0.07,
     "io_points": 300,
     "io_lowest": False,
-    "align_corners": True,
     "patch_ratio": 0.7,
     "scaling": 0.2,
     "perspective": 0.4,
@@ -206,8 +204,8 @@ RECIPES: dict[str, Recipe] = {
     "kp2d-v3": _kp2d("kp2d", (240, 320), "v3: without a descriptor loss", descriptor=False),
     "kp2d-v2": _kp2d("kp2d", (240, 320), "v2: without IO-Net", io=False),
     "kp2d-v1": _kp2d("kp2d-v1", (240, 320), "v1: and without upsampling", io=False),
-    "kp2d-v0": _kp2d("kp2d-v0", (240, 320), "v0: and points that stay in their cells", io=False, cross=False),
-    "kp2d-resnet": _kp2d("kp2d-resnet", (256, 320), "the same on ResNet-18", align_corners=False),
+    "kp2d-v0": _kp2d("kp2d-v0", (240, 320), "v0: and points that stay in their cells", io=False),
+    "kp2d-resnet": _kp2d("kp2d-resnet", (256, 320), "the same on ResNet-18"),
     "kp2dtiny-s": _tiny("kp2dtiny-s", "KP2DtinyS, published for 88x88", io_points=150),
     "kp2dtiny-f": _tiny("kp2dtiny-f", "KP2DtinyF, published for 88x88", io_points=50),
     "kp2dtiny-f-coral": _tiny("kp2dtiny-f-coral", "KP2DtinyF for the Edge TPU, published for 88x88", io_points=50),
