@@ -339,7 +339,7 @@ RECIPE = dataclasses.replace(
 
 def shapes(count=4, side=96, name="shapes"):
     squares = np.stack([synthetic_shapes.shape(seed, (side, side))[0] for seed in range(count)])[..., None]
-    return Pictures(squares, tuple(Crop(f"{name}/{seed}", 0, 0, side) for seed in range(count))).on(CPU)
+    return Pictures(squares, tuple(Crop(f"{name}/{seed}", 0, 0, side, "") for seed in range(count))).on(CPU)
 
 
 class Watched(torch.nn.Module):
