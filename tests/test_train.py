@@ -111,6 +111,50 @@ def test_a_wrong_override_is_named(text, message):
     assert str(caught.value).startswith(message)
 
 
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("wren", ["adaptations=0"], "adaptations=0; expected a number above 0"),
+        ("wren", ["temperature=0"], "temperature=0.0; expected a number above 0"),
+        ("wren", ["relabel=0.3,1.5"], "relabel=0.3,1.5; expected shares of the run below 1, as 0.3,0.6"),
+        ("wren", ["relabel=1"], "relabel=1.0; expected shares of the run below 1"),
+        ("superpoint-bn", ["points=0"], "points=0; expected at least 1 for sparse"),
+        ("kp2d", ["io_points=0"], "io_points=0; expected a number above 0"),
+        ("kp2d", ["temperature=0"], "temperature=0.0; expected a number above 0"),
+        ("kp2d", ["patch_ratio=0"], "patch_ratio=0.0; expected a number above 0"),
+        ("kp2d", ["patch_ratio=1.5"], "patch_ratio=1.5; expected at most 1"),
+        ("kp2d", ["scaling=2"], "scaling=2.0; expected below 2"),
+        ("kp2d", ["perspective=1.4"], "perspective=1.4; expected below twice patch_ratio"),
+        ("kp2d", ["jitter=0.1,0.2"], "jitter=0.1,0.2; expected brightness, contrast, saturation, hue, as 0.2,0.2,0"),
+        ("r2d2", ["jitter=0.1"], "jitter=0.1; expected brightness, contrast, saturation, hue"),
+        ("r2d2", ["window=193"], "window=193; expected from 2 to the shorter side of a view"),
+        ("r2d2", ["size=64x32", "window=33"], "window=33; expected from 2 to the shorter side of a view"),
+        ("r2d2", ["bins=1"], "bins=1; expected at least 2"),
+        ("r2d2", ["trials=0"], "trials=0; expected a number above 0"),
+        ("r2d2", ["shorter=256"], "shorter=256.0; expected two sides in px, as 256,1024"),
+        ("r2d2", ["source=both"], "flow=; expected the folder of the pairs with flow"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(name, changes, message):
+    with pytest.raises(UsageError) as caught:
+        RECIPES[name].override(changes)
+    assert str(caught.value).startswith(f"recipe: {message}")
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("wren", "descriptor_loss=triplet", "unknown descriptor_loss 'triplet'; known: dual-softmax, sparse, dense"),
+        ("kp2d", "descriptor_loss=dense", "unknown descriptor_loss 'dense'; known: triplet, dual-softmax"),
+        ("magicpoint", "corner_labels=trusted", "unknown corner_labels 'trusted'; known: soft, drawn"),
+    ],
+)
+def test_a_word_of_another_method_is_refused(name, change, message):
+    with pytest.raises(UsageError) as caught:
+        RECIPES[name].override([change])
+    assert str(caught.value) == message
+
+
 def test_the_rate_warms_up_and_falls_to_zero():
     recipe = RECIPES["wren"].override(["lr=1", "warmup=4", "steps=14"])
     rates = [loop._rate(recipe, step) for step in range(14)]
