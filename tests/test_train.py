@@ -73,7 +73,9 @@ def dice(pairs=1, seed=1, own=None):
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_survives_its_own_values(name):
     recipe = RECIPES[name]
-    assert recipe.override([f"{key}={show(value)}" for key, value in recipe.flat().items()]) == recipe
+    for steps in ((), (3,), (3, 7), (3, 7, 9)):  # whatever numbers there are, also two whole ones
+        stepped = dataclasses.replace(recipe, decay_steps=steps)
+        assert recipe.override([f"{key}={show(key, value)}" for key, value in stepped.flat().items()]) == stepped
 
 
 def test_overrides_have_the_type_of_their_field():

@@ -116,13 +116,13 @@ class Recipe:
             numbers = [n for n in (value if isinstance(value, tuple) else (value,)) if isinstance(n, int | float)]
             least, expected = (1e-300, "above") if name in ABOVE_ZERO else (0.0, "from")
             if not all(least <= number < math.inf for number in numbers):
-                raise UsageError(f"recipe: {name}={show(value)}; expected a number {expected} 0")
+                raise UsageError(f"recipe: {name}={show(name, value)}; expected a number {expected} 0")
             if name == "size" and any(side % multiple for side in value):
-                raise UsageError(f"recipe: {name}={show(value)}; {self.model} needs multiples of {multiple}")
+                raise UsageError(f"recipe: {name}={show(name, value)}; {self.model} needs multiples of {multiple}")
             if words := CHOICES.get(f"{self.method}.{name}", CHOICES.get(name)):
                 pick(dict.fromkeys(words), value, name)
             if name in RULES and not RULES[name][0](value, given):
-                raise UsageError(f"recipe: {name}={show(value)}; expected {RULES[name][1]}")
+                raise UsageError(f"recipe: {name}={show(name, value)}; expected {RULES[name][1]}")
             if name in BITS and value not in BITS[name]:
                 raise UsageError(f"recipe: {name}={value}; expected one of {', '.join(map(str, BITS[name]))}")
         if self.activation_bits and not self.weight_bits:
@@ -151,7 +151,9 @@ class Recipe:
             return key, _read(key, value, default)
         except (ValueError, KeyError) as error:
             kind = {"size": "HxW", "tuple": "numbers"}.get(key, type(default).__name__.replace("tuple", "numbers"))
-            raise UsageError(f"--set {text}: expected {key}=<{kind}>, for example {key}={show(default)}") from error
+            raise UsageError(
+                f"--set {text}: expected {key}=<{kind}>, for example {key}={show(key, default)}"
+            ) from error
 
 
 def _read(key: str, value: str, default: Any) -> Any:
@@ -167,8 +169,6 @@ def _read(key: str, value: str, default: Any) -> Any:
     return type(default)(value)
 
 
-def show(value: Any) -> str:
-    """A value as `--set` takes it."""
-    if isinstance(value, tuple):
-        return ("x" if len(value) == 2 and all(isinstance(v, int) for v in value) else ",").join(map(str, value))
-    return str(value)
+def show(name: str, value: Any) -> str:
+    """The value of a setting as `--set` takes it."""
+    return ("x" if name == "size" else ",").join(map(str, value)) if isinstance(value, tuple) else str(value)
