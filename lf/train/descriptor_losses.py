@@ -17,8 +17,6 @@ from lf.train import views
 
 CELL = 8  # px
 
-SAMPLING = ("published", "centres")
-
 
 @dataclass(frozen=True)
 class Pair:
@@ -30,8 +28,8 @@ class Pair:
         homography: (B, 3, 3) from pixels of the first view to pixels of the second.
         valid: (B, h, w) bool of the first view: cells that show the picture.
         valid_second: the same of the second view.
-        sampling: "published": cell i speaks for pixel 8 i and is read at i (n - 1) / n, as the published decoder
-            does (see `lf.models.decode.describe_superpoint`); "centres": for pixel 8 i + 3.5, and is read at i.
+        centres: cell i speaks for pixel 8 i + 3.5, and is read at i, as `lf.models.decode.describe_wren` does; else for
+            pixel 8 i, and is read at i (n - 1) / n, as the published decoder does, see `describe_superpoint` there.
     """
 
     first: Tensor
@@ -39,7 +37,7 @@ class Pair:
     homography: Tensor
     valid: Tensor
     valid_second: Tensor
-    sampling: str = "published"
+    centres: bool
 
     def descriptors(self) -> tuple[Tensor, Tensor]:
         """(B, h w, D) of both views: normalised, then read at every cell, not normalised again."""
@@ -47,7 +45,7 @@ class Pair:
 
     def _read(self, descriptor: Tensor) -> Tensor:
         unit = F.normalize(descriptor.float(), dim=1)
-        if self.sampling == "published":
+        if not self.centres:
             height, width = unit.shape[2:]
             unit = _shrink(height, unit) @ unit @ _shrink(width, unit).T
         return unit.flatten(2).transpose(1, 2)
@@ -66,7 +64,7 @@ class Pair:
     @property
     def offset(self) -> float:
         """Pixel that cell 0 speaks for."""
-        return 0.0 if self.sampling == "published" else (CELL - 1) / 2
+        return (CELL - 1) / 2 if self.centres else 0.0
 
 
 def _shrink(count: int, like: Tensor) -> Tensor:

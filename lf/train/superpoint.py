@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lf.models import MODELS, decode
 from lf.train import Recipe, correspondence, superpoint_views, views
 from lf.train.descriptor_losses import DESCRIPTOR_LOSSES, Pair
 from lf.train.detector_losses import CELL, DETECTOR_LOSSES, choose, labels, valid_cells
@@ -50,6 +51,7 @@ class Method:
         self.device = device
         self.pictures = pictures
         self.square = (recipe.picture_size, recipe.picture_size)
+        self.centres = MODELS[recipe.model].describe is not decode.describe_superpoint
         self.labels = first_labels(recipe, pictures).to(device)
 
     def state(self) -> dict[str, Tensor]:
@@ -80,7 +82,7 @@ class Method:
         else:
             first, second = descriptor.float().chunk(2)
             shown, shown_second = valid.chunk(2)
-            pair = Pair(first, second, relation.inverse().to(self.device), shown, shown_second)
+            pair = Pair(first, second, relation.inverse().to(self.device), shown, shown_second, self.centres)
             more = {"matches": settings["points"], "negatives": settings["negatives"]}
             own = more if settings["descriptor_loss"] == "sparse" else {}
             matching = DESCRIPTOR_LOSSES[settings["descriptor_loss"]](pair, dice.rand, **own).mean()
@@ -125,8 +127,8 @@ class Method:
         valid = both.gather(1, index)
         one, two = (p[..., :2].gather(1, index[..., None].expand(-1, -1, 2)) for p in points)
         first, second = descriptor.chunk(2)
-        first = _sample(first, one + dice.noise(*one.shape[1:]) * SHAKE, self.recipe.size)
-        second = _sample(second, two + dice.noise(*two.shape[1:]) * SHAKE, self.recipe.size)
+        first = _sample(first, one + dice.noise(*one.shape[1:]) * SHAKE, self.recipe.size, self.centres)
+        second = _sample(second, two + dice.noise(*two.shape[1:]) * SHAKE, self.recipe.size, self.centres)
         loss, hit = correspondence.dual_softmax(first, second, (one, two), valid, CELL, settings["temperature"])
         found = torch.ones_like(both, dtype=torch.float32)
         found.scatter_(1, index, torch.where(valid, hit.float(), 1.0))
@@ -155,9 +157,12 @@ def _leads(points: Tensor, size: tuple[int, int]) -> Tensor:
     return (score > 0) & (score >= best.gather(1, cell))
 
 
-def _sample(descriptor: Tensor, points: Tensor, size: tuple[int, int]) -> Tensor:
-    """Unit descriptors (B, N, D) at pixel points (B, N, 2), by the rule of the decoder: see `lf.models.decode.wren`."""
+def _sample(descriptor: Tensor, points: Tensor, size: tuple[int, int], centres: bool) -> Tensor:
+    """Unit descriptors (B, N, D) at pixel points (B, N, 2): by true cell centres, or else by the published rule.
+
+    They are `describe_wren` and `describe_superpoint` of `lf.models.decode`.
+    """
     unit = F.normalize(descriptor, dim=1)
-    at = (points + 0.5) / torch.tensor([size[1], size[0]], device=points.device) * 2 - 1
-    sampled = F.grid_sample(unit, at[:, None], mode="bilinear", padding_mode="border", align_corners=False)
+    at = (points + 0.5 if centres else points) / torch.tensor([size[1], size[0]], device=points.device) * 2 - 1
+    sampled = F.grid_sample(unit, at[:, None], mode="bilinear", padding_mode="border", align_corners=not centres)
     return F.normalize(sampled[:, :, 0].transpose(1, 2), dim=2)
