@@ -14,7 +14,7 @@ from lf.core import BadInput
 from lf.data import homography as geometry
 from lf.data import synthetic_shapes
 from lf.models import MODELS, decode
-from lf.train import RECIPES, magicpoint, superpoint, superpoint_views, views
+from lf.train import RECIPES, descriptor_losses, magicpoint, superpoint, superpoint_views, views
 from lf.train.descriptor_losses import DESCRIPTOR_LOSSES, Pair, dense, sparse
 from lf.train.detector_losses import DETECTOR_LOSSES, choose, labels, valid_cells
 from lf.train.pictures import Crop, Pictures
@@ -210,19 +210,19 @@ def test_the_sparse_loss_is_its_definition_when_it_takes_all():
                 u, v = (u + 3) % 6, (v + 2) % 4
             hinge = max(0, float(s[i, v * 6 + u]) - 0.2)
             hinges, times = hinges + hinge, times + (hinge > 0)
-    expected = 2 * np.mean(positive) + hinges / (times + 1)
-    found = sparse(own, every, matches=1000, negatives=24, positive_weight=2)
+    expected = np.mean(positive) + hinges / (times + 1)
+    found = sparse(own, every, matches=1000, negatives=24)
     assert float(found) == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("name", DESCRIPTOR_LOSSES)
-def test_descriptors_that_fit_cost_nothing_and_others_much(name):
+def test_descriptors_that_fit_cost_nothing_and_others_much(name, monkeypatch):
+    monkeypatch.setattr(descriptor_losses, "RADIUS", 4.0)  # no cell but the partner is the same
     first = torch.eye(24).reshape(1, 24, 4, 6)
     second = torch.roll(first, 1, 3)  # what moved by a cell
-    narrow = {"radius": 4.0} if name == "dense" else {}
     came_in = [(row, 0) for row in range(4)]
-    right = DESCRIPTOR_LOSSES[name](pair(first, second, hidden=came_in), dice(1).rand, **narrow)
-    wrong = DESCRIPTOR_LOSSES[name](pair(first, first, hidden=came_in), dice(1).rand, **narrow)
+    right = DESCRIPTOR_LOSSES[name](pair(first, second, hidden=came_in), dice(1).rand)
+    wrong = DESCRIPTOR_LOSSES[name](pair(first, first, hidden=came_in), dice(1).rand)
     assert float(right) == pytest.approx(0, abs=1e-6)
     assert float(wrong) > 0.5
 
@@ -302,10 +302,7 @@ def test_homographies_stay_within_their_amplitudes(name):
     assert abs(float(patch.mean()) - 0.5) < 0.02
     turn = torch.atan2(*(patch[:, 1] - patch[:, 0]).T.flip(0))
     assert turn.abs().max() <= warp.angle + 2 * sum(warp.perspective) + 1e-6
-    if warp.angle > 1:
-        assert turn.abs().max() > 1
-    if not warp.shift:
-        torch.testing.assert_close(patch.mean(1), torch.full((500, 2), 0.5, dtype=torch.float64))
+    assert turn.abs().max() > 1
 
 
 def test_amplitudes_are_two_deviations_of_a_truncated_normal():

@@ -14,6 +14,8 @@ from lf.train.r2d2_views import Pair
 from lf.train.sample import Sample, pairs
 from lf.train.views import Dice
 
+HARDNET_WINDOW = 38  # px, side of the window that the points of `hardnet` are drawn from
+
 
 class Method:
     """Loss = reliability + repeatability + peakiness, each the mean over pairs.
@@ -138,9 +140,9 @@ class Method:
         )
 
 
-def window_points(dice: Dice, size: tuple[int, int], count: int, side: int = 38) -> Tensor:
+def window_points(dice: Dice, size: tuple[int, int], count: int) -> Tensor:
     """(B, N, 2) int64 pixels, x then y: `count` different ones of a random window per pair, all of it for 0."""
-    height, width = (min(side, s) for s in size)
+    height, width = (min(HARDNET_WINDOW, s) for s in size)
     corner = torch.stack([dice.integers(size[1] - width + 1), dice.integers(size[0] - height + 1)], -1)
     place = dice.uniform(0, 1, height * width).argsort(1)[:, : count or None]
     return torch.stack([place % width, place // width], -1) + corner[:, None]
