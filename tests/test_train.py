@@ -22,7 +22,7 @@ from lf.models.resolve import resolve
 from lf.runtimes import open_session
 from lf.train import RECIPES, loop, pictures, show, views
 from lf.train.loop import train
-from lf.train.superpoint import PLACE, RELATION
+from lf.train.views import PLACE, RELATION
 
 SMALL = {"steps": 6, "batch": 2, "size": 64, "pictures": 4, "picture_size": 96, "warmup": 2}
 SMALL_SETTINGS = {"points": 32, "adaptations": 2, "relabel": 0.5}  # of the methods that have them

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lf.models.decode import CELL
 from lf.train import views
 
-CELL = 8  # px
 MATCH, OTHER = 1.0, 0.2  # similarity that a match must reach, and that no other pair must exceed: the paper's margins
 MATCH_WEIGHT = 250.0  # of a match in the dense loss: lambda_d of the paper
 RADIUS = 8.0  # px: cells that warp this near match in the dense loss

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lf.core import Array
+from lf.models.decode import CELL
 from lf.train import Recipe, views
-from lf.train.detector_losses import CELL
 from lf.train.label import points_of, read_labels
 from lf.train.pictures import Crop, Pictures
 from lf.train.views import Dice

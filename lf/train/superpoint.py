@@ -10,19 +10,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lf.models import MODELS, decode
+from lf.models import MODELS
+from lf.models.decode import CELL, describe_superpoint
 from lf.train import Recipe, correspondence, superpoint_views, views
 from lf.train.descriptor_losses import DESCRIPTOR_LOSSES, Pair
-from lf.train.detector_losses import CELL, DETECTOR_LOSSES, choose, labels, valid_cells
+from lf.train.detector_losses import DETECTOR_LOSSES, choose, labels, valid_cells
 from lf.train.labels import adapt, first_labels
 from lf.train.pictures import Pictures
 from lf.train.sample import Sample, pairs
-from lf.train.views import Dice
+from lf.train.views import PLACE, RELATION, Dice
 
 SHAKE = 0.7  # px: at run time the partner is found a pixel or so beside the true place
 MISLED = 0.3  # what a label is worth whose descriptor did not find its partner
-PLACE = views.Spread(scale=(0.6, 1.6), rotation=25.0, tilt=0.05, shift=0.4)  # where in its picture a pair looks
-RELATION = views.Spread(scale=(0.55, 1.8), rotation=25.0, tilt=0.22, shift=0.3)  # how the second view differs
 WARP = superpoint_views.WARPS["joint"]
 PHOTOMETRY = superpoint_views.PHOTOMETRIES["joint"]
 
@@ -51,7 +50,7 @@ class Method:
         self.device = device
         self.pictures = pictures
         self.square = (recipe.picture_size, recipe.picture_size)
-        self.centres = MODELS[recipe.model].describe is not decode.describe_superpoint
+        self.centres = MODELS[recipe.model].describe is not describe_superpoint
         self.labels = first_labels(recipe, pictures).to(device)
 
     def state(self) -> dict[str, Tensor]:
