@@ -461,12 +461,37 @@ def test_another_recipe_in_the_same_folder_is_refused(recipe, tmp_path, monkeypa
     made = run(recipe, tmp_path)
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
     monkeypatch.setattr(loop, "collect", None)  # before a picture is drawn
-    with pytest.raises(UsageError, match=r"checkpoint\.pt: belongs to a run with other settings; choose another --out"):
+    with pytest.raises(UsageError, match=r": belongs to a run with other settings; choose another --out, or remove it"):
         run(recipe.override(["lr=1"]), tmp_path)
     with pytest.raises(UsageError, match="other settings"):
         run(recipe, tmp_path, data=[str(tmp_path)])
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
     assert made.path.name in before
+
+
+def test_a_run_without_a_checkpoint_yet_keeps_its_folder(recipe, tmp_path):
+    def interrupt(done, total, text):
+        if (done, total) == (1, recipe.steps):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(recipe, tmp_path, progress=interrupt)
+    assert {p.name for p in tmp_path.iterdir()} == LEFT - {"checkpoint.pt", "log.jsonl"}
+    with pytest.raises(UsageError, match=r": belongs to a run with other settings; choose another --out, or remove it"):
+        run(recipe.override(["lr=1"]), tmp_path)
+    assert run(recipe, tmp_path).path.exists()
+
+
+def test_a_run_that_is_refused_leaves_its_folder_to_others(recipe, tmp_path, monkeypatch):
+    def broken(*arguments):
+        raise BadInput("no labels")
+
+    monkeypatch.setattr(importlib.import_module(f"lf.train.{recipe.method}"), "Method", broken)
+    with pytest.raises(BadInput, match="no labels"):
+        run(recipe, tmp_path)
+    monkeypatch.undo()
+    assert {p.name for p in tmp_path.iterdir()} == {"pictures.npy", "pictures.json"}
+    assert run(recipe.override(["lr=1e-4"]), tmp_path).path.exists()
 
 
 @pytest.mark.parametrize("damage", [lambda b: b"", lambda b: b[:1000], lambda b: b"PK" + b[2:900], lambda b: b"hello"])
