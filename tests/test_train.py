@@ -306,6 +306,7 @@ def test_damaged_pictures_are_collected_again(recipe, tmp_path, name, damage):
         (["a", "b", "c"], [("a", 4), ("b", 3), ("c", 3)]),
         (["a:4", "b:6"], [("a", 4), ("b", 6)]),
         (["C:photos"], [("C:photos", 10)]),
+        (["C:²"], [("C:²", 10)]),
         (["a:12"], None),
         (["a:4"], None),
         (["a:10", "b"], None),
@@ -317,6 +318,13 @@ def test_sources_share_the_pictures(data, expected):
     else:
         with pytest.raises(UsageError, match="counts do not add up to the recipe's pictures=10"):
             pictures.shares(data, 10)
+
+
+@pytest.mark.parametrize("total", [0, 10])
+@pytest.mark.parametrize("data", [["a:0"], ["a:00", "b"], ["a", "b:0"]])
+def test_a_source_of_no_pictures_is_refused(data, total):
+    with pytest.raises(UsageError, match=r"^--data [ab]:00?: expected a count above 0; leave the source out, or leave"):
+        pictures.shares(data, total)
 
 
 def test_every_photo_once(recipe, tmp_path):

@@ -127,9 +127,14 @@ def shares(data: Sequence[str], total: int) -> list[tuple[str, int]]:
     """How many squares each source gives: what its `:N` says, or an even share of the rest; 0 where `total` is 0.
 
     Raises:
-        UsageError: the counts are more than `total`, or leave a source without any.
+        UsageError: a count is 0, or the counts are more than `total`, or leave a source without any.
     """
-    split = [(name, int(count)) if count.isdigit() else (s, 0) for s in data for name, _, count in [s.rpartition(":")]]
+    split = []
+    for source in data:
+        name, _, count = source.rpartition(":")
+        if count.isdecimal() and not int(count):
+            raise UsageError(f"--data {source}: expected a count above 0; leave the source out, or leave its count out")
+        split.append((name, int(count)) if count.isdecimal() else (source, 0))
     if not total:
         return split
     rest = total - sum(count for _, count in split)
