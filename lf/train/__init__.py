@@ -247,7 +247,8 @@ RECIPES: dict[str, Recipe] = {
     "r2d2-big": _r2d2("r2d2-big", "R2D2 N8 big, published", window=8),
     "r2d2-fast": dataclasses.replace(
         _r2d2(
-            "fast-r2d2", "Fast-R2D2, 5 epochs: fine-tune the published weights with --set init=FILE repeat_loss=dice"
+            "fast-r2d2",
+            "Fast-R2D2, 5 epochs: tunes the published weights with --set init=FILE --set repeat_loss=dice",
         ),
         steps=13_340,
         batch=6,
