@@ -25,6 +25,7 @@ from lf import __version__, cli, files
 from lf.core import Card
 from lf.models import MODELS, checkpoint, superpoint
 from lf.runtimes import BACKENDS
+from lf.train import RECIPES
 
 WEIGHTS = {"origin": "a test", "sha256": "00", "licence": "none"}
 SUFFIXES = (*files.CODECS, ".pth", ".pt", ".pth.tar")
@@ -129,6 +130,12 @@ def test_help_and_version(lf):
     ):
         assert command in words
         assert "--help" in lf(command, "--help").done()
+
+
+def test_the_help_of_train_says_what_each_recipe_is(lf):
+    lines = lf("train", "--help").done().splitlines()
+    for name, recipe in RECIPES.items():
+        assert [line.split(maxsplit=1)[1] for line in lines if line.split()[:1] == [name]] == [recipe.about]
 
 
 def test_models_lists_every_row(lf):
@@ -492,7 +499,7 @@ def test_a_full_disk(lf, tiny, scenes, photos, tmp_path, monkeypatch, command):
     ("pictures", "file", "left"),
     [
         ("picture_size=64", "checkpoint.pt", {"recipe.json", "pictures.npy", "pictures.json", "log.jsonl"}),
-        ("picture_size=320", "pictures.npy", {"recipe.json"}),
+        ("picture_size=320", "pictures.npy", set()),
     ],
 )
 def test_a_disk_that_fills_in_the_middle(tmp_path, pictures, file, left):

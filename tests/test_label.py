@@ -147,7 +147,7 @@ def test_labels_are_read_back(artifact, photos, tmp_path):
     found = read_labels(tmp_path / "out")
     assert (tally.labelled, tally.kept, tally.failed) == (5, 0, {})
     assert set(found) == {"a.png", "b.png", "inner/a.png", "inner/a.bmp", "z.png"}
-    assert tally.points == sum(map(len, found.values())) > 20
+    assert tally.points == sum(len(labels.points) for labels in found.values()) > 20
     with np.load(tmp_path / "out/z.png.npz") as content:
         assert content["size"].tolist() == [160, 128]
     manifest = json.loads((tmp_path / "out" / MANIFEST).read_text())
@@ -182,7 +182,7 @@ def test_a_changed_photo_is_labelled_again(artifact, photos, tmp_path):
     cv2.imwrite(str(photos / "a.png"), dotted([(40, 50)], (128, 160), 2.0))
     tally = run(artifact, photos, tmp_path / "out")
     assert (tally.labelled, tally.kept) == (1, 4)
-    assert len(read_labels(tmp_path / "out")["a.png"]) == 1
+    assert len(read_labels(tmp_path / "out")["a.png"].points) == 1
 
 
 def test_the_limit_counts_all_photos(artifact, photos, tmp_path):
@@ -239,9 +239,39 @@ def test_what_is_no_folder_of_labels_is_refused(artifact, photos, tmp_path):
     with pytest.raises(BadInput, match=r"holds no manifest\.json; make them with: lf label"):
         read_labels(photos)
     run(artifact, photos, tmp_path / "out", limit=1)
-    (tmp_path / "out/a.png.npz").write_bytes(b"")
-    with pytest.raises(BadInput, match=r"a\.png\.npz: damaged"):
+
+
+POINTS = np.array([[100, 60, 0.5]], np.float32)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        (None, "cannot be read as npz"),
+        ({}, "holds no points, sha256 but nothing; expected labels; remove it and run lf label again"),
+        ({"points": POINTS}, "holds no sha256 but points; expected labels"),
+        ({"points": POINTS, "sha256": np.array(7)}, "sha256 holds int64, not text"),
+        ({"points": np.array([["a", "b", "c"]]), "sha256": np.array("00")}, "points holds <U1, not numbers"),
+        ({"points": POINTS * np.nan, "sha256": np.array("00")}, "points holds a value that is not finite"),
+        (
+            {"points": np.ones((4, 3), int), "sha256": np.array("00")},
+            r"points are int64 of shape \(4, 3\); expected",
+        ),
+        (
+            {"points": POINTS[:, :2], "sha256": np.array("00")},
+            r"points are float32 of shape \(1, 2\); expec",
+        ),
+    ],
+)
+def test_damaged_labels_are_refused_and_made_again(artifact, photos, tmp_path, arrays, message):
+    run(artifact, photos, tmp_path / "out", limit=1)
+    path = tmp_path / "out/a.png.npz"
+    made = path.read_bytes()
+    path.write_bytes(made[:-40]) if arrays is None else np.savez(path, **arrays)
+    with pytest.raises(BadInput, match=f"a\\.png\\.npz: .*{message}"):
         read_labels(tmp_path / "out")
+    run(artifact, photos, tmp_path / "out", limit=1)
+    assert path.read_bytes() == made
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")

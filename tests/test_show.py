@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from lf.cli import show
 from lf.core import BadInput, UsageError
-from lf.data import homography, sheets
+from lf.data import homography, images, sheets
 from lf.train import RECIPES
 from lf.train.sample import pairs, single
 
@@ -226,12 +226,15 @@ def test_labels_are_drawn_on_their_photos(lf, tmp_path):
     (labels / "sub").mkdir(parents=True)
     cv2.imwrite(str(photos / "sub" / "a.png"), np.zeros((60, 80, 3), np.uint8))
     (labels / "manifest.json").write_text("{}")
-    points = np.array([[40, 30, 0.5]], np.float32)
-    np.savez(labels / "sub" / "a.png.npz", points=points, size=np.array([80, 60]), sha256=np.array("0"))
+    points, digest = np.array([[40, 30, 0.5]], np.float32), images.picture(photos / "sub" / "a.png", "").digest
+    np.savez(labels / "sub" / "a.png.npz", points=points, size=np.array([80, 60]), sha256=np.array(digest))
     page = lf(photos, "--labels", labels)[..., ::-1]
     scale = min((sheets.WIDTH - 2 * sheets.GAP) // 3 / 80, sheets.MAGNIFIED)
     ring = centre(page, sheets.HIGH, 60)
     assert ring[0] == pytest.approx(sheets.MARGIN + 40.5 * scale - 0.5, abs=1)
+    cv2.imwrite(str(photos / "sub" / "a.png"), np.ones((60, 80, 3), np.uint8))
+    with pytest.raises(BadInput, match=r"labels/sub/a\.png\.npz: labels another photo of the name sub/a\.png"):
+        lf(photos, "--labels", labels)
     (photos / "sub" / "a.png").unlink()
     with pytest.raises(UsageError, match=r"holds none of the 1 photos that .*labels has labels of, such as sub/a\.png"):
         lf(photos, "--labels", labels)

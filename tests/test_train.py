@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import importlib
 import itertools
 import json
@@ -21,7 +22,7 @@ from lf.models.resolve import resolve
 from lf.runtimes import open_session
 from lf.train import RECIPES, loop, pictures, show, views
 from lf.train.loop import train
-from lf.train.superpoint import PLACE, RELATION
+from lf.train.views import PLACE, RELATION
 
 SMALL = {"steps": 6, "batch": 2, "size": 64, "pictures": 4, "picture_size": 96, "warmup": 2}
 SMALL_SETTINGS = {"points": 32, "adaptations": 2, "relabel": 0.5}  # of the methods that have them
@@ -72,7 +73,9 @@ def dice(pairs=1, seed=1, own=None):
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_survives_its_own_values(name):
     recipe = RECIPES[name]
-    assert recipe.override([f"{key}={show(value)}" for key, value in recipe.flat().items()]) == recipe
+    for steps in ((), (3,), (3, 7), (3, 7, 9)):  # whatever numbers there are, also two whole ones
+        stepped = dataclasses.replace(recipe, decay_steps=steps)
+        assert recipe.override([f"{key}={show(key, value)}" for key, value in stepped.flat().items()]) == stepped
 
 
 def test_overrides_have_the_type_of_their_field():
@@ -108,6 +111,50 @@ def test_a_wrong_override_is_named(text, message):
     with pytest.raises(UsageError) as caught:
         RECIPES["wren"].override([text])
     assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("wren", ["adaptations=0"], "adaptations=0; expected a number above 0"),
+        ("wren", ["temperature=0"], "temperature=0.0; expected a number above 0"),
+        ("wren", ["relabel=0.3,1.5"], "relabel=0.3,1.5; expected shares of the run below 1, as 0.3,0.6"),
+        ("wren", ["relabel=1"], "relabel=1.0; expected shares of the run below 1"),
+        ("superpoint-bn", ["points=0"], "points=0; expected at least 1 for sparse"),
+        ("kp2d", ["io_points=0"], "io_points=0; expected a number above 0"),
+        ("kp2d", ["temperature=0"], "temperature=0.0; expected a number above 0"),
+        ("kp2d", ["patch_ratio=0"], "patch_ratio=0.0; expected a number above 0"),
+        ("kp2d", ["patch_ratio=1.5"], "patch_ratio=1.5; expected at most 1"),
+        ("kp2d", ["scaling=2"], "scaling=2.0; expected below 2"),
+        ("kp2d", ["perspective=1.4"], "perspective=1.4; expected below twice patch_ratio"),
+        ("kp2d", ["jitter=0.1,0.2"], "jitter=0.1,0.2; expected brightness, contrast, saturation, hue, as 0.2,0.2,0"),
+        ("r2d2", ["jitter=0.1"], "jitter=0.1; expected brightness, contrast, saturation, hue"),
+        ("r2d2", ["window=193"], "window=193; expected from 2 to the shorter side of a view"),
+        ("r2d2", ["size=64x32", "window=33"], "window=33; expected from 2 to the shorter side of a view"),
+        ("r2d2", ["bins=1"], "bins=1; expected at least 2"),
+        ("r2d2", ["trials=0"], "trials=0; expected a number above 0"),
+        ("r2d2", ["shorter=256"], "shorter=256.0; expected two sides in px, as 256,1024"),
+        ("r2d2", ["source=both"], "flow=; expected the folder of the pairs with flow"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(name, changes, message):
+    with pytest.raises(UsageError) as caught:
+        RECIPES[name].override(changes)
+    assert str(caught.value).startswith(f"recipe: {message}")
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("wren", "descriptor_loss=triplet", "unknown descriptor_loss 'triplet'; known: dual-softmax, sparse, dense"),
+        ("kp2d", "descriptor_loss=dense", "unknown descriptor_loss 'dense'; known: triplet, dual-softmax"),
+        ("magicpoint", "corner_labels=trusted", "unknown corner_labels 'trusted'; known: soft, drawn"),
+    ],
+)
+def test_a_word_of_another_method_is_refused(name, change, message):
+    with pytest.raises(UsageError) as caught:
+        RECIPES[name].override([change])
+    assert str(caught.value) == message
 
 
 def test_the_rate_warms_up_and_falls_to_zero():
@@ -259,6 +306,7 @@ def test_damaged_pictures_are_collected_again(recipe, tmp_path, name, damage):
         (["a", "b", "c"], [("a", 4), ("b", 3), ("c", 3)]),
         (["a:4", "b:6"], [("a", 4), ("b", 6)]),
         (["C:photos"], [("C:photos", 10)]),
+        (["C:²"], [("C:²", 10)]),
         (["a:12"], None),
         (["a:4"], None),
         (["a:10", "b"], None),
@@ -270,6 +318,13 @@ def test_sources_share_the_pictures(data, expected):
     else:
         with pytest.raises(UsageError, match="counts do not add up to the recipe's pictures=10"):
             pictures.shares(data, 10)
+
+
+@pytest.mark.parametrize("total", [0, 10])
+@pytest.mark.parametrize("data", [["a:0"], ["a:00", "b"], ["a", "b:0"]])
+def test_a_source_of_no_pictures_is_refused(data, total):
+    with pytest.raises(UsageError, match=r"^--data [ab]:00?: expected a count above 0; leave the source out, or leave"):
+        pictures.shares(data, total)
 
 
 def test_every_photo_once(recipe, tmp_path):
@@ -289,13 +344,13 @@ def test_many_photos_give_their_centres_and_few_give_random_squares(recipe, tmp_
         photo[:, :40] = photo[:, 160:] = 255  # outside the central square
         cv2.imwrite(str(tmp_path / f"{index}.png"), photo)
     many = pictures.collect(recipe, [str(tmp_path)], tmp_path / "many", silent)
-    assert [crop[1:] for crop in many.crops] == [(40, 0, 120)] * 4
+    assert [crop[1:4] for crop in many.crops] == [(40, 0, 120)] * 4
     assert len({crop.name for crop in many.crops}) == 4
     assert many.squares.max() < 255
     few = pictures.collect(recipe.override(["pictures=20"]), [str(tmp_path)], tmp_path / "few", silent)
     assert len(few) == len(set(few.crops)) == 20
-    for name, left, top, side in few.crops:
-        assert name.endswith(".png")
+    for name, left, top, side, sha256 in few.crops:
+        assert sha256 == hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()
         assert left >= 0
         assert top >= 0
         assert left + side <= 200
@@ -414,12 +469,37 @@ def test_another_recipe_in_the_same_folder_is_refused(recipe, tmp_path, monkeypa
     made = run(recipe, tmp_path)
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
     monkeypatch.setattr(loop, "collect", None)  # before a picture is drawn
-    with pytest.raises(UsageError, match=r"checkpoint\.pt: belongs to a run with other settings; choose another --out"):
+    with pytest.raises(UsageError, match=r": belongs to a run with other settings; choose another --out, or remove it"):
         run(recipe.override(["lr=1"]), tmp_path)
     with pytest.raises(UsageError, match="other settings"):
         run(recipe, tmp_path, data=[str(tmp_path)])
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
     assert made.path.name in before
+
+
+def test_a_run_without_a_checkpoint_yet_keeps_its_folder(recipe, tmp_path):
+    def interrupt(done, total, text):
+        if (done, total) == (1, recipe.steps):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(recipe, tmp_path, progress=interrupt)
+    assert {p.name for p in tmp_path.iterdir()} == LEFT - {"checkpoint.pt", "log.jsonl"}
+    with pytest.raises(UsageError, match=r": belongs to a run with other settings; choose another --out, or remove it"):
+        run(recipe.override(["lr=1"]), tmp_path)
+    assert run(recipe, tmp_path).path.exists()
+
+
+def test_a_run_that_is_refused_leaves_its_folder_to_others(recipe, tmp_path, monkeypatch):
+    def broken(*arguments):
+        raise BadInput("no labels")
+
+    monkeypatch.setattr(importlib.import_module(f"lf.train.{recipe.method}"), "Method", broken)
+    with pytest.raises(BadInput, match="no labels"):
+        run(recipe, tmp_path)
+    monkeypatch.undo()
+    assert {p.name for p in tmp_path.iterdir()} == {"pictures.npy", "pictures.json"}
+    assert run(recipe.override(["lr=1e-4"]), tmp_path).path.exists()
 
 
 @pytest.mark.parametrize("damage", [lambda b: b"", lambda b: b[:1000], lambda b: b"PK" + b[2:900], lambda b: b"hello"])

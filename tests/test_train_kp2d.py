@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from lf.core import UsageError
-from lf.models import checkpoint
+from lf.models import MODELS, checkpoint
 from lf.train import Recipe, correspondence, kp2d_losses, kp2d_views, views
 from lf.train.inlier_net import InlierNet
 from lf.train.kp2d import Method
@@ -22,7 +22,6 @@ CPU = torch.device("cpu")
 SPREAD = (0.7, 0.2, 0.4, 45.0)
 SIZE = (48, 64)
 SETTINGS = {
-    "cross": True,
     "io": True,
     "descriptor": True,
     "descriptor_weight": 2.0,
@@ -31,7 +30,6 @@ SETTINGS = {
     "temperature": 0.07,
     "io_points": 50,
     "io_lowest": False,
-    "align_corners": True,
     "patch_ratio": 0.7,
     "scaling": 0.2,
     "perspective": 0.4,
@@ -259,7 +257,7 @@ def test_consistency_is_twice_the_squared_difference():
     assert kp2d_losses.consistency(source, target, match).item() == pytest.approx(expected.item())
 
 
-def test_triplet_by_hand():
+def test_triplet_by_hand(monkeypatch):
     at = torch.tensor([[[0.0, 0], [4, 4], [9, 0]]]).repeat(1, 10, 1)  # ten times the same three points
     angles = torch.tensor([0.0, 0.5, 1.0]).repeat(10)
     one = torch.stack([angles.cos(), angles.sin()], -1)[None]
@@ -272,11 +270,11 @@ def test_triplet_by_hand():
     # the second point is within 4 px of the first in x and y, so the third alone is a negative of both
     hinges = [chord(0.3) - chord(1.0) + 0.7, 1e-3 - chord(0.5) + 0.7, 1e-3 - chord(0.5) + 0.7]
     assert min(hinges) > 0
-    loss = kp2d_losses.triplet(one, two, at, torch.ones(1, 30, dtype=torch.bool), margin=0.7)
-    assert loss.item() == pytest.approx(sum(hinges) / 3, abs=1e-5)
-    assert kp2d_losses.triplet(one, two, at, torch.ones(1, 30, dtype=torch.bool)).item() == 0  # all beyond 0.2
-    few = torch.arange(30)[None] < 19
-    assert kp2d_losses.triplet(one, two, at, few, margin=0.7).item() == 0
+    every, few = torch.ones(1, 30, dtype=torch.bool), torch.arange(30)[None] < 19
+    assert kp2d_losses.triplet(one, two, at, every).item() == 0  # all beyond 0.2
+    monkeypatch.setattr(kp2d_losses, "MARGIN", 0.7)
+    assert kp2d_losses.triplet(one, two, at, every).item() == pytest.approx(sum(hinges) / 3, abs=1e-5)
+    assert kp2d_losses.triplet(one, two, at, few).item() == 0
 
 
 def test_descriptors_do_not_move_points():
@@ -367,7 +365,7 @@ def test_io_judges_the_best_cells_unless_told_otherwise():
     [
         {},
         {"descriptor_loss": "dual-softmax", "points": 64},
-        {"io": False, "cross": False},
+        {"io": False},
         {"descriptor": False},
         {"io_lowest": True},
     ],
@@ -395,6 +393,22 @@ def test_the_switches_leave_losses_out():
     assert seen["v4"] == {"location", "usp", "consistency", "descriptor", "io", "valid"}
     assert seen["v4"] - seen["v3"] == {"descriptor"}
     assert seen["v4"] - seen["v1"] == {"io"}
+
+
+@pytest.mark.parametrize("model", ["kp2d", "kp2d-v0", "kp2d-resnet", "kp2dtiny-s"])
+def test_views_are_decoded_as_lf_decodes_the_weights(model, monkeypatch):
+    row, size = MODELS[model], (64, 96)
+    heads = {name: torch.randn(2, deep, size[0] // cell, size[1] // cell) for name, (deep, cell) in row.heads.items()}
+    heads["shift"] *= 3
+    method = Method(recipe(model, 1, size, io=False), squares(), CPU)
+    monkeypatch.setattr(method, "judge", lambda source, target, homography, dice: (target, {}))
+    target, _ = method.loss(lambda images: tuple(heads.values()), Dice(1, 0, 1, CPU))
+    points, scores, descriptors = row.decode({name: head[0].numpy() for name, head in heads.items()}, **row.settings)
+    best = target.inner()[target.score.flatten(1)[0, target.inner()].argsort(descending=True)]
+    torch.testing.assert_close(target.score.flatten(1)[0, best], torch.from_numpy(scores))
+    torch.testing.assert_close(target.at[0, best], torch.from_numpy(points), atol=1e-4, rtol=0)
+    described = target.describe(torch.from_numpy(points)[None])[0]
+    torch.testing.assert_close(described, torch.from_numpy(descriptors), atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("loss", ["triplet", "dual-softmax"])

@@ -11,6 +11,7 @@ import torch
 
 from lf import files
 from lf.core import BadInput
+from lf.data import images
 from lf.models import checkpoint
 from lf.train import CHOICES, RECIPES, labels, pictures
 from lf.train.label import MANIFEST
@@ -33,14 +34,14 @@ def silent(done, total, text):
 
 @pytest.fixture
 def photos(tmp_path):
-    """Three photos of 200 x 120 and a folder of labels: two points of each, the second outside the central square."""
+    """Three photos of 200 x 120 and a folder of labels: three points of each, the second outside the central square."""
     for name in ("a", "b", "c"):
-        cv2.imwrite(str(tmp_path / f"{name}.png"), np.random.default_rng(0).integers(0, 255, (120, 200, 3), np.uint8))
+        photo = tmp_path / f"{name}.png"
+        cv2.imwrite(str(photo), np.random.default_rng(0).integers(0, 255, (120, 200, 3), np.uint8))
         points = np.array([[100, 60, 0.5], [10, 60, 0.9], [60, 30, 0.8]], np.float32)
         (tmp_path / "labels").mkdir(exist_ok=True)
-        np.savez(
-            tmp_path / "labels" / f"{name}.png.npz", points=points, size=np.array([200, 120]), sha256=np.array("0")
-        )
+        digest = np.array(images.picture(photo, name).digest)
+        np.savez(tmp_path / "labels" / f"{name}.png.npz", points=points, size=np.array([200, 120]), sha256=digest)
     files.write_json(tmp_path / "labels" / MANIFEST, {})
     return tmp_path
 
@@ -55,7 +56,7 @@ def test_labels_of_photos_move_into_their_squares(photos):
     found = labels.first_labels(recipe, squares)
     assert found.shape == (3, labels.LABELS, 3)
     for crop, points in zip(squares.crops, found, strict=True):
-        assert crop[1:] == (40, 0, 120)
+        assert crop[1:4] == (40, 0, 120)
         # half-pixel exact: (x - left + 0.5) * 96 / 120 - 0.5, best first, as shares of the best that is inside
         np.testing.assert_allclose(points[:2], [[15.9, 23.9, 1.0], [47.9, 47.9, 0.625]], atol=1e-5)
         assert not points[2:].any()
@@ -66,6 +67,20 @@ def test_a_photo_without_labels_is_named(photos):
     recipe, squares = joint(photos, f"labels={photos / 'labels'}")
     with pytest.raises(BadInput, match=r"labels: has no labels for b\.png; make them with: lf label CHECKPOINT --data"):
         labels.first_labels(recipe, squares)
+
+
+def test_labels_of_another_photo_of_the_same_name_are_refused(photos):
+    (photos / "other").mkdir()
+    cv2.imwrite(str(photos / "other" / "a.png"), np.zeros((120, 200, 3), np.uint8))
+    recipe = RECIPES["superpoint-small"].override([*SMALL, "pictures=4", f"labels={photos / 'labels'}"])
+    squares = pictures.collect(recipe, [f"{photos / 'other'}:1", str(photos)], photos / "out", silent)
+    with pytest.raises(BadInput) as caught:
+        labels.first_labels(recipe, squares)
+    assert str(caught.value) == (
+        f"{photos / 'labels' / 'a.png.npz'}: labels another photo of the name a.png, or one that has changed since; "
+        "expected labels of all photos below one DIR; "
+        f"type again: lf label CHECKPOINT --data DIR --out {photos / 'labels'}"
+    )
 
 
 def test_corners_are_found_where_they_are():

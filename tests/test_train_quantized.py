@@ -408,6 +408,19 @@ def test_nothing_is_lost_where_nothing_differs():
     assert loss.abs() < 1e-5
 
 
+@pytest.mark.parametrize("heads", [("detector", "depth"), ("descriptor",), ("repeatability", "descriptor")])
+def test_a_network_with_heads_that_have_no_loss_is_refused(heads, monkeypatch):
+    row = dataclasses.replace(MODELS["superpoint-small"], heads=dict.fromkeys(heads, (1, 8)))
+    monkeypatch.setitem(MODELS, "superpoint-small", row)
+    with pytest.raises(UsageError) as caught:
+        distil.Method(small("distil"), None, torch.device("cpu"))
+    assert str(caught.value) == (
+        "recipe: method distil trains networks with heads among detector, descriptor, reliability, repeatability, "
+        "score, shift, feat, which must hold detector, or score, or reliability and repeatability; "
+        f"superpoint-small has {', '.join(heads)}; see: lf models"
+    )
+
+
 @pytest.mark.parametrize("name", ["superpoint", "r2d2", "kp2d-resnet"])
 def test_every_head_has_a_loss_and_points_a_weight(name):
     row = MODELS[name]

@@ -639,19 +639,3 @@ def test_pairs_come_from_both_sources(tmp_path, source):
 def test_a_missing_folder_of_flow_is_found_before_the_first_step(tmp_path):
     with pytest.raises(BadInput, match="holds no pairs with flow"):
         method(source="flow", flow=str(tmp_path))
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"window": 65}, "window=65; expected from 2 to 64, the side of a view"),
-        ({"bins": 1}, "bins=1; expected at least 2"),
-        ({"trials": 0}, "trials=0; expected at least 1"),
-        ({"shorter": (256.0,)}, r"shorter=256\.0; expected two sides in px"),
-        ({"jitter": (0.1, 0.1)}, r"jitter=0\.1,0\.1; expected brightness, contrast, saturation, hue"),
-        ({"source": "both"}, "flow=; expected the folder of the pairs with flow"),
-    ],
-)
-def test_settings_that_cannot_work_are_refused(changes, message):
-    with pytest.raises(UsageError, match=message):
-        method(**changes)

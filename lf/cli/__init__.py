@@ -31,7 +31,7 @@ for command in (
     *(features.extract, pictures.match),
     *(look.inspect, look.doctor, look.models, look.demo),
 ):
-    app.command()(command)
+    app.command(epilog=train.LIST if command is train.train else None)(command)
 baseline.command()(measure.accept)
 data.command("get")(pictures.data_get)
 data.command("list")(look.data_list)

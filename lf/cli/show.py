@@ -83,7 +83,7 @@ def _dataset(spec: str, count: int | None) -> Page:
 def _labelled(photos: Path, folder: Path, count: int | None) -> Page:
     from lf.data import images
     from lf.data.sheets import Panel
-    from lf.train.label import read_labels
+    from lf.train.label import points_of, read_labels
 
     found = read_labels(folder)
     names = [name for name in found if (photos / name).is_file()]
@@ -91,7 +91,11 @@ def _labelled(photos: Path, folder: Path, count: int | None) -> Page:
         example = f", such as {next(iter(found))}" if found else ""
         raise UsageError(f"{photos}: holds none of the {len(found)} photos that {folder} has labels of{example}")
     chosen = [names[i] for i in _spread(len(names), count or SINGLES)]
-    panels = [Panel(images.read(photos / name), f"{name}: {len(found[name])} points", found[name]) for name in chosen]
+    panels = []
+    for name in chosen:
+        photo = images.picture(photos / name, name)
+        points = points_of(found, folder, name, photo.digest)
+        panels.append(Panel(photo.load(), f"{name}: {len(points)} points", points))
     return f"{folder}: labels of {len(chosen)} of {len(names)} photos in {photos}", panels, COLUMNS, LABEL_NOTE
 
 

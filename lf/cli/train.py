@@ -14,9 +14,12 @@ from lf.cli.options import Threads
 from lf.core import UsageError
 from lf.train import RECIPES
 
+WIDE = max(map(len, RECIPES))
+LIST = "\n".join(["\b", "Recipes:", *(f"  {name:{WIDE}}  {recipe.about}" for name, recipe in RECIPES.items())])
+
 
 def train(
-    recipe: Annotated[str, typer.Argument(help=f"A training recipe: {', '.join(RECIPES)}")],
+    recipe: Annotated[str, typer.Argument(help="A training recipe, see the list below")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Weights, checkpoint and log; the same DIR resumes")],
     data: Annotated[
         list[str] | None,

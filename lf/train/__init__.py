@@ -33,7 +33,6 @@ _PUBLISHED_JOINT = {
 }
 
 _KP2D = {
-    "cross": True,
     "io": True,
     "descriptor": True,
     "descriptor_weight": 1.0,
@@ -42,7 +41,6 @@ _KP2D = {
     "temperature": 0.07,
     "io_points": 300,
     "io_lowest": False,
-    "align_corners": True,
     "patch_ratio": 0.7,
     "scaling": 0.2,
     "perspective": 0.4,
@@ -206,8 +204,8 @@ RECIPES: dict[str, Recipe] = {
     "kp2d-v3": _kp2d("kp2d", (240, 320), "v3: without a descriptor loss", descriptor=False),
     "kp2d-v2": _kp2d("kp2d", (240, 320), "v2: without IO-Net", io=False),
     "kp2d-v1": _kp2d("kp2d-v1", (240, 320), "v1: and without upsampling", io=False),
-    "kp2d-v0": _kp2d("kp2d-v0", (240, 320), "v0: and points that stay in their cells", io=False, cross=False),
-    "kp2d-resnet": _kp2d("kp2d-resnet", (256, 320), "the same on ResNet-18", align_corners=False),
+    "kp2d-v0": _kp2d("kp2d-v0", (240, 320), "v0: and points that stay in their cells", io=False),
+    "kp2d-resnet": _kp2d("kp2d-resnet", (256, 320), "the same on ResNet-18"),
     "kp2dtiny-s": _tiny("kp2dtiny-s", "KP2DtinyS, published for 88x88", io_points=150),
     "kp2dtiny-f": _tiny("kp2dtiny-f", "KP2DtinyF, published for 88x88", io_points=50),
     "kp2dtiny-f-coral": _tiny("kp2dtiny-f-coral", "KP2DtinyF for the Edge TPU, published for 88x88", io_points=50),
@@ -249,7 +247,8 @@ RECIPES: dict[str, Recipe] = {
     "r2d2-big": _r2d2("r2d2-big", "R2D2 N8 big, published", window=8),
     "r2d2-fast": dataclasses.replace(
         _r2d2(
-            "fast-r2d2", "Fast-R2D2, 5 epochs: fine-tune the published weights with --set init=FILE repeat_loss=dice"
+            "fast-r2d2",
+            "Fast-R2D2, 5 epochs: tunes the published weights with --set init=FILE --set repeat_loss=dice",
         ),
         steps=13_340,
         batch=6,

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lf.models.decode import CELL
 from lf.train import views
 
-CELL = 8  # px
-
-SAMPLING = ("published", "centres")
+MATCH, OTHER = 1.0, 0.2  # similarity that a match must reach, and that no other pair must exceed: the paper's margins
+MATCH_WEIGHT = 250.0  # of a match in the dense loss: lambda_d of the paper
+RADIUS = 8.0  # px: cells that warp this near match in the dense loss
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,8 @@ class Pair:
         homography: (B, 3, 3) from pixels of the first view to pixels of the second.
         valid: (B, h, w) bool of the first view: cells that show the picture.
         valid_second: the same of the second view.
-        sampling: "published": cell i speaks for pixel 8 i and is read at i (n - 1) / n, as the published decoder
-            does (see `lf.models.decode.describe_superpoint`); "centres": for pixel 8 i + 3.5, and is read at i.
+        centres: cell i speaks for pixel 8 i + 3.5, and is read at i, as `lf.models.decode.describe_wren` does; else for
+            pixel 8 i, and is read at i (n - 1) / n, as the published decoder does, see `describe_superpoint` there.
     """
 
     first: Tensor
@@ -39,7 +40,7 @@ class Pair:
     homography: Tensor
     valid: Tensor
     valid_second: Tensor
-    sampling: str = "published"
+    centres: bool
 
     def descriptors(self) -> tuple[Tensor, Tensor]:
         """(B, h w, D) of both views: normalised, then read at every cell, not normalised again."""
@@ -47,7 +48,7 @@ class Pair:
 
     def _read(self, descriptor: Tensor) -> Tensor:
         unit = F.normalize(descriptor.float(), dim=1)
-        if self.sampling == "published":
+        if not self.centres:
             height, width = unit.shape[2:]
             unit = _shrink(height, unit) @ unit @ _shrink(width, unit).T
         return unit.flatten(2).transpose(1, 2)
@@ -66,7 +67,7 @@ class Pair:
     @property
     def offset(self) -> float:
         """Pixel that cell 0 speaks for."""
-        return 0.0 if self.sampling == "published" else (CELL - 1) / 2
+        return (CELL - 1) / 2 if self.centres else 0.0
 
 
 def _shrink(count: int, like: Tensor) -> Tensor:
@@ -76,32 +77,20 @@ def _shrink(count: int, like: Tensor) -> Tensor:
     return (1 - (at[:, None] - cell).abs()).clamp(min=0)
 
 
-def sparse(
-    pair: Pair,
-    rand: Callable[..., Tensor],
-    *,
-    matches: int = 1000,
-    negatives: int = 100,
-    positive_weight: float = 1.0,
-    positive_margin: float = 1.0,
-    negative_margin: float = 0.2,
-) -> Tensor:
+def sparse(pair: Pair, rand: Callable[..., Tensor], *, matches: int = 1000, negatives: int = 100) -> Tensor:
     """Hinges over some matching cells, and over random cells for each of them.
 
     A match is a cell whose warped pixel, rounded to a cell, is inside the second view. Of more than `matches` a random
     choice is taken; fewer are taken once each (repeating them would only change their weights by chance). Every match
     meets `negatives` random cells; one within a cell of the partner moves by half the view, round its edge.
 
-    Positive = mean max(0, positive_margin - s); negative = sum max(0, s - negative_margin) / (number above 0 + 1).
+    The sum of mean max(0, MATCH - s) over the matches and sum max(0, s - OTHER) / (number above 0 + 1) over the others.
 
     Args:
         pair: the descriptors.
         rand: shape -> (B, *shape) uniform numbers in [0, 1), on the device of the descriptors.
         matches: most matches per pair.
         negatives: wrong partners per match.
-        positive_weight: of the positive part; the negative part has 1.
-        positive_margin: similarity that a match must reach.
-        negative_margin: similarity that no wrong partner must exceed.
     """
     height, width = pair.first.shape[2:]
     count = height * width
@@ -118,7 +107,7 @@ def sparse(
     one, two = pair.descriptors()
     one = one.gather(1, chosen[..., None].expand(-1, -1, one.shape[2]))
     similarity = one @ two.transpose(1, 2)  # (B, matches, h w)
-    close = (positive_margin - similarity.gather(2, partner[..., None])[..., 0]).clamp(min=0)
+    close = (MATCH - similarity.gather(2, partner[..., None])[..., 0]).clamp(min=0)
     positive = (close * usable).sum(1) / usable.sum(1).clamp(min=1)
 
     drawn = (rand(partner.shape[1], negatives) * count).long().clamp(max=count - 1)
@@ -129,36 +118,24 @@ def sparse(
     times = torch.zeros(similarity.shape, dtype=torch.int32, device=similarity.device)
     times.scatter_add_(2, torch.where(near, moved, drawn), torch.ones_like(drawn, dtype=torch.int32))
     times = times * usable[..., None]
-    excess = (similarity - negative_margin).clamp(min=0)
+    excess = (similarity - OTHER).clamp(min=0)
     negative = (times * excess).sum((1, 2)) / ((times * (excess > 0)).sum((1, 2)) + 1)
-    return positive_weight * positive + negative
+    return positive + negative
 
 
-def dense(
-    pair: Pair,
-    rand: Callable[..., Tensor],
-    *,
-    positive_weight: float = 250.0,
-    radius: float = 8.0,
-    positive_margin: float = 1.0,
-    negative_margin: float = 0.2,
-) -> Tensor:
+def dense(pair: Pair, rand: Callable[..., Tensor]) -> Tensor:
     """The hinge over all pairs of cells, eqs. 5 and 6 of arXiv 1712.07629: the mean over the pairs of valid cells.
 
     Args:
         pair: the descriptors.
         rand: not used; nothing here is random.
-        positive_weight: lambda_d, of pairs whose warped pixels are within `radius`.
-        radius: px.
-        positive_margin: similarity that a match must reach.
-        negative_margin: similarity that no other pair must exceed.
     """
     warped, pixels = pair.warped()
-    same = torch.cdist(warped, pixels.expand_as(warped), compute_mode="donot_use_mm_for_euclid_dist") <= radius
+    same = torch.cdist(warped, pixels.expand_as(warped), compute_mode="donot_use_mm_for_euclid_dist") <= RADIUS
     one, two = pair.descriptors()
     similarity = one @ two.transpose(1, 2)
-    attract = positive_weight * (positive_margin - similarity).clamp(min=0)
-    repel = (similarity - negative_margin).clamp(min=0)
+    attract = MATCH_WEIGHT * (MATCH - similarity).clamp(min=0)
+    repel = (similarity - OTHER).clamp(min=0)
     valid = pair.valid.flatten(1)[:, :, None] & pair.valid_second.flatten(1)[:, None, :]
     return (torch.where(same, attract, repel) * valid).sum((1, 2)) / valid.sum((1, 2)).clamp(min=1)
 

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-CELL = 8  # px
+from lf.models.decode import CELL
+
 DUSTBIN = 64
 FAINTEST = 1 / 255  # a cell with less mass than this is empty: published labels have 8 bits
 ONE = 1 << 24  # mass is summed as integers, so that the order of the points changes no bit

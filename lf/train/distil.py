@@ -20,6 +20,7 @@ from lf.train.sample import Sample, single
 from lf.train.views import PLACE, Dice
 
 Maps = Mapping[str, Tensor]  # head -> (B, C, h, w)
+POINTS = ("detector",), ("score",), ("reliability", "repeatability")  # heads that tell where points are
 FLOOR = 0.1  # what a place without a point counts for, beside one with a point
 
 
@@ -42,7 +43,7 @@ class Method:
         """Load the teacher.
 
         Raises:
-            UsageError: there is nothing to teach, or no teacher.
+            UsageError: there is nothing to teach, no teacher, or a head that has no loss here.
             BadInput: see `lf.models.checkpoint.load`.
         """
         if not recipe.init:
@@ -51,6 +52,12 @@ class Method:
             raise UsageError("recipe: weight_bits=0 leaves the network what it is; type: --set weight_bits=4")
         self.recipe, self.pictures, self.device = recipe, pictures, device
         self.heads = tuple(MODELS[recipe.model].heads)
+        if not LOSSES.keys() >= set(self.heads) or not any(set(self.heads) >= set(each) for each in POINTS):
+            raise UsageError(
+                f"recipe: method distil trains networks with heads among {', '.join(LOSSES)}, which must hold "
+                f"{', or '.join(' and '.join(each) for each in POINTS)}; {recipe.model} has {', '.join(self.heads)}; "
+                "see: lf models"
+            )
         self.teacher = checkpoint.network(resolve(recipe.init)).to(device)
 
     def state(self) -> dict[str, Tensor]:

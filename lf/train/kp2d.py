@@ -23,11 +23,10 @@ DISTINCT = 8.0  # px: two points nearer than this are not each other's negatives
 class Settings:
     """The settings of a recipe.
 
-    The published versions: v0 has `cross`, `io` and an upsampling network off, v1 adds `cross`, v2 the upsampling (the
-    network's), v3 adds `io` and takes `descriptor` away, v4 has all.
+    The published versions: v0 has neither `io` nor a network that upsamples or lets points leave their cells, v1 lets
+    them, v2 upsamples, v3 adds `io` and takes `descriptor` away, v4 has all.
 
     Attributes:
-        cross: a point may leave its cell.
         io: train IO-Net beside the network.
         descriptor: have a descriptor loss.
         descriptor_weight: of the descriptor loss; location, IO and score losses have 1.
@@ -36,7 +35,6 @@ class Settings:
         temperature: of the dual softmax.
         io_points: matches per pair that IO-Net judges.
         io_lowest: take those of the lowest scores, as the published code does by mistake.
-        align_corners: how descriptors are read; false for KeypointResnet.
         patch_ratio: side of the patch of the target that the source shows, as a share.
         scaling: amplitude.
         perspective: amplitude.
@@ -44,7 +42,6 @@ class Settings:
         jitter: ranges of brightness, contrast, saturation, hue.
     """
 
-    cross: bool
     io: bool
     descriptor: bool
     descriptor_weight: float
@@ -53,7 +50,6 @@ class Settings:
     temperature: float
     io_points: int
     io_lowest: bool
-    align_corners: bool
     patch_ratio: float
     scaling: float
     perspective: float
@@ -77,7 +73,8 @@ class Method:
         Raises:
             UsageError: the model has other heads.
         """
-        heads = tuple(MODELS[recipe.model].heads)
+        row = MODELS[recipe.model]
+        heads = tuple(row.heads)
         if heads != ("score", "shift", "feat"):
             raise UsageError(
                 f"recipe: method kp2d trains networks with the heads score, shift and feat; {recipe.model} has "
@@ -85,6 +82,7 @@ class Method:
             )
         self.recipe, self.pictures, self.device = recipe, pictures, device
         self.settings = Settings(**recipe.settings)
+        self.rules = row.settings["cross"], getattr(row.decode, "keywords", {})["align_corners"]  # as lf decodes
         if self.settings.io:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(recipe.seed)
@@ -106,9 +104,8 @@ class Method:
         dice.data_ready()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.bf16):
             heads = network(images.contiguous(memory_format=torch.channels_last))
-        settings, size = self.settings, self.recipe.size
         target, source = (
-            kp2d_losses.decode(score, shift, feat, size, settings.cross, settings.align_corners)
+            kp2d_losses.decode(score, shift, feat, self.recipe.size, *self.rules)
             for score, shift, feat in zip(*(head.float().chunk(2) for head in heads), strict=True)
         )
         return self.judge(source, target, homography, dice)

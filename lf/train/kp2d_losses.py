@@ -16,6 +16,7 @@ from lf.train import views
 from lf.train.correspondence import mean_over
 
 NEAR = 4.0  # px: a point closer than this to the warped one is the same; negatives are farther in x or in y
+MARGIN = 0.2  # of the triplet loss
 FEWEST = 20  # correspondences that a pair must have to enter the triplet loss
 INLIERS = 10  # a batch must have more right matches than this to enter the IO loss
 
@@ -158,22 +159,23 @@ def consistency(source: Points, target: Points, match: Match) -> Tensor:
     return 2 * mean_over(difference.square(), match.inside)
 
 
-def triplet(one: Tensor, two: Tensor, at: Tensor, valid: Tensor, margin: float = 0.2) -> Tensor:
-    """Triplet loss with the hardest negative; 0 for a pair of fewer than 20 correspondences.
+def triplet(one: Tensor, two: Tensor, at: Tensor, valid: Tensor) -> Tensor:
+    """Triplet loss with the hardest negative, 0.2 farther than the positive; 0 for fewer than 20 correspondences.
+
+    Distances are sqrt(2 - 2 cos).
 
     Args:
         one: unit descriptors (B, K, D) of points of the source.
         two: those where these points fall in the target.
         at: (B, K, 2) px, where they fall. A negative is more than 4 px away in x or y.
         valid: (B, K) correspondences that count; the others are no negatives either.
-        margin: between the distances sqrt(2 - 2 cos) of the negative and of the positive.
     """
     with torch.no_grad():
         x, y = at.unbind(2)
         same = ((x[:, :, None] - x[:, None]).abs() <= NEAR) & ((y[:, :, None] - y[:, None]).abs() <= NEAR)
         similarity = (one @ two.transpose(1, 2)).masked_fill_(same | ~valid[:, None], -torch.inf)
         best, hardest = similarity.max(2)
-    hinge = (apart(one, two) - apart(one, gather(two, hardest)) + margin).clamp(min=0)
+    hinge = (apart(one, two) - apart(one, gather(two, hardest)) + MARGIN).clamp(min=0)
     valid = valid & best.isfinite()
     return mean_over(hinge, valid) * (valid.sum(1) >= FEWEST)
 

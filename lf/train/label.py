@@ -7,10 +7,10 @@ homographies from the hash of its bytes: neither the order nor the number of run
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,12 +18,20 @@ import torch
 from lf import __version__, files
 from lf.core import Array, Artifact, BadInput, UsageError
 from lf.data import images
+from lf.data.layouts import npz
 from lf.train.adaptation import BATCH, Labeller, Settings
 from lf.train.workers import find_device
 
 Progress = Callable[[int, int, str], None]
 
 MANIFEST = "manifest.json"
+
+
+class Labels(NamedTuple):
+    """Of a photo: points (N, 3) x, y, score, px of the photo; and the sha256 of its bytes."""
+
+    points: Array
+    sha256: str
 
 
 @dataclass
@@ -101,8 +109,8 @@ def label(
     return tally
 
 
-def read_labels(folder: Path) -> dict[str, Array]:
-    """Name of each photo, relative to the labelled folder -> its points (N, 3) x, y, score, px of the photo.
+def read_labels(folder: Path) -> dict[str, Labels]:
+    """Name of each photo, relative to the labelled folder -> its labels.
 
     Raises:
         BadInput: no folder of labels, or a damaged file in it.
@@ -111,11 +119,24 @@ def read_labels(folder: Path) -> dict[str, Array]:
         raise BadInput(f"{folder}: holds no {MANIFEST}; make them with: lf label CHECKPOINT --data DIR")
     found = {}
     for path in sorted(path for path in folder.rglob("*.npz") if path.name[0] != "."):  # else being written
-        content = _read(path)
-        if content is None:
-            raise BadInput(f"{path}: damaged; remove it and run lf label again")
-        found[path.relative_to(folder).as_posix().removesuffix(".npz")] = content[0]
+        found[path.relative_to(folder).as_posix().removesuffix(".npz")] = _read(path)
     return found
+
+
+def points_of(known: dict[str, Labels], folder: Path, name: str, sha256: str) -> Array:
+    """The points of the photo `name` among the labels `known` of `folder`.
+
+    Raises:
+        BadInput: it has none, or those of a photo of other bytes.
+    """
+    if name not in known:
+        raise BadInput(f"{folder}: has no labels for {name}; make them with: lf label CHECKPOINT --data DIR")
+    if known[name].sha256 != sha256:
+        raise BadInput(
+            f"{folder / name}.npz: labels another photo of the name {name}, or one that has changed since; expected "
+            f"labels of all photos below one DIR; type again: lf label CHECKPOINT --data DIR --out {folder}"
+        )
+    return known[name].points
 
 
 def _claim(out: Path, artifact: Artifact, settings: Settings, count: int) -> None:
@@ -134,15 +155,16 @@ def _claim(out: Path, artifact: Artifact, settings: Settings, count: int) -> Non
 
 
 def _is_done(path: Path, digest: str) -> bool:
-    content = _read(path) if path.is_file() else None
-    return content is not None and content[1] == digest
-
-
-def _read(path: Path) -> tuple[Array, str] | None:
-    """Points and the photo's hash in a file of labels, or None where it is damaged."""
     try:
-        with np.load(path) as content:
-            points, digest = content["points"], str(content["sha256"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        return None
-    return (points, digest) if points.ndim == 2 and points.shape[1] == 3 else None
+        return path.is_file() and _read(path).sha256 == digest
+    except BadInput:
+        return False  # damaged: it is made again
+
+
+def _read(path: Path) -> Labels:
+    what = "labels; remove it and run lf label again"
+    arrays = npz.read(path, what, ("points", "sha256"), text=("sha256",))
+    points = arrays["points"]
+    if points.dtype.kind != "f" or points.ndim != 2 or points.shape[1] != 3:
+        raise BadInput(f"{path}: points are {points.dtype} of shape {points.shape}; expected float (N, 3) of {what}")
+    return Labels(points, str(arrays["sha256"]))

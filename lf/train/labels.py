@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lf.core import Array, BadInput
+from lf.core import Array
+from lf.models.decode import CELL
 from lf.train import Recipe, views
-from lf.train.detector_losses import CELL
-from lf.train.label import read_labels
+from lf.train.label import points_of, read_labels
 from lf.train.pictures import Crop, Pictures
 from lf.train.views import Dice
 
@@ -32,14 +32,16 @@ def first_labels(recipe: Recipe, pictures: Pictures) -> Tensor:
     """What the setting `labels` says: `corners`, or a folder that `lf label` made.
 
     Raises:
-        BadInput: that folder has no labels for one of the pictures.
+        BadInput: that folder has no labels for one of the pictures, or those of another photo of its name.
     """
     if recipe.settings["labels"] == "corners":
         every = (pictures.take(torch.tensor([i]))[0, 0].cpu().numpy() for i in range(len(pictures)))
         return torch.stack([_strongest(_corners(picture), FAINTEST_CORNER) for picture in every])
     folder = Path(recipe.settings["labels"])
     known = read_labels(folder)
-    return torch.stack([_cut(known, crop, recipe.picture_size, folder) for crop in pictures.crops])
+    return torch.stack(
+        [_cut(points_of(known, folder, crop.name, crop.sha256), crop, recipe.picture_size) for crop in pictures.crops]
+    )
 
 
 def adapt(recipe: Recipe, pictures: Pictures, network: nn.Module, device: torch.device) -> Tensor:
@@ -75,11 +77,8 @@ def _adapt(recipe: Recipe, pictures: Pictures, network: nn.Module, device: torch
     return torch.stack([_strongest(heat, FAINTEST_HEAT) for heat in mean])
 
 
-def _cut(known: dict[str, Array], crop: Crop, side: int, folder: Path) -> Tensor:
-    """The labels of a photo that lie in a square cut from it."""
-    if crop.name not in known:
-        raise BadInput(f"{folder}: has no labels for {crop.name}; make them with: lf label CHECKPOINT --data DIR")
-    points = known[crop.name]
+def _cut(points: Array, crop: Crop, side: int) -> Tensor:
+    """Those of a photo's points that lie in a square cut from it."""
     points = points[np.argsort(-points[:, 2], kind="stable")]
     at = (points[:, :2] - (crop.left, crop.top) + 0.5) * (side / crop.side) - 0.5
     inside = ((at >= BORDER) & (at <= side - 1 - BORDER)).all(1)

@@ -118,6 +118,24 @@ def _prepare(
         )
     if workers.first:
         files.write_json(out / SETTINGS, state.identity(recipe, data))  # an `out` that cannot be written is found now
+    try:
+        return _begin(recipe, data, out, workers, threads, progress, left)
+    except LfError:
+        if workers.first and left is None:
+            (out / SETTINGS).unlink(missing_ok=True)  # nothing has begun: the folder is free for other settings
+        raise
+
+
+def _begin(
+    recipe: Recipe,
+    data: Sequence[str],
+    out: Path,
+    workers: Workers,
+    threads: int,
+    progress: Progress,
+    left: dict[str, Any] | None,
+) -> tuple[Run, int]:
+    """What `_prepare` gives, from the state that an earlier start left."""
     torch.set_num_threads(threads)
     torch.manual_seed(recipe.seed)
     network, parent = _initial(recipe)

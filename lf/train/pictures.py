@@ -19,7 +19,7 @@ import torch
 
 from lf import files
 from lf.core import Array, BadInput, UsageError
-from lf.data import images, procedural, synthetic_shapes
+from lf.data import Picture, images, procedural, synthetic_shapes
 from lf.models import MODELS
 from lf.train import Recipe
 
@@ -30,12 +30,13 @@ SMALLEST_CUT = 0.5  # of a photo's shorter side, where several squares are cut f
 
 
 class Crop(NamedTuple):
-    """Where a square came from: file relative to its root (or `procedural/SEED`), px of that picture."""
+    """Where a square came from: file relative to its root (or `procedural/SEED`), px of that picture, its sha256."""
 
     name: str
     left: int
     top: int
     side: int
+    sha256: str  # of the file's bytes; empty where it was drawn
 
 
 @dataclass(frozen=True)
@@ -126,9 +127,14 @@ def shares(data: Sequence[str], total: int) -> list[tuple[str, int]]:
     """How many squares each source gives: what its `:N` says, or an even share of the rest; 0 where `total` is 0.
 
     Raises:
-        UsageError: the counts are more than `total`, or leave a source without any.
+        UsageError: a count is 0, or the counts are more than `total`, or leave a source without any.
     """
-    split = [(name, int(count)) if count.isdigit() else (s, 0) for s in data for name, _, count in [s.rpartition(":")]]
+    split = []
+    for source in data:
+        name, _, count = source.rpartition(":")
+        if count.isdecimal() and not int(count):
+            raise UsageError(f"--data {source}: expected a count above 0; leave the source out, or leave its count out")
+        split.append((name, int(count)) if count.isdecimal() else (source, 0))
     if not total:
         return split
     rest = total - sum(count for _, count in split)
@@ -156,7 +162,7 @@ def _squares(recipe: Recipe, sources: Sequence[tuple[str, int]]) -> Iterator[tup
 def _draw(recipe: Recipe, source: str, count: int) -> Iterator[tuple[Crop, Array]]:
     side = recipe.picture_size
     for index in range(recipe.seed * 100_000, recipe.seed * 100_000 + count):
-        yield Crop(f"{source}/{index}", 0, 0, side), DRAWN[source](index, (side, side))
+        yield Crop(f"{source}/{index}", 0, 0, side, ""), DRAWN[source](index, (side, side))
 
 
 def _shape(seed: int, size: tuple[int, int]) -> Array:
@@ -179,11 +185,12 @@ def _cut(recipe: Recipe, source: str, count: int) -> Iterator[tuple[Crop, Array]
     for turn, path in enumerate(paths):
         each = math.ceil((count - taken) / (len(paths) - turn))
         try:
-            photo = images.read(path)
+            picture = images.picture(path, path.relative_to(root).as_posix())
+            photo = picture.load()
         except BadInput:
             continue  # one broken photo must not end a run of hours
         for _ in range(each):
-            crop = _place(rng, path.relative_to(root).as_posix(), photo, whole=each == 1)
+            crop = _place(rng, picture, photo.shape[:2], whole=each == 1)
             cut = photo[crop.top : crop.top + crop.side, crop.left : crop.left + crop.side]
             smaller = crop.side > recipe.picture_size
             how = cv2.INTER_AREA if smaller else cv2.INTER_CUBIC
@@ -193,11 +200,12 @@ def _cut(recipe: Recipe, source: str, count: int) -> Iterator[tuple[Crop, Array]
         raise BadInput(f"{source}: none of its {len(paths)} images could be read; expected a folder of photos")
 
 
-def _place(rng: np.random.Generator, name: str, photo: Array, whole: bool) -> Crop:
-    """The square of a photo: the central one, or a random one."""
-    height, width = photo.shape[:2]
+def _place(rng: np.random.Generator, picture: Picture, size: tuple[int, ...], whole: bool) -> Crop:
+    """The square of a photo of (H, W): the central one, or a random one."""
+    height, width = size
     short = min(height, width)
     if whole:
-        return Crop(name, (width - short) // 2, (height - short) // 2, short)
+        return Crop(picture.key, (width - short) // 2, (height - short) // 2, short, picture.digest)
     side = round(short * rng.uniform(SMALLEST_CUT, 1))
-    return Crop(name, int(rng.integers(width - side + 1)), int(rng.integers(height - side + 1)), side)
+    left, top = int(rng.integers(width - side + 1)), int(rng.integers(height - side + 1))
+    return Crop(picture.key, left, top, side, picture.digest)

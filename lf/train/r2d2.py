@@ -8,12 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lf.core import UsageError
-from lf.train import Recipe, flow_pairs, r2d2_losses, r2d2_sampler, r2d2_views, show
+from lf.train import Recipe, flow_pairs, r2d2_losses, r2d2_sampler, r2d2_views
 from lf.train.pictures import Pictures
 from lf.train.r2d2_views import Pair
 from lf.train.sample import Sample, pairs
 from lf.train.views import Dice
+
+HARDNET_WINDOW = 38  # px, side of the window that the points of `hardnet` are drawn from
 
 
 class Method:
@@ -41,10 +42,8 @@ class Method:
         """Take the pictures; find the pairs with flow, if the recipe wants any.
 
         Raises:
-            UsageError: a setting that cannot work.
             BadInput: there are no pairs with flow.
         """
-        _check(recipe)
         self.recipe, self.pictures, self.device = recipe, pictures, device
         self.set = recipe.settings
         jitter = self.set["jitter"]
@@ -141,25 +140,9 @@ class Method:
         )
 
 
-def _check(recipe: Recipe) -> None:
-    """Refuse settings that would fail later, and less clearly."""
-    given = recipe.settings
-    wanted = {
-        "window": (2 <= given["window"] <= min(recipe.size), f"from 2 to {min(recipe.size)}, the side of a view"),
-        "bins": (given["bins"] >= 2, "at least 2"),
-        "trials": (given["trials"] >= 1, "at least 1"),
-        "shorter": (len(given["shorter"]) == 2, "two sides in px, as 256,1024"),
-        "jitter": (len(given["jitter"]) == 4, "brightness, contrast, saturation, hue, as 0.2,0.2,0.2,0.1"),
-        "flow": (bool(given["flow"]) or given["source"] == "synthetic", "the folder of the pairs with flow"),
-    }
-    for name, (fine, expected) in wanted.items():
-        if not fine:
-            raise UsageError(f"recipe: {name}={show(given[name])}; expected {expected}")
-
-
-def window_points(dice: Dice, size: tuple[int, int], count: int, side: int = 38) -> Tensor:
+def window_points(dice: Dice, size: tuple[int, int], count: int) -> Tensor:
     """(B, N, 2) int64 pixels, x then y: `count` different ones of a random window per pair, all of it for 0."""
-    height, width = (min(side, s) for s in size)
+    height, width = (min(HARDNET_WINDOW, s) for s in size)
     corner = torch.stack([dice.integers(size[1] - width + 1), dice.integers(size[0] - height + 1)], -1)
     place = dice.uniform(0, 1, height * width).argsort(1)[:, : count or None]
     return torch.stack([place % width, place // width], -1) + corner[:, None]

@@ -4,29 +4,49 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from lf.core import UsageError, pick
 from lf.models import MODELS
 
-ABOVE_ZERO = ("steps", "batch", "lr", "picture_size", "size")  # every other number may be 0
+ABOVE_ZERO = (  # every other number may be 0
+    *("steps", "batch", "lr", "picture_size", "size"),
+    *("adaptations", "temperature", "io_points", "patch_ratio", "trials"),
+)
 GIVEN = ("model", "method", "about", "data", "settings")  # what makes it that recipe; all else can be overridden
 
 BITS = {"weight_bits": (0, 3, 4, 8), "activation_bits": (0, 8)}  # 0 leaves them float
 
-CHOICES: dict[str, tuple[str, ...]] = {  # what a setting that is a word may say
+CHOICES: dict[str, tuple[str, ...]] = {  # what a setting that is a word may say, METHOD.NAME in one method
     "optimiser": ("adamw", "adam", "sgd"),
     "schedule": ("cosine", "step", "constant"),
     "view_pairs": ("wide", "published"),
     "detector_loss": ("categorical", "binary", "l2"),
     "corner_labels": ("trusted", "soft", "drawn"),
+    "magicpoint.corner_labels": ("soft", "drawn"),
     "repeat_loss": ("cosim", "dice", "jaccard", "czekanowski", "sqchord"),
     "patch_norm": ("auto", "l2", "l1", "none"),
     "reliability_loss": ("ap", "hardnet"),
     "source": ("synthetic", "flow", "both"),
-    "descriptor_loss": ("dual-softmax", "triplet", "sparse", "dense"),
+    "descriptor_loss": ("dual-softmax", "sparse", "dense"),
+    "kp2d.descriptor_loss": ("triplet", "dual-softmax"),
+}
+
+Rule = Callable[[Any, Mapping[str, Any]], bool]  # of a setting and all that are given
+
+RULES: dict[str, tuple[Rule, str]] = {  # what else must hold, and what to say was expected
+    "relabel": (lambda value, _: max(value, default=0) < 1, "shares of the run below 1, as 0.3,0.6"),
+    "points": (lambda value, given: value or given.get("descriptor_loss") != "sparse", "at least 1 for sparse"),
+    "patch_ratio": (lambda value, _: value <= 1, "at most 1"),
+    "scaling": (lambda value, _: value < 2, "below 2"),
+    "perspective": (lambda value, given: value < 2 * given["patch_ratio"], "below twice patch_ratio"),
+    "jitter": (lambda value, _: len(value) == 4, "brightness, contrast, saturation, hue, as 0.2,0.2,0.2,0.1"),
+    "window": (lambda value, given: 2 <= value <= min(given["size"]), "from 2 to the shorter side of a view"),
+    "bins": (lambda value, _: value >= 2, "at least 2"),
+    "shorter": (lambda value, _: len(value) == 2, "two sides in px, as 256,1024"),
+    "flow": (lambda value, given: value or given["source"] == "synthetic", "the folder of the pairs with flow"),
 }
 
 
@@ -88,18 +108,21 @@ class Recipe:
 
         Raises:
             UsageError: a number is not finite, too small, or of bits that no file has; a size does not fit the network;
-                or a word is unknown.
+                a word is unknown; or a rule is broken.
         """
         multiple = pick(MODELS, self.model, "model").multiple
-        for name, value in self.flat().items():
+        given = self.flat()
+        for name, value in given.items():
             numbers = [n for n in (value if isinstance(value, tuple) else (value,)) if isinstance(n, int | float)]
             least, expected = (1e-300, "above") if name in ABOVE_ZERO else (0.0, "from")
             if not all(least <= number < math.inf for number in numbers):
-                raise UsageError(f"recipe: {name}={show(value)}; expected a number {expected} 0")
+                raise UsageError(f"recipe: {name}={show(name, value)}; expected a number {expected} 0")
             if name == "size" and any(side % multiple for side in value):
-                raise UsageError(f"recipe: {name}={show(value)}; {self.model} needs multiples of {multiple}")
-            if name in CHOICES:
-                pick(dict.fromkeys(CHOICES[name]), value, name)
+                raise UsageError(f"recipe: {name}={show(name, value)}; {self.model} needs multiples of {multiple}")
+            if words := CHOICES.get(f"{self.method}.{name}", CHOICES.get(name)):
+                pick(dict.fromkeys(words), value, name)
+            if name in RULES and not RULES[name][0](value, given):
+                raise UsageError(f"recipe: {name}={show(name, value)}; expected {RULES[name][1]}")
             if name in BITS and value not in BITS[name]:
                 raise UsageError(f"recipe: {name}={value}; expected one of {', '.join(map(str, BITS[name]))}")
         if self.activation_bits and not self.weight_bits:
@@ -128,7 +151,9 @@ class Recipe:
             return key, _read(key, value, default)
         except (ValueError, KeyError) as error:
             kind = {"size": "HxW", "tuple": "numbers"}.get(key, type(default).__name__.replace("tuple", "numbers"))
-            raise UsageError(f"--set {text}: expected {key}=<{kind}>, for example {key}={show(default)}") from error
+            raise UsageError(
+                f"--set {text}: expected {key}=<{kind}>, for example {key}={show(key, default)}"
+            ) from error
 
 
 def _read(key: str, value: str, default: Any) -> Any:
@@ -144,8 +169,6 @@ def _read(key: str, value: str, default: Any) -> Any:
     return type(default)(value)
 
 
-def show(value: Any) -> str:
-    """A value as `--set` takes it."""
-    if isinstance(value, tuple):
-        return ("x" if len(value) == 2 and all(isinstance(v, int) for v in value) else ",").join(map(str, value))
-    return str(value)
+def show(name: str, value: Any) -> str:
+    """The value of a setting as `--set` takes it."""
+    return ("x" if name == "size" else ",").join(map(str, value)) if isinstance(value, tuple) else str(value)

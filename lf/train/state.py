@@ -98,16 +98,20 @@ def read(recipe: Recipe, data: Sequence[str], out: Path, where: torch.device) ->
         UsageError: it belongs to other settings.
         BadInput: it is damaged.
     """
-    path = out / CHECKPOINT
-    if not path.exists():
+    path, own = out / CHECKPOINT, json.dumps(identity(recipe, data))
+    other = UsageError(f"{out}: belongs to a run with other settings; choose another --out, or remove it")
+    if not path.exists():  # perhaps of a run that is still before its first checkpoint, or was killed there
+        path = out / SETTINGS
+        if path.exists() and files.read_json(path, "the settings of a run, or no such file") != json.loads(own):
+            raise other
         return None
     try:
         state: dict[str, Any] = torch.load(path, map_location=where, weights_only=True)
         owner = state["identity"]
     except Exception as error:  # torch raises a dozen kinds on damaged files
         raise BadInput(f"{path}: not a checkpoint of lf train, or a damaged one; remove it to start again") from error
-    if owner != json.dumps(identity(recipe, data)):
-        raise UsageError(f"{path}: belongs to a run with other settings; choose another --out, or remove it")
+    if owner != own:
+        raise other
     return state
 
 

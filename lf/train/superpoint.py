@@ -10,18 +10,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lf.models import MODELS
+from lf.models.decode import CELL, describe_superpoint
 from lf.train import Recipe, correspondence, superpoint_views, views
 from lf.train.descriptor_losses import DESCRIPTOR_LOSSES, Pair
-from lf.train.detector_losses import CELL, DETECTOR_LOSSES, choose, labels, valid_cells
+from lf.train.detector_losses import DETECTOR_LOSSES, choose, labels, valid_cells
 from lf.train.labels import adapt, first_labels
 from lf.train.pictures import Pictures
 from lf.train.sample import Sample, pairs
-from lf.train.views import Dice
+from lf.train.views import PLACE, RELATION, Dice
 
 SHAKE = 0.7  # px: at run time the partner is found a pixel or so beside the true place
 MISLED = 0.3  # what a label is worth whose descriptor did not find its partner
-PLACE = views.Spread(scale=(0.6, 1.6), rotation=25.0, tilt=0.05, shift=0.4)  # where in its picture a pair looks
-RELATION = views.Spread(scale=(0.55, 1.8), rotation=25.0, tilt=0.22, shift=0.3)  # how the second view differs
 WARP = superpoint_views.WARPS["joint"]
 PHOTOMETRY = superpoint_views.PHOTOMETRIES["joint"]
 
@@ -50,6 +50,7 @@ class Method:
         self.device = device
         self.pictures = pictures
         self.square = (recipe.picture_size, recipe.picture_size)
+        self.centres = MODELS[recipe.model].describe is not describe_superpoint
         self.labels = first_labels(recipe, pictures).to(device)
 
     def state(self) -> dict[str, Tensor]:
@@ -80,7 +81,7 @@ class Method:
         else:
             first, second = descriptor.float().chunk(2)
             shown, shown_second = valid.chunk(2)
-            pair = Pair(first, second, relation.inverse().to(self.device), shown, shown_second)
+            pair = Pair(first, second, relation.inverse().to(self.device), shown, shown_second, self.centres)
             more = {"matches": settings["points"], "negatives": settings["negatives"]}
             own = more if settings["descriptor_loss"] == "sparse" else {}
             matching = DESCRIPTOR_LOSSES[settings["descriptor_loss"]](pair, dice.rand, **own).mean()
@@ -125,8 +126,8 @@ class Method:
         valid = both.gather(1, index)
         one, two = (p[..., :2].gather(1, index[..., None].expand(-1, -1, 2)) for p in points)
         first, second = descriptor.chunk(2)
-        first = _sample(first, one + dice.noise(*one.shape[1:]) * SHAKE, self.recipe.size)
-        second = _sample(second, two + dice.noise(*two.shape[1:]) * SHAKE, self.recipe.size)
+        first = _sample(first, one + dice.noise(*one.shape[1:]) * SHAKE, self.recipe.size, self.centres)
+        second = _sample(second, two + dice.noise(*two.shape[1:]) * SHAKE, self.recipe.size, self.centres)
         loss, hit = correspondence.dual_softmax(first, second, (one, two), valid, CELL, settings["temperature"])
         found = torch.ones_like(both, dtype=torch.float32)
         found.scatter_(1, index, torch.where(valid, hit.float(), 1.0))
@@ -155,9 +156,12 @@ def _leads(points: Tensor, size: tuple[int, int]) -> Tensor:
     return (score > 0) & (score >= best.gather(1, cell))
 
 
-def _sample(descriptor: Tensor, points: Tensor, size: tuple[int, int]) -> Tensor:
-    """Unit descriptors (B, N, D) at pixel points (B, N, 2), by the rule of the decoder: see `lf.models.decode.wren`."""
+def _sample(descriptor: Tensor, points: Tensor, size: tuple[int, int], centres: bool) -> Tensor:
+    """Unit descriptors (B, N, D) at pixel points (B, N, 2): by true cell centres, or else by the published rule.
+
+    They are `describe_wren` and `describe_superpoint` of `lf.models.decode`.
+    """
     unit = F.normalize(descriptor, dim=1)
-    at = (points + 0.5) / torch.tensor([size[1], size[0]], device=points.device) * 2 - 1
-    sampled = F.grid_sample(unit, at[:, None], mode="bilinear", padding_mode="border", align_corners=False)
+    at = (points + 0.5 if centres else points) / torch.tensor([size[1], size[0]], device=points.device) * 2 - 1
+    sampled = F.grid_sample(unit, at[:, None], mode="bilinear", padding_mode="border", align_corners=not centres)
     return F.normalize(sampled[:, :, 0].transpose(1, 2), dim=2)

@@ -42,7 +42,6 @@ class Warp:
         perspective: amplitudes of the corners' moves along x and y.
         angle: largest, radians.
         overflow: the patch may leave the image by this much when it is shifted.
-        shift: whether it is shifted at all.
         margin: px, by which the mask of what is inside shrinks.
     """
 
@@ -51,7 +50,6 @@ class Warp:
     perspective: tuple[float, float]
     angle: float
     overflow: float = 0.0
-    shift: bool = True
     margin: int = 0
 
 
@@ -59,7 +57,6 @@ WARPS = {
     "magicpoint": Warp(patch=0.8, scale=0.2, perspective=(0.2, 0.2), angle=1.57, overflow=0.05, margin=2),
     "adaptation": Warp(patch=0.85, scale=0.2, perspective=(0.2, 0.2), angle=math.pi / 2),
     "joint": Warp(patch=0.85, scale=0.2, perspective=(0.2, 0.2), angle=1.57, margin=3),
-    "cityscapes": Warp(patch=0.9, scale=0.03, perspective=(0.0, 0.0), angle=0.03, shift=False, margin=4),
 }
 
 
@@ -80,8 +77,7 @@ def sample(draws: Draws, size: tuple[int, int], warp: Warp) -> Tensor:
     patch = _about_centre(patch, _scale(draws, warp))
     free = torch.stack([patch.amin(1), 1 - patch.amax(1)], -1).clamp(min=0) + warp.overflow  # (pairs, 2, 2)
     share = draws.uniform(0, 1, 2).double()
-    if warp.shift:
-        patch = patch + (share * free.sum(-1) - free[..., 0])[:, None]
+    patch = patch + (share * free.sum(-1) - free[..., 0])[:, None]
     turn = torch.linspace(-warp.angle, warp.angle, ANGLES, dtype=torch.float64)[draws.integers(ANGLES)]
     cos, sin = turn.cos(), turn.sin()
     patch = _about_centre(patch, torch.stack([torch.stack([cos, sin], -1), torch.stack([-sin, cos], -1)], 1))

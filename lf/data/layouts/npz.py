@@ -18,7 +18,9 @@ LIMIT = 1 << 30  # bytes of a file, and of the arrays that are read from it
 HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
-def read(path: Path, what: str, needed: Collection[str], optional: Collection[str] = ()) -> dict[str, Array]:
+def read(
+    path: Path, what: str, needed: Collection[str], optional: Collection[str] = (), text: Collection[str] = ()
+) -> dict[str, Array]:
     """Read some arrays of an npz file; others in it are not looked at.
 
     Args:
@@ -26,6 +28,7 @@ def read(path: Path, what: str, needed: Collection[str], optional: Collection[st
         what: what was expected, for messages.
         needed: names of arrays that must be there.
         optional: names of arrays that may be there.
+        text: those of the needed that hold text, not numbers.
 
     Raises:
         BadInput: absent, no npz file, damaged, too large, without an array, or with one that is no finite numbers.
@@ -37,7 +40,7 @@ def read(path: Path, what: str, needed: Collection[str], optional: Collection[st
             wanted = [name for name in (*needed, *optional) if name in members]
             if sum(members[name].file_size for name in wanted) > LIMIT:
                 raise ValueError(f"it unpacks to more than {LIMIT} bytes")
-            arrays = {name: _array(archive.read(members[name]), name) for name in wanted}
+            arrays = {name: _array(archive.read(members[name]), name, name in text) for name in wanted}
     except Exception as error:  # a damaged archive raises a dozen kinds
         raise BadInput(f"{path}: cannot be read as npz ({error or type(error).__name__}); expected {what}") from error
     missing = [name for name in needed if name not in arrays]
@@ -47,15 +50,17 @@ def read(path: Path, what: str, needed: Collection[str], optional: Collection[st
     return arrays
 
 
-def _array(raw: bytes, name: str) -> Array:
+def _array(raw: bytes, name: str, text: bool) -> Array:
     stream = io.BytesIO(raw)
     shape, fortran, dtype = HEADERS[npy.read_magic(stream)](stream)
-    if dtype.kind not in "fiub":
-        raise ValueError(f"{name} holds {dtype}, not numbers")
+    if dtype.kind not in ("U" if text else "fiub"):
+        raise ValueError(f"{name} holds {dtype}, not {'text' if text else 'numbers'}")
     if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != len(raw) - stream.tell():
         raise ValueError(f"{name} claims the shape {shape} in {len(raw)} bytes")
     array: Array = np.ndarray(shape, dtype, raw, stream.tell(), order="F" if fortran else "C")
-    if not np.isfinite(array).all():
+    if text:
+        array.tolist()  # what is no character is found now
+    elif not np.isfinite(array).all():
         raise ValueError(f"{name} holds a value that is not finite")
     return array
 
