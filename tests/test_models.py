@@ -565,6 +565,14 @@ def test_tensors_of_an_extension_are_not_dropped(tmp_path):
         checkpoint.load(save_state(tmp_path / "it.pth", state))
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_weight_that_is_not_finite_is_named(value, tmp_path):
+    state = fill(superpoint_shapes())
+    state["conv3a.bias"][0] = value
+    with pytest.raises(BadInput, match=r"it.pth: .*\.bias holds a non-finite value; the training that wrote it had"):
+        checkpoint.load(save_state(tmp_path / "it.pth", state))
+
+
 def test_unknown_tensors_list_the_known_families(tmp_path):
     with pytest.raises(
         BadInput, match=r"its 1 tensors \(fc.weight \(3, 3\), ...\) fit no known family; known: superpoint,"

@@ -38,14 +38,14 @@ def load(path: Path) -> tuple[str, State, dict[str, str]]:
         The row of MODELS, the state dict of our network, and {"origin", "sha256", "licence"} of the weights.
 
     Raises:
-        BadInput: missing, empty, truncated, of another type, asking for more than weights, or of no known family.
+        BadInput: missing, empty, truncated, of another type, asking for more than weights, of no known family, or with
+            a weight that is not finite.
     """
-    if path.suffix == ".safetensors":
-        return _load_own(path)
-    data = files.read_bytes(path, "a PyTorch checkpoint")
-    row, state = _adopt(_state_dict(unpickle.read(data, path), path), path)
-    origin = {"origin": path.name, "sha256": hashlib.sha256(data).hexdigest()}
-    return row, state, {**origin, "licence": NETWORKS[row].licence}
+    row, state, weights = _load_own(path) if path.suffix == ".safetensors" else _load_public(path)
+    for name, tensor in state.items():
+        if not torch.isfinite(tensor).all():
+            raise BadInput(f"{path}: {name} holds a non-finite value; the training that wrote it had diverged")
+    return row, state, weights
 
 
 def save(path: Path, module: nn.Module, card: Card) -> Artifact:
@@ -118,6 +118,13 @@ def _adopt(state: State, path: Path) -> Adopted:
         raise BadInput(f"{path}: {near}") from near
     some = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in list(state.items())[:3])
     raise BadInput(f"{path}: its {len(state)} tensors ({some}, ...) fit no known family; known: {', '.join(NETWORKS)}")
+
+
+def _load_public(path: Path) -> tuple[str, State, dict[str, str]]:
+    data = files.read_bytes(path, "a PyTorch checkpoint")
+    row, state = _adopt(_state_dict(unpickle.read(data, path), path), path)
+    origin = {"origin": path.name, "sha256": hashlib.sha256(data).hexdigest()}
+    return row, state, {**origin, "licence": NETWORKS[row].licence}
 
 
 def _load_own(path: Path) -> tuple[str, State, dict[str, str]]:

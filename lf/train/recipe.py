@@ -38,6 +38,7 @@ Rule = Callable[[Any, Mapping[str, Any]], bool]  # of a setting and all that are
 
 RULES: dict[str, tuple[Rule, str]] = {  # what else must hold, and what to say was expected
     "relabel": (lambda value, _: max(value, default=0) < 1, "shares of the run below 1, as 0.3,0.6"),
+    "ema": (lambda value, _: value < 1, "below 1"),
     "points": (lambda value, given: value or given.get("descriptor_loss") != "sparse", "at least 1 for sparse"),
     "patch_ratio": (lambda value, _: value <= 1, "at most 1"),
     "scaling": (lambda value, _: value < 2, "below 2"),
