@@ -58,6 +58,11 @@ def _explain(error: OSError, path: Path) -> LfError:
     return UsageError(f"{path}: cannot be written ({error.strerror or error}); choose another place with -o or --out")
 
 
+def is_utf8(name: str) -> bool:
+    """Whether a file name is UTF-8, without which OpenCV kills the process and HDF5 has no name for it."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)
+
+
 def write_bytes(path: Path, data: bytes) -> Path:
     """Write `data` atomically; return `path`."""
     with atomic(path) as temporary:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 import zipfile
 from pathlib import Path
@@ -407,6 +408,14 @@ def test_extract_names_images_once(photos, tmp_path):
     assert store.find([photos, photos / "a.png"]).keys() == {"a.png", "c.png", "deep/b.png"}
     with pytest.raises(UsageError, match=r"would both be a.png; give the folder that holds both"):
         store.find([photos, other])
+
+
+def test_a_name_that_hdf5_cannot_keep_is_refused_before_anything_is_extracted(tiny, photos, tmp_path):
+    bad = (photos / "a.png").rename(photos / os.fsdecode(b"\xff.png"))
+    with pytest.raises(BadInput, match=r"\.png: the name of this image is not UTF-8, as HDF5 needs it; rename it or"):
+        cli_features.extract(str(tiny().path), [str(photos)], tmp_path / "out", "hloc")
+    assert bad.is_file()
+    assert not (tmp_path / "out").exists()
 
 
 def test_extract_follows_the_published_pyramid_where_the_file_can(tiny, photos, tmp_path, capsys):

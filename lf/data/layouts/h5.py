@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from lf import files
 from lf.core import Array, BadInput, Features, Unavailable, UsageError
 from lf.data.layouts import npz
 
@@ -56,7 +57,13 @@ class Hdf5:
             self._part.replace(self._path)
 
     def has(self, name: str) -> bool:
-        """See `Store`."""
+        """See `Store`.
+
+        Raises:
+            BadInput: HDF5 cannot have a group of that name.
+        """
+        if not files.is_utf8(name):
+            raise BadInput(f"{name}: the name of this image is not UTF-8, as HDF5 needs it; rename it or leave it out")
         path = self._part if self._part.is_file() else self._path
         if not path.is_file():
             return False
