@@ -33,14 +33,14 @@ def atomic(path: Path) -> Iterator[Path]:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
         os.close(handle)
     except OSError as error:
-        raise _explain(error, path) from error
+        raise explain(error, path) from error
     temporary = Path(name)
     try:
         yield temporary
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except OSError as error:
-        raise _explain(error, path) from error
+        raise explain(error, path) from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -52,7 +52,8 @@ def _umask() -> int:
     return current
 
 
-def _explain(error: OSError, path: Path) -> LfError:
+def explain(error: OSError, path: Path) -> LfError:
+    """What to raise where `path` could not be written: LfError for a full disk, else UsageError."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return LfError(f"{path}: the disk is full; nothing was written. Free some space or choose another place")
     return UsageError(f"{path}: cannot be written ({error.strerror or error}); choose another place with -o or --out")
