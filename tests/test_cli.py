@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +22,7 @@ import torch
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from lf import __version__, cli, files
+from lf import __version__, cli, console, files
 from lf.core import Card
 from lf.models import MODELS, checkpoint, superpoint
 from lf.runtimes import BACKENDS
@@ -432,6 +433,38 @@ def test_no_results(lf, tmp_path, which, content, text):
         path.write_text(words)
     paths[which].unlink() if content is None else paths[which].write_text(content)
     assert text in lf("compare", *paths[:2], "--gates", paths[2]).refused(5)
+
+
+@contextmanager
+def terminal(monkeypatch):
+    """Stderr is one; a function that reads what stands there by now."""
+    ours, theirs = os.openpty()
+    os.set_blocking(ours, False)
+    kept = os.dup(2)
+    os.dup2(theirs, 2)
+    try:
+        with open(2, "w", closefd=False) as stderr, monkeypatch.context() as patch:
+            patch.setattr(sys, "stderr", stderr)
+            patch.setenv("TERM", "xterm")
+            yield lambda: os.read(ours, 1 << 16).decode()
+    finally:
+        os.dup2(kept, 2)
+        for end in (ours, theirs, kept):
+            os.close(end)
+
+
+def test_progress_is_seen_while_libraries_are_kept_quiet(capfd, monkeypatch):
+    with terminal(monkeypatch) as said:
+        with console.progress() as progress, console.quiet():
+            progress(1, 2, "bench")
+            os.write(2, b"a library")
+            time.sleep(0.4)  # it is drawn ten times a second
+            bar = said()
+        os.write(2, b"heard again")
+        rest = said()
+    assert "bench" in bar
+    assert "library" not in bar + rest
+    assert rest.endswith("heard again")
 
 
 # --- places that cannot be written

@@ -13,6 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from lf.console import quiet
 from lf.core import Array, BadInput
 from lf.data import Picture
 from lf.data.headers import TIFF_ORIENTATION, declared_size, tiff_tags, white
@@ -28,8 +29,8 @@ LOG: Any = getattr(cv2.utils, "logging", cv2)  # OpenCV 5 moved getLogLevel and 
 
 
 def decode(data: bytes) -> Array | None:
-    """What OpenCV makes of the file, without its own words on stderr: (H, W, 3) BGR, or None."""
-    with unheard():
+    """What OpenCV makes of the file, without words of its own or of its libraries on stderr: (H, W, 3) BGR, or None."""
+    with unheard(), quiet():  # libpng and libjpeg know nothing of the level of OpenCV's log
         try:
             return cv2.imdecode(np.frombuffer(data, np.uint8), DECODE) if data else None
         except cv2.error:
