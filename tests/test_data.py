@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import struct
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -340,7 +342,32 @@ def test_folders_without_images_are_refused(tmp_path: Path) -> None:
         images.list_images(tmp_path / "no")
 
 
+def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The permissions themselves do not keep root out."""
+    for name in ("a.png", "closed/b.png"):
+        write(tmp_path / name, noise())
+
+    def scan(folder: Path | str) -> Iterator[os.DirEntry[str]]:
+        if Path(folder).name == "closed":
+            raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+        return scandir(folder)
+
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", scan)
+    with pytest.raises(BadInput, match=r"closed: cannot be read \(Permission denied\); expected a folder of images"):
+        images.list_images(tmp_path)
+
+
 # HPatches
+
+
+def test_a_root_that_cannot_be_read_is_named(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(folder: Path) -> Iterator[Path]:
+        raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+
+    monkeypatch.setattr(Path, "iterdir", closed)
+    with pytest.raises(BadInput, match=r"cannot be read \(Permission denied\); expected a folder of sequences"):
+        hpatches.pairs(scenes)
 
 
 def test_sequences_and_pairs_come_in_order(scenes: Path) -> None:

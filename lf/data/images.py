@@ -111,12 +111,16 @@ def list_images(folder: Path, limit: int | None = None) -> list[Path]:
         limit: keep the first so many.
 
     Raises:
-        BadInput: no such folder, or no image in it.
+        BadInput: no such folder, no image in it, or a folder in it that cannot be read.
     """
+
+    def refuse(error: OSError) -> None:
+        raise BadInput(f"{error.filename}: cannot be read ({error.strerror}); expected a folder of images") from error
+
     if not folder.is_dir():
         raise BadInput(f"{folder}: no such folder; expected a folder of images")
     found, seen = [], set()
-    for where, folders, names in os.walk(folder, followlinks=True):
+    for where, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
         seen.add(os.path.realpath(where))
         folders[:] = [f for f in folders if f[0] != "." and os.path.realpath(Path(where, f)) not in seen]  # no circles
         found += [Path(where, n) for n in names if n[0] != "." and n.lower().endswith(SUFFIXES)]
