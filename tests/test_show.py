@@ -233,6 +233,10 @@ def test_labels_are_drawn_on_their_photos(lf, tmp_path):
     scale = min((sheets.WIDTH - 2 * sheets.GAP) // 3 / 80, sheets.MAGNIFIED)
     ring = centre(page, sheets.HIGH, 60)
     assert ring[0] == pytest.approx(sheets.MARGIN + 40.5 * scale - 0.5, abs=1)
+    (labels / "manifest.json").write_text("hello")
+    with pytest.raises(BadInput, match=r"manifest\.json: not JSON .*; expected the manifest of lf label"):
+        lf(photos, "--labels", labels)
+    (labels / "manifest.json").write_text("{}")
     (photos / "sub" / "a.png").unlink()
     with pytest.raises(UsageError, match=r"holds none of the 1 photos that .*labels has labels of, such as sub/a\.png"):
         lf(photos, "--labels", labels)
