@@ -59,6 +59,16 @@ def explain(error: OSError, path: Path) -> LfError:
     return UsageError(f"{path}: cannot be written ({error.strerror or error}); choose another place with -o or --out")
 
 
+class _Tried(Exception):
+    pass
+
+
+def check_place(path: Path) -> None:
+    """Raise what `atomic` would where `path` cannot be written, and leave what is there as it is."""
+    with suppress(_Tried), atomic(path):
+        raise _Tried
+
+
 def is_utf8(name: str) -> bool:
     """Whether a file name is UTF-8, without which OpenCV kills the process and HDF5 has no name for it."""
     return not any("\ud800" <= letter <= "\udfff" for letter in name)
@@ -137,7 +147,10 @@ def load(path: Path) -> Artifact:
     """
     card = read_card(path)
     if card is None:
-        raise BadInput(f"{path}: carries no card to say what it is; make it with: lf export CHECKPOINT --to onnx")
+        cut, made = (" (or is cut short)", "tflite") if path.suffix == ".tflite" else ("", "onnx")
+        raise BadInput(
+            f"{path}: carries no card to say what it is{cut}; make it with: lf export CHECKPOINT --to {made}"
+        )
     return Artifact(path, card)
 
 

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import resource
+import runpy
 import shutil
 import signal
 import subprocess
@@ -142,7 +143,7 @@ def test_models_lists_every_row(lf):
 
 
 def test_doctor_names_every_backend(lf):
-    text, rows = lf("doctor").done(), json.loads(lf("doctor", "--json").done())
+    text, rows = lf("doctor").done(), json.loads(lf("doctor", "--json").done())["checks"]
     assert {row["name"] for row in rows} >= {"cpu", *BACKENDS}
     assert len(text.splitlines()) == len(rows)
     for line, row in zip(text.splitlines(), rows, strict=True):
@@ -195,7 +196,7 @@ def test_bench_prints_what_it_keeps_and_compare_judges_it(lf, tiny, scenes, tmp_
     assert failed.err.startswith(
         "lf: 1 of 1 gates failed: wren fp32 ort-cpu kp2d: repeatability may drop by 0, the bound"
     )
-    assert [verdict["passed"] for verdict in json.loads(failed.out)] == [False]
+    assert [verdict["passed"] for verdict in json.loads(failed.out)["verdicts"]] == [False]
 
 
 def test_compare_writes_the_step_summary(lf, tiny, scenes, tmp_path, monkeypatch):
@@ -435,6 +436,24 @@ def test_no_results(lf, tmp_path, which, content, text):
     assert text in lf("compare", *paths[:2], "--gates", paths[2]).refused(5)
 
 
+def test_a_file_without_permission_is_bad_input_like_a_missing_one(lf, tmp_path, monkeypatch):
+    """The permissions themselves do not keep root out; typer would ask `os.access` and end with 2."""
+    for name in ("a.json", "g.toml", "a.png"):
+        (tmp_path / name).write_bytes(b"closed")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "access", lambda *given, **more: False)
+    for words in (
+        ("compare", "a.json", "a.json", "--gates", "g.toml"),
+        ("baseline", "accept", "a.json", "-o", "out.json"),
+        ("match", "a.png", "a.png", "--model", "wren"),
+        ("match", "a.png", "a.png", "--model", "wren", "--homography", "g.toml"),
+        ("demo", "--video", "g.toml"),
+        ("score", "a.json", "--protocol", "kp2d"),
+        ("check", "g.toml"),
+    ):
+        lf(*words).refused(5)
+
+
 @contextmanager
 def terminal(monkeypatch):
     """Stderr is one; a function that reads what stands there by now."""
@@ -495,6 +514,15 @@ def test_an_unwritable_output(lf, tiny, scenes, photos, tmp_path, command):
     assert contents(tmp_path) == before
 
 
+@pytest.mark.parametrize("words", [["--out", "file/out"], ["--github-benchmark", "file/chart.json"]])
+def test_a_place_that_cannot_be_written_is_said_before_anything_is_timed(lf, tiny, tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("lf.benchmarks.suite.latencies", lambda *given, **more: pytest.fail("it is timed"))
+    Path("file").write_bytes(b"")
+    assert f"{words[1].partition('.')[0]}" in (line := lf("bench", tiny().path, "--latency", *words).refused(2))
+    assert "cannot be written (" in line
+
+
 @pytest.mark.parametrize("command", ["bench", "train", "quantize"])
 def test_a_full_disk(lf, tiny, scenes, photos, tmp_path, monkeypatch, command):
     words = writers(tiny(size=(240, 320)).path, scenes, photos, tmp_path / "out")[command]
@@ -540,6 +568,31 @@ def test_a_full_stdout(unbuffered):
     assert (done.returncode, done.stderr) == (1, "lf: output: No space left on device\n")
 
 
+@pytest.mark.parametrize("closed", [1, 2])
+def test_a_closed_output_is_one_that_nobody_reads(closed):
+    command = [sys.executable, "-m", "lf.cli", *(["models"] if closed == 1 else ["inspect", "nothing"])]
+    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=lambda: os.close(closed), timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0 if closed == 1 else 2, "", "")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "name", "shown"),
+    [
+        ("utf-8", b"\xff", b"\xff"),
+        ("ascii", "é".encode(), b"\\xe9"),
+        ("ascii", b"\xff", b"\\udcff"),
+        ("latin-1", "日".encode(), b"\\u65e5"),
+    ],
+)
+def test_names_of_other_encodings_are_printed(tmp_path, scenes, encoding, name, shown):
+    (scenes / "i_a").rename(scenes / os.fsdecode(b"i_" + name))
+    command = [sys.executable, "-m", "lf.cli", "data", "list", scenes]
+    place = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "1"}
+    done = subprocess.run(command, capture_output=True, timeout=60, env=place)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.startswith(b"i_" + shown + b" ")
+
+
 def test_a_reader_that_leaves():
     process = start("models")
     process.stdout.close()
@@ -549,6 +602,19 @@ def test_a_reader_that_leaves():
 
 
 # --- interruption
+
+
+def test_an_interrupt_while_the_command_is_imported_is_one_line(monkeypatch, capfd):
+    class Interrupted:
+        def find_spec(self, name, path, target=None):
+            if name == "lf.cli":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "lf.cli")
+    monkeypatch.setattr(sys, "meta_path", [Interrupted(), *sys.meta_path])
+    with pytest.raises(SystemExit) as left:
+        runpy.run_module("lf", run_name="__main__")
+    assert (left.value.code, *capfd.readouterr()) == (130, "", "lf: interrupted\n")
 
 
 def wait_for(found, process):
