@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 Progress = Callable[[int, int, str], None]
+
+_TURN = threading.Lock()
+_KEPT: list[int] = []  # what stderr was, for each `quiet` that is open
 
 
 @contextmanager
@@ -23,7 +27,10 @@ def progress() -> Iterator[Progress]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}", markup=False))
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with (
+        open(os.dup(2), "w", encoding=sys.stderr.encoding, errors="backslashreplace") as terminal,  # never `quiet`
+        Progress(*columns, console=Console(file=terminal), transient=True) as bar,
+    ):
         task = bar.add_task("", total=None)
         yield lambda done, total, text: bar.update(task, completed=done, total=total, description=text)
 
@@ -53,13 +60,24 @@ def summary(markdown: str) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep off stderr what a library says there by itself, whatever it is written in; its errors are exceptions."""
-    sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
+    """Keep off stderr what a library says there by itself, whatever it is written in; its errors are exceptions.
+
+    Stderr is the process's: threads may be in here together, and the last one to leave gives it back.
+    """
+    if sys.__stderr__ is None:  # closed, so nobody hears it
+        yield
+        return
+    with _TURN:
+        sys.stderr.flush()
+        _KEPT.append(os.dup(2))
+        nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, 2)
+        os.close(nowhere)
+    try:
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
+        with _TURN:
+            kept = _KEPT.pop()  # the last one that is left is the first one: stderr itself
+            if not _KEPT:
+                os.dup2(kept, 2)
+            os.close(kept)

@@ -33,14 +33,14 @@ def atomic(path: Path) -> Iterator[Path]:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
         os.close(handle)
     except OSError as error:
-        raise _explain(error, path) from error
+        raise explain(error, path) from error
     temporary = Path(name)
     try:
         yield temporary
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except OSError as error:
-        raise _explain(error, path) from error
+        raise explain(error, path) from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -58,10 +58,26 @@ def _umask() -> int:
     return current
 
 
-def _explain(error: OSError, path: Path) -> LfError:
+def explain(error: OSError, path: Path) -> LfError:
+    """What to raise where `path` could not be written: LfError for a full disk, else UsageError."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return LfError(f"{path}: the disk is full; nothing was written. Free some space or choose another place")
     return UsageError(f"{path}: cannot be written ({error.strerror or error}); choose another place with -o or --out")
+
+
+class _Tried(Exception):
+    pass
+
+
+def check_place(path: Path) -> None:
+    """Raise what `atomic` would where `path` cannot be written, and leave what is there as it is."""
+    with suppress(_Tried), atomic(path):
+        raise _Tried
+
+
+def is_utf8(name: str) -> bool:
+    """Whether a file name is UTF-8, without which OpenCV kills the process and HDF5 has no name for it."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def write_bytes(path: Path, data: bytes) -> Path:
@@ -137,7 +153,10 @@ def load(path: Path) -> Artifact:
     """
     card = read_card(path)
     if card is None:
-        raise BadInput(f"{path}: carries no card to say what it is; make it with: lf export CHECKPOINT --to onnx")
+        cut, made = (" (or is cut short)", "tflite") if path.suffix == ".tflite" else ("", "onnx")
+        raise BadInput(
+            f"{path}: carries no card to say what it is{cut}; make it with: lf export CHECKPOINT --to {made}"
+        )
     return Artifact(path, card)
 
 

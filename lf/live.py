@@ -19,6 +19,7 @@ from lf.benchmarks import pictures
 from lf.benchmarks.matching import mutual
 from lf.core import Array, Features, Unavailable, UsageError
 from lf.data.frames import Source
+from lf.data.sheets import drawable
 from lf.runtimes.extract import Extractor
 
 Progress = Callable[[int, int, str], None]
@@ -67,7 +68,7 @@ def draw(frame: Array, trails: list[list[Array]], text: str) -> Array:
     shades = [pictures.SKY if len(trail) > 1 else pictures.FAINT for trail in trails]
     pictures.discs(canvas, points, shades, DOT, rim=True)
     for width, shade in ((3, pictures.INK), (1, pictures.WHITE)):
-        cv2.putText(canvas, text, (8, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.45, shade, width, cv2.LINE_AA)
+        cv2.putText(canvas, drawable(text), (8, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.45, shade, width, cv2.LINE_AA)
     return canvas
 
 
@@ -91,6 +92,8 @@ def writer(out: Path, rate: float) -> Iterator[Callable[[Array], None]]:
 
         yield keep
         return
+    if not files.is_utf8(str(out)):
+        raise UsageError(f"{out}: its name is not UTF-8, in which OpenCV writes no video; choose another")
     with files.atomic(out) as temporary:
         opened: list[tuple[cv2.VideoWriter, tuple[int, ...]]] = []
 

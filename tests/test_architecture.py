@@ -33,6 +33,7 @@ FLOORS = (
     ("train", "export", "quantize", "benchmarks"),
     ("demo", "live"),
     ("cli",),
+    ("__main__",),
 )
 FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 

@@ -6,11 +6,13 @@ import errno
 import json
 import os
 import resource
+import runpy
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +23,7 @@ import torch
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from lf import __version__, cli, files
+from lf import __version__, cli, console, files
 from lf.core import Card
 from lf.models import MODELS, checkpoint, superpoint
 from lf.runtimes import BACKENDS
@@ -148,7 +150,7 @@ def test_models_lists_every_row(lf):
 
 
 def test_doctor_names_every_backend(lf):
-    text, rows = lf("doctor").done(), json.loads(lf("doctor", "--json").done())
+    text, rows = lf("doctor").done(), json.loads(lf("doctor", "--json").done())["checks"]
     assert {row["name"] for row in rows} >= {"cpu", *BACKENDS}
     assert len(text.splitlines()) == len(rows)
     for line, row in zip(text.splitlines(), rows, strict=True):
@@ -201,7 +203,7 @@ def test_bench_prints_what_it_keeps_and_compare_judges_it(lf, tiny, scenes, tmp_
     assert failed.err.startswith(
         "lf: 1 of 1 gates failed: wren fp32 ort-cpu kp2d: repeatability may drop by 0, the bound"
     )
-    assert [verdict["passed"] for verdict in json.loads(failed.out)] == [False]
+    assert [verdict["passed"] for verdict in json.loads(failed.out)["verdicts"]] == [False]
 
 
 def test_compare_writes_the_step_summary(lf, tiny, scenes, tmp_path, monkeypatch):
@@ -451,6 +453,59 @@ def test_no_results(lf, tmp_path, which, content, text):
     assert text in lf("compare", *paths[:2], "--gates", paths[2]).refused(5)
 
 
+def test_a_file_without_permission_is_bad_input_like_a_missing_one(lf, tmp_path, monkeypatch):
+    """The permissions themselves do not keep root out; typer would ask `os.access` and end with 2."""
+    for name in ("a.json", "g.toml", "a.png"):
+        (tmp_path / name).write_bytes(b"closed")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "access", lambda *given, **more: False)
+    for words in (
+        ("compare", "a.json", "a.json", "--gates", "g.toml"),
+        ("baseline", "accept", "a.json", "-o", "out.json"),
+        ("match", "a.png", "a.png", "--model", "wren"),
+        ("match", "a.png", "a.png", "--model", "wren", "--homography", "g.toml"),
+        ("demo", "--video", "g.toml"),
+        ("score", "a.json", "--protocol", "kp2d"),
+        ("check", "g.toml"),
+    ):
+        lf(*words).refused(5)
+
+
+@contextmanager
+def terminal(monkeypatch):
+    """Stderr is one; a function that reads what stands there by now."""
+    ours, theirs = os.openpty()
+    os.set_blocking(ours, False)
+    kept = os.dup(2)
+    os.dup2(theirs, 2)
+    try:
+        with open(2, "w", closefd=False) as stderr, monkeypatch.context() as patch:
+            patch.setattr(sys, "stderr", stderr)
+            patch.setenv("TERM", "xterm")
+            yield lambda: os.read(ours, 1 << 16).decode()
+    finally:
+        os.dup2(kept, 2)
+        for end in (ours, theirs, kept):
+            os.close(end)
+
+
+def test_progress_is_seen_while_libraries_are_kept_quiet(capfd, monkeypatch):
+    with terminal(monkeypatch) as said:
+        with console.progress() as progress, console.quiet():
+            progress(1, 2, "bench")
+            os.write(2, b"a library")
+            time.sleep(0.4)  # it is drawn ten times a second
+            bar = said()
+        os.write(2, b"heard again")
+        rest, end = "", time.monotonic() + 10
+        while "again" not in rest and time.monotonic() < end:  # a terminal gives what has arrived
+            with suppress(BlockingIOError):
+                rest += said()
+    assert "bench" in bar
+    assert "library" not in bar + rest
+    assert rest.endswith("heard again")
+
+
 # --- places that cannot be written
 
 
@@ -477,6 +532,15 @@ def test_an_unwritable_output(lf, tiny, scenes, photos, tmp_path, command):
     before = contents(tmp_path)
     assert "cannot be written (" in lf(*words).refused(2)
     assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("words", [["--out", "file/out"], ["--github-benchmark", "file/chart.json"]])
+def test_a_place_that_cannot_be_written_is_said_before_anything_is_timed(lf, tiny, tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("lf.benchmarks.suite.latencies", lambda *given, **more: pytest.fail("it is timed"))
+    Path("file").write_bytes(b"")
+    assert f"{words[1].partition('.')[0]}" in (line := lf("bench", tiny().path, "--latency", *words).refused(2))
+    assert "cannot be written (" in line
 
 
 @pytest.mark.parametrize("command", ["bench", "train", "quantize"])
@@ -524,6 +588,31 @@ def test_a_full_stdout(unbuffered):
     assert (done.returncode, done.stderr) == (1, "lf: output: No space left on device\n")
 
 
+@pytest.mark.parametrize("closed", [1, 2])
+def test_a_closed_output_is_one_that_nobody_reads(closed):
+    command = [sys.executable, "-m", "lf.cli", *(["models"] if closed == 1 else ["inspect", "nothing"])]
+    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=lambda: os.close(closed), timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0 if closed == 1 else 2, "", "")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "name", "shown"),
+    [
+        ("utf-8", b"\xff", b"\xff"),
+        ("ascii", "é".encode(), b"\\xe9"),
+        ("ascii", b"\xff", b"\\udcff"),
+        ("latin-1", "日".encode(), b"\\u65e5"),
+    ],
+)
+def test_names_of_other_encodings_are_printed(tmp_path, scenes, encoding, name, shown):
+    (scenes / "i_a").rename(scenes / os.fsdecode(b"i_" + name))
+    command = [sys.executable, "-m", "lf.cli", "data", "list", scenes]
+    place = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "1"}
+    done = subprocess.run(command, capture_output=True, timeout=60, env=place)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.startswith(b"i_" + shown + b" ")
+
+
 def test_a_reader_that_leaves():
     process = start("models")
     process.stdout.close()
@@ -533,6 +622,19 @@ def test_a_reader_that_leaves():
 
 
 # --- interruption
+
+
+def test_an_interrupt_while_the_command_is_imported_is_one_line(monkeypatch, capfd):
+    class Interrupted:
+        def find_spec(self, name, path, target=None):
+            if name == "lf.cli":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "lf.cli")
+    monkeypatch.setattr(sys, "meta_path", [Interrupted(), *sys.meta_path])
+    with pytest.raises(SystemExit) as left:
+        runpy.run_module("lf", run_name="__main__")
+    assert (left.value.code, *capfd.readouterr()) == (130, "", "lf: interrupted\n")
 
 
 def wait_for(found, process):

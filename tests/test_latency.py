@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import runpy
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -499,8 +502,51 @@ def test_what_is_typed_behind_a_comparison(monkeypatch, words, found):
     if found:
         assert turns.typed(usage, 1, 2) == found
     else:
-        with pytest.raises(SystemExit, match=r"type: python -m lf\.benchmarks\.compare FILE"):
+        with pytest.raises(UsageError, match=r"type: python -m lf\.benchmarks\.compare FILE"):
             turns.typed(usage, 1, 2)
+
+
+USAGE = "type: python -m lf.benchmarks."
+COMPARISONS = [
+    ("compare_speed --help", 0, f"{USAGE}compare_speed"),
+    ("compare_peak -h", 0, f"{USAGE}compare_peak FILE.onnx ... [--backend=ort-cpu] [--threads=1]"),
+    ("compare_speed x", 2, f"{USAGE}compare_speed"),
+    ("compare_speed --repeats=1", 2, f"{USAGE}compare_speed"),
+    ("compare_exports wren", 2, f"{USAGE}compare_exports CHECKPOINT EXPORTED.onnx"),
+    ("compare_exports wren {tiny} --threads=x", 2, "--threads=x: expected a number from 1 on, for example --threads=1"),
+    ("compare_exports {tiny} {tiny}", 2, "tiny.onnx: expected a checkpoint of one of these families"),
+    ("compare_peak {damaged} --threads=0", 2, "--threads=0: expected a number from 1 on"),
+    ("compare_peak {damaged}", 5, "damaged.onnx: not an ONNX model, or a truncated one"),
+    ("compare_peak wren.safetensors", 5, "wren.safetensors: no such file"),
+    ("compare_peak {tiny} --backend=ort", 2, "unknown backend 'ort'; did you mean 'ort-"),
+    ("compare_decode {tiny} {tiny}", 2, "expected raw heads and features (lf export --cut features)"),
+    ("compare_decode {tiny} nosuch.onnx", 5, "nosuch.onnx: no such file; expected an ONNX model"),
+    ("compare_extract {tiny} {empty}", 5, "empty: holds no image; expected files with one of"),
+    ("compare_extract {tiny} {empty} --workers=-1", 2, "--workers=-1: expected a number from 1 on"),
+    ("compare_evaluation {tiny} nosuch.onnx", 5, "nosuch.onnx: no such file"),
+    ("compare_evaluation {tiny} --data={empty} --workers=1.5", 2, "--workers=1.5: expected a number"),
+]
+
+
+@pytest.mark.parametrize(("line", "code", "text"), COMPARISONS, ids=[line for line, *_ in COMPARISONS])
+def test_a_comparison_says_what_is_wrong_as_the_command_does(line, code, text, tiny, tmp_path, monkeypatch, capfd):
+    pytest.importorskip("onnxruntime")
+    (tmp_path / "damaged.onnx").write_bytes(tiny().path.read_bytes()[:1000])
+    (tmp_path / "empty").mkdir()
+    places = {name.partition(".")[0]: tmp_path / name for name in ("tiny.onnx", "damaged.onnx", "empty")}
+    name, *words = line.format(**places).split()
+    monkeypatch.setattr(sys, "argv", [name, *words])
+    monkeypatch.setattr(compare_evaluation.procedural, "draw", lambda *given: pytest.fail("it draws before it looks"))
+    try:
+        runpy.run_path(str(Path(turns.__file__).with_name(f"{name}.py")), run_name="__main__")
+        left = 0
+    except SystemExit as error:
+        left = error.code
+    out, err = capfd.readouterr()
+    said, silent = (err, out) if code else (out, err)
+    assert (left, silent, said.count("\n")) == (code, "", 1), said
+    assert text in said
+    assert said.startswith("lf: " if code else USAGE)
 
 
 def test_a_ratio_is_that_within_a_turn():

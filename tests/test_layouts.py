@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
 import sys
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 
 from lf.cli import features as cli_features
-from lf.core import BadInput, Features, Unavailable, UsageError
+from lf.core import BadInput, Features, LfError, Unavailable, UsageError
 from lf.data.layouts import LAYOUTS, h5, pairs
 from lf.models import MODELS
 from lf.models.resolve import resolve
@@ -409,6 +412,14 @@ def test_extract_names_images_once(photos, tmp_path):
         store.find([photos, other])
 
 
+def test_a_name_that_hdf5_cannot_keep_is_refused_before_anything_is_extracted(tiny, photos, tmp_path):
+    bad = (photos / "a.png").rename(photos / os.fsdecode(b"\xff.png"))
+    with pytest.raises(BadInput, match=r"\.png: the name of this image is not UTF-8, as HDF5 needs it; rename it or"):
+        cli_features.extract(str(tiny().path), [str(photos)], tmp_path / "out", "hloc")
+    assert bad.is_file()
+    assert not (tmp_path / "out").exists()
+
+
 def test_extract_follows_the_published_pyramid_where_the_file_can(tiny, photos, tmp_path, capsys):
     for size, scales in (None, True), ((48, 64), False):
         artifact = tiny("r2d2.onnx", "r2d2", size)
@@ -469,6 +480,31 @@ def test_an_h5_cut_short_in_the_middle_of_a_write_is_begun_again(tmp_path):
     pytest.importorskip("h5py")
     (tmp_path / f"{h5.NAME}.part").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(20))
     put("hloc", tmp_path, features())
+    assert same(get("hloc", tmp_path), features())
+
+
+def _raise(error):
+    def broken(*given):
+        raise error
+
+    return broken
+
+
+@pytest.mark.parametrize(
+    ("place", "broken"),
+    [
+        ("shutil.disk_usage", lambda folder: SimpleNamespace(total=1000, free=0)),
+        ("shutil.copyfile", _raise(OSError(errno.ENOSPC, "(file write failed: time = now\n, errno = 28)"))),
+        ("shutil.copyfile", _raise(OSError(errno.EDQUOT, "Disk quota exceeded"))),
+    ],
+)
+def test_a_full_disk_is_named_by_the_h5_too(place, broken, tmp_path, monkeypatch):
+    put("hloc", tmp_path, features())
+    monkeypatch.setattr(f"lf.data.layouts.h5.{place}", broken)
+    with pytest.raises(LfError, match=r"features\.h5: the disk is full; nothing was written\. Free some") as caught:
+        put("hloc", tmp_path, features(), "other.ppm")
+    assert caught.value.exit_code == 1
+    monkeypatch.undo()
     assert same(get("hloc", tmp_path), features())
 
 

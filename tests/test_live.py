@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import cv2
 import numpy as np
 import pytest
@@ -273,6 +275,11 @@ def test_other_places_are_refused(tmp_path, clip):
     with pytest.raises(UsageError, match="a video has frames of one size; give a folder"):
         live.run(frames.folder(tmp_path / "in"), Finder(), tmp_path / "seen.avi")
     assert not (tmp_path / "seen.avi").exists()
+    with pytest.raises(UsageError, match="its name is not UTF-8, in which OpenCV writes no video; choose another"):
+        live.run(frames.video(clip), Finder(), tmp_path / os.fsdecode(b"\xff.avi"))
+    bad = clip.rename(tmp_path / os.fsdecode(b"\xff.avi"))
+    with pytest.raises(BadInput, match="its name is not UTF-8, which OpenCV cannot open as a video; rename it"):
+        frames.video(bad)
 
 
 # --- the command

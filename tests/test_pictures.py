@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import sys
 
 import cv2
@@ -11,7 +12,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from lf.benchmarks import PROTOCOLS, figures, pictures
+from lf.benchmarks import PROTOCOLS, figures, pictures, results
 from lf.benchmarks.predict import Variant
 from lf.benchmarks.run import bench
 from lf.cli import pictures as cli_pictures
@@ -218,6 +219,24 @@ def test_match_draws_two_files(command, tiny, tmp_path):
     assert cv2.imread(str(tmp_path / "out.png")).shape[1] > 1000
     with pytest.raises(UsageError, match="unknown backend 'ort'"):
         command(*words, "--backend", "ort")
+
+
+NAMES = [os.fsdecode(name) for name in (b"\xff", "日é".encode(), b"two\nlines", b"b%s")]
+
+
+@pytest.mark.parametrize("name", NAMES, ids=ascii)
+def test_a_name_that_opencv_cannot_draw_is_drawn_with_question_marks(command, name, tiny, tmp_path):
+    """OpenCV kills the process where a name is not UTF-8."""
+    pytest.importorskip("onnxruntime")
+    (tmp_path / "in").mkdir()
+    photo = tmp_path / "in" / f"{name}.png"
+    photo.write_bytes(cv2.imencode(".png", np.random.default_rng(0).integers(0, 255, (96, 128), np.uint8))[1])
+    command("match", photo, photo, "--model", tiny(f"{name}.onnx").path, "-o", tmp_path / "out.png")
+    assert cv2.imread(str(tmp_path / "out.png")) is not None
+    pairs = open_dataset(f"warps:{tmp_path / 'in'}")
+    run = bench(Variant(tiny(), "ort-cpu"), pairs, f"warps:{name}", PROTOCOLS["kp2d"], cache=tmp_path / "cache")
+    kept = results.load(results.save(tmp_path / "results.json", [run]))
+    assert kept[0]["pairs"][0]["sequence"] == f"v_00000_{name}"
 
 
 def test_get_names_what_it_knows(command, tmp_path):

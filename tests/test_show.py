@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 
 import cv2
@@ -235,9 +236,19 @@ def test_labels_are_drawn_on_their_photos(lf, tmp_path):
     cv2.imwrite(str(photos / "sub" / "a.png"), np.ones((60, 80, 3), np.uint8))
     with pytest.raises(BadInput, match=r"labels/sub/a\.png\.npz: labels another photo of the name sub/a\.png"):
         lf(photos, "--labels", labels)
+    (labels / "manifest.json").write_text("hello")
+    with pytest.raises(BadInput, match=r"manifest\.json: not JSON .*; expected the manifest of lf label"):
+        lf(photos, "--labels", labels)
+    (labels / "manifest.json").write_text("{}")
     (photos / "sub" / "a.png").unlink()
     with pytest.raises(UsageError, match=r"holds none of the 1 photos that .*labels has labels of, such as sub/a\.png"):
         lf(photos, "--labels", labels)
+
+
+def test_a_photo_whose_name_is_not_utf8_is_shown(lf, tmp_path):
+    assert cv2.imwrite(str(tmp_path / "a.png"), np.zeros((60, 80, 3), np.uint8))
+    (tmp_path / "a.png").rename(tmp_path / os.fsdecode(b"\xff.png"))
+    assert lf(f"warps:{tmp_path}", "--count", 1) is not None
 
 
 def test_errors_say_what_to_type(lf, tmp_path, monkeypatch):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from lf import files
 from lf.benchmarks import latency, pareto, results, sweep_runs
 from lf.core import FEATURES, GateFailed, UsageError
 from lf.runtimes import BACKENDS
@@ -230,6 +232,14 @@ def test_what_does_not_fit_is_said_before_any_work(lf, place, words, text):
     assert code == UsageError.exit_code
     assert text in error
     assert not (place / "out").exists()
+
+
+def test_a_quantized_file_is_refused(lf, place):
+    made = files.load(place / "tiny.onnx")
+    files.save(made.path, made.path.read_bytes(), replace(made.card, scheme="w8a8"))
+    code, _, error = lf()
+    assert code == UsageError.exit_code
+    assert error.endswith("tiny.onnx: is w8a8; give lf tune the float file that it was made from\n")
 
 
 def test_the_default_engines_are_rows():

@@ -20,6 +20,7 @@ from lf.benchmarks import turns
 from lf.benchmarks.report import markdown
 from lf.core import Array, Artifact, UsageError
 from lf.data import images
+from lf.runtimes import open_session
 from lf.runtimes.agreement import drawn
 from lf.runtimes.extract import Extractor
 
@@ -56,10 +57,13 @@ def measure(heads: Artifact, features: Artifact, pictures: Iterable[Array]) -> A
     """(turns, 2) milliseconds of the processor: in the graph, in numpy.
 
     Raises:
-        UsageError: the second file does not decode, or the first does.
+        UsageError: the second file does not decode, the first does, or they are not of one network.
+        BadInput: a damaged file.
     """
-    if heads.card.features or not features.card.features:
+    fits = heads.card.model == features.card.model and features.path.suffix == ".onnx"
+    if heads.card.features or not features.card.features or not fits:
         raise UsageError(f"expected raw heads and features (lf export --cut features): {heads.path}, {features.path}")
+    open_session(features, "ort-cpu")  # says what is wrong with a damaged file
     extractor, session = Extractor(heads, "ort-cpu"), appended(features, heads.card.outputs)
     top_k = features.card.made[-1]["options"]["top_k"]
     rows = []
@@ -74,7 +78,7 @@ def measure(heads: Artifact, features: Artifact, pictures: Iterable[Array]) -> A
     return np.array(rows)
 
 
-def main(heads: Path, features: Path, photos: Path | None) -> str:
+def main(heads: Path, features: Path, photos: Path | None = None) -> str:
     """The table."""
     cv2.setNumThreads(1)
     pictures = map(images.read, images.list_images(photos, limit=PICTURES)) if photos else islice(drawn(SIZE), PICTURES)
@@ -86,5 +90,6 @@ def main(heads: Path, features: Path, photos: Path | None) -> str:
 
 
 if __name__ == "__main__":
-    paths = [Path(word) for word in turns.typed("compare_decode HEADS.onnx FEATURES.onnx [PHOTOS]", 2, 3)[0]]
-    print(main(paths[0], paths[1], paths[2] if len(paths) == 3 else None))
+    turns.command(
+        "compare_decode HEADS.onnx FEATURES.onnx [PHOTOS]", 2, 3, lambda words, given: main(*map(Path, words))
+    )

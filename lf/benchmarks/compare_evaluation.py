@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -28,7 +28,7 @@ from lf.benchmarks.report import markdown
 from lf.core import LfError
 from lf.data import Picture, procedural, warps
 from lf.models.resolve import resolve
-from lf.runtimes import engines
+from lf.runtimes.store import engine_for
 
 SEQUENCES, PAIRS = 116, 5
 SIZE = (480, 640)  # (H, W) of the pictures on disk
@@ -66,7 +66,7 @@ def evaluate(file: str, root: Path, workers: int) -> Taken:
     Raises:
         LfError: it failed; the text is its last line.
     """
-    backend = engines(resolve(file).path)[0]
+    backend = engine_for(resolve(file))
     words = ["bench", file, "--backend", backend, "--data", str(root), "--protocol", "kp2d", "--repeats", "0"]
     limits = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     before, start = os.times(), time.perf_counter()
@@ -94,8 +94,14 @@ def compare(names: Sequence[str], root: Path, workers: int, repeats: int = REPEA
     return markdown([f"{workers} worker(s)", "s", "CPU s", "times the first, by CPU"], rows)
 
 
-if __name__ == "__main__":
-    chosen, given = turns.typed("compare_evaluation FILE ... [--workers=1] [--data=ROOT]", 1)
+def main(names: Sequence[str], given: Mapping[str, str]) -> str:
+    """The table, on the data asked for, else drawn once it is known that all else is there."""
+    workers = turns.number(given, "workers", 1)
+    for name in names:
+        engine_for(resolve(name))
     with tempfile.TemporaryDirectory(prefix="lf-evaluation-") as place:
-        where = Path(given["data"]) if "data" in given else draw(Path(place))
-        print(compare(chosen, where, int(given.get("workers", "1"))))
+        return compare(names, Path(given["data"]) if "data" in given else draw(Path(place)), workers)
+
+
+if __name__ == "__main__":
+    turns.command("compare_evaluation FILE ... [--workers=1] [--data=ROOT]", 1, None, main)

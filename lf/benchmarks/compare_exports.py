@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -122,7 +122,11 @@ def compare(checkpoint: Path, exported: Path, quantized: Sequence[Path], threads
     return markdown([f"{size[0]}x{size[1]}", "ms", "times as published", "times our float export"], rows)
 
 
+def main(words: Sequence[str], given: Mapping[str, str]) -> str:
+    """The table."""
+    checkpoint, exported, *quantized = map(Path, words)
+    return compare(checkpoint, exported, quantized, turns.number(given, "threads", 1))
+
+
 if __name__ == "__main__":
-    typed, given = turns.typed("compare_exports CHECKPOINT EXPORTED.onnx [QUANTIZED.onnx ...] [--threads=1]", 2)
-    first, second, *others = map(Path, typed)
-    print(compare(first, second, others, int(given.get("threads", "1"))))
+    turns.command("compare_exports CHECKPOINT EXPORTED.onnx [QUANTIZED.onnx ...] [--threads=1]", 2, None, main)

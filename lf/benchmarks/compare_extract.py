@@ -126,7 +126,12 @@ def _timed(run: Callable[[], Any], count: int) -> Turn:
     return Turn((time.perf_counter() - wall) / count, (time.process_time() - cpu) / count)
 
 
+def main(words: list[str], given: Mapping[str, str]) -> str:
+    """The table."""
+    model, folder = words
+    workers = turns.number(given, "workers", cores())
+    return table(measure(model, Path(folder), workers, given.get("backend"), given.get("layout", "lf")))
+
+
 if __name__ == "__main__":
-    typed, given = turns.typed("compare_extract MODEL DIR [--workers=N] [--backend=NAME] [--layout=NAME]", 2, 2)
-    number = int(given.get("workers", cores()))
-    print(table(measure(typed[0], Path(typed[1]), number, given.get("backend"), given.get("layout", "lf"))))
+    turns.command("compare_extract MODEL DIR [--workers=N] [--backend=NAME] [--layout=NAME]", 2, 2, main)

@@ -9,7 +9,7 @@ Times are the processor's with one thread, the clock's with more; shares are wit
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -20,7 +20,8 @@ from lf import files
 from lf.benchmarks import turns
 from lf.benchmarks.compare_exports import SIZE
 from lf.benchmarks.report import markdown
-from lf.core import Array, Artifact, Card
+from lf.core import Array, Artifact, Card, UsageError
+from lf.runtimes import open_session
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -115,12 +116,21 @@ def chains(folder: Path) -> Iterator[tuple[Artifact, bool, int]]:
 
 
 def rates(paths: Sequence[Path], backend: str, threads: int, repeats: int = REPEATS) -> list[Rate]:
-    """The files given, in turns with the chains, which come last."""
+    """The files given, in turns with the chains, which come last.
+
+    Raises:
+        UsageError: a file of another type, or an engine that does not run it.
+        BadInput: a damaged file.
+    """
     import onnx
 
     ours = []
     for path in paths:
-        model, artifact = onnx.load(path), files.load(path)
+        artifact = files.load(path)
+        if path.suffix != ".onnx":
+            raise UsageError(f"{path}: expected an ONNX file; lf export CHECKPOINT --to onnx makes one")
+        open_session(artifact, backend, threads)  # says what is wrong with a damaged file
+        model = onnx.load(path)
         integer = any(node.op_type in ("QuantizeLinear", "QLinearConv") for node in model.graph.node)
         ours.append((artifact, integer, operations(model, artifact.card.size or SIZE)))
     with tempfile.TemporaryDirectory(prefix="lf-peak-") as folder:
@@ -158,7 +168,11 @@ def table(found: Sequence[Rate], files_given: int) -> str:
     return markdown(["", "kind", "G operations", "ms", "G operations/s", "share of the peak"], rows)
 
 
-if __name__ == "__main__":
-    words, given = turns.typed("compare_peak FILE.onnx ... [--backend=ort-cpu] [--threads=1]", 1)
+def main(words: list[str], given: Mapping[str, str]) -> str:
+    """The table."""
     paths = [Path(word) for word in words]
-    print(table(rates(paths, given.get("backend", "ort-cpu"), int(given.get("threads", "1"))), len(paths)))
+    return table(rates(paths, given.get("backend", "ort-cpu"), turns.number(given, "threads", 1)), len(paths))
+
+
+if __name__ == "__main__":
+    turns.command("compare_peak FILE.onnx ... [--backend=ort-cpu] [--threads=1]", 1, None, main)

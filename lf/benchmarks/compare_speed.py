@@ -19,7 +19,7 @@ import numpy as np
 from lf.benchmarks import PROTOCOLS, metrics, protocols
 from lf.benchmarks.matching import Metric, mutual
 from lf.benchmarks.report import markdown
-from lf.benchmarks.turns import milliseconds
+from lf.benchmarks.turns import command, milliseconds
 from lf.core import Array, Features, LfError
 from lf.data.homography import warp_points
 
@@ -132,6 +132,11 @@ def _numbers(answer: Any) -> Array:
     return np.concatenate([np.ravel(part) for part in (answer.values() if isinstance(answer, dict) else answer)])
 
 
+def main() -> str:
+    """The table, under what it is of."""
+    head = f"{POINTS} points, descriptors of {LENGTH}, OpenCV {cv2.__version__}, numpy {np.__version__}"
+    return f"{head}\n{table(measure())}"
+
+
 if __name__ == "__main__":
-    print(f"{POINTS} points, descriptors of {LENGTH}, OpenCV {cv2.__version__}, numpy {np.__version__}")
-    print(table(measure()))
+    command("compare_speed", 0, 0, lambda words, given: main())

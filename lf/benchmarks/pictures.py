@@ -18,6 +18,7 @@ from lf.benchmarks import metrics
 from lf.benchmarks.matching import mutual
 from lf.core import Array, Features, UsageError
 from lf.data.homography import warp_image, warp_points
+from lf.data.sheets import drawable
 from lf.runtimes.extract import restore
 
 Colour = tuple[int, int, int]  # RGB
@@ -197,7 +198,8 @@ def _page(title: str, text: str, body: Array, legend: Sequence[Array], note: str
 
 
 def _text(text: str, size: float, colour: Colour, width: int) -> Array:
-    """A strip (h, width, 3) of as many lines as the text takes; OpenCV's letters are ASCII."""
+    """A strip (h, width, 3) of as many lines as the text takes."""
+    text = drawable(text)
     (long, tall), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, 1)
     rows = textwrap.wrap(text, max(10, int(len(text) * width / max(long, 1) * 0.97)))
     step = tall + 10

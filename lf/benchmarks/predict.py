@@ -93,7 +93,7 @@ class Predictor:
 
     def _predicted(self, picture: Picture) -> tuple[Features, Native]:
         """The same before the protocol's own threshold; read from the cache, or kept there."""
-        name = hashlib.sha256(f"{picture.key} {picture.digest}".encode()).hexdigest()[:24]
+        name = hashlib.sha256(f"{picture.key} {picture.digest}".encode("utf-8", "surrogateescape")).hexdigest()[:24]
         path = self._cache / f"{name}.npz" if self._cache else None
         if path is not None and (kept := _load(path)) is not None:
             return kept

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import os
 import signal
 import sys
@@ -54,6 +56,7 @@ def root(
 
 def main() -> None:
     """Run the command line: one line and an exit code for every error (see `lf.core`)."""
+    _take_every_name()
     try:
         code = app(standalone_mode=False) or 0
         if code == INTERRUPTED:  # what typer makes of a KeyboardInterrupt, without a word
@@ -73,6 +76,18 @@ def main() -> None:
         code = _unforeseen(error)
     _give_up_output()
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _take_every_name() -> None:
+    """Have stdout take what is no text of its encoding, as stderr does, and both be there even where they are closed.
+
+    File names that are not UTF-8 come out as the bytes they are.
+    """
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115  closed, it is None
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        utf8 = codecs.lookup(sys.stdout.encoding).name == "utf-8"
+        sys.stdout.reconfigure(errors="surrogateescape" if utf8 else "backslashreplace")
 
 
 def _give_up_output() -> None:

@@ -19,7 +19,7 @@ REQUIRED = {"mapped": "no operator stays on the CPU"}
 
 
 def check(
-    model: Annotated[Path, typer.Argument(metavar="FILE", help="A .tflite file, anybody's")],
+    model: Annotated[Path, typer.Argument(readable=False, metavar="FILE", help="A .tflite file, anybody's")],
     target: Annotated[str, typer.Option(help=f"What it is for: {', '.join(TARGETS)}")] = "edgetpu",
     require: Annotated[
         str | None, typer.Option(metavar="WHAT", help=f"Fail unless: {', '.join(REQUIRED)} ({REQUIRED['mapped']})")

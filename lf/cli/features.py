@@ -13,7 +13,10 @@ from lf.core import BadInput, UsageError
 
 
 def score(
-    paths: Annotated[list[Path], typer.Argument(metavar="PAIR.npz...|DIR", help="Stored pairs; with --data, features")],
+    paths: Annotated[
+        list[Path],
+        typer.Argument(readable=False, metavar="PAIR.npz...|DIR", help="Stored pairs; with --data, features"),
+    ],
     protocol: Annotated[str, typer.Option(help="How the numbers are made: superpoint, kp2d, mma ...")],
     data: Annotated[
         str | None, typer.Option(metavar="ROOT", help="The images behind DIR: a folder in HPatches layout")

@@ -39,7 +39,7 @@ def doctor(json: Json = False) -> None:
 
     rows = examine()
     if json:
-        console.as_json(rows)
+        console.as_json({"checks": rows})
         return
     for row in rows:
         console.result(f"{'ok ' if row['ok'] else '-- '} {row['name']:12} {row['detail']}")
@@ -84,8 +84,10 @@ def demo(
     camera: Annotated[
         int | None, typer.Option(metavar="N", min=0, help="Show keypoints and tracks of a camera")
     ] = None,
-    video: Annotated[Path | None, typer.Option(metavar="FILE", help="... or of a video")] = None,
-    images: Annotated[Path | None, typer.Option(metavar="DIR", help="... or of the images of a folder")] = None,
+    video: Annotated[Path | None, typer.Option(readable=False, metavar="FILE", help="... or of a video")] = None,
+    images: Annotated[
+        Path | None, typer.Option(readable=False, metavar="DIR", help="... or of the images of a folder")
+    ] = None,
     model: Annotated[
         str | None, typer.Option(metavar="FILE", help="For these: a model file or shipped weights; wren else")
     ] = None,

@@ -42,7 +42,10 @@ def bench(
         bool, typer.Option("--latency", help="Only time, without data: one picture of the protocol's size")
     ] = False,
     images: Annotated[
-        Path | None, typer.Option(metavar="PATH", help="With --latency: a photo, or a folder whose first one is timed")
+        Path | None,
+        typer.Option(
+            readable=False, metavar="PATH", help="With --latency: a photo, or a folder whose first one is timed"
+        ),
     ] = None,
     reference: Annotated[
         str | None, typer.Option(metavar="NAME", help="With --latency: the file that ratios are to; else the first")
@@ -106,8 +109,10 @@ def _latency(
 ) -> None:
     from lf.benchmarks import latency_table, results
     from lf.benchmarks.suite import LATENCY, latencies
-    from lf.files import write_json
+    from lf.files import check_place, write_json
 
+    for path in filter(None, (out and out / LATENCY, github_benchmark)):
+        check_place(path)  # said before minutes of work
     artifacts, backends = [resolve(name) for name in files], backend.split(",")
     with console.progress() as progress:
         runs = latencies(
@@ -127,9 +132,9 @@ def _latency(
 
 
 def compare(
-    reference: Annotated[Path, typer.Argument(metavar="REF.json", help="Results to compare with")],
-    new: Annotated[Path, typer.Argument(metavar="NEW.json", help="Results to judge")],
-    gates: Annotated[Path, typer.Option(metavar="FILE", help="TOML file of [[gate]] tables")],
+    reference: Annotated[Path, typer.Argument(readable=False, metavar="REF.json", help="Results to compare with")],
+    new: Annotated[Path, typer.Argument(readable=False, metavar="NEW.json", help="Results to judge")],
+    gates: Annotated[Path, typer.Option(readable=False, metavar="FILE", help="TOML file of [[gate]] tables")],
     json: Json = False,
 ) -> None:
     """Judge new results by gates; exit code 3 when one fails."""
@@ -139,7 +144,7 @@ def compare(
 
     found = gate.compare(results.load(reference), results.load(new), gate.load_gates(gates))
     if json:
-        console.as_json([{**asdict(verdict), "passed": verdict.passed} for verdict in found])
+        console.as_json({"verdicts": [{**asdict(verdict), "passed": verdict.passed} for verdict in found]})
     else:
         console.result(report.verdicts(found))
     console.summary(report.verdicts(found))
@@ -147,7 +152,9 @@ def compare(
 
 
 def accept(
-    new: Annotated[Path, typer.Argument(metavar="NEW.json", help="Results to hold future ones against")],
+    new: Annotated[
+        Path, typer.Argument(readable=False, metavar="NEW.json", help="Results to hold future ones against")
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="The baseline to replace")],
 ) -> None:
     """Make results the baseline; nothing else ever changes it."""

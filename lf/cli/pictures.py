@@ -11,12 +11,13 @@ from lf import console
 
 
 def match(
-    first: Annotated[Path, typer.Argument(metavar="A", help="An image")],
-    second: Annotated[Path, typer.Argument(metavar="B", help="Another image of the same scene")],
+    first: Annotated[Path, typer.Argument(readable=False, metavar="A", help="An image")],
+    second: Annotated[Path, typer.Argument(readable=False, metavar="B", help="Another image of the same scene")],
     model: Annotated[str, typer.Option(metavar="FILE", help="A model file, or the name of shipped weights")],
     backend: Annotated[str | None, typer.Option(help="The engine; the first that runs the file else")] = None,
     homography: Annotated[
-        Path | None, typer.Option(metavar="H_1_2", help="Nine numbers A -> B: colours the matches by their error")
+        Path | None,
+        typer.Option(readable=False, metavar="H_1_2", help="Nine numbers A -> B: colours the matches by their error"),
     ] = None,
     top_k: Annotated[int, typer.Option(min=1, help="Match the best so many keypoints of each image")] = 1000,
     threads: Annotated[int, typer.Option(min=1, help="Threads of the engine")] = 1,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lf import console
+from lf import console, files
 from lf.core import UsageError, pick
 
 if TYPE_CHECKING:
@@ -36,7 +36,8 @@ def data_show(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="With a recipe: change it, as for lf train")
     ] = None,
     labels: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="With a folder of photos: what lf label made of it")
+        Path | None,
+        typer.Option(readable=False, metavar="DIR", help="With a folder of photos: what lf label made of it"),
     ] = None,
     count: Annotated[int | None, typer.Option(min=1, help="How many to draw; 4 pairs or 9 images else")] = None,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="Where to write")] = Path("data.png"),
@@ -83,9 +84,10 @@ def _dataset(spec: str, count: int | None) -> Page:
 def _labelled(photos: Path, folder: Path, count: int | None) -> Page:
     from lf.data import images
     from lf.data.sheets import Panel
-    from lf.train.label import points_of, read_labels
+    from lf.train.label import MANIFEST, points_of, read_labels
 
     found = read_labels(folder)
+    files.read_json(folder / MANIFEST, "the manifest of lf label")
     names = [name for name in found if (photos / name).is_file()]
     if not names:
         example = f", such as {next(iter(found))}" if found else ""

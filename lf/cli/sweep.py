@@ -19,7 +19,7 @@ TABLE, RESULTS = "table.md", "results.json"
 
 
 def sweep(
-    plan: Annotated[Path, typer.Argument(metavar="SWEEP.toml", help="What to run; see docs/results")],
+    plan: Annotated[Path, typer.Argument(readable=False, metavar="SWEEP.toml", help="What to run; see docs/results")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Files, runs and tables; the same DIR resumes")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what is there and what is to do")] = False,
 ) -> None:
@@ -70,7 +70,7 @@ def _write(plan: Path, runs: Runs, rows: Sequence[Row]) -> None:
         latency,
     )
     results.save(runs.out / RESULTS, list(there.values()))
-    files.write_bytes(runs.out / TABLE, (text + "\n").encode())
+    files.write_bytes(runs.out / TABLE, (text + "\n").encode("utf-8", "surrogateescape"))
 
 
 def _there(rows: Sequence[Row], runs: Runs) -> str:

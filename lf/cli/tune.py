@@ -29,7 +29,8 @@ def tune(
     model: File,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Files, runs and picture; the same DIR resumes")],
     images: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Photos to calibrate on, where a scheme needs them")
+        Path | None,
+        typer.Option(readable=False, metavar="DIR", help="Photos to calibrate on, where a scheme needs them"),
     ] = None,
     data: Data = PROCEDURAL,
     backend: Annotated[
@@ -54,11 +55,15 @@ def tune(
     from lf.benchmarks import PROTOCOLS, pareto, results
     from lf.benchmarks.figures import plotter
     from lf.benchmarks.predict import check_resize
+    from lf.benchmarks.sweep import FLOAT
     from lf.cli.judge import choose, parse_budget
     from lf.models import check_size, row_of
     from lf.models.resolve import resolve
     from lf.runtimes import BACKENDS
 
+    parent = resolve(model)
+    if parent.card.scheme != FLOAT:
+        raise UsageError(f"{parent.path}: is {parent.card.scheme}; give lf tune the float file that it was made from")
     budget, counts = parse_budget(max_drop), _counts(threads)
     choose(budget, protocol)
     plotter()  # what is missing is said before an hour of work
@@ -66,8 +71,7 @@ def tune(
     sizes = [None, *(parse_size(text) for text in size.split(","))] if size else [None]
     for wanted in filter(None, sizes):
         check_resize(pick(PROTOCOLS, protocol, "protocol"))
-        card = resolve(model).card
-        check_size(wanted, row_of(card), card.model)
+        check_size(wanted, row_of(parent.card), parent.card.model)
     if cut not in (None, "features"):
         raise UsageError(f"--cut {cut}: every file ends at its raw heads; --cut features tries the other end, too")
     plans = [

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import cv2
 
+from lf import files
 from lf.console import quiet
 from lf.core import Array, BadInput, Unavailable
 from lf.data import images
@@ -62,6 +63,8 @@ def video(path: Path) -> Source:
     """
     if not path.is_file():
         raise BadInput(f"{path}: no such file; expected a video")
+    if not files.is_utf8(str(path)):
+        raise BadInput(f"{path}: its name is not UTF-8, which OpenCV cannot open as a video; rename it")
     capture = _open(str(path))
     pixels = capture.get(cv2.CAP_PROP_FRAME_WIDTH) * capture.get(cv2.CAP_PROP_FRAME_HEIGHT)
     if not capture.isOpened() or not 0 < pixels <= images.MAX_PIXELS:

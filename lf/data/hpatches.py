@@ -31,11 +31,14 @@ def pairs(root: Path, limit_sequences: int | None = None, exclude: Collection[st
         exclude: names of sequences to leave out, such as OVERSIZE.
 
     Raises:
-        BadInput: no folder, no sequence in it, a missing image, or a file that is no homography.
+        BadInput: no folder that can be read, no sequence in it, a missing image, or a file that is no homography.
     """
     if not root.is_dir():
         raise BadInput(f"{root}: no such folder; expected one that holds sequences named i_* and v_*")
-    folders = [f for f in root.iterdir() if f.name[:2] in ("i_", "v_") and f.is_dir() and f.name not in exclude]
+    try:
+        folders = [f for f in root.iterdir() if f.name[:2] in ("i_", "v_") and f.is_dir() and f.name not in exclude]
+    except OSError as error:
+        raise BadInput(f"{root}: cannot be read ({error.strerror}); expected a folder of sequences") from error
     if not folders:
         raise BadInput(f"{root}: holds no sequence; expected folders named i_* or v_* with 1.ppm, 2.ppm, H_1_2 ...")
     folders.sort(key=os.fsencode)

@@ -13,6 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from lf.console import quiet
 from lf.core import Array, BadInput
 from lf.data import Picture
 from lf.data.headers import TIFF_ORIENTATION, declared_size, tiff_tags, white
@@ -28,8 +29,8 @@ LOG: Any = getattr(cv2.utils, "logging", cv2)  # OpenCV 5 moved getLogLevel and 
 
 
 def decode(data: bytes) -> Array | None:
-    """What OpenCV makes of the file, without its own words on stderr: (H, W, 3) BGR, or None."""
-    with unheard():
+    """What OpenCV makes of the file, without words of its own or of its libraries on stderr: (H, W, 3) BGR, or None."""
+    with unheard(), quiet():  # libpng and libjpeg know nothing of the level of OpenCV's log
         try:
             return cv2.imdecode(np.frombuffer(data, np.uint8), DECODE) if data else None
         except cv2.error:
@@ -110,12 +111,16 @@ def list_images(folder: Path, limit: int | None = None) -> list[Path]:
         limit: keep the first so many.
 
     Raises:
-        BadInput: no such folder, or no image in it.
+        BadInput: no such folder, no image in it, or a folder in it that cannot be read.
     """
+
+    def refuse(error: OSError) -> None:
+        raise BadInput(f"{error.filename}: cannot be read ({error.strerror}); expected a folder of images") from error
+
     if not folder.is_dir():
         raise BadInput(f"{folder}: no such folder; expected a folder of images")
     found, seen = [], set()
-    for where, folders, names in os.walk(folder, followlinks=True):
+    for where, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
         seen.add(os.path.realpath(where))
         folders[:] = [f for f in folders if f[0] != "." and os.path.realpath(Path(where, f)) not in seen]  # no circles
         found += [Path(where, n) for n in names if n[0] != "." and n.lower().endswith(SUFFIXES)]

@@ -174,8 +174,14 @@ def _legend(low: float, high: float) -> Array:
     return strip
 
 
+def drawable(text: str) -> str:
+    """The text with a question mark for what OpenCV cannot draw; a name that is not UTF-8 would kill the process."""
+    return "".join(letter if " " <= letter <= "~" else "?" for letter in text)
+
+
 def _text(text: str, size: float, colour: tuple[int, int, int], width: int, lines: int = 9) -> Array:
     """A strip (h, width, 3) with the text in as many lines as it takes, or cut to `lines`."""
+    text = drawable(text)
     long = cv2.getTextSize(text, FONT, size, 1)[0][0]
     rows = textwrap.wrap(text, max(8, int(len(text) * width / max(long, 1) * 0.97)), max_lines=lines, placeholder="..")
     step = round(LINE * max(1.0, size / 0.55))

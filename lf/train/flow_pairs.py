@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lf import files
+from lf.console import quiet
 from lf.core import Array, BadInput
 from lf.data import headers, images
 from lf.data.layouts import npz
@@ -115,7 +116,8 @@ def _png(path: Path, channels: int) -> Array:
     data = files.read_bytes(path, "a PNG file", LIMIT)
     height, width = headers.declared_size(data) or (0, 0)
     fits = data.startswith(b"\x89PNG") and 0 < height * width <= images.MAX_PIXELS
-    array = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if fits else None
+    with quiet():
+        array = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if fits else None
     if array is None or array.dtype != np.uint8 or array.ndim != (3 if channels else 2) or array.size % (channels or 1):
         raise BadInput(f"{path}: expected a PNG file of {channels or 1} channels of 8 bits")
     if channels and array.shape[2] != channels:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import shutil
 from collections.abc import Iterator
@@ -11,10 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from lf import files
 from lf.core import Array, BadInput, Features, Unavailable, UsageError
 from lf.data.layouts import npz
 
 NAME = "features.h5"
+SLACK = 1 << 16  # bytes that must be free beside the arrays: HDF5's own
 LAST = "image_size"  # written last: a group that has it is whole
 
 
@@ -56,7 +59,13 @@ class Hdf5:
             self._part.replace(self._path)
 
     def has(self, name: str) -> bool:
-        """See `Store`."""
+        """See `Store`.
+
+        Raises:
+            BadInput: HDF5 cannot have a group of that name.
+        """
+        if not files.is_utf8(name):
+            raise BadInput(f"{name}: the name of this image is not UTF-8, as HDF5 needs it; rename it or leave it out")
         path = self._part if self._part.is_file() else self._path
         if not path.is_file():
             return False
@@ -74,6 +83,9 @@ class Hdf5:
         }
         try:
             self._part.parent.mkdir(parents=True, exist_ok=True)
+            space = shutil.disk_usage(self._part.parent)
+            if space.total and space.free < sum(array.nbytes for array in arrays.values()) + SLACK:
+                raise OSError(errno.ENOSPC, "no space left")  # where HDF5 itself finds that out it may kill the process
             if self._path.is_file() and not self._part.is_file():
                 shutil.copyfile(self._path, self._part)
             with self._h5py.File(self._part, "a") as file:
@@ -82,7 +94,9 @@ class Hdf5:
                 group = file.create_group(name)
                 for key, value in arrays.items():
                     group.create_dataset(key, data=value)
-        except (OSError, ValueError) as error:
+        except OSError as error:
+            raise files.explain(error, self._path) from error
+        except (RuntimeError, ValueError) as error:
             raise UsageError(f"{self._path}: cannot be written ({error}); choose another place with --out") from error
 
     def read(self, key: str, size: tuple[int, int]) -> Features:
