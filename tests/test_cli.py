@@ -473,7 +473,7 @@ def test_a_file_without_permission_is_bad_input_like_a_missing_one(lf, tmp_path,
 
 @contextmanager
 def terminal(monkeypatch):
-    """Stderr is one; a function that reads what stands there by now."""
+    """Stderr is one; a function that reads what is said there until it has said a word."""
     ours, theirs = os.openpty()
     os.set_blocking(ours, False)
     kept = os.dup(2)
@@ -482,7 +482,16 @@ def terminal(monkeypatch):
         with open(2, "w", closefd=False) as stderr, monkeypatch.context() as patch:
             patch.setattr(sys, "stderr", stderr)
             patch.setenv("TERM", "xterm")
-            yield lambda: os.read(ours, 1 << 16).decode()
+
+            def until(word):
+                said, end = "", time.monotonic() + 10
+                while word not in said and time.monotonic() < end:
+                    with suppress(BlockingIOError):
+                        said += os.read(ours, 1 << 16).decode()
+                    time.sleep(0.01)
+                return said
+
+            yield until
     finally:
         os.dup2(kept, 2)
         for end in (ours, theirs, kept):
@@ -490,17 +499,13 @@ def terminal(monkeypatch):
 
 
 def test_progress_is_seen_while_libraries_are_kept_quiet(capfd, monkeypatch):
-    with terminal(monkeypatch) as said:
+    with terminal(monkeypatch) as until:
         with console.progress() as progress, console.quiet():
             progress(1, 2, "bench")
             os.write(2, b"a library")
-            time.sleep(0.4)  # it is drawn ten times a second
-            bar = said()
+            bar = until("bench")
         os.write(2, b"heard again")
-        rest, end = "", time.monotonic() + 10
-        while "again" not in rest and time.monotonic() < end:  # a terminal gives what has arrived
-            with suppress(BlockingIOError):
-                rest += said()
+        rest = until("heard again")
     assert "bench" in bar
     assert "library" not in bar + rest
     assert rest.endswith("heard again")
