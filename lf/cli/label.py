@@ -14,7 +14,7 @@ from lf.models.resolve import resolve
 
 def label(
     checkpoint: File,
-    data: Annotated[Path, typer.Option(metavar="DIR", help="Photos to label, searched recursively")],
+    data: Annotated[Path, typer.Option(readable=False, metavar="DIR", help="Photos to label, searched recursively")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the labels go; the same DIR resumes")],
     warps: Annotated[int, typer.Option(min=1, help="Views per photo; the first is the photo itself")] = 100,
     size: Annotated[

@@ -31,7 +31,9 @@ def export(
         int | None, typer.Option(min=1, help="With --cut features: slots for keypoints; the default is 1000")
     ] = None,
     half: Annotated[bool, typer.Option("--half", help="With --to tflite: store the weights in float16")] = False,
-    images: Annotated[Path | None, typer.Option(help="Photos for the parity check; drawn pictures otherwise")] = None,
+    images: Annotated[
+        Path | None, typer.Option(readable=False, help="Photos for the parity check; drawn pictures otherwise")
+    ] = None,
     output: Out = None,
 ) -> None:
     """Turn a model file into another format: same numbers, checked against it before anything is written."""
@@ -60,7 +62,11 @@ def quantize(
     model: File,
     images: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Photos to calibrate on, where the scheme needs them; none of the benchmark"),
+        typer.Option(
+            readable=False,
+            metavar="DIR",
+            help="Photos to calibrate on, where the scheme needs them; none of the benchmark",
+        ),
     ] = None,
     scheme: Annotated[str, typer.Option(help=f"Number format: {', '.join(SCHEMES)}")] = "w8a8",
     engine: Annotated[
@@ -75,7 +81,7 @@ def quantize(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Chooses the photos when there are more")] = 0,
     exclude: Annotated[
-        Path | None, typer.Option(metavar="ROOT", help="Benchmark whose images must not be used")
+        Path | None, typer.Option(readable=False, metavar="ROOT", help="Benchmark whose images must not be used")
     ] = None,
     keep_float: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="A head or a convolution to leave in float; repeatable")

@@ -22,7 +22,9 @@ def sensitivity(
     model: File,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where rows, features and the picture go; it resumes there")],
     data: Data = PROCEDURAL,
-    images: Annotated[Path | None, typer.Option(metavar="DIR", help="Photos to calibrate on; none of the data")] = None,
+    images: Annotated[
+        Path | None, typer.Option(readable=False, metavar="DIR", help="Photos to calibrate on; none of the data")
+    ] = None,
     scheme: Annotated[str, typer.Option(help=f"Number format: {', '.join(SCHEMES)}")] = "w8a8",
     protocol: Protocols = None,
     limit_sequences: Annotated[int | None, typer.Option(min=1, help="Use the first so many sequences")] = None,

@@ -91,6 +91,7 @@ def quantize(
         "integer_convolutions": len(meant) if scheme.integer else 0,
         "parity": figures,
         "warnings": [
+            *(photos.warnings() if photos else []),
             *guards.ties(figures, _loose(graph, reference.model, kept)),
             *(guards.mixed(graph, model, reference.model.heads, ranges) if scheme.integer else []),
         ],

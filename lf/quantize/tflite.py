@@ -88,7 +88,7 @@ def quantize(
         small = Extractor(candidate, "tflite")
         figures = difference(reference, small, [*map(_picture, photos.some(reference, LOOKS))])
     _judge(artifact, reference, figures)
-    step |= {"parity": figures, "warnings": ties(figures, None)}
+    step |= {"parity": figures, "warnings": [*photos.warnings(), *ties(figures, None)]}
     return files.save(out, data, card.step(scheme=name, made=step))
 
 

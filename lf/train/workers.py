@@ -32,9 +32,8 @@ def find_device(name: str) -> torch.device:
         UsageError: another name.
         Unavailable: the device is not there.
     """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    pick({"cpu": 0, "cuda": 0}, name, "device")
+    found = "cuda" if torch.cuda.is_available() else "cpu"
+    name = pick({"auto": found, "cpu": "cpu", "cuda": "cuda"}, name, "device")
     if name == "cuda" and not torch.cuda.is_available():
         raise Unavailable("device cuda was asked for, this torch sees no GPU; use --device cpu, or see: lf doctor")
     return torch.device(name)
