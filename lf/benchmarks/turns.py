@@ -53,6 +53,9 @@ def command(usage: str, least: int, most: int | None, run: Callable[[list[str], 
     except LfError as error:
         print(f"lf: {' '.join(str(error).splitlines())}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("lf: interrupted", file=sys.stderr)
+        sys.exit(130)
 
 
 def milliseconds(run: Callable[[], Any], clock: Callable[[], float] = time.process_time) -> float:
