@@ -75,11 +75,9 @@ def bare(sessions: list[Session], given: list[list[Array]]) -> None:
         list(pool.map(run, given))
 
 
-def extract(extractor: Extractor, found: Mapping[str, Path], workers: int, layout: str) -> None:
-    """What `lf extract` does once its model is open, into a folder that is thrown away."""
-    with tempfile.TemporaryDirectory(prefix="lf-extract-") as folder:
-        failed = extract_images(extractor, found, Path(folder), layout, workers=workers).failed
-    if failed:
+def extract(extractor: Extractor, found: Mapping[str, Path], workers: int, layout: str, out: Path) -> None:
+    """What `lf extract` does once its model is open."""
+    if failed := extract_images(extractor, found, out, layout, workers=workers).failed:
         raise BadInput(f"images that cannot be read are no measure: {next(iter(failed.values()))}")
 
 
@@ -90,15 +88,16 @@ def measure(model: str, folder: Path, workers: int, backend: str | None, layout:
     found = dict([*find([folder]).items()][:IMAGES])
     given = tensors(extractor, [*found.values()])
     sessions = [extractor.session, *(extractor.again().session for _ in range(workers - 1))]
-    ways: dict[str, Callable[[], Any]] = {
-        f"network alone, {workers} engines": partial(bare, sessions, given),
+    ways: dict[str, Callable[[Path], Any]] = {
+        f"network alone, {workers} engines": lambda out: bare(sessions, given),
         f"lf extract, {workers} workers": partial(extract, extractor, found, workers, layout),
         "lf extract, 1 worker": partial(extract, extractor, found, 1, layout),
     }
     turns: dict[str, list[Turn]] = {name: [] for name in ways}
     for _ in range(TURNS + 1):
         for name, run in ways.items():
-            turns[name].append(_timed(run, len(found)))
+            with tempfile.TemporaryDirectory(prefix="lf-extract-") as out:  # what clears it away is not timed
+                turns[name].append(_timed(partial(run, Path(out)), len(found)))
     return {name: taken[1:] for name, taken in turns.items()}
 
 
