@@ -46,8 +46,12 @@ def as_json(data: Any) -> None:
 
 
 def note(text: str) -> None:
-    """Print a remark on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    """Print a remark on stderr, heard even where another thread keeps it `quiet`."""
+    with _TURN:
+        if _KEPT:
+            os.write(_KEPT[0], f"{text}\n".encode(errors="backslashreplace"))
+        else:
+            print(text, file=sys.stderr, flush=True)
 
 
 def summary(markdown: str) -> None:

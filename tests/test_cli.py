@@ -498,6 +498,14 @@ def terminal(monkeypatch):
             os.close(end)
 
 
+def test_a_note_is_heard_while_libraries_are_kept_quiet(capfd):
+    with console.quiet(), console.quiet():
+        console.note("a note")
+        os.write(2, b"a library")
+    console.note("another")
+    assert capfd.readouterr().err == "a note\nanother\n"
+
+
 def test_progress_is_seen_while_libraries_are_kept_quiet(capfd, monkeypatch):
     with terminal(monkeypatch) as until:
         with console.progress() as progress, console.quiet():
