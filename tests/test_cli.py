@@ -529,6 +529,13 @@ def photos(tmp_path):
     return tmp_path / "photos"
 
 
+@pytest.mark.parametrize(("options", "told"), [((), True), (("--rounding", "gptq"), False)])
+def test_photos_that_nothing_looked_at_are_told(lf, tiny, photos, tmp_path, options, told):
+    said = lf("quantize", tiny().path, "--scheme", "w4", "--images", photos, *options, "-o", tmp_path / "made.onnx")
+    assert said.code == 0
+    assert said.err == (f"{photos}: no photo was looked at, w4 needs none\n" if told else "")
+
+
 def writers(model, scenes, photos, where):
     """Commands that write below a folder."""
     return {

@@ -134,7 +134,10 @@ def quantize(
             made = run(parent, scheme, images, output, engine=engine, bits=asked, progress=progress, **options)
     from lf.quantize.guards import slower
 
-    for warning in (*made.card.made[-1]["warnings"], slower(parent, made)):
+    step = made.card.made[-1]
+    if images and not ("calibration" in step or step.get("rounding", {}).get("photos")):
+        console.note(f"{images}: no photo was looked at, {scheme} needs none")
+    for warning in (*step["warnings"], slower(parent, made)):
         if warning:
             console.note(f"warning: {warning}")
     console.result(made.path)
