@@ -158,11 +158,15 @@ def test_a_thousand_runs_leak_nothing(file, backend):
     session, image = open_session(artifact, backend), tensor(artifact)
     for _ in range(200):
         session.run(image)
-    before = status("VmRSS")
-    for _ in range(1000):
-        session.run(image)
-    maps = sum(values.nbytes for values in session.run(image).values())
-    assert (status("VmRSS") - before) * 1024 < 100 * maps, "less than a tenth of the outputs of a thousand runs"
+    maps, grown = sum(values.nbytes for values in session.run(image).values()), []
+    for _ in range(3):  # what leaks grows every time; allocators of a long process do so now and then
+        before = status("VmRSS")
+        for _ in range(1000):
+            session.run(image)
+        grown.append((status("VmRSS") - before) * 1024)
+        if grown[-1] < 100 * maps:
+            break
+    assert min(grown) < 100 * maps, "less than a tenth of the outputs of a thousand runs"
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")

@@ -66,7 +66,8 @@ def _search(a: Array, b: Array) -> tuple[Array, Array, Array, Array]:
     buffer = np.empty((min(rows, len(a)), len(b)), dtype=a.dtype)  # fresh pages for each block would cost a third more
     for start in range(0, len(a) if len(b) else 0, rows):
         block = slice(start, start + rows)
-        similarity = np.matmul(a[block], b.T, out=buffer[: len(a[block])])
+        with np.errstate(invalid="ignore"):  # as in `lf.models.decode.refine`
+            similarity = np.matmul(a[block], b.T, out=buffer[: len(a[block])])
         forward[block] = similarity.argmax(axis=1)
         best0[block] = similarity[np.arange(len(similarity)), forward[block]]
         value, row = _column_maxima(similarity)

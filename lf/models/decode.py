@@ -143,7 +143,8 @@ def refine(heat: Array, points: Array) -> Array:
     x, y = points.astype(np.intp).T
     patch = padded.reshape(-1)[((y + 2) * stride + x + 2)[:, None] + square(2, stride)].reshape(-1, 5, 5)
     reach = np.arange(-2, 3, dtype=np.float32)
-    shift = np.stack([patch.sum(1) @ reach, patch.sum(2) @ reach], 1)
+    with np.errstate(invalid="ignore"):  # all is finite, yet BLAS was once seen to raise this flag
+        shift = np.stack([patch.sum(1) @ reach, patch.sum(2) @ reach], 1)
     moved: Array = points + shift / np.maximum(patch.sum((1, 2)), np.float32(1e-12))[:, None]
     return moved
 
