@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from lf.benchmarks import METRICS, aggregate
 from lf.benchmarks.summary import MEAN, MEAN_ABOVE_0, interval, paired
 from lf.core import Array
 
 Run = dict[str, Any]
-CONFIDENCE = 0.95  # of what is said to be shown, where nobody asks for another
 
 
 class Worse(NamedTuple):
@@ -36,14 +33,6 @@ class Worse(NamedTuple):
     def interval(self) -> tuple[float, float]:
         """95 % of the drop."""
         return interval(self.draws)
-
-    def bound(self, confidence: float) -> float:
-        """What the drop stays below with this confidence, one-sided."""
-        return float(np.quantile(self.draws, confidence))
-
-    def shown(self, limit: float, confidence: float) -> bool:
-        """Whether even the bound is within a limit, and the metric defined on enough of the pairs: what a gate asks."""
-        return self.bound(confidence) <= limit + 1e-12 and self.lost <= 1 - confidence + 1e-12
 
 
 def worse(first: Run, second: Run, metric: str) -> Worse | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lf import files
-from lf.benchmarks.drops import CONFIDENCE, at, worse
+from lf.benchmarks.drops import at, worse
 from lf.benchmarks.figures import plotter
 from lf.benchmarks.latency_table import ms
 from lf.benchmarks.report import SHORT, digits, markdown
@@ -27,7 +27,7 @@ class Candidate:
         run: a run with its latency, see docs/results.md.
         drops: metric -> (how much worse than the reference, its 95 % interval), in the unit of the metric.
         used: the largest drop as a share of what the budget allows; 1 uses it up.
-        shown: whether the one-sided 95 % bound of every drop is within, too, as a gate asks.
+        shown: whether all of the 95 % interval of every drop is within, too.
     """
 
     run: Run
@@ -90,7 +90,7 @@ def judge(reference: Run, run: Run, budget: Mapping[str, float]) -> Candidate:
             return Candidate(run, drops, float("inf"), False)
         drops[metric] = found.drop, found.interval
         share = found.drop / limit if limit else (float("inf") if found.drop > 0 else 0.0)
-        used, shown = max(used, share), shown and found.shown(limit, CONFIDENCE)
+        used, shown = max(used, share), shown and found.interval[1] <= limit
     return Candidate(run, drops, used, shown)
 
 

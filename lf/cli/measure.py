@@ -144,7 +144,7 @@ def compare(
 
     found = gate.compare(results.load(reference), results.load(new), gate.load_gates(gates))
     if json:
-        console.as_json({"verdicts": [asdict(verdict) for verdict in found]})
+        console.as_json({"verdicts": [{**asdict(verdict), "passed": verdict.passed} for verdict in found]})
     else:
         console.result(report.verdicts(found))
     console.summary(report.verdicts(found))

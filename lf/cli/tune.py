@@ -20,8 +20,8 @@ ENGINES = ("ort-cpu", "openvino")  # tried by default, where they are installed
 RESULTS, PICTURE = "results.json", "front.png"
 LEGEND = (
     "->: the fastest whose mean drops are within the budget. *: nothing tried is at least as accurate, as fast and as "
-    "small.\nDrops are from fp32 in the first engine, with paired 95 % intervals; not shown: within in the mean, its "
-    "one-sided 95 % bound is beyond.\nms: the median from picture to features, all in turns."
+    "small.\nDrops are from fp32 in the first engine, with paired 95 % intervals; not shown: within in the mean, not "
+    "with the whole interval.\nms: the median from picture to features, all in turns."
 )
 
 
