@@ -18,6 +18,7 @@ Array = NDArray[Any]
 T = TypeVar("T")
 
 CARD_SCHEMA = 1
+MAX_PIXELS = 100_000_000  # of an image: a header may declare anything, more is refused before memory is asked for
 FEATURES = ("keypoints", "scores", "descriptors")  # outputs of a file with the decode inside
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from lf.benchmarks import METRICS, aggregate
-from lf.benchmarks.summary import MEAN, MEAN_ABOVE_0, interval, paired
+from lf.benchmarks.summary import interval, paired
 from lf.core import Array
 
 Run = dict[str, Any]
@@ -19,7 +19,7 @@ class Worse(NamedTuple):
         n: how many pairs.
         drop: by how much the second is worse, whichever way the metric points; in its unit.
         draws: the same of resampled pairs, see `lf.benchmarks.summary.paired`.
-        lost: how many fewer pairs have a value in the second, as a share of those of the first; below 0, more have.
+        lost: how many fewer pairs have a value in the second, see `lf.benchmarks.summary.Change`.
     """
 
     first: float
@@ -36,13 +36,8 @@ class Worse(NamedTuple):
 
 
 def worse(first: Run, second: Run, metric: str) -> Worse | None:
-    """Compare two runs of the same pairs under one protocol; None where no pair has a value in both.
-
-    A mean that leaves out zeros has them here: a pair that falls to 0 is the worst of drops.
-    """
+    """Compare two runs of the same pairs under one protocol; None where no pair has a value in both."""
     of, statistic = aggregate(second["protocol"], metric)
-    if statistic is MEAN_ABOVE_0:
-        statistic = MEAN
     before, after = (
         {(pair["sequence"], pair["pair"]): pair.get(of) for pair in run["pairs"]} for run in (first, second)
     )
@@ -50,9 +45,8 @@ def worse(first: Run, second: Run, metric: str) -> Worse | None:
     if change is None:
         return None
     sign = 1 if METRICS[metric].higher_is_better is False else -1
-    drop, draws = sign * (change.second - change.first), sign * change.draws
-    had, has = (sum(statistic.counts(value) is not None for value in run.values()) for run in (before, after))
-    return Worse(change.first, change.second, change.n, drop, draws, (had - has) / had)
+    drop = sign * (change.second - change.first)
+    return Worse(change.first, change.second, change.n, drop, sign * change.draws, change.lost)
 
 
 def at(run: Run) -> str:

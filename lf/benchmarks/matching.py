@@ -27,15 +27,13 @@ def nearest(desc0: Array, desc1: Array, metric: Metric) -> tuple[Array, Array]:
     """
     if not len(desc0) or not len(desc1):
         return np.full(len(desc0), -1), np.full(len(desc1), -1)
-    a, b, halves = _cast(desc0, desc1)
+    a, b = _cast(desc0, desc1)
     if metric == "dot":
         return _search(a, b)[:2]
-    a, b = _lift(a, b, *halves)
-    forward, backward, best0, best1 = _search(a, b)
+    forward, backward, best0, best1 = _search(*_lift(a, b))
     close0, close1 = (np.flatnonzero(best > -(CLOSE**2) / 2) for best in (best0, best1))
     if a.dtype == np.float32 and (close0.size or close1.size):
-        a, b = (np.asarray(desc, np.float64) for desc in (desc0, desc1))
-        a, b = _lift(a, b, np.vecdot(a, a) / 2, np.vecdot(b, b) / 2)
+        a, b = _lift(np.asarray(desc0, np.float64), np.asarray(desc1, np.float64))
         forward[close0] = _search(a[close0], b)[0]
         backward[close1] = _search(a, b[close1])[1]
     return forward, backward
@@ -77,10 +75,10 @@ def _search(a: Array, b: Array) -> tuple[Array, Array, Array, Array]:
     return forward, backward, best0, best1
 
 
-def _lift(a: Array, b: Array, half0: Array, half1: Array) -> tuple[Array, Array]:
+def _lift(a: Array, b: Array) -> tuple[Array, Array]:
     """Vectors whose product is -|a - b|^2 / 2: two more columns make the search for small distances one product."""
-    ones0, ones1 = np.ones_like(half0), np.ones_like(half1)
-    return np.column_stack([a, -half0, ones0]), np.column_stack([b, ones1, -half1])
+    half0, half1 = np.vecdot(a, a) / 2, np.vecdot(b, b) / 2
+    return np.column_stack([a, -half0, np.ones_like(half0)]), np.column_stack([b, np.ones_like(half1), -half1])
 
 
 def _column_maxima(matrix: Array) -> tuple[Array, Array]:
@@ -91,14 +89,12 @@ def _column_maxima(matrix: Array) -> tuple[Array, Array]:
     return value, row
 
 
-def _cast(desc0: Array, desc1: Array) -> tuple[Array, Array, tuple[Array, Array]]:
-    """Both sets, and half their squared lengths: float32 up to unit length.
+def _cast(desc0: Array, desc1: Array) -> tuple[Array, Array]:
+    """Both sets: float32 up to unit length.
 
     Beyond it float64, where |a|^2 + |b|^2 - 2ab cancels to fewer digits than float32 has.
     """
     a, b = np.asarray(desc0, dtype=np.float32), np.asarray(desc1, dtype=np.float32)
-    halves = np.vecdot(a, a) / 2, np.vecdot(b, b) / 2
-    if max(half.max() for half in halves) <= 0.505:  # float16 unit vectors are 1e-3 off
-        return a, b, halves
-    a, b = np.asarray(desc0, dtype=np.float64), np.asarray(desc1, dtype=np.float64)
-    return a, b, (np.vecdot(a, a) / 2, np.vecdot(b, b) / 2)
+    if max(np.vecdot(desc, desc).max() for desc in (a, b)) <= 1.01:  # float16 unit vectors are 1e-3 off
+        return a, b
+    return np.asarray(desc0, dtype=np.float64), np.asarray(desc1, dtype=np.float64)

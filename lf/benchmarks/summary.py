@@ -25,11 +25,13 @@ class Statistic(NamedTuple):
         about: one line, for results.
         counts: value of a pair -> what it enters as, None to leave the pair out.
         value: (..., n) -> (...), over the last axis.
+        compared: the same as `counts` where two runs are held against each other, if that is something else.
     """
 
     about: str
     counts: Callable[[Value], Value]
     value: Callable[[Array], Array]
+    compared: Callable[[Value], Value] | None = None
 
 
 class Aggregate(NamedTuple):
@@ -51,19 +53,21 @@ class Mean(TypedDict):
 
 
 class Change(NamedTuple):
-    """From a first run to a second, over the pairs that count in both.
+    """From a first run to a second, over the pairs that count in both, by what the statistic has for comparisons.
 
     Attributes:
         first: the statistic of the first.
         second: of the second.
         n: how many pairs.
         draws: (RESAMPLES,) second - first over resampled pairs.
+        lost: how many fewer pairs count in the second, as a share of those of the first; below 0, more do.
     """
 
     first: float
     second: float
     n: int
     draws: Array
+    lost: float
 
 
 def area_under_recall(errors: Array, limit: float) -> Array:
@@ -85,7 +89,8 @@ def _mean(values: Array) -> Array:
 
 
 MEAN = Statistic("mean over the pairs where it is defined", lambda value: value, _mean)
-MEAN_ABOVE_0 = Statistic("mean over the pairs where it is above 0", lambda value: value or None, _mean)
+# a pair that falls to 0 is the worst of drops: in comparisons it counts
+MEAN_ABOVE_0 = Statistic("mean over the pairs where it is above 0", lambda value: value or None, _mean, MEAN.counts)
 
 
 def recall_area(limit: float) -> Statistic:
@@ -152,13 +157,16 @@ def paired(
 
     An interval of its draws that holds 0 is no evidence of a difference.
     """
-    both = [(statistic.counts(a), statistic.counts(b)) for a, b in zip(first, second, strict=True)]
+    enters = statistic.compared or statistic.counts
+    both = [(enters(a), enters(b)) for a, b in zip(first, second, strict=True)]
     kept = np.array([row for row in both if None not in row], dtype=np.float64).reshape(-1, 2).T
     if not kept.size:
         return None
     old, new = statistic.value(kept).tolist()
     draws = _draws(kept.shape[1], seed)
-    return Change(old, new, kept.shape[1], statistic.value(kept[1][draws]) - statistic.value(kept[0][draws]))
+    had, has = (sum(value is not None for value in run) for run in zip(*both, strict=True))
+    change = statistic.value(kept[1][draws]) - statistic.value(kept[0][draws])
+    return Change(old, new, kept.shape[1], change, (had - has) / had)
 
 
 def _counted(values: Iterable[Value], statistic: Statistic) -> Array:

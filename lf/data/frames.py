@@ -10,7 +10,7 @@ import cv2
 
 from lf import files
 from lf.console import quiet
-from lf.core import Array, BadInput, Unavailable
+from lf.core import MAX_PIXELS, Array, BadInput, Unavailable
 from lf.data import images
 
 RATE = 25.0  # frames per second where the source does not say
@@ -67,7 +67,7 @@ def video(path: Path) -> Source:
         raise BadInput(f"{path}: its name is not UTF-8, which OpenCV cannot open as a video; rename it")
     capture = _open(str(path))
     pixels = capture.get(cv2.CAP_PROP_FRAME_WIDTH) * capture.get(cv2.CAP_PROP_FRAME_HEIGHT)
-    if not capture.isOpened() or not 0 < pixels <= images.MAX_PIXELS:
+    if not capture.isOpened() or not 0 < pixels <= MAX_PIXELS:
         raise BadInput(f"{path}: no video that this OpenCV {cv2.__version__} reads (damaged, or of another kind)")
 
     def frames() -> Iterator[Array]:

@@ -14,12 +14,11 @@ import cv2
 import numpy as np
 
 from lf.console import quiet
-from lf.core import Array, BadInput
+from lf.core import MAX_PIXELS, Array, BadInput
 from lf.data import Picture
 from lf.data.headers import TIFF_ORIENTATION, declared_size, tiff_tags, white
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".ppm", ".pgm", ".bmp", ".webp", ".tif", ".tiff")
-MAX_PIXELS = 100_000_000  # a header may declare anything; more than this is refused before memory is asked for
 MIN_SIDE = 16  # px; below this no network of ours has a cell to look at
 
 # Homographies are given in stored pixels, so a rotation tag in the metadata must not be obeyed.

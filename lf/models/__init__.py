@@ -7,10 +7,9 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from lf.core import Array, Card, UsageError
+from lf.core import MAX_PIXELS, Array, Card, UsageError
 from lf.models import decode, decode_kp2d
 
-MAX_PIXELS = 100_000_000  # of the one size that a file takes
 Decoder = Callable[..., tuple[Array, Array, Array]]
 Describer = Callable[[Mapping[str, Array], Array], Array]
 

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from lf import files
 from lf.console import quiet
-from lf.core import Array, BadInput
+from lf.core import MAX_PIXELS, Array, BadInput
 from lf.data import headers, images
 from lf.data.layouts import npz
 from lf.train.r2d2_views import Draw, Pair, grid, look, unit, windows, within
@@ -115,7 +115,7 @@ def _png(path: Path, channels: int) -> Array:
     """(H, W, channels) uint8 as stored, (H, W) for 0."""
     data = files.read_bytes(path, "a PNG file", LIMIT)
     height, width = headers.declared_size(data) or (0, 0)
-    fits = data.startswith(b"\x89PNG") and 0 < height * width <= images.MAX_PIXELS
+    fits = data.startswith(b"\x89PNG") and 0 < height * width <= MAX_PIXELS
     with quiet():
         array = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if fits else None
     if array is None or array.dtype != np.uint8 or array.ndim != (3 if channels else 2) or array.size % (channels or 1):
