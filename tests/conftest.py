@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lf import files
 from lf.cli import main
 from lf.core import Artifact, Card
+from lf.formats import model_file
 from lf.models import MODELS
 
 
@@ -39,7 +39,7 @@ def shared() -> Path:
 @pytest.fixture
 def tiny(tmp_path: Path) -> Callable[..., Artifact]:
     """(name, row of MODELS, size) -> an ONNX file with the heads of that row, a random convolution each."""
-    return lambda name="tiny.onnx", row="wren", size=None: files.save(tmp_path / name, *_convolutions(row, size))
+    return lambda name="tiny.onnx", row="wren", size=None: model_file.save(tmp_path / name, *_convolutions(row, size))
 
 
 @pytest.fixture(scope="session")
@@ -73,7 +73,7 @@ def drawn_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of four drawn pictures, 80x120."""
     import cv2
 
-    from lf.runtimes.agreement import drawn
+    from lf.extraction.agreement import drawn
 
     folder = tmp_path_factory.mktemp("photos")
     for index, picture in enumerate(drawn((80, 120), 4)):
@@ -84,8 +84,8 @@ def drawn_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def few_pictures() -> Iterator[None]:
     """For modules whose subject is not a network's figures: agreement on two pictures, rounding from few windows."""
-    from lf.quantize import rounding
-    from lf.runtimes import agreement
+    from lf.extraction import agreement
+    from lf.quantize.round import rounding
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(agreement, "PICTURES", 2)

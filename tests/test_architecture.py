@@ -62,7 +62,7 @@ def at_module_level(tree):
 
 
 def imported(nodes):
-    """Modules that the statements name: `from lf import files` is lf.files, `from lf import __version__` is lf."""
+    """Modules that the statements name: `from lf import files` is lf.core.files, `from lf import __version__` is lf."""
     for node in nodes:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

@@ -6,13 +6,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from lf import files
 from lf.core import Artifact, Card, Unavailable, UsageError
-from lf.data.procedural import held_out_picture
+from lf.data.drawn.procedural import held_out_picture
+from lf.extraction.extractor import Extractor
+from lf.formats import model_file
 from lf.models import MODELS, checkpoint
 from lf.models.resolve import resolve, shipped
 from lf.runtimes import opencv
-from lf.runtimes.extract import Extractor
 
 BASELINES = [name for name, row in MODELS.items() if row.module is None]
 
@@ -53,7 +53,7 @@ def test_the_shipped_file_of_a_baseline_is_its_card(name):
 def test_a_baseline_is_a_row_and_a_card(picture, tmp_path, monkeypatch):
     row = replace(MODELS["orb"], options={"detector": "ORB", "nfeatures": 50})
     monkeypatch.setitem(MODELS, "orb-50", row)
-    artifact = files.save(tmp_path / "orb-50.card", b"", Card("orb-50", {"origin": "OpenCV"}, (1, None, None)))
+    artifact = model_file.save(tmp_path / "orb-50.card", b"", Card("orb-50", {"origin": "OpenCV"}, (1, None, None)))
     assert 0 < len(Extractor(resolve(artifact.path), "opencv")(picture)) <= 50
 
 
@@ -64,7 +64,7 @@ def test_a_detector_that_this_opencv_does_not_have(monkeypatch):
 
 
 def test_a_network_is_no_detector(tmp_path):
-    artifact = files.save(tmp_path / "wren.card", b"", Card("wren", {"origin": "test"}, (1, None, None)))
+    artifact = model_file.save(tmp_path / "wren.card", b"", Card("wren", {"origin": "test"}, (1, None, None)))
     with pytest.raises(UsageError, match=r"unknown OpenCV detector 'wren'.* known: sift, sift-1000, rootsift, "):
         Extractor(artifact, "opencv")
 

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from lf.benchmarks import PROTOCOLS, compare_speed, matching, metrics
-from lf.benchmarks.matching import mutual, nearest
-from lf.benchmarks.summary import (
+from lf.benchmarks import PROTOCOLS
+from lf.benchmarks.protocols import matching, metrics
+from lf.benchmarks.protocols.matching import mutual, nearest
+from lf.benchmarks.protocols.summary import (
     MEAN_ABOVE_0,
     Aggregate,
     area_under_recall,
@@ -25,6 +26,7 @@ from lf.benchmarks.summary import (
 )
 from lf.core import LfError
 from lf.data.homography import warp_points
+from scripts import compare_speed
 
 SIZE = (320, 240)  # (W, H)
 RANSAC = metrics.Ransac(threshold=3.0, iterations=2000, confidence=0.995)

@@ -23,14 +23,15 @@ import torch
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from lf import __version__, cli, console, files
-from lf.core import Card
+from lf import __version__, cli
+from lf.core import Card, console
+from lf.formats import model_file
 from lf.models import MODELS, checkpoint, superpoint
 from lf.runtimes import BACKENDS
 from lf.train import RECIPES
 
 WEIGHTS = {"origin": "a test", "sha256": "00", "licence": "none"}
-SUFFIXES = (*files.CODECS, ".pth", ".pt", ".pth.tar")
+SUFFIXES = (*model_file.CODECS, ".pth", ".pt", ".pth.tar")
 FEW = [f"--set={s}" for s in ("steps=2", "batch=1", "size=64", "pictures=2", "picture_size=64", "points=8", "relabel=")]
 
 
@@ -162,9 +163,9 @@ def test_inspect_prints_the_card_and_how_it_was_made(lf, tiny):
     card = artifact.card.step(
         made={"command": "quantize", "limit": 3, "calibration": {"count": 1, "files": ["a" * 99]}}
     )
-    files.save(artifact.path, artifact.path.read_bytes(), card)
+    model_file.save(artifact.path, artifact.path.read_bytes(), card)
     text, data = lf("inspect", artifact.path).done(), json.loads(lf("inspect", artifact.path, "--json").done())
-    assert data["sha256"] == files.load(artifact.path).sha256
+    assert data["sha256"] == model_file.load(artifact.path).sha256
     assert Card.from_json(json.dumps(data), "stdout") == card
     assert "command=quantize  limit=3" in text
     assert "calibration {'count': 1}" in text
@@ -340,7 +341,9 @@ def test_a_public_checkpoint_without_one_tensor(lf, weights, tmp_path, command):
 def test_a_checkpoint_of_ours_without_one_tensor(lf, weights, scenes, tmp_path):
     tensors = load_tensors((weights / "wren.safetensors").read_bytes())
     del tensors["descriptor.1.bias"]
-    path = files.save(tmp_path / "w.safetensors", save_tensors(tensors), Card("wren", WEIGHTS, (1, None, None))).path
+    path = model_file.save(
+        tmp_path / "w.safetensors", save_tensors(tensors), Card("wren", WEIGHTS, (1, None, None))
+    ).path
     line = lf("bench", path, "--backend", "torch", "--data", scenes).refused(5)
     assert "descriptor.1.bias is missing; expected (64,)" in line
 
@@ -355,7 +358,7 @@ def test_a_model_without_a_card(lf, tmp_path, weights):
 def test_a_card_of_an_unknown_network(lf, weights, scenes, tmp_path, tiny, command):
     suffix = {"export": ".safetensors"}.get(command, ".onnx")
     source = weights / "wren.safetensors" if suffix == ".safetensors" else tiny().path
-    path = files.save(tmp_path / f"x{suffix}", source.read_bytes(), Card("dodo", WEIGHTS, (1, None, None))).path
+    path = model_file.save(tmp_path / f"x{suffix}", source.read_bytes(), Card("dodo", WEIGHTS, (1, None, None))).path
     words = {"bench": ["--data", scenes], "quantize": ["--images", scenes]}.get(command, [])
     assert f"{path}: its card names model 'dodo'; known: superpoint, " in lf(command, path, *words).refused(5)
 
@@ -557,7 +560,7 @@ def test_an_unwritable_output(lf, tiny, scenes, photos, tmp_path, command):
 @pytest.mark.parametrize("words", [["--out", "file/out"], ["--github-benchmark", "file/chart.json"]])
 def test_a_place_that_cannot_be_written_is_said_before_anything_is_timed(lf, tiny, tmp_path, monkeypatch, words):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("lf.benchmarks.suite.latencies", lambda *given, **more: pytest.fail("it is timed"))
+    monkeypatch.setattr("lf.benchmarks.run.suite.latencies", lambda *given, **more: pytest.fail("it is timed"))
     Path("file").write_bytes(b"")
     assert f"{words[1].partition('.')[0]}" in (line := lf("bench", tiny().path, "--latency", *words).refused(2))
     assert "cannot be written (" in line

@@ -15,11 +15,13 @@ from two_threads import wrong_answers
 
 from lf.core import Artifact, BadInput, Unavailable, UsageError
 from lf.export import export
+from lf.extraction import agreement
+from lf.extraction.extractor import Extractor
 from lf.models.resolve import resolve
 from lf.quantize import ENGINES as WRITERS
 from lf.quantize import quantize
-from lf.runtimes import BACKENDS, agreement, doctor, open_session, opencv_dnn, ort
-from lf.runtimes.extract import Extractor
+from lf.runtimes import BACKENDS, open_session, opencv_dnn, ort
+from lf.studies import doctor
 
 pytest.importorskip("onnxscript")
 pytestmark = pytest.mark.usefixtures("few_pictures")

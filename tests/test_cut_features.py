@@ -12,15 +12,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lf import cli, files
-from lf.benchmarks import compare_decode
+from lf import cli
 from lf.core import FEATURES, Card, Features, GateFailed, LfError, UsageError
-from lf.export import decode_graph, export, features_cut, parity
-from lf.export.graph import Graph
+from lf.export import decode_onnx, export, parity, to_features
+from lf.export.onnx_graph import Graph
+from lf.extraction import agreement
+from lf.extraction.extractor import Extractor
+from lf.formats import model_file
 from lf.models import MODELS, NETWORKS, checkpoint, decode, peaks
 from lf.quantize import quantize
-from lf.runtimes import agreement
-from lf.runtimes.extract import Extractor
+from scripts import compare_decode
 
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
@@ -49,7 +50,7 @@ def session(inputs, outputs, nodes, constants=()):
 def suppressed(radius, margin=0, top_k=5000):
     """(H, W) scores -> flat indices of the points that the graph finds, best first."""
     g = Graph("g.")
-    spots = decode_graph.top(g, decode_graph.nms(g, "in", radius), margin, top_k)
+    spots = decode_onnx.top(g, decode_onnx.nms(g, "in", radius), margin, top_k)
     outputs = {spots.index: (7, [top_k]), spots.scores: (1, [top_k])}
     run = session({"in": [1, 1, None, None]}, outputs, g.nodes, g.constants)
 
@@ -71,7 +72,7 @@ def decoded(name, top_k):
     graph = onnx.helper.make_graph(nodes, "g", values, outputs)
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10)
     card = Card(name, {}, (row.channels, None, None), outputs=dict(row.heads))
-    proto = features_cut.append(model, card, top_k)
+    proto = to_features.append(model, card, top_k)
     run = ort.InferenceSession(proto.SerializeToString(), providers=CPU)
     return lambda maps: dict(
         zip(FEATURES, (out[0] for out in run.run(None, {f"in.{k}": v[None] for k, v in maps.items()})), strict=True)
@@ -98,7 +99,7 @@ def assert_same(found, wanted):
 def leading():
     """(H, W) scores -> bool (1, 1, H, W): what leads its 3x3 square."""
     g = Graph("g.")
-    name = decode_graph.leads(g, "in", 1)
+    name = decode_onnx.leads(g, "in", 1)
     run = session({"in": [1, 1, None, None]}, {name: (9, [1, 1, None, None])}, g.nodes, g.constants)
     return lambda score: run.run(None, {"in": score[None, None]})[0]
 
@@ -209,7 +210,7 @@ def test_every_family(name, size, tiny, tmp_path, monkeypatch):
             monkeypatch.setitem(table, name, row)
     parent = tiny("parent.onnx", name, size)
     made = export(parent, "onnx", tmp_path / "made.onnx", cut="features", top_k=50)
-    assert files.load(made.path) == made
+    assert model_file.load(made.path) == made
     assert made.card.features
     assert (made.card.model, made.card.input, made.card.scheme) == (name, parent.card.input, "fp32")
     step = made.card.made[-1]
@@ -263,7 +264,7 @@ def test_a_quantized_file_and_the_commands_that_take_it(works, tiny, drawn_photo
     monkeypatch.chdir(tmp_path)
     parent = quantize(tiny(), "w8a8", drawn_photos, limit=1, rounding="nearest", bits={"descriptor": 8})
     works("export", parent.path, "--cut", "features", "--top-k", 40)
-    made = files.load(Path("tiny.w8a8.features.onnx"))
+    made = model_file.load(Path("tiny.w8a8.features.onnx"))
     assert made.card.scheme == "w8a8"
     assert "QuantizeLinear" in {node.op_type for node in onnx.load(made.path).graph.node}
     picture = next(agreement.drawn(SIZE, 1))
@@ -329,15 +330,15 @@ def test_an_old_operator_set_is_refused(tiny):
     model = onnx.load(parent.path)
     model.opset_import[0].version = 17
     with pytest.raises(UsageError, match="operator set 17: --cut features needs 18 or newer"):
-        features_cut.append(model, parent.card, 10)
+        to_features.append(model, parent.card, 10)
 
 
 @pytest.mark.parametrize("changed", [{"threshold": 0.05}, {"nms_radius": 3}, {"border": 5}])
 def test_a_graph_that_decodes_otherwise_is_not_written(changed, tiny, tmp_path, monkeypatch):
     def wrong(g, maps, **settings):
-        return decode_graph.wren(g, maps, **{**settings, **changed})
+        return decode_onnx.wren(g, maps, **{**settings, **changed})
 
-    monkeypatch.setitem(features_cut.BUILDERS, decode.wren, wrong)
+    monkeypatch.setitem(to_features.BUILDERS, decode.wren, wrong)
     parent = tiny()
     with pytest.raises(GateFailed, match=r"decodes not as numpy: .* nothing was written"):
         export(parent, "onnx", tmp_path / "new.onnx", cut="features")
@@ -368,9 +369,9 @@ def seen(found, name="superpoint"):
 def test_differences_that_rounding_explains(numpy, graph, unexplained):
     logits = np.full((65, 8, 8), -9, np.float32)
     maps = {"detector": logits, "descriptor": np.ones((256, 8, 8), np.float32)}
-    row, tally = MODELS["superpoint"], features_cut.Tally()
+    row, tally = MODELS["superpoint"], to_features.Tally()
     extractor = type("Fake", (), {"model": row, "settings": row.settings})()
-    features_cut.compare(seen(numpy), seen(graph), maps, extractor, 3, tally)
+    to_features.compare(seen(numpy), seen(graph), maps, extractor, 3, tally)
     assert tally.unexplained == unexplained
 
 

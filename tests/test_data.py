@@ -17,9 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lf.core import BadInput, UsageError
-from lf.data import DATASETS, dataset_digest, headers, hpatches, images, open_dataset, photometric, procedural, warps
+from lf.data import DATASETS, dataset_digest, headers, hpatches, images, open_dataset, photometric, warps
 from lf.data import homography as geometry
-from lf.data.surfaces import FIELDS, surface
+from lf.data.drawn import procedural
+from lf.data.drawn.surfaces import FIELDS, surface
 
 SMALL = (96, 128)
 seeds = st.integers(0, 2**32 - 1)

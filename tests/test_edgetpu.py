@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 import tflite_files as made
 
-from lf import tflite
-from lf.benchmarks import results
-from lf.benchmarks.suite import latencies, suite
+from lf.benchmarks.run import results
+from lf.benchmarks.run.suite import latencies, suite
 from lf.core import BadInput, Unavailable, UsageError
-from lf.runtimes import BACKENDS, doctor, edgetpu, engines, open_session
+from lf.formats import tflite
+from lf.runtimes import BACKENDS, edgetpu, engines, open_session
+from lf.studies import doctor
 
 SOURCE = Path(__file__).with_name("edgetpu_stub.c")
 SIZE = (64, 96)

@@ -12,11 +12,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tflite_files import Graph, compiled, heads, save
 
-from lf import files, tflite
 from lf.cli import check as command
-from lf.core import BadInput, GateFailed, UsageError
-from lf.export import edgetpu_fix, edgetpu_operators, edgetpu_rules
-from lf.export.edgetpu_check import examine
+from lf.core import BadInput, GateFailed, UsageError, files
+from lf.edgetpu import fix, operators
+from lf.edgetpu import rules as edgetpu_rules
+from lf.edgetpu.check import examine
+from lf.formats import model_file, tflite
 from lf.runtimes import litert
 
 flatbuffers = pytest.importorskip("flatbuffers")
@@ -335,7 +336,7 @@ BROKEN = [  # what is broken, state, rule, source, words of the reason
     ),
     (operator("RELU", 3), "uncertain", "version", "K", "version 3, an int8 network needs 2 at most"),
     (second_graph(), "uncertain", "graphs", "K", "the file has 2 graphs"),
-    *((operator(name, 1), "cpu", "operator", "D", "not supported; ") for name in edgetpu_operators.OTHERS),
+    *((operator(name, 1), "cpu", "operator", "D", "not supported; ") for name in operators.OTHERS),
     (operator("FLOOR_DIV", 1), "cpu", "operator", "D", "not supported"),
     (operator("CUSTOM", 1, custom=b"Mfcc"), "cpu", "custom", "D", "custom operator Mfcc"),
 ]
@@ -346,7 +347,7 @@ def name_of(value):
     return value if isinstance(value, str) else None
 
 
-@pytest.mark.parametrize("name", edgetpu_operators.OPERATORS)
+@pytest.mark.parametrize("name", operators.OPERATORS)
 def test_every_operator_of_the_table_maps_within_its_limits(name):
     if name in UNPROMISED:
         model, rule, source = UNPROMISED[name]
@@ -371,7 +372,7 @@ def test_every_rule_has_a_test():
 
 def test_the_documentation_names_every_rule_and_operator():
     text = (Path(__file__).parents[1] / "docs" / "edgetpu.md").read_text()
-    for name in (*edgetpu_rules.RULES, *edgetpu_operators.OPERATORS, *edgetpu_operators.OTHERS):
+    for name in (*edgetpu_rules.RULES, *operators.OPERATORS, *operators.OTHERS):
         assert f"`{name}`" in text
     for source, meaning in edgetpu_rules.SOURCES.items():
         assert f"| {source} | {meaning}" in text
@@ -639,17 +640,17 @@ def test_a_resize_is_mended_without_changing_a_bit(tmp_path):
     path, out, again = (tmp_path / name for name in ("m.tflite", "fixed.tflite", "again.tflite"))
     made = save(path, upsampling(halfPixelCenters=True), "wren", (16, 24))
     assert examine(path.read_bytes(), "").first.rule == "version"
-    assert edgetpu_fix.fix(path, out) == ["RESIZE_NEAREST_NEIGHBOR at 2: half_pixel_centers false, version 2"]
+    assert fix.fix(path, out) == ["RESIZE_NEAREST_NEIGHBOR at 2: half_pixel_centers false, version 2"]
     report = examine(out.read_bytes(), "")
     assert report.first is None
     assert report.operators[-1].version == 2
     image = np.random.default_rng(5).integers(-128, 128, (1, 16, 24, 1)).astype(np.int8)
     np.testing.assert_array_equal(run(path.read_bytes(), image), run(out.read_bytes(), image))
-    step = files.load(out).card.made[-1]
+    step = model_file.load(out).card.made[-1]
     assert (step["command"], step["parent"]) == ("check", made.sha256)
-    assert step["parity"] == {"random_inputs": edgetpu_fix.INPUTS, "identical": True}
-    assert files.load(out).card.outputs == made.card.outputs
-    assert edgetpu_fix.fix(out, again) == []
+    assert step["parity"] == {"random_inputs": fix.INPUTS, "identical": True}
+    assert model_file.load(out).card.outputs == made.card.outputs
+    assert fix.fix(out, again) == []
     assert again.read_bytes() == out.read_bytes()
 
 
@@ -659,12 +660,12 @@ def test_constants_are_moved_inside(tmp_path):
     report = examine(path.read_bytes(), "")
     assert {(each.state, each.rule, each.source) for each in report.operators} == {("cpu", "outside", "S")}
     assert "--fix moves it inside" in report.first.reason
-    (said,) = edgetpu_fix.fix(path, out)
+    (said,) = fix.fix(path, out)
     assert said.endswith("constants moved inside the table")
     assert examine(out.read_bytes(), "").counts["cpu"] == 0
     image = np.random.default_rng(5).integers(-128, 128, (1, 16, 24, 1)).astype(np.int8)
     np.testing.assert_array_equal(run(path.read_bytes(), image), run(out.read_bytes(), image))
-    assert files.read_card(out) is None
+    assert model_file.read_card(out) is None
 
 
 @pytest.mark.parametrize(
@@ -680,7 +681,7 @@ def test_constants_are_moved_inside(tmp_path):
 def test_what_cannot_be_mended_is_named(tmp_path, model):
     path, out = written(tmp_path, model), tmp_path / "fixed.tflite"
     with pytest.raises(GateFailed, match=r"at 0 stays on the CPU, .*; --fix mends nothing of it; nothing was written"):
-        edgetpu_fix.fix(path, out)
+        fix.fix(path, out)
     assert not out.exists()
 
 
@@ -691,16 +692,16 @@ def test_a_shared_code_is_changed_for_the_mended_only(tmp_path):
     graph.operators[-1].builtinOptions = schema.ResizeNearestNeighborOptionsT(alignCorners=True)
     graph.tensors.append(schema.TensorT(**vars(graph.tensors[graph.outputs[0]])))
     graph.operators[-1].outputs = [len(graph.tensors) - 1]
-    mended, done = edgetpu_fix.mend(tflite.write(model), "m.tflite")
+    mended, done = fix.mend(tflite.write(model), "m.tflite")
     assert len(done) == 1
     assert [each.version for each in examine(mended, "").operators][-2:] == [2, 3]
 
 
 def test_a_mended_file_that_differs_is_not_written(tmp_path, monkeypatch):
     path, out = written(tmp_path, upsampling(halfPixelCenters=True, size=(12, 18))), tmp_path / "fixed.tflite"
-    monkeypatch.setattr(edgetpu_fix, "_whole", lambda operator: True)
+    monkeypatch.setattr(fix, "_whole", lambda operator: True)
     with pytest.raises(GateFailed, match="the mended file gives other numbers; nothing was written"):
-        edgetpu_fix.fix(path, out)
+        fix.fix(path, out)
     assert not out.exists()
 
 
@@ -708,7 +709,7 @@ def test_a_file_that_does_not_run_cannot_be_compared(tmp_path):
     model = upsampling(halfPixelCenters=True)
     model.subgraphs[0].operators[0].builtinOptions.strideH = 0
     with pytest.raises(BadInput, match="LiteRT cannot load it, so nothing can be compared"):
-        edgetpu_fix.fix(written(tmp_path, model), tmp_path / "fixed.tflite")
+        fix.fix(written(tmp_path, model), tmp_path / "fixed.tflite")
 
 
 def test_the_command_mends_then_shows(tmp_path, capsys):

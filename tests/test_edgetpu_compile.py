@@ -12,10 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tflite_files import compiled, heads, save
 
-from lf import cli, files, tflite
+from lf import cli
 from lf.cli import make
 from lf.core import GateFailed, LfError, Unavailable, UsageError
-from lf.export import TARGETS, edgetpu_log, export, to_edgetpu
+from lf.edgetpu import compiler as to_edgetpu
+from lf.edgetpu import log as edgetpu_log
+from lf.export import TARGETS, export
+from lf.formats import model_file, tflite
 
 pytest.importorskip("flatbuffers")
 pytest.importorskip("ai_edge_litert.schema_py_generated")
@@ -136,7 +139,7 @@ def test_a_compiled_file_keeps_its_card_and_says_what_mapped(parent, compiler, t
     calls = compiler({"says": ALL, "makes": "good.tflite"})
     made = export(parent, "edgetpu", tmp_path / "wren_edgetpu.tflite")
     assert calls() == [["-s", "-o", ".", "model.tflite"]]
-    assert files.load(made.path).card == made.card
+    assert model_file.load(made.path).card == made.card
     assert made.card.outputs == parent.card.outputs
     assert made.card.scheme == "w8a8"
     step = made_step(made)

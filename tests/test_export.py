@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from lf import files
 from lf.core import Artifact, Card, GateFailed, LfError, UsageError
 from lf.export import TARGETS, export, parity, to_onnx
+from lf.extraction import agreement
+from lf.extraction.agreement import Look
+from lf.extraction.extractor import Extractor
+from lf.formats import model_file
 from lf.models import MODELS, NETWORKS, checkpoint, decode
 from lf.models.resolve import resolve
-from lf.runtimes import agreement
-from lf.runtimes.agreement import Look
-from lf.runtimes.extract import Extractor
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -61,7 +61,7 @@ def test_every_model(target, model, size, checkpoints, few_pictures, tmp_path, c
     parent = checkpoints(model)
     made = export(parent, target, tmp_path / f"new{TARGETS[target].suffix}", size=size)
     assert [*tmp_path.iterdir()] == [made.path]
-    assert files.load(made.path) == made, "the card in the file is the card returned"
+    assert model_file.load(made.path) == made, "the card in the file is the card returned"
     row, step = MODELS[model], made.card.made[-1]
     assert made.card.size == size
     assert made.card.outputs == dict(row.heads)

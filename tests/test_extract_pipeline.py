@@ -19,13 +19,14 @@ import cv2
 import numpy as np
 import pytest
 
-from lf.benchmarks.predict import Variant
+from lf.benchmarks.run.predict import Variant
 from lf.cli import features as cli_features
 from lf.core import BadInput, Features, LfError, Unavailable, UsageError
 from lf.data.layouts import LAYOUTS, h5
+from lf.extraction import pools, store, stream
+from lf.extraction.extractor import Extractor
 from lf.models.resolve import resolve
-from lf.runtimes import BACKENDS, pool, store, stream
-from lf.runtimes.extract import Extractor
+from lf.runtimes import BACKENDS
 
 ROWS = ("lf", "hloc")  # a file for each image, and one for all
 BROKEN = "04.png"
@@ -384,7 +385,7 @@ def test_what_does_not_go_together_is_refused(model, photos, tmp_path, options, 
 
 
 class Inside:
-    """As much of Ray as `lf.runtimes.pool` uses, in this process: actors get everything pickled, results mixed up."""
+    """As much of Ray as `lf.extraction.pools` uses, in this process: actors get everything pickled, results mixed up."""
 
     def __init__(self, cores=(1, 1), refusal=None):
         self.exceptions = SimpleNamespace(RayError=KeyError)
@@ -435,12 +436,12 @@ def inside(monkeypatch):
 def pooled(model, photos, out, layout, **options):
     seen = []
     found = store.find([photos])
-    tally = pool.on_ray(model.open, found, out, layout, 30, lambda *step: seen.append(step), **options)
+    tally = pools.on_ray(model.open, found, out, layout, 30, lambda *step: seen.append(step), **options)
     return tally, seen
 
 
 def test_a_pool_is_one_run(model, photos, tmp_path, layout, inside, monkeypatch):
-    monkeypatch.setattr(pool, "SHARDS", 4)
+    monkeypatch.setattr(pools, "SHARDS", 4)
     ray, whole = inside(cores=(3, 5)), run(model, photos, tmp_path / "one", layout)
     tally, seen = pooled(model, photos, tmp_path / "out", layout, cpus=1, workers=2)
     assert (tally, ray.calls) == (whole, ["init", "shutdown"])
@@ -465,11 +466,11 @@ def test_what_goes_wrong_in_an_actor_is_said_as_if_it_were_here(model, photos, t
     ray = inside()
     run(model, photos, tmp_path / "out", "lf")
     with pytest.raises(UsageError, match=r"made with another top_k \(see lf-extract.lf.json\)"):
-        pool.on_ray(model.open, store.find([photos]), tmp_path / "out", "lf", 5, lambda *_: None)
+        pools.on_ray(model.open, store.find([photos]), tmp_path / "out", "lf", 5, lambda *_: None)
     assert ray.calls == ["init", "shutdown"]
     missing = partial(Variant(resolve(model.path), "ort-cuda").open, 1)
     with pytest.raises(Unavailable, match="CUDAExecutionProvider is not in this onnxruntime"):
-        pool.on_ray(missing, store.find([photos]), tmp_path / "new", "lf", 5, lambda *_: None)
+        pools.on_ray(missing, store.find([photos]), tmp_path / "new", "lf", 5, lambda *_: None)
 
 
 @pytest.mark.parametrize(
@@ -510,7 +511,7 @@ def test_ray_on_two_machines_is_one_run(model, photos, tmp_path, monkeypatch):
     pytest.importorskip("ray.data")
     from ray.cluster_utils import Cluster
 
-    monkeypatch.setattr(pool, "SHARDS", 4)
+    monkeypatch.setattr(pools, "SHARDS", 4)
     whole = run(model, photos, tmp_path / "one", "hloc")
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     try:
@@ -520,7 +521,7 @@ def test_ray_on_two_machines_is_one_run(model, photos, tmp_path, monkeypatch):
             tally, seen = pooled(model, photos, tmp_path / layout, layout)
             assert (tally, seen[-1][:2]) == (whole, (10, 10))
         with pytest.raises(UsageError, match="made with another top_k"):
-            pool.on_ray(model.open, store.find([photos]), tmp_path / "lf", "lf", 5, lambda *_: None)
+            pools.on_ray(model.open, store.find([photos]), tmp_path / "lf", "lf", 5, lambda *_: None)
     finally:
         cluster.shutdown()
     assert content(tmp_path / "hloc") == content(tmp_path / "one")

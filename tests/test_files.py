@@ -20,8 +20,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from lf import cards, files
-from lf.core import Artifact, BadInput, Card, LfError, UsageError
+from lf.core import Artifact, BadInput, Card, LfError, UsageError, files
+from lf.formats import cards, model_file
 
 CARD = Card("wren", {"origin": "ß", "sha256": "00ff", "licence": "Apache-2.0"}, (1, None, None))
 OTHER = replace(CARD, scheme="w8a8", made=({"command": "quantize", "notes": "x" * 300},))
@@ -48,7 +48,7 @@ MODELS = {".onnx": onnx_model(), ".safetensors": safetensors.numpy.save(TENSORS)
 def card_in(folder, suffix, data):
     path = folder / f"m{suffix}"
     path.write_bytes(data)
-    return files.read_card(path)
+    return model_file.read_card(path)
 
 
 # --- whole or not at all
@@ -169,20 +169,20 @@ def test_every_format_carries_a_card_and_replaces_it(tmp_path, suffix):
     path = tmp_path / f"m{suffix}"
     assert card_in(tmp_path, suffix, MODELS[suffix]) is None
     with pytest.raises(BadInput, match=r"carries no card to say what it is.*; make it with: lf export CHECKPOINT --to"):
-        files.load(path)
+        model_file.load(path)
     if suffix == ".tflite":
         with pytest.raises(BadInput, match=r"what it is \(or is cut short\); make it with: .* --to tflite"):
-            files.load(path)
-    once = files.save(path, MODELS[suffix], OTHER)
-    assert once == files.load(path) == Artifact(path, OTHER)
-    twice = files.embed(suffix, path.read_bytes(), CARD)
-    assert twice == files.embed(suffix, MODELS[suffix], CARD)  # nothing of the first card is left
+            model_file.load(path)
+    once = model_file.save(path, MODELS[suffix], OTHER)
+    assert once == model_file.load(path) == Artifact(path, OTHER)
+    twice = model_file.embed(suffix, path.read_bytes(), CARD)
+    assert twice == model_file.embed(suffix, MODELS[suffix], CARD)  # nothing of the first card is left
     assert card_in(tmp_path, suffix, twice) == CARD
 
 
 def test_a_baseline_is_nothing_but_its_card(tmp_path):
     path = tmp_path / "sift.card"
-    assert files.save(path, b"", CARD) == files.load(path)
+    assert model_file.save(path, b"", CARD) == model_file.load(path)
     assert path.read_text() == CARD.to_json() + "\n"
     with pytest.raises(BadInput, match=r"m\.card: its embedded card is damaged"):
         card_in(tmp_path, ".card", b"\xff")
@@ -192,7 +192,7 @@ def test_a_baseline_is_nothing_but_its_card(tmp_path):
 def test_onnx_stays_a_valid_model_with_one_card(rounds):
     data = MODELS[".onnx"]
     for _ in range(rounds):
-        data = files.embed(".onnx", data, CARD)
+        data = model_file.embed(".onnx", data, CARD)
     model = onnx.load_from_string(data)
     onnx.checker.check_model(model, full_check=True)
     assert {p.key: p.value for p in model.metadata_props} == {"author": "somebody", cards.KEY: CARD.to_json()}
@@ -203,10 +203,10 @@ def test_onnx_stays_a_valid_model_with_one_card(rounds):
 
 
 def test_onnx_keeps_what_follows_the_card():
-    model = onnx.load_from_string(files.embed(".onnx", MODELS[".onnx"], OTHER))
+    model = onnx.load_from_string(model_file.embed(".onnx", MODELS[".onnx"], OTHER))
     entry = model.metadata_props.add()
     entry.key, entry.value = "later", "remark"
-    model = onnx.load_from_string(files.embed(".onnx", model.SerializeToString(), CARD))
+    model = onnx.load_from_string(model_file.embed(".onnx", model.SerializeToString(), CARD))
     assert [p.key for p in model.metadata_props] == ["author", "later", cards.KEY]
 
 
@@ -214,7 +214,7 @@ def test_onnx_keeps_what_follows_the_card():
 def test_safetensors_loads_elsewhere_and_stays_aligned(tmp_path, card):
     path = tmp_path / "m.safetensors"
     data = safetensors.numpy.save(TENSORS, {"format": "pt"})
-    files.save(path, data, card)
+    model_file.save(path, data, card)
     assert struct.unpack_from("<Q", path.read_bytes())[0] % 8 == 0
     with safetensors.safe_open(path, "numpy") as opened:
         assert opened.metadata() == {"format": "pt", cards.KEY: card.to_json()}
@@ -227,7 +227,7 @@ def test_tflite_grows_at_its_end_only_and_keeps_other_files():
     model = io.BytesIO(MODELS[".tflite"])
     with zipfile.ZipFile(model, "a") as archive:
         archive.writestr("labels.txt", "cat\ndog\n")
-    data = files.embed(".tflite", files.embed(".tflite", model.getvalue(), OTHER), CARD)
+    data = model_file.embed(".tflite", model_file.embed(".tflite", model.getvalue(), OTHER), CARD)
     assert data.startswith(MODELS[".tflite"])
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         assert archive.testzip() is None
@@ -262,18 +262,18 @@ def test_what_is_no_model_is_named(tmp_path, suffix, data, text):
 def test_a_card_that_unpacks_without_end_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(cards, "MAX_CARD_BYTES", 100)
     with pytest.raises(BadInput, match=r"the archive at its end is damaged \(a card of more than 100 bytes\)"):
-        card_in(tmp_path, ".tflite", files.embed(".tflite", MODELS[".tflite"], CARD))
+        card_in(tmp_path, ".tflite", model_file.embed(".tflite", MODELS[".tflite"], CARD))
 
 
 def test_another_kind_of_file_is_named(tmp_path):
     with pytest.raises(UsageError, match=r"unknown model file type '\.onx'; did you mean '\.onnx'"):
-        files.read_card(tmp_path / "m.onx")
+        model_file.read_card(tmp_path / "m.onx")
 
 
-@pytest.mark.parametrize("suffix", files.CODECS)
+@pytest.mark.parametrize("suffix", model_file.CODECS)
 @given(data=st.data())
 def test_no_damage_raises_anything_else(tmp_path_factory, suffix, data):
-    whole = bytearray(files.embed(suffix, MODELS.get(suffix, b""), CARD))
+    whole = bytearray(model_file.embed(suffix, MODELS.get(suffix, b""), CARD))
     kind = data.draw(st.sampled_from(["cut", "flip", "both"]))
     if kind != "cut":
         for bit in data.draw(st.lists(st.integers(0, 8 * len(whole) - 1), min_size=1, max_size=3)):
@@ -286,9 +286,9 @@ def test_no_damage_raises_anything_else(tmp_path_factory, suffix, data):
     assert card is None or isinstance(card, Card)
 
 
-@pytest.mark.parametrize("suffix", files.CODECS)
+@pytest.mark.parametrize("suffix", model_file.CODECS)
 def test_no_truncation_keeps_its_card(tmp_path, suffix):
-    whole = files.embed(suffix, MODELS.get(suffix, b""), CARD)
+    whole = model_file.embed(suffix, MODELS.get(suffix, b""), CARD)
     for end in range(1, len(whole.rstrip())):
         with suppress(BadInput):
             assert card_in(tmp_path, suffix, whole[:end]) is None

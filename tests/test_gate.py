@@ -11,11 +11,14 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from lf.benchmarks import METRICS, PROTOCOLS, gate, latency, predict, report, results
-from lf.benchmarks.gate import Gate
-from lf.benchmarks.predict import Predictor, Variant
-from lf.benchmarks.run import bench
-from lf.benchmarks.suite import pair_up, suite
+from lf.benchmarks import METRICS, PROTOCOLS
+from lf.benchmarks.report import tables as report
+from lf.benchmarks.run import gate, predict, results
+from lf.benchmarks.run.evaluate import bench
+from lf.benchmarks.run.gate import Gate
+from lf.benchmarks.run.predict import Predictor, Variant
+from lf.benchmarks.run.suite import pair_up, suite
+from lf.benchmarks.timing import latency
 from lf.core import Artifact, BadInput, Card, GateFailed, LfError, UsageError
 from lf.data import open_dataset
 from lf.runtimes.ort import OrtSession

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from lf import files
 from lf.cli import app
 from lf.core import Artifact, BadInput, Card, Unavailable, UsageError
+from lf.formats import model_file
 from lf.models import MODELS, checkpoint
-from lf.train import adaptation
-from lf.train.adaptation import Labeller, Settings
-from lf.train.label import MANIFEST, label, read_labels
+from lf.train import homographic_adaptation
+from lf.train.homographic_adaptation import Labeller, Settings
+from lf.train.label_photos import MANIFEST, label, read_labels
 
 CPU = torch.device("cpu")
 FEW = Settings(warps=5, size=(64, 80))
@@ -136,7 +136,7 @@ def test_the_best_labels_stay(artifact):
     ],
 )
 def test_a_photo_keeps_its_proportions(size, multiple, expected):
-    assert adaptation._fit(size, (240, 320), multiple) == expected
+    assert homographic_adaptation._fit(size, (240, 320), multiple) == expected
 
 
 # --- the folder
@@ -280,14 +280,14 @@ def test_a_missing_device_is_named(artifact, photos, tmp_path):
         label(artifact, photos, tmp_path / "out", FEW, device="cuda", progress=lambda *_: None)
 
 
-@pytest.mark.parametrize("row", adaptation.supported())
+@pytest.mark.parametrize("row", homographic_adaptation.supported())
 def test_every_model_with_a_detector_labels(photos, tmp_path, row):
     """With fresh weights: the command, from a checkpoint file to files of labels."""
     network = checkpoint.build(row)
     weights = {"origin": "fresh", "sha256": "00", "licence": "none"}
     path = tmp_path / "fresh.safetensors"
     checkpoint.save(path, network, Card(row, weights, (MODELS[row].channels, None, None)))
-    files.load(path)
+    model_file.load(path)
     out = tmp_path / "out"
     code = app(
         [

@@ -10,29 +10,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lf import files
-from lf.benchmarks import (
-    PROTOCOLS,
-    compare_evaluation,
-    compare_exports,
-    compare_peak,
-    energy,
-    gate,
-    latency,
-    latency_table,
-    report,
-    results,
-    turns,
-)
-from lf.benchmarks import latency_stats as stats
-from lf.benchmarks.gate import Gate
-from lf.benchmarks.predict import Variant
-from lf.benchmarks.suite import latencies
+from lf.benchmarks import PROTOCOLS
+from lf.benchmarks.report import latency_table, tables
+from lf.benchmarks.run import gate, results
+from lf.benchmarks.run.gate import Gate
+from lf.benchmarks.run.predict import Variant
+from lf.benchmarks.run.suite import latencies
+from lf.benchmarks.timing import energy, latency
+from lf.benchmarks.timing import latency_stats as stats
 from lf.core import BadInput, Card, LfError, UsageError
 from lf.data import open_dataset
+from lf.extraction import agreement
+from lf.formats import model_file
 from lf.models import MODELS
 from lf.models.resolve import resolve
-from lf.runtimes import agreement, ort
+from lf.runtimes import ort
+from scripts import compare_evaluation, compare_exports, compare_peak, turns
 
 PHASES = ("preprocess", "network", "postprocess", "end_to_end", "cpu")
 KP2D = PROTOCOLS["kp2d"]
@@ -338,8 +331,8 @@ def test_older_results_are_still_read_and_judged(measured, tmp_path):
     (read,) = results.load(tmp_path / "old.json")
     (verdict,) = gate.compare([read], [of], [Gate("repeatability", 0.0)])
     assert verdict.passed
-    assert "void" not in report.table([read, {**of, "void": None}])
-    assert " void " in report.table([read, {**of, "void": "busy"}])
+    assert "void" not in tables.table([read, {**of, "void": None}])
+    assert " void " in tables.table([read, {**of, "void": "busy"}])
 
 
 def test_the_command_times_two_engines_files_in_turns(lf, tiny, tmp_path):
@@ -440,7 +433,7 @@ def test_a_chain_that_measures_the_peak_has_the_operations_that_are_counted(inte
     pytest.importorskip("onnxruntime")
     model = compare_peak.chain(4, (8, 12), integer)
     assert compare_peak.operations(model, (8, 12)) == compare_peak.LAYERS * 2 * (4 * 8 * 12) * (4 * 3 * 3)
-    made = files.save(tmp_path / "a.onnx", model.SerializeToString(), Card("chain", {}, (4, 8, 12)))
+    made = model_file.save(tmp_path / "a.onnx", model.SerializeToString(), Card("chain", {}, (4, 8, 12)))
     found = ort.census(made, 1, np.zeros((1, 4, 8, 12), np.float32), "CPUExecutionProvider")["operators"]
     assert found.get("QLinearConv", 0) == (compare_peak.LAYERS if integer else 0)
 

@@ -18,10 +18,10 @@ import pytest
 from lf.cli import features as cli_features
 from lf.core import BadInput, Features, LfError, Unavailable, UsageError
 from lf.data.layouts import LAYOUTS, h5, pairs
+from lf.extraction import store, stream
+from lf.extraction.extractor import Extractor
 from lf.models import MODELS
 from lf.models.resolve import resolve
-from lf.runtimes import store, stream
-from lf.runtimes.extract import Extractor
 
 SIZE = (64, 48)  # (W, H)
 IMAGES = [name for name, row in LAYOUTS.items() if row.open]

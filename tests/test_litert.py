@@ -15,13 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from two_threads import wrong_answers
 
-from lf import files, tflite
 from lf.core import BadInput, UsageError
+from lf.extraction.extractor import Extractor
+from lf.formats import model_file, tflite
 from lf.models import MODELS
 from lf.runtimes import open_session
-from lf.runtimes.extract import Extractor
-from lf.runtimes.host import host_heads
-from lf.runtimes.signature import Port
+from lf.runtimes.float_heads import host_heads
+from lf.runtimes.tflite_signature import Port
 
 SIZE = (64, 96)
 R2D2_HOST = [
@@ -282,9 +282,9 @@ def test_no_damage_to_the_table_reaches_the_interpreter(tmp_path_factory, data):
         at = data.draw(st.sampled_from(TABLE))
         damaged[at] = data.draw(st.sampled_from([0, 1, 127, 128, 255, damaged[at] ^ 1]))
     path = tmp_path_factory.getbasetemp() / "damaged.tflite"
-    path.write_bytes(files.embed(".tflite", bytes(damaged), made.card("wren")))
+    path.write_bytes(model_file.embed(".tflite", bytes(damaged), made.card("wren")))
     try:
-        artifact = files.load(path)
+        artifact = model_file.load(path)
         open_session(artifact, "tflite").run(np.zeros((1, 1, *made.SIZE), np.float32))
     except BadInput:
         pass

@@ -10,10 +10,12 @@ import pytest
 import tflite_files as made
 from typer.testing import CliRunner
 
-from lf import cli, live
-from lf.benchmarks import pictures
+from lf import cli
+from lf.benchmarks.report import match_pictures
 from lf.core import BadInput, Features, SessionInfo, Unavailable, UsageError
-from lf.data import frames, images, procedural
+from lf.data import frames, images
+from lf.data.drawn import procedural
+from lf.studies import live
 
 SIZE = (96, 128)
 RED, BLUE = (230, 20, 30), (25, 40, 220)
@@ -100,7 +102,7 @@ def test_pictures_keep_their_colours(tmp_path, clip):
 
 def test_a_folder_is_seen_in_rgb_and_in_order(tmp_path):
     for name, colour in {"b": BLUE, "a": RED}.items():
-        pictures.save(tmp_path / "in" / f"{name}.png", np.full((*SIZE, 3), colour, np.uint8))
+        match_pictures.save(tmp_path / "in" / f"{name}.png", np.full((*SIZE, 3), colour, np.uint8))
     finder, source = Finder(), frames.folder(tmp_path / "in")
     assert (source.count, source.endless) == (2, False)
     live.run(source, finder, tmp_path / "out")
@@ -147,9 +149,9 @@ def test_what_is_followed_is_blue_with_a_line_behind_it():
     frame = np.full((*SIZE, 3), 90, np.uint8)
     trails = [[np.array([40.0, 50.0]), np.array([60.0, 50.0])], [np.array([100.0, 70.0])]]
     drawn = live.draw(frame, trails, "")
-    assert tuple(drawn[50, 60]) == pictures.SKY
-    assert tuple(drawn[70, 100]) == pictures.FAINT
-    assert close(drawn[50, 45], pictures.ORANGE)  # its edges are smoothed
+    assert tuple(drawn[50, 60]) == match_pictures.SKY
+    assert tuple(drawn[70, 100]) == match_pictures.FAINT
+    assert close(drawn[50, 45], match_pictures.ORANGE)  # its edges are smoothed
     assert (frame == 90).all()
 
 
@@ -271,7 +273,7 @@ def test_other_places_are_refused(tmp_path, clip):
     with pytest.raises(UsageError, match=r"seen\.gif: expected a folder, or a video: \.avi, \.mp4"):
         live.run(frames.video(clip), Finder(), tmp_path / "seen.gif")
     for name, height in (("a", 96), ("b", 64)):
-        pictures.save(tmp_path / "in" / f"{name}.png", np.zeros((height, 128, 3), np.uint8))
+        match_pictures.save(tmp_path / "in" / f"{name}.png", np.zeros((height, 128, 3), np.uint8))
     with pytest.raises(UsageError, match="a video has frames of one size; give a folder"):
         live.run(frames.folder(tmp_path / "in"), Finder(), tmp_path / "seen.avi")
     assert not (tmp_path / "seen.avi").exists()
@@ -315,6 +317,6 @@ def test_options_that_do_not_fit_are_named(arguments, text):
 
 def test_the_command_without_a_source_is_the_demo(monkeypatch, tmp_path):
     called = []
-    monkeypatch.setattr("lf.demo.demo", lambda out, threads, progress: called.append((out, threads)))
+    monkeypatch.setattr("lf.studies.demo.demo", lambda out, threads, progress: called.append((out, threads)))
     assert lf("--out", tmp_path, "--threads", 2).exit_code == 0
     assert called == [(tmp_path, 2)]

@@ -14,8 +14,9 @@ import cv2
 import numpy as np
 import pytest
 
-from lf.benchmarks import PROTOCOLS, metrics
-from lf.benchmarks.matching import mutual
+from lf.benchmarks import PROTOCOLS
+from lf.benchmarks.protocols import metrics
+from lf.benchmarks.protocols.matching import mutual
 from lf.core import Features
 
 PAIRS = ("v_graffiti_1_3", "v_boat_1_2", "i_leuven_1_4", "i_bikes_1_2")

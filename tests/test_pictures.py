@@ -12,9 +12,11 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from lf.benchmarks import PROTOCOLS, figures, pictures, results
-from lf.benchmarks.predict import Variant
-from lf.benchmarks.run import bench
+from lf.benchmarks import PROTOCOLS
+from lf.benchmarks.report import figures, match_pictures
+from lf.benchmarks.run import results
+from lf.benchmarks.run.evaluate import bench
+from lf.benchmarks.run.predict import Variant
 from lf.cli import pictures as cli_pictures
 from lf.core import BadInput, Features, Unavailable, UsageError
 from lf.data import Pair, open_dataset
@@ -40,12 +42,12 @@ def has(picture, colour):
 
 
 def test_the_scale_of_errors_runs_from_blue_over_white_at_the_usual_threshold_to_orange():
-    low, middle, high = pictures.TICKS[0], pictures.CORRECT, pictures.TICKS[-1]
-    shades = pictures.colours(np.array([0, low, middle, high, 1e9, np.inf, np.nan]))
-    ends = [pictures.SKY] * 2 + [pictures.WHITE] + [pictures.ORANGE] * 4
+    low, middle, high = match_pictures.TICKS[0], match_pictures.CORRECT, match_pictures.TICKS[-1]
+    shades = match_pictures.colours(np.array([0, low, middle, high, 1e9, np.inf, np.nan]))
+    ends = [match_pictures.SKY] * 2 + [match_pictures.WHITE] + [match_pictures.ORANGE] * 4
     np.testing.assert_allclose(shades, ends)
-    blue = pictures.colours(np.geomspace(low, high, 50))[:, 2]
-    red = pictures.colours(np.geomspace(low, high, 50))[:, 0]
+    blue = match_pictures.colours(np.geomspace(low, high, 50))[:, 2]
+    red = match_pictures.colours(np.geomspace(low, high, 50))[:, 0]
     assert (np.diff(red / (red + blue)) > 0).all()
 
 
@@ -53,18 +55,18 @@ def test_the_scale_of_errors_runs_from_blue_over_white_at_the_usual_threshold_to
 def test_matches_are_coloured_by_their_error(off, colour, other):
     points = some(40)
     pair = found(points), found(warp_points(points, SHIFT) + np.array([0, off]))
-    picture = pictures.matches((GREY, GREY), pair, SHIFT, "title")
+    picture = match_pictures.matches((GREY, GREY), pair, SHIFT, "title")
     body = picture[90:600]  # without title and legend
-    assert has(body, getattr(pictures, colour))
-    assert not has(body, getattr(pictures, other))
+    assert has(body, getattr(match_pictures, colour))
+    assert not has(body, getattr(match_pictures, other))
 
 
 def test_without_a_homography_there_is_one_colour_and_no_scale():
     pair = found(some(40)), found(some(40, seed=1))
-    picture = pictures.matches((GREY, GREY), pair, None, "title")
-    assert has(picture, pictures.SKY)
-    assert not has(picture, pictures.ORANGE)
-    assert len(picture) < len(pictures.matches((GREY, GREY), pair, SHIFT, "title"))
+    picture = match_pictures.matches((GREY, GREY), pair, None, "title")
+    assert has(picture, match_pictures.SKY)
+    assert not has(picture, match_pictures.ORANGE)
+    assert len(picture) < len(match_pictures.matches((GREY, GREY), pair, SHIFT, "title"))
 
 
 @pytest.mark.parametrize("shape", [(240, 320), (600, 400), (100, 900), (1200, 1600, 3)])
@@ -72,8 +74,8 @@ def test_a_page_fits_a_screen(shape):
     image = np.full(shape, 128, np.uint8)
     pair = found(some(400), shape[1::-1]), found(some(300, seed=1), (320, 240))
     for picture in (
-        pictures.matches((image, GREY), pair, SHIFT, "a title " * 40, "a note " * 100),
-        pictures.points((image, GREY), pair, SHIFT, "a title " * 40, "a note " * 100),
+        match_pictures.matches((image, GREY), pair, SHIFT, "a title " * 40, "a note " * 100),
+        match_pictures.points((image, GREY), pair, SHIFT, "a title " * 40, "a note " * 100),
     ):
         assert picture.dtype == np.uint8
         assert picture.shape[2] == 3
@@ -85,7 +87,7 @@ def test_a_page_fits_a_screen(shape):
 @pytest.mark.parametrize("n", [0, 1])
 def test_few_or_no_points_are_a_picture_too(n):
     pair = found(some(n)), found(some(0))
-    for draw in (pictures.matches, pictures.points):
+    for draw in (match_pictures.matches, match_pictures.points):
         assert draw((GREY, GREY), pair, SHIFT, "title").ndim == 3
 
 
@@ -95,7 +97,7 @@ def test_points_repeat_as_the_protocol_counts_them(name):
     moved = warp_points(some(700), SHIFT) + np.random.default_rng(2).normal(0, 3, (700, 2))
     size = PROTOCOLS[name].size[::-1]
     pair = found(some(700), size), found(moved, size, seed=1)
-    states = np.concatenate(pictures.repeated(pair, SHIFT, rule.params["k"], rule.params["repeatability_px"]))
+    states = np.concatenate(match_pictures.repeated(pair, SHIFT, rule.params["k"], rule.params["repeatability_px"]))
     share = np.count_nonzero(states == 2) / np.count_nonzero(states)
     assert 0.2 < share < 0.9
     assert share == pytest.approx(rule.score(*pair, SHIFT)["repeatability"])
@@ -104,16 +106,16 @@ def test_points_repeat_as_the_protocol_counts_them(name):
 def test_what_only_one_image_sees_is_dark():
     pair = found(some(30)), found(some(30, seed=1))
     away = np.array([[1.0, 0, 160], [0, 1, 0], [0, 0, 1]])
-    body = pictures.points((GREY, GREY), pair, away, "title")[100:500, 12 : 12 + 720]
+    body = match_pictures.points((GREY, GREY), pair, away, "title")[100:500, 12 : 12 + 720]
     assert np.median(body[:, :350]) > 2 * np.median(body[:, 370:])
 
 
 def test_save_writes_what_it_was_given(tmp_path):
     picture = np.random.default_rng(0).integers(0, 255, (20, 30, 3), np.uint8)
-    path = pictures.save(tmp_path / "new" / "a.png", picture)
+    path = match_pictures.save(tmp_path / "new" / "a.png", picture)
     np.testing.assert_array_equal(cv2.imread(str(path))[..., ::-1], picture)
     with pytest.raises(UsageError, match=r"a\.doc: cannot be written as a picture; give a name that ends in \.png"):
-        pictures.save(tmp_path / "a.doc", picture)
+        match_pictures.save(tmp_path / "a.doc", picture)
 
 
 def run(protocol="mma", artifact="wren", values=(0.5, 0.2, 0.9, None)):

@@ -11,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from lf.benchmarks import METRICS, PROTOCOLS, aggregate, metrics, protocols
-from lf.benchmarks.geometry import pillow_bicubic
-from lf.benchmarks.summary import MEAN, summarise
+from lf.benchmarks import METRICS, PROTOCOLS, aggregate
+from lf.benchmarks.protocols import metrics
+from lf.benchmarks.protocols import protocol as protocols
+from lf.benchmarks.protocols.geometry import pillow_bicubic
+from lf.benchmarks.protocols.summary import MEAN, summarise
 from lf.core import Features, LfError, UsageError
 from lf.data.homography import warp_points
 

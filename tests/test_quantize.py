@@ -9,14 +9,16 @@ import cv2
 import numpy as np
 import pytest
 
-from lf import files
 from lf.core import Artifact, BadInput, LfError, UsageError
 from lf.export import export
+from lf.extraction import agreement
+from lf.extraction.extractor import Extractor
+from lf.formats import model_file
 from lf.models import MODELS
 from lf.models.resolve import resolve
-from lf.quantize import CALIBRATIONS, SCHEMES, calibration, heads, ort, quantize, siblings
-from lf.runtimes import agreement
-from lf.runtimes.extract import Extractor
+from lf.quantize import CALIBRATIONS, SCHEMES, quantize
+from lf.quantize.calibrate import photos as calibration
+from lf.quantize.write import head_layers, merge_pointwise, ort
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -63,7 +65,7 @@ def test_every_scheme(scheme, wren, photos, tmp_path, capfd):
     seen = []
     made = quantize(wren, scheme, photos, out, progress=lambda *state: seen.append(state))
     assert [*out.parent.iterdir()] == [out]
-    assert files.load(out) == made
+    assert model_file.load(out) == made
     step, kept = made.card.made[-1], [] if row.naive else ["detector.1"]
     assert made.card.scheme == scheme
     assert made.card.weights == wren.card.weights
@@ -274,7 +276,7 @@ def test_pointwise_convolutions_of_one_tensor_become_one_and_the_same_numbers():
     graph = onnx.helper.make_graph(nodes, "g", [entry], [empty(node.output[0]) for node in nodes], weights)
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9)
     before = onnx.ModelProto.FromString(model.SerializeToString())
-    siblings.merge(model)
+    merge_pointwise.merge(model)
     left = [node.name for node in model.graph.node if node.op_type == "Conv"]
     assert left == ["a+b", "strided", "grouped", "padded", "wide", "without_bias", "alone", "c+d"]
     assert not {"a.weight", "b.bias", "c.weight"} & {tensor.name for tensor in model.graph.initializer}
@@ -317,9 +319,9 @@ def test_last_convolutions():
         node("Sigmoid", ["image"], "f"),
     ]
     model = onnx.helper.make_model(onnx.helper.make_graph(nodes, "g", [], []))
-    assert sorted(heads.last_convolutions(model, "e")) == ["b", "c"]
-    assert heads.last_convolutions(model, "a") == ["a"]
-    assert heads.last_convolutions(model, "f") == []
+    assert sorted(head_layers.last_convolutions(model, "e")) == ["b", "c"]
+    assert head_layers.last_convolutions(model, "a") == ["a"]
+    assert head_layers.last_convolutions(model, "f") == []
 
 
 def test_a_float_layer_that_would_not_stay_float(wren, photos, tmp_path, monkeypatch):

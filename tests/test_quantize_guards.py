@@ -8,14 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from lf import cards, files
 from lf.cli import make
 from lf.core import Artifact, BadInput, LfError
-from lf.quantize import SCHEMES, guards, quantize
-from lf.quantize.ranges import Range
-from lf.quantize.weights import grid
-from lf.runtimes import ort_weights
-from lf.runtimes.extract import Extractor
+from lf.extraction.extractor import Extractor
+from lf.formats import cards, model_file
+from lf.formats import int4 as ort_weights
+from lf.quantize import SCHEMES, quantize
+from lf.quantize.calibrate.ranges import Range
+from lf.quantize.round.weight_grids import grid
+from lf.quantize.write import checks
 
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
@@ -45,7 +46,7 @@ def low(wren, photos, tmp_path_factory):
 def changed(artifact: Artifact, path, change) -> Artifact:
     model = onnx.load(artifact.path)
     change({tensor.name: tensor for tensor in model.graph.initializer})
-    return files.save(path, model.SerializeToString(), artifact.card)
+    return model_file.save(path, model.SerializeToString(), artifact.card)
 
 
 def int4(model):
@@ -173,11 +174,11 @@ def test_a_grid_is_exact_for_weights_that_lie_on_one():
 def test_a_convolution_that_would_be_emulated(low):
     path = low["w4a8"].path
     names = [node.name for node in onnx.load(path).graph.node if node.op_type == "Conv" and node.name != "detector.1"]
-    guards.integers(path, path.read_bytes(), names)
+    checks.integers(path, path.read_bytes(), names)
     with pytest.raises(LfError, match=r"10 convolutions in integers where 11 are meant; ghost would be .* try another"):
-        guards.integers(path, path.read_bytes(), [*names, "ghost"])
+        checks.integers(path, path.read_bytes(), [*names, "ghost"])
     with pytest.raises(LfError, match=f"{names[-1]} cannot stay float between integer layers"):
-        guards.integers(path, path.read_bytes(), names[:-1])
+        checks.integers(path, path.read_bytes(), names[:-1])
 
 
 @pytest.mark.parametrize("scheme", ["w4", "fp16", "w8a8-dynamic"])
@@ -208,19 +209,19 @@ def test_half_precision_that_overflows_names_the_layer(wren, tmp_path):
 
 
 def test_ties_are_counted():
-    assert guards.tied(np.float32([3, 1, 2])) == 0
-    assert guards.tied(np.float32([3, 1, 3, 2, 2, 2])) == 5
-    assert guards.tied(np.zeros(0, np.float32)) == 0
+    assert checks.tied(np.float32([3, 1, 2])) == 0
+    assert checks.tied(np.float32([3, 1, 3, 2, 2, 2])) == 5
+    assert checks.tied(np.zeros(0, np.float32)) == 0
 
 
 def test_plateaus_are_reported_with_the_head():
-    assert guards.ties({"tied_float": 0.3, "tied": 0.35}, ["detector"]) == []
-    assert guards.ties({"tied_float": None, "tied": None}, ["detector"]) == []
-    (text,) = guards.ties({"tied_float": 0.0, "tied": 0.62}, ["reliability", "detector"])
+    assert checks.ties({"tied_float": 0.3, "tied": 0.35}, ["detector"]) == []
+    assert checks.ties({"tied_float": None, "tied": None}, ["detector"]) == []
+    (text,) = checks.ties({"tied_float": 0.0, "tied": 0.62}, ["reliability", "detector"])
     assert text.startswith("62% of the keypoints share their score with another, 0% in float: the heads reliability, ")
     assert text.endswith("type: --keep-float reliability --keep-float detector, or --scheme w8a16")
-    assert guards.ties({"tied_float": 0, "tied": 1}, None)[0].endswith("0% in float: int8 is their limit")
-    assert "the trunk has too few levels; type: --scheme w8a16" in guards.ties({"tied_float": 0, "tied": 1}, [])[0]
+    assert checks.ties({"tied_float": 0, "tied": 1}, None)[0].endswith("0% in float: int8 is their limit")
+    assert "the trunk has too few levels; type: --scheme w8a16" in checks.ties({"tied_float": 0, "tied": 1}, [])[0]
 
 
 def test_a_detector_of_few_levels_is_found_out(wren, photos, tmp_path):
@@ -235,7 +236,7 @@ def test_a_detector_of_few_levels_is_found_out(wren, photos, tmp_path):
     assert step["parity"]["tied"] > 0.5 > step["parity"]["tied_float"]
     assert any("with another" in text and "type: --keep-float detector, or" in text for text in step["warnings"])
     kept = quantize(parent, "w8a8", photos, tmp_path / "b.onnx").card.made[-1]
-    assert kept["parity"]["tied"] < kept["parity"]["tied_float"] + guards.TIED
+    assert kept["parity"]["tied"] < kept["parity"]["tied_float"] + checks.TIED
 
 
 def uneven(tensors):
@@ -274,7 +275,7 @@ def test_what_a_head_reads_counts_too(kind, layers):
         onnx.helper.make_graph([onnx.helper.make_node("QuantizeLinear", ["a", "s"], ["q"])], "g", [], [])
     )
     ranges = {name: Range(0, 1, np.array([1, 0, 0.01])) for name in ("image", "a", "head")}
-    (text,) = guards.mixed(model, quantized, ["head"], ranges)
+    (text,) = checks.mixed(model, quantized, ["head"], ranges)
     assert text.startswith("head head: 50% of the channels of a have less")
     assert text.endswith("type: " + " ".join(f"--keep-float {layer}" for layer in layers) + ", or --scheme w8a16")
 
@@ -283,30 +284,30 @@ def test_what_a_head_reads_counts_too(kind, layers):
     ("channels", "share"), [([1, 1 / 65, 0], 0.5), ([1, 1 / 63, 0], 0), ([0, 0], 0), ([5, 5, 5, 0.01], 0.25)]
 )
 def test_channels_that_are_lost(channels, share):
-    assert guards.lost(np.array(channels, np.float64)) == share
+    assert checks.lost(np.array(channels, np.float64)) == share
 
 
 def test_a_slower_file_is_said_to_be_slower(wren, photos, tmp_path, monkeypatch):
     made = quantize(wren, "fp16", None, tmp_path / "a.onnx")
-    monkeypatch.setattr(guards, "SECONDS", 0)
-    assert 0.1 < guards.time_ratio(wren, made) < 10
-    monkeypatch.setattr(guards, "time_ratio", lambda parent, made: 1.34)
-    text = guards.slower(wren, made)
+    monkeypatch.setattr(checks, "SECONDS", 0)
+    assert 0.1 < checks.time_ratio(wren, made) < 10
+    monkeypatch.setattr(checks, "time_ratio", lambda parent, made: 1.34)
+    text = checks.slower(wren, made)
     assert text == f"{made.path} takes 1.3 times as long as {wren.path} here: {SCHEMES['fp16'].slow}"
-    monkeypatch.setattr(guards.machine, "cpu", lambda: ("an old one", ["avx2"]))
+    monkeypatch.setattr(checks.machine, "cpu", lambda: ("an old one", ["avx2"]))
     plain = quantize(wren, "w8a8", photos, tmp_path / "b.onnx")
-    assert "here: this processor has no instruction that multiplies int8" in guards.slower(wren, plain)
-    monkeypatch.setattr(guards, "time_ratio", lambda parent, made: 1.05)
-    assert guards.slower(wren, made) is None
+    assert "here: this processor has no instruction that multiplies int8" in checks.slower(wren, plain)
+    monkeypatch.setattr(checks, "time_ratio", lambda parent, made: 1.05)
+    assert checks.slower(wren, made) is None
 
 
 def test_the_command_prints_warnings_beside_the_result(wren, photos, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(guards, "time_ratio", lambda parent, made: 2.0)
+    monkeypatch.setattr(checks, "time_ratio", lambda parent, made: 2.0)
     parent = changed(wren, tmp_path / "uneven.onnx", uneven)
     made = tmp_path / "a.onnx"
     make.quantize(str(parent.path), photos, "w8a8", calibration="mse", limit=2, output=made)
     out, err = capsys.readouterr()
     assert out == f"{made}\n"
     assert [line.split()[:2] for line in err.splitlines()] == [["warning:", "head"], ["warning:", str(made)]]
-    step = files.load(made).card.made[-1]["calibration"]
+    step = model_file.load(made).card.made[-1]["calibration"]
     assert (step["method"], step["count"]) == ("mse", 2)

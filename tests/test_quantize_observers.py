@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from lf.core import LfError, UsageError
-from lf.quantize import CALIBRATIONS, observers
-from lf.quantize.observers import BINS, Histogram, MinMax, MovingAverage, entropy, mse, observer, percentile
-from lf.quantize.ranges import measure
+from lf.quantize import CALIBRATIONS
+from lf.quantize.calibrate import observers
+from lf.quantize.calibrate.observers import BINS, Histogram, MinMax, MovingAverage, entropy, mse, observer, percentile
+from lf.quantize.calibrate.ranges import measure
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")

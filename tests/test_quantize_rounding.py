@@ -9,13 +9,15 @@ from hypothesis import strategies as st
 
 from lf.cli import make
 from lf.core import UsageError
-from lf.quantize import ROUNDINGS, SCHEMES, calibration, quantize, rounding
-from lf.quantize.ranges import Range
-from lf.quantize.rounding import Moments, Pictures, fit, gptq
-from lf.quantize.walk import Walk, quantized, upstream, windows
-from lf.quantize.weights import grid, nearest, on_grid
-from lf.runtimes import agreement
-from lf.runtimes.extract import Extractor
+from lf.extraction import agreement
+from lf.extraction.extractor import Extractor
+from lf.quantize import ROUNDINGS, SCHEMES, quantize
+from lf.quantize.calibrate import photos as calibration
+from lf.quantize.calibrate.ranges import Range
+from lf.quantize.round import rounding
+from lf.quantize.round.graph_runner import Walk, quantized, upstream, windows
+from lf.quantize.round.rounding import Moments, Pictures, fit, gptq
+from lf.quantize.round.weight_grids import grid, nearest, on_grid
 
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
@@ -297,7 +299,7 @@ def test_weights_alone_and_8_bits_can_be_rounded_so_too(wren, photos, tmp_path):
 
 def test_few_large_photos(wren, photos, tmp_path, monkeypatch):
     monkeypatch.setattr(rounding, "PIXELS", 3 * SMALL[0] * SMALL[1])
-    monkeypatch.setattr("lf.quantize.ort.PIXELS", 3 * SMALL[0] * SMALL[1])
+    monkeypatch.setattr("lf.quantize.write.ort.PIXELS", 3 * SMALL[0] * SMALL[1])
     step = quantize(wren, "w4", photos, tmp_path / "a.onnx", rounding="gptq").card.made[-1]
     assert step["rounding"]["photos"] == step["calibration"]["count"] == 3
 

@@ -18,11 +18,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from lf import files
-from lf.core import Artifact, BadInput, Card, LfError, SessionInfo, Unavailable, UsageError
+from lf.core import Artifact, BadInput, Card, LfError, SessionInfo, Unavailable, UsageError, machine
+from lf.extraction import extractor as extract
+from lf.extraction.extractor import PHASES, Clock, Extractor, restore
+from lf.formats import model_file
 from lf.models import MODELS, checkpoint
-from lf.runtimes import BACKENDS, doctor, edgetpu, extract, machine, open_session
-from lf.runtimes.extract import PHASES, Clock, Extractor, restore
+from lf.runtimes import BACKENDS, edgetpu, open_session
+from lf.studies import doctor
 
 CUDA = "CUDAExecutionProvider"
 PROVIDERS = ("cpu", "XNNPACK", "edgetpu", "CPU f32", "CPU bf16")  # of engines whose row names none
@@ -311,7 +313,7 @@ def fitting(tiny, tmp_path):
     made = {
         ".onnx": tiny(),
         ".safetensors": checkpoint.save(tmp_path / "w.safetensors", module, Card("wren", WEIGHTS, (1, None, None))),
-        ".card": files.save(tmp_path / "orb.card", b"", Card("orb", WEIGHTS, (1, None, None))),
+        ".card": model_file.save(tmp_path / "orb.card", b"", Card("orb", WEIGHTS, (1, None, None))),
     }
 
     def one_size(suffix, size):
@@ -440,7 +442,7 @@ def test_onnx_that_onnx_runtime_refuses_is_named(tiny, capfd):
     data = artifact.path.read_bytes()
     artifact.path.write_bytes(data.replace(b"Conv", b"Cnov"))
     with pytest.raises(BadInput, match=r"tiny\.onnx: ONNX Runtime cannot load it: .*Cnov") as caught:
-        open_session(files.load(artifact.path), "ort-cpu")
+        open_session(model_file.load(artifact.path), "ort-cpu")
     assert "\n" not in str(caught.value)
     assert capfd.readouterr().out == ""  # where it would tell that it tries another provider
 
@@ -453,9 +455,9 @@ def test_an_image_that_the_graph_does_not_take_is_named(tiny):
 
 def test_weights_of_another_network_than_the_card_says(fitting):
     path = fitting("torch").path
-    files.save(path, path.read_bytes(), replace(files.load(path).card, model="superpoint"))
+    model_file.save(path, path.read_bytes(), replace(model_file.load(path).card, model="superpoint"))
     with pytest.raises(BadInput, match=r"w\.safetensors: .*superpoint"):
-        open_session(files.load(path), "torch")
+        open_session(model_file.load(path), "torch")
 
 
 # --- doctor

@@ -8,9 +8,10 @@ import cv2
 import numpy as np
 import pytest
 
-from lf.benchmarks import PROTOCOLS, results, score
-from lf.benchmarks.predict import Variant
-from lf.benchmarks.run import bench
+from lf.benchmarks import PROTOCOLS
+from lf.benchmarks.run import results, score
+from lf.benchmarks.run.evaluate import bench
+from lf.benchmarks.run.predict import Variant
 from lf.cli import features as cli_features
 from lf.core import BadInput, Features, UsageError
 from lf.data import open_dataset

@@ -11,14 +11,17 @@ import numpy as np
 import pytest
 import torch
 
-from lf import cli, files
-from lf.cli.judge import Judge, choose, halves, open_pairs, parse_budget, yielded
+from lf import cli
 from lf.core import BadInput, GateFailed, LfError, UsageError
+from lf.formats import model_file
 from lf.models import MODELS
-from lf.quantize import guards, mixed, quantize
-from lf.quantize.journal import Journal
-from lf.quantize.search import FLOAT, Cost, Layer, Spent, cheapest, cost, excess, strain
-from lf.quantize.sensitivity import Drop
+from lf.quantize import quantize
+from lf.quantize.search import budget as mixed
+from lf.quantize.search.bits import FLOAT, Cost, Layer, Spent, cheapest, cost, excess, strain
+from lf.quantize.search.journal import Journal
+from lf.quantize.search.sensitivity import Drop
+from lf.quantize.write import checks
+from lf.studies.accuracy_drop import Judge, choose, halves, open_pairs, parse_budget, yielded
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -123,7 +126,7 @@ def test_a_step_that_is_not_enough_for_all_is_followed_by_another():
 def little_time(few_pictures):
     """Nor is time the subject."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(guards, "SECONDS", 0.02)
+        patch.setattr(checks, "SECONDS", 0.02)
         yield
 
 
@@ -188,7 +191,7 @@ def whole(wren, photos, tmp_path_factory):
 
 def test_search_confirms_and_writes(whole, wren, photos, tmp_path):
     made, journal, stub, told = whole
-    assert files.load(made.path) == made
+    assert model_file.load(made.path) == made
     step = made.card.made[-1]
     found = step["search"]
     assert found["raised"] == {"trunk.0.0": 8, "trunk.3.0": 8}
@@ -337,7 +340,7 @@ def heads(tiny):
     model = onnx.load(bare.path)
     for node in model.graph.node:
         node.name = node.output[0]
-    return files.save(bare.path, model.SerializeToString(), bare.card)
+    return model_file.save(bare.path, model.SerializeToString(), bare.card)
 
 
 def test_a_judge_compares_with_float(heads, tmp_path):
@@ -377,7 +380,7 @@ def test_the_commands(lf, heads, photos, tmp_path):
     assert "| mma@1   | 1       |" in err
     assert "raised after 1 evaluations: none" in err
     assert "against w4a8 alone: 1.00 times as long here, 1.00 as predicted, 1.00 times the weights" in err
-    split = files.load(out).card.made[-1]["search"]["split"]
+    split = model_file.load(out).card.made[-1]["search"]["split"]
     assert [split[name]["pairs"] for name in ("search", "confirm")] == [1, 1]
     assert split["search"]["data"] != split["confirm"]["data"]
     code, said, err = lf("quantize", *common, *budget, "--seed", 1)

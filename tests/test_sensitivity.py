@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from lf import files
-from lf.benchmarks import ranking
+from lf.benchmarks.report import ranking
 from lf.core import BadInput, UsageError
-from lf.quantize import SCHEMES, open_photos, quantize, weights
-from lf.quantize import sensitivity as sense
-from lf.quantize.journal import Journal
-from lf.quantize.ranges import Range
-from lf.quantize.sensitivity import ACTIVATIONS, WEIGHTS, Drop, Layers, study
-from lf.runtimes.extract import Extractor
+from lf.extraction.extractor import Extractor
+from lf.formats import model_file
+from lf.quantize import SCHEMES, open_photos, quantize
+from lf.quantize.calibrate.ranges import Range
+from lf.quantize.round import weight_grids
+from lf.quantize.search import sensitivity as sense
+from lf.quantize.search.journal import Journal
+from lf.quantize.search.sensitivity import ACTIVATIONS, WEIGHTS, Drop, Layers, study
 
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
@@ -87,19 +88,19 @@ def test_levels_are_those_of_the_quantizer_of_onnxruntime(ends, bits, symmetric)
 def test_only_the_weights_of_one_layer_change(scheme, layers):
     opened, row = layers("wren", scheme), SCHEMES[scheme]
     name = opened.names[2]
-    before, _ = weights.parameters(opened._graph, opened.names)[name]
+    before, _ = weight_grids.parameters(opened._graph, opened.names)[name]
     made = opened.graph(name, [WEIGHTS], row.weights)
     assert [n.op_type for n in made.graph.node] == [n.op_type for n in opened._graph.graph.node]
-    after = weights.parameters(made, opened.names)
-    assert [n for n, (w, _) in weights.parameters(opened._graph, opened.names).items() if (w != after[n][0]).any()] == [
-        name
-    ]
+    after = weight_grids.parameters(made, opened.names)
+    assert [
+        n for n, (w, _) in weight_grids.parameters(opened._graph, opened.names).items() if (w != after[n][0]).any()
+    ] == [name]
     for old, new in zip(before, after[name][0], strict=True):
         assert len(np.unique(new)) <= 2**row.weights - 1
         scaled = old if row.per_channel else before  # what has one scale
         assert 0 < np.abs(old - new).max() < np.abs(scaled).max() / 2 ** (row.weights - 3)
     if row.per_channel:
-        exact = weights.nearest(opened._graph, {name: row.weights})[name]
+        exact = weight_grids.nearest(opened._graph, {name: row.weights})[name]
         scale = exact.scale[:, None, None, None]
         np.testing.assert_array_equal(after[name][0], (exact.numbers * scale).astype(np.float32))
     else:
@@ -186,7 +187,7 @@ def test_a_study_goes_on_where_it_was_interrupted(layers, tmp_path):
     def evaluate(variant, progress):
         if len(seen) == 3:
             raise KeyboardInterrupt
-        files.load(variant.path)
+        model_file.load(variant.path)
         seen.append(variant.path)
         progress(1, 2, "a pair")
         return {"repeatability": Drop(len(seen) / 100, 0.0, 0.2, 0.5, 4)}

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from lf.cli import show
 from lf.core import BadInput, UsageError
-from lf.data import homography, images, sheets
+from lf.data import contact_sheets, homography, images
 from lf.train import RECIPES
 from lf.train.sample import pairs, single
 
@@ -41,7 +41,7 @@ def centre(canvas, colour, off=12):
 
 def body(panel, width, scores=(1.0, 1.0)):
     """A panel as it is drawn, without its caption."""
-    canvas = sheets._drawn(panel, width, scores)
+    canvas = contact_sheets._drawn(panel, width, scores)
     return canvas[len(canvas) - round(panel.image.shape[0] * width / panel.image.shape[1]) :]
 
 
@@ -50,7 +50,7 @@ def body(panel, width, scores=(1.0, 1.0)):
 
 def test_the_flow_of_a_homography_is_where_it_sends_each_pixel():
     matrix = np.array([[1.1, 0.1, -5], [-0.05, 0.9, 4], [1e-3, 0, 1]])
-    found = sheets.flow(matrix, SIZE, (50, 70))
+    found = contact_sheets.flow(matrix, SIZE, (50, 70))
     for x, y in ((30, 20), (10, 40), (60, 30)):
         np.testing.assert_allclose(found[y, x], homography.warp_points(np.array([[x, y]]), matrix)[0], atol=1e-4)
     inside = homography.inside(found[~np.isnan(found[..., 0])], (50, 70))
@@ -59,7 +59,7 @@ def test_the_flow_of_a_homography_is_where_it_sends_each_pixel():
 
 
 def test_the_flow_knows_what_the_second_image_does_not_show():
-    found = sheets.flow(SHIFT, SIZE, SIZE)
+    found = contact_sheets.flow(SHIFT, SIZE, SIZE)
     seen = ~np.isnan(found[..., 0])
     assert seen[10:, :60].all()
     assert not seen[:10].any()
@@ -70,53 +70,53 @@ def test_what_lies_behind_the_line_at_infinity_is_not_seen():
     folded = np.array([[1.0, 0, 0], [0, 1, 0], [-0.02, 0, 1]])  # x = 50 goes to infinity, beyond it all comes back
     folded = homography.translation_matrix(79, 59) @ folded
     assert np.isfinite(homography.warp_points(np.array([[79, 59]]), folded)).all()
-    assert np.isnan(sheets.flow(folded, SIZE, (400, 400))[:, 51:]).all()
+    assert np.isnan(contact_sheets.flow(folded, SIZE, (400, 400))[:, 51:]).all()
 
 
 @pytest.mark.parametrize("width", [80, 240, 320])
 def test_a_ring_lies_round_its_point(width):
     at = np.array([[30.0, 20.0, 0.5], [60.0, 40.0, 0.0]])
-    canvas = body(sheets.Panel(np.zeros(SIZE, np.uint8), "", labels=at), width)
+    canvas = body(contact_sheets.Panel(np.zeros(SIZE, np.uint8), "", labels=at), width)
     factor = width / 80
-    np.testing.assert_allclose(centre(canvas, sheets.HIGH, 60), (at[0, :2] + 0.5) * factor - 0.5, atol=0.5)
+    np.testing.assert_allclose(centre(canvas, contact_sheets.HIGH, 60), (at[0, :2] + 0.5) * factor - 0.5, atol=0.5)
 
 
 def test_rings_go_from_orange_to_sky_blue_by_score():
-    shades = sheets.colours(np.array([0.01, 0.1, 1.0]), 0.01, 1.0)
-    np.testing.assert_allclose(shades, [sheets.LOW, sheets.MIDDLE, sheets.HIGH])
-    np.testing.assert_allclose(sheets.colours(np.ones(2), 1.0, 1.0), [sheets.HIGH] * 2)
+    shades = contact_sheets.colours(np.array([0.01, 0.1, 1.0]), 0.01, 1.0)
+    np.testing.assert_allclose(shades, [contact_sheets.LOW, contact_sheets.MIDDLE, contact_sheets.HIGH])
+    np.testing.assert_allclose(contact_sheets.colours(np.ones(2), 1.0, 1.0), [contact_sheets.HIGH] * 2)
 
 
 def test_a_number_marks_the_same_point_in_both_images():
     first = np.zeros((*SIZE, 3), np.uint8)
-    here, there, _ = sheets.pair(first, first, sheets.flow(SHIFT, SIZE, SIZE), None, "p")
+    here, there, _ = contact_sheets.pair(first, first, contact_sheets.flow(SHIFT, SIZE, SIZE), None, "p")
     shown = ~np.isnan(here.places[:, 0])
     np.testing.assert_allclose(here.places[shown] + (20, -10), there.places[shown])
     assert np.isnan(there.places[~shown]).all()
-    assert 0 < shown.sum() < sheets.COLUMNS * sheets.ROWS
+    assert 0 < shown.sum() < contact_sheets.COLUMNS * contact_sheets.ROWS
     number = int(np.flatnonzero(shown)[len(shown) // 4])
     only = np.where(np.arange(len(shown))[:, None] == number, there.places, np.nan)
-    canvas = body(sheets.Panel(first, "", places=only), 400)
-    disc = centre(canvas, sheets.NUMBERED[number % len(sheets.NUMBERED)])
+    canvas = body(contact_sheets.Panel(first, "", places=only), 400)
+    disc = centre(canvas, contact_sheets.NUMBERED[number % len(contact_sheets.NUMBERED)])
     np.testing.assert_allclose(disc, (there.places[number] + 0.5) * 5 - 0.5, atol=0.5)
 
 
 def test_the_checkerboard_of_a_true_pair_is_the_first_image_again():
     second = noise()
     first = homography.warp_image(second, np.linalg.inv(SHIFT), SIZE)
-    known = sheets.flow(SHIFT, SIZE, SIZE)
+    known = contact_sheets.flow(SHIFT, SIZE, SIZE)
     seen = ~np.isnan(known[..., 0])
-    right = sheets.checkerboard(first, second, known)
+    right = contact_sheets.checkerboard(first, second, known)
     np.testing.assert_array_equal(right[seen], first[seen])
-    wrong = sheets.checkerboard(first, second, np.where(seen[..., None], known - (3, 0), np.nan))
+    wrong = contact_sheets.checkerboard(first, second, np.where(seen[..., None], known - (3, 0), np.nan))
     assert abs(wrong[seen].astype(int) - first[seen]).mean() > 5
     assert right[~seen].max() <= 255 // 3
 
 
 def test_labels_add_their_own_panels():
-    known = sheets.flow(np.eye(3), SIZE, SIZE)
+    known = contact_sheets.flow(np.eye(3), SIZE, SIZE)
     labels = [np.array([[1.0, 2, 1], [3, 4, 0]]), np.zeros((0, 3))]
-    panels = sheets.pair(noise(), noise(), known, labels, "p")
+    panels = contact_sheets.pair(noise(), noise(), known, labels, "p")
     assert [panel.caption for panel in panels[:2]] == ["p first, 1 labels", "p second, 0 labels"]
     assert panels[-1].caption == "p both, 100% of first is in second"
 
@@ -125,10 +125,10 @@ def test_labels_add_their_own_panels():
 @pytest.mark.parametrize("size", [(16, 16), (60, 80), (900, 100), (100, 900)])
 def test_a_sheet_is_as_wide_as_a_page_and_cuts_nothing_off(size, columns):
     labels = np.array([[0.0, 0, 0.1], [size[1] - 1, size[0] - 1, 1]])
-    panels = [sheets.Panel(noise(size), "a caption " * 9, labels, labels[:, :2])] * 4
-    page = sheets.sheet("a title " * 40, panels, columns, "a note " * 60)
+    panels = [contact_sheets.Panel(noise(size), "a caption " * 9, labels, labels[:, :2])] * 4
+    page = contact_sheets.sheet("a title " * 40, panels, columns, "a note " * 60)
     assert page.dtype == np.uint8
-    assert page.shape[1:] == (sheets.WIDTH + 2 * sheets.MARGIN, 3)
+    assert page.shape[1:] == (contact_sheets.WIDTH + 2 * contact_sheets.MARGIN, 3)
     assert (page[:, [0, -1]] == 255).all()
     assert (page[[0, -1]] == 255).all()
 
@@ -179,8 +179,8 @@ def test_what_a_method_shows_agrees_with_itself(method):
             continue
         seen = ~np.isnan(sample.flow[..., 0])
         assert seen.any()
-        back = sheets.checkerboard(np.zeros_like(sample.views[0]), sample.views[1], sample.flow)
-        y, x = np.mgrid[:160, :160] // (160 // sheets.SQUARES)
+        back = contact_sheets.checkerboard(np.zeros_like(sample.views[0]), sample.views[1], sample.flow)
+        y, x = np.mgrid[:160, :160] // (160 // contact_sheets.SQUARES)
         seen &= (x + y) % 2 == 1
         one, two = (cv2.blur(view, (3, 3))[seen].mean(1) for view in (sample.views[0], back))
         if min(one.std(), two.std()) > 10:
@@ -218,7 +218,7 @@ def lf(monkeypatch, tmp_path):
     "arguments", [("procedural:3", "--count", 2), ("shapes", "--count", 4), ("wren", "--set", "size=64", "--count", 1)]
 )
 def test_datasets_shapes_and_recipes_become_a_picture(lf, arguments):
-    assert lf(*arguments).shape[1] == sheets.WIDTH + 2 * sheets.MARGIN
+    assert lf(*arguments).shape[1] == contact_sheets.WIDTH + 2 * contact_sheets.MARGIN
 
 
 def test_labels_are_drawn_on_their_photos(lf, tmp_path):
@@ -230,9 +230,9 @@ def test_labels_are_drawn_on_their_photos(lf, tmp_path):
     points, digest = np.array([[40, 30, 0.5]], np.float32), images.picture(photos / "sub" / "a.png", "").digest
     np.savez(labels / "sub" / "a.png.npz", points=points, size=np.array([80, 60]), sha256=np.array(digest))
     page = lf(photos, "--labels", labels)[..., ::-1]
-    scale = min((sheets.WIDTH - 2 * sheets.GAP) // 3 / 80, sheets.MAGNIFIED)
-    ring = centre(page, sheets.HIGH, 60)
-    assert ring[0] == pytest.approx(sheets.MARGIN + 40.5 * scale - 0.5, abs=1)
+    scale = min((contact_sheets.WIDTH - 2 * contact_sheets.GAP) // 3 / 80, contact_sheets.MAGNIFIED)
+    ring = centre(page, contact_sheets.HIGH, 60)
+    assert ring[0] == pytest.approx(contact_sheets.MARGIN + 40.5 * scale - 0.5, abs=1)
     cv2.imwrite(str(photos / "sub" / "a.png"), np.ones((60, 80, 3), np.uint8))
     with pytest.raises(BadInput, match=r"labels/sub/a\.png\.npz: labels another photo of the name sub/a\.png"):
         lf(photos, "--labels", labels)
@@ -264,7 +264,7 @@ def test_errors_say_what_to_type(lf, tmp_path, monkeypatch):
         lf(tmp_path, "--labels", tmp_path)
     with pytest.raises(UsageError, match=r"a\.doc: cannot be written as a picture"):
         lf("shapes", "-o", "a.doc")
-    monkeypatch.delattr(sys.modules["lf.train.superpoint"].Method, "sample")
+    monkeypatch.delattr(sys.modules["lf.train.methods.superpoint"].Method, "sample")
     with pytest.raises(UsageError, match=r"superpoint cannot show what it sees; give .* see lf/train/sample\.py"):
         lf("wren")
     assert not list(tmp_path.iterdir())

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import tflite_files
 
-from lf import files, tflite
-from lf.benchmarks import results, sweep, sweep_runs, sweep_table
-from lf.benchmarks.sweep import Row
-from lf.cli import sweep_files
+from lf.benchmarks.run import results
 from lf.core import BadInput, LfError, UsageError
+from lf.extraction import agreement
+from lf.formats import model_file, tflite
 from lf.quantize import ENGINES, quantize
-from lf.runtimes import agreement
+from lf.studies import sweep_files, sweep_plan, sweep_runs, sweep_table
+from lf.studies.sweep_plan import Row
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -90,7 +90,7 @@ FOR_TFLITE = 'schemes = ["w8a8", "w4"]', 'schemes = ["w8a8"]\nbackend = "tflite"
 
 
 def load(place):
-    return sweep.load(place / "plan.toml", ENGINES, sweep_files.OPTIONS)
+    return sweep_plan.load(place / "plan.toml", ENGINES, sweep_files.OPTIONS)
 
 
 def table_of(place):
@@ -204,7 +204,7 @@ def test_the_whole_command(place, lf, count):
     assert [line for line in text.splitlines() if line[:2] == "##"] == ["## drawn, kp2d", "## drawn, mma", "## Files"]
     assert f"2 pairs of `procedural:2` ({runs[0]['dataset_digest'][:12]})" in text
     assert "| 3 of photos, percentile, seed 0 |" in text
-    assert files.load(out / "models" / "tiny.w4.onnx").sha256[:16] in text
+    assert model_file.load(out / "models" / "tiny.w4.onnx").sha256[:16] in text
     assert "| 1.00 (1.00) |" in text
     assert "the most that a number may be worse than fp32: repeatability 0.01, mma@3 1." in text
     del count[:]
@@ -299,9 +299,9 @@ def test_a_file_that_breaks_on_the_data_is_a_row_but_a_float_one_ends_the_sweep(
 
 
 def test_files_beside(place, lf, tiny):
-    made = quantize(files.load(place / "tiny.onnx"), "w4", None, place / "tiny.trained.onnx")
+    made = quantize(model_file.load(place / "tiny.onnx"), "w4", None, place / "tiny.trained.onnx")
     step = {"command": "quantize", "calibration": {"method": "learned", "files": []}}
-    files.save(place / "tiny.qat.onnx", made.path.read_bytes(), made.card.step(scheme="w4", made=step))
+    model_file.save(place / "tiny.qat.onnx", made.path.read_bytes(), made.card.step(scheme="w4", made=step))
     write(place, '["w8a8", "w4"]', "[]", 'add = ["tiny.trained.onnx", "tiny.qat.onnx"]\n')
     assert lf()[0] == 0
     assert "| tiny  | trained | tiny.trained.onnx | " + made.sha256[:16] in table_of(place)
@@ -328,7 +328,7 @@ def test_the_backend_says_what_is_made_of_the_networks(place, monkeypatch):
         def call(artifact, what, *rest, **options):
             out = next(path for path in rest if getattr(path, "suffix", "") == ".tflite")
             asked.append((name, artifact.path.name, artifact.card.size, what, out.name, options.get("engine")))
-            return files.save(out, data, artifact.card)
+            return model_file.save(out, data, artifact.card)
 
         return call
 

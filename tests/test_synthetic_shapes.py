@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from lf.data import synthetic_shapes
-from lf.data.primitives import PRIMITIVES
+from lf.data.drawn import synthetic_shapes
+from lf.data.drawn.primitives import PRIMITIVES
 
 SIZE = (120, 160)
 CORNERLESS = ("ellipses", "gaussian_noise")

@@ -12,19 +12,20 @@ import numpy as np
 import pytest
 from tflite_files import heads
 
-from lf import converter, files, tflite, tflite_heads
 from lf.cli import main
 from lf.core import GateFailed, LfError, Unavailable, UsageError
 from lf.export import TARGETS, export
+from lf.extraction import agreement
+from lf.extraction.extractor import Extractor
+from lf.formats import model_file, onnx_to_tflite, tflite, tflite_heads
 from lf.models import MODELS
-from lf.quantize import ENGINES, SCHEMES, host_heads, quantize
-from lf.runtimes import agreement
-from lf.runtimes.extract import Extractor
+from lf.quantize import ENGINES, SCHEMES, quantize
+from lf.quantize.write import float_heads
 
 ROW, SIZE = "kp2dtiny-s-coral", (64, 96)
 INT8, FLOAT32 = 9, 0  # of TensorType
 CONV_2D = 3
-missing = [name for name in converter.FLOAT if not importlib.util.find_spec(name)]
+missing = [name for name in onnx_to_tflite.FLOAT if not importlib.util.find_spec(name)]
 converts = pytest.mark.skipif(bool(missing), reason=f"needs {', '.join(missing)}")
 
 pytestmark = pytest.mark.usefixtures("few_pictures")
@@ -57,7 +58,7 @@ def small(parent, drawn_photos, tmp_path_factory, kept, few_pictures):
 
     with pytest.MonkeyPatch.context() as patch:
         for name in ("convert", "quantize"):
-            patch.setattr(converter, name, remember(name, getattr(converter, name)))
+            patch.setattr(onnx_to_tflite, name, remember(name, getattr(onnx_to_tflite, name)))
         return quantize(parent, "w8a8", drawn_photos, tmp_path_factory.mktemp("int8") / "net.tflite", engine="tflite")
 
 
@@ -86,7 +87,7 @@ def test_a_float_file_gives_the_maps_of_its_parent(parent, floats):
 
 @converts
 def test_a_float_file_says_how_it_was_made(parent, floats):
-    step = files.load(floats.path).card.made[-1]
+    step = model_file.load(floats.path).card.made[-1]
     assert step["options"] == {"to": "tflite", "size": [*SIZE]}
     assert (step["parent"], step["opset"]) == (parent.sha256, 17)
     assert {"onnx2tf", "tensorflow"} <= step["versions"].keys()
@@ -126,7 +127,7 @@ def test_an_int8_file_is_int8_from_end_to_end(small):
 
 @converts
 def test_an_int8_file_is_near_its_parent_and_says_how_near(parent, small):
-    step = files.load(small.path).card.made[-1]
+    step = model_file.load(small.path).card.made[-1]
     assert step["options"] == {"scheme": "w8a8", "engine": "tflite"}
     assert step["calibration"]["count"] == 4
     assert step["parity"]["sqnr_db"].keys() == MODELS[ROW].heads.keys()
@@ -178,7 +179,7 @@ def test_outputs_that_are_no_heads_are_refused(parent, kept, small, tmp_path, mo
     first = next(op for op in model.subgraphs[0].operators if op.outputs.size and len(op.inputs) == 3)
     buffer = model.buffers[model.subgraphs[0].tensors[first.inputs[1]].buffer]
     buffer.data = (np.frombuffer(buffer.data, np.float32) * np.float32(1.5)).view(np.uint8)
-    monkeypatch.setattr(converter, "convert", lambda graph, half: tflite.write(model))
+    monkeypatch.setattr(onnx_to_tflite, "convert", lambda graph, half: tflite.write(model))
     with pytest.raises(GateFailed, match=r"no output that gives the head score \(1x16x24\): the nearest differs by"):
         export(parent, "tflite", tmp_path / "wrong.tflite")
     assert not [*tmp_path.iterdir()]
@@ -191,8 +192,8 @@ def test_a_head_that_int8_destroyed_is_refused(parent, drawn_photos, kept, small
     tensor = next(t for t in model.subgraphs[0].tensors if t.name == head.encode())
     zero = tensor.quantization.zeroPoint
     tensor.quantization.zeroPoint = np.where(zero > 0, -128, 127)  # as if dequantized with the numbers of another
-    monkeypatch.setattr(converter, "convert", lambda graph: kept["convert"])
-    monkeypatch.setattr(converter, "quantize", lambda data, per_channel: tflite.write(model))
+    monkeypatch.setattr(onnx_to_tflite, "convert", lambda graph: kept["convert"])
+    monkeypatch.setattr(onnx_to_tflite, "quantize", lambda data, per_channel: tflite.write(model))
     with pytest.raises(GateFailed, match=f"in int8: head {head} has .* on photos; expected at least"):
         quantize(parent, "w8a8", drawn_photos, tmp_path / "wrong.tflite", engine="tflite")
     assert not [*tmp_path.iterdir()]
@@ -271,7 +272,7 @@ OUTS = {"descriptor": 4, "head": 1}
 @pytest.mark.parametrize("square", [True, False])
 def test_a_head_that_is_a_matrix_product_goes_to_the_host(square):
     proto, weights = pointwise(1, square)
-    graph, (head,) = host_heads.cut(proto, ["head"])
+    graph, (head,) = float_heads.cut(proto, ["head"])
     assert [output.name for output in graph.graph.output] == ["descriptor"]
     assert [node.op_type for node in graph.graph.node] == ["Conv"]
     assert (head["head"], head["input"], head["square"]) == ("head", "descriptor", square)
@@ -283,7 +284,7 @@ def test_a_head_that_is_a_matrix_product_goes_to_the_host(square):
 @pytest.mark.parametrize(("kernel", "heads"), [(3, ["head"]), (1, [])])
 def test_what_is_none_or_is_not_fragile_stays(kernel, heads):
     proto, _ = pointwise(kernel)
-    assert host_heads.cut(proto, heads) == (proto, [])
+    assert float_heads.cut(proto, heads) == (proto, [])
 
 
 def test_the_fragile_heads_of_r2d2_go_to_the_host_and_those_of_superpoint_stay(network):
@@ -291,7 +292,7 @@ def test_the_fragile_heads_of_r2d2_go_to_the_host_and_those_of_superpoint_stay(n
 
     for row, count in (("r2d2", 2), ("fast-r2d2", 2), ("superpoint-small", 0)):
         proto = onnx.load(network(row).path)
-        graph, found = host_heads.cut(proto, MODELS[row].keep_float)
+        graph, found = float_heads.cut(proto, MODELS[row].keep_float)
         assert len(found) == count
         assert len(graph.graph.output) == len(MODELS[row].heads) - count
 
@@ -307,17 +308,17 @@ def test_a_free_size_is_settled_and_the_operator_set_lowered(network, opset):
     proto = onnx.load(network("wren", None).path)
     if opset > 18:
         proto = version_converter.convert_version(proto, opset)
-    made = converter.static(proto, (40, 56))
+    made = onnx_to_tflite.static(proto, (40, 56))
     shapes = [[d.dim_value for d in out.type.tensor_type.shape.dim] for out in (*made.graph.input, *made.graph.output)]
     assert shapes == [[1, 1, 40, 56], [1, 65, 5, 7], [1, 64, 5, 7]]
-    assert (converter.opset(proto), converter.opset(made)) == (opset, converter.OPSET)
+    assert (onnx_to_tflite.opset(proto), onnx_to_tflite.opset(made)) == (opset, onnx_to_tflite.OPSET)
 
 
 def test_an_operator_without_a_rule_keeps_its_set(network):
     import onnx
 
-    made = converter.static(onnx.load(network("r2d2").path), (64, 96))  # Split of set 18 cannot be said in 17
-    assert converter.opset(made) == 18
+    made = onnx_to_tflite.static(onnx.load(network("r2d2").path), (64, 96))  # Split of set 18 cannot be said in 17
+    assert onnx_to_tflite.opset(made) == 18
 
 
 # --- the other process ---
@@ -329,7 +330,7 @@ def stand_in(tmp_path, monkeypatch, script):
     path.write_text(f"#!/bin/sh\n{script}\n")
     path.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(path))
-    monkeypatch.setattr(converter, "_demand", lambda modules: None)
+    monkeypatch.setattr(onnx_to_tflite, "_demand", lambda modules: None)
 
 
 @pytest.mark.parametrize(
@@ -344,27 +345,27 @@ def stand_in(tmp_path, monkeypatch, script):
 def test_a_converter_that_fails_is_quoted(tmp_path, monkeypatch, script, text):
     stand_in(tmp_path, monkeypatch, script)
     with pytest.raises(LfError, match="the conversion to TFLite failed: ") as caught:
-        converter.quantize(b"")
+        onnx_to_tflite.quantize(b"")
     assert text in str(caught.value)
 
 
 def test_a_converter_that_hangs_is_ended(tmp_path, monkeypatch):
     stand_in(tmp_path, monkeypatch, "exec sleep 60")
-    monkeypatch.setattr(converter, "SECONDS", 0.2)
+    monkeypatch.setattr(onnx_to_tflite, "SECONDS", 0.2)
     with pytest.raises(LfError, match=r"took more than 0\.2 s and was ended"):
-        converter.quantize(b"")
+        onnx_to_tflite.quantize(b"")
 
 
 def test_the_process_gets_its_job_and_its_file_comes_back(tmp_path, monkeypatch):
     stand_in(tmp_path, monkeypatch, 'cp "$3/model.tflite" "$3/out.tflite"; cp "$3/job.json" "$(dirname "$0")"')
-    assert converter.quantize(b"a model", per_channel=False) == b"a model"
+    assert onnx_to_tflite.quantize(b"a model", per_channel=False) == b"a model"
     assert json.loads((tmp_path / "job.json").read_text()) == {"job": "integer", "per_channel": False}
 
 
 @pytest.mark.parametrize("absent", ["onnx2tf", "tensorflow", "tf_keras"])
 def test_a_missing_package_is_named(parent, tmp_path, monkeypatch, absent):
     found = SimpleNamespace(find_spec=lambda name: None if name == absent else True)
-    monkeypatch.setattr(converter, "importlib", SimpleNamespace(util=found, metadata=importlib.metadata))
+    monkeypatch.setattr(onnx_to_tflite, "importlib", SimpleNamespace(util=found, metadata=importlib.metadata))
     with pytest.raises(Unavailable, match=rf'making \.tflite files needs {absent}; type: pip install "lf\[tflite\]"'):
         export(parent, "tflite", tmp_path / "net.tflite")
     assert not [*tmp_path.iterdir()]
@@ -378,14 +379,14 @@ def test_the_way_is_chosen_by_the_version_of_onnx2tf(network, monkeypatch, versi
 
     jobs = []
     monkeypatch.setattr(importlib.metadata, "version", lambda name: version)
-    monkeypatch.setattr(converter, "_demand", lambda modules: None)
-    monkeypatch.setattr(converter, "_run", lambda told, data: jobs.append(told["job"]))
+    monkeypatch.setattr(onnx_to_tflite, "_demand", lambda modules: None)
+    monkeypatch.setattr(onnx_to_tflite, "_run", lambda told, data: jobs.append(told["job"]))
     proto = onnx.load(network("wren").path)
     if job is None:
         with pytest.raises(Unavailable, match=f"onnx2tf {version} is not known to lf; type: pip install"):
-            converter.convert(proto)
+            onnx_to_tflite.convert(proto)
     else:
-        converter.convert(proto)
+        onnx_to_tflite.convert(proto)
         assert jobs == [job]
 
 
@@ -429,9 +430,9 @@ def test_export_says_what_does_not_fit(parent, tmp_path, options, text):
 
 def test_export_starts_from_float(tiny, tmp_path):
     source = tiny()
-    files.save(source.path, source.path.read_bytes(), source.card.step(scheme="w8a8"))
+    model_file.save(source.path, source.path.read_bytes(), source.card.step(scheme="w8a8"))
     with pytest.raises(UsageError, match=r"starts from float \.onnx or a checkpoint, this one is w8a8"):
-        export(files.load(source.path), "tflite", tmp_path / "net.tflite")
+        export(model_file.load(source.path), "tflite", tmp_path / "net.tflite")
 
 
 @pytest.mark.parametrize(

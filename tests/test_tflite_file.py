@@ -17,8 +17,8 @@ from ai_edge_litert.interpreter import Interpreter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lf import cards, files, tflite
 from lf.core import BadInput, Unavailable
+from lf.formats import cards, model_file, tflite
 
 MODEL, _ = made.heads("wren")
 DATA = tflite.write(MODEL)
@@ -68,7 +68,7 @@ def test_constants_are_aligned_as_the_schema_asks():
 
 
 def test_a_card_and_what_else_is_appended_is_left_out():
-    data = io.BytesIO(files.embed(".tflite", DATA, made.card("wren")))
+    data = io.BytesIO(model_file.embed(".tflite", DATA, made.card("wren")))
     with zipfile.ZipFile(data, "a") as archive:
         archive.writestr("labels.txt", "cat")
     assert tflite.without_archive(data.getvalue()) == DATA
@@ -77,13 +77,13 @@ def test_a_card_and_what_else_is_appended_is_left_out():
 
 
 def test_the_interpreter_takes_the_appended_card():
-    interpreter = Interpreter(model_content=files.embed(".tflite", DATA, made.card("wren")))
+    interpreter = Interpreter(model_content=model_file.embed(".tflite", DATA, made.card("wren")))
     interpreter.allocate_tensors()
     assert [entry["name"] for entry in interpreter.get_output_details()] == ["detector", "descriptor"]
 
 
 def test_a_damaged_archive_is_left_to_who_reads_cards():
-    data = bytearray(files.embed(".tflite", DATA, made.card("wren")))
+    data = bytearray(model_file.embed(".tflite", DATA, made.card("wren")))
     data[data.rindex(b"PK\x01\x02") + 8] ^= 1  # its entry seems to be encrypted
     assert len(tflite.read(bytes(data), "m").subgraphs) == 1
     with pytest.raises(BadInput, match="the archive at its end is damaged"):
@@ -107,7 +107,7 @@ def outside(model):
 
 def test_constants_outside_of_the_table_come_in():
     data = outside(MODEL)
-    model = tflite.read(files.embed(".tflite", data, made.card("wren")), "m")
+    model = tflite.read(model_file.embed(".tflite", data, made.card("wren")), "m")
     assert [None if b.data is None else b.data.tolist() for b in model.buffers] == [
         None if b.data is None else b.data.tolist() for b in MODEL.buffers
     ]

@@ -14,15 +14,16 @@ import numpy as np
 import pytest
 import torch
 
-from lf import files
 from lf.core import BadInput, Card, LfError, Unavailable, UsageError
 from lf.data import homography as geometry
+from lf.formats import model_file
 from lf.models import MODELS, checkpoint
 from lf.models.resolve import resolve
 from lf.runtimes import open_session
-from lf.train import RECIPES, loop, pictures, show, views
+from lf.train import RECIPES, loop, pictures, show
 from lf.train.loop import train
-from lf.train.views import PLACE, RELATION
+from lf.train.views import random_views
+from lf.train.views.random_views import PLACE, RELATION
 
 SMALL = {"steps": 6, "batch": 2, "size": 64, "pictures": 4, "picture_size": 96, "warmup": 2}
 SMALL_SETTINGS = {"points": 32, "adaptations": 2, "relabel": 0.5}  # of the methods that have them
@@ -64,7 +65,7 @@ def run(recipe, out, data=None, progress=silent, every=loop.EVERY):
 
 
 def dice(pairs=1, seed=1, own=None):
-    return views.Dice(seed, 0, pairs, CPU, own)
+    return random_views.Dice(seed, 0, pairs, CPU, own)
 
 
 # --- recipes
@@ -175,9 +176,9 @@ def test_the_rate_warms_up_and_falls_to_zero():
 
 
 def test_points_move_as_everywhere_else_in_lf():
-    homography = views.sample(dice(3), (64, 64), (96, 96), RELATION)
+    homography = random_views.sample(dice(3), (64, 64), (96, 96), RELATION)
     points = torch.rand(3, 10, 2, dtype=torch.float64) * 63
-    for moved, own, matrix in zip(views.warp_points(points, homography), points, homography, strict=True):
+    for moved, own, matrix in zip(random_views.warp_points(points, homography), points, homography, strict=True):
         np.testing.assert_allclose(moved, geometry.warp_points(own.numpy(), matrix.numpy()), atol=1e-9)
 
 
@@ -186,26 +187,26 @@ def test_four_points_determine_a_homography(seed):
     rng = np.random.default_rng(seed)
     source = geometry.corners((64, 64))[None] + np.zeros((2, 1, 1))
     target = source + rng.uniform(-12, 12, (2, 4, 2))
-    found = views.four_point(torch.from_numpy(source), torch.from_numpy(target))
-    np.testing.assert_allclose(views.warp_points(torch.from_numpy(source), found), target, atol=1e-9)
+    found = random_views.four_point(torch.from_numpy(source), torch.from_numpy(target))
+    np.testing.assert_allclose(random_views.warp_points(torch.from_numpy(source), found), target, atol=1e-9)
     for own, a, b in zip(found, source, target, strict=True):
         np.testing.assert_allclose(own, geometry.four_point(a, b), atol=1e-9)
 
 
 @pytest.mark.parametrize("factor", [0.5, 1.0, 2.0])
 def test_a_sample_has_the_scale_it_is_asked_for(factor):
-    still = views.Spread(scale=(factor, factor), rotation=0, tilt=0, shift=0)
-    (homography,) = views.sample(dice(), (65, 81), (129, 161), still)
+    still = random_views.Spread(scale=(factor, factor), rotation=0, tilt=0, shift=0)
+    (homography,) = random_views.sample(dice(), (65, 81), (129, 161), still)
     corners = geometry.warp_points(geometry.corners((65, 81)), homography.numpy())
     np.testing.assert_allclose(corners.mean(0), [80, 64], atol=1e-4)  # the centre of the target
     np.testing.assert_allclose(np.ptp(corners, axis=0), [80 * factor, 64 * factor], rtol=1e-5)
 
 
 def test_samples_follow_their_generator_and_stay_in_bounds():
-    first, again, other = (views.sample(dice(50, s), (64, 64), (96, 96), PLACE) for s in (1, 1, 2))
+    first, again, other = (random_views.sample(dice(50, s), (64, 64), (96, 96), PLACE) for s in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
-    centres = views.warp_points(torch.full((50, 1, 2), 31.5, dtype=torch.float64), first)[:, 0]
+    centres = random_views.warp_points(torch.full((50, 1, 2), 31.5, dtype=torch.float64), first)[:, 0]
     # tilted corners move the middle of the view a little beyond the square of `shift`
     assert float((centres - 47.5).abs().max()) < 96 * PLACE.shift / 2 + 64 * 1.6 * PLACE.tilt
     assert (torch.linalg.det(first) > 0).all()  # never mirrored
@@ -220,10 +221,10 @@ def dot(x, y, side=96):
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_dot_lands_where_the_homography_says(seed):
-    mild = views.Spread(scale=(0.9, 1.1), rotation=20, tilt=0.02, shift=0.05)
-    homography = views.sample(dice(1, seed), (64, 64), (96, 96), mild)
+    mild = random_views.Spread(scale=(0.9, 1.1), rotation=20, tilt=0.02, shift=0.05)
+    homography = random_views.sample(dice(1, seed), (64, 64), (96, 96), mild)
     expected = geometry.warp_points(np.array([[50, 44]]), homography[0].inverse().numpy())[0]
-    view, inside = views.render(dot(50, 44), homography, (64, 64))
+    view, inside = random_views.render(dot(50, 44), homography, (64, 64))
     mass = view[0, 0].numpy() / view.sum().item()
     y, x = np.mgrid[:64, :64]
     np.testing.assert_allclose([(mass * x).sum(), (mass * y).sum()], expected, atol=0.05)
@@ -236,14 +237,14 @@ def test_a_dot_lands_where_the_homography_says(seed):
 def test_a_shift_by_whole_pixels_copies_them():
     picture = torch.rand(1, 1, 96, 96)
     shift = torch.tensor([[[1.0, 0, 7], [0, 1, 3], [0, 0, 1]]])
-    view, inside = views.render(picture, shift, (64, 48))
+    view, inside = random_views.render(picture, shift, (64, 48))
     assert torch.allclose(view[0, 0], picture[0, 0, 3:67, 7:55], atol=1e-4)
     assert inside.all()
 
 
 def test_photometric_changes_are_8_bit_pictures_of_the_generator():
     view = torch.rand(4, 1, 32, 32)
-    first, again, other = (views.photometric(view, dice(4, s)) for s in (1, 1, 2))
+    first, again, other = (random_views.photometric(view, dice(4, s)) for s in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     levels = first * 255
@@ -260,7 +261,7 @@ def test_several_processes_throw_what_one_would():
         lambda d: d.integers(9, 5),
         lambda d: d.noise(2, 3),
         lambda d: d.rand(2, 3),
-        lambda d: views.sample(d, (64, 64), (96, 96), RELATION),
+        lambda d: random_views.sample(d, (64, 64), (96, 96), RELATION),
     ):
         assert torch.equal(draw(whole), torch.cat([draw(part) for part in parts]))
 
@@ -379,7 +380,7 @@ def test_no_usable_photo_is_an_error(recipe, tmp_path):
 
 def test_a_run_makes_weights_that_say_where_they_are_from(recipe, tmp_path):
     made = run(recipe, tmp_path)
-    assert made == files.load(made.path) == resolve(made.path)
+    assert made == model_file.load(made.path) == resolve(made.path)
     (step,) = made.card.made
     assert step["command"] == "train"
     assert step["options"] == json.loads(json.dumps({**dataclasses.asdict(recipe), "data": [recipe.data]}))
@@ -400,7 +401,7 @@ def test_the_loss_goes_down(recipe, tmp_path):
     fresh = checkpoint.build(longer.model).train()
     method = method_of(longer, tmp_path)
     before, after = (
-        sum(float(method.loss(network, views.Dice(longer.seed, step, 2, CPU))[0].detach()) for step in range(3))
+        sum(float(method.loss(network, random_views.Dice(longer.seed, step, 2, CPU))[0].detach()) for step in range(3))
         for network in (fresh, trained)
     )
     assert after < 0.9 * before

@@ -12,11 +12,13 @@ from torch import nn
 
 from lf.core import UsageError
 from lf.models import MODELS, checkpoint
-from lf.train import Recipe, correspondence, kp2d_losses, kp2d_views, views
-from lf.train.inlier_net import InlierNet
-from lf.train.kp2d import Method
+from lf.train import Recipe
+from lf.train.losses import correspondence, kp2d_losses
+from lf.train.losses.inlier_net import InlierNet
+from lf.train.methods.kp2d import Method
 from lf.train.pictures import Pictures
-from lf.train.views import Dice
+from lf.train.views import kp2d_views, random_views
+from lf.train.views.random_views import Dice
 
 CPU = torch.device("cpu")
 SPREAD = (0.7, 0.2, 0.4, 45.0)
@@ -85,7 +87,7 @@ def moved(x, y):
 def test_the_corners_of_a_source_lie_in_its_target(size, largest):
     homography = kp2d_views.sample(Dice(1, 0, 400, CPU), size, (0.7, 0.2, 0.4, largest))
     last = torch.tensor([size[1] - 1.0, size[0] - 1.0], dtype=torch.float64)
-    corners = views.warp_points(((kp2d_views.CORNERS + 1) / 2 * last).expand(400, 4, 2), homography)
+    corners = random_views.warp_points(((kp2d_views.CORNERS + 1) / 2 * last).expand(400, 4, 2), homography)
     assert (corners > -1e-6).all()
     assert (corners < last + 1e-6).all()
     x, y = corners.unbind(2)
@@ -110,7 +112,7 @@ def test_without_amplitudes_the_patch_is_a_shifted_rectangle():
 
 def test_perspective_is_clipped_at_half_its_amplitude():
     homography = kp2d_views.sample(Dice(1, 0, 300, CPU), (101, 101), (0.6, 0.0, 0.4, 0.0))
-    corners = views.warp_points((kp2d_views.CORNERS + 1).expand(300, 4, 2) * 50, homography)
+    corners = random_views.warp_points((kp2d_views.CORNERS + 1).expand(300, 4, 2) * 50, homography)
     top = (corners[:, 1, 0] - corners[:, 0, 0]) / 100
     assert 0.4 - 1e-6 < top.min() < 0.4 + 1e-6  # a third of the draws lie beyond a deviation, and are clipped
     assert 0.8 - 1e-6 < top.max() < 0.8 + 1e-6
@@ -126,7 +128,7 @@ def test_a_dot_of_the_target_is_in_the_source_where_the_homography_says(seed):
     y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     target, source = (torch.stack([(v * x).sum(), (v * y).sum()]) / v.sum() for v in both[:, 0])
     assert both.shape == (2, 1, 72, 96)
-    assert torch.allclose(views.warp_points(source.expand(1, 1, 2), homography)[0, 0], target, atol=0.4)
+    assert torch.allclose(random_views.warp_points(source.expand(1, 1, 2), homography)[0, 0], target, atol=0.4)
     assert (source - target).abs().max() > 0.5
 
 
@@ -138,7 +140,7 @@ def test_a_large_square_is_shrunk_before_it_is_sampled():
 
 def test_places_keep_the_view_near_its_square():
     homography = kp2d_views.place(Dice(1, 0, 500, CPU), (48, 64), 72)
-    middle = views.warp_points(torch.tensor([[[31.5, 23.5]]]).double().expand(500, 1, 2), homography)[:, 0]
+    middle = random_views.warp_points(torch.tensor([[[31.5, 23.5]]]).double().expand(500, 1, 2), homography)[:, 0]
     scale = homography[:, :2, :2].det().abs().sqrt() * 63 / 71
     assert 0.9 <= scale.min() < 0.92 < 1.08 < scale.max() <= 1.1
     assert torch.allclose(middle.mean(0), torch.full((2,), 35.5).double(), atol=0.6)
@@ -226,7 +228,7 @@ def test_association_finds_what_a_search_over_all_points_finds(cell):
     source, target = (points(shift=shift, grid=(12, 12), cell=cell) for shift in shifts)
     homography = torch.tensor([[[0.8, 0.2, 1.0], [-0.2, 0.9, 2.5], [1e-4, 0, 1]]])
     match = kp2d_losses.associate(source, target, homography)
-    distance = (views.warp_points(source.at, homography)[:, match.cells, None] - target.at[:, None]).norm(dim=-1)
+    distance = (random_views.warp_points(source.at, homography)[:, match.cells, None] - target.at[:, None]).norm(dim=-1)
     least, partner = distance.min(2)
     assert torch.equal(match.valid, match.inside & (least < 4))
     assert match.valid.sum() > 20

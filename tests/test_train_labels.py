@@ -9,14 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from lf import files
-from lf.core import BadInput
+from lf.core import BadInput, files
 from lf.data import images
 from lf.models import checkpoint
-from lf.train import CHOICES, RECIPES, labels, pictures
-from lf.train.label import MANIFEST
-from lf.train.superpoint import Method
-from lf.train.views import Dice
+from lf.train import CHOICES, RECIPES, label_sources, pictures
+from lf.train.label_photos import MANIFEST
+from lf.train.methods.superpoint import Method
+from lf.train.views.random_views import Dice
 
 CPU = torch.device("cpu")
 SMALL = ["batch=2", "size=64", "pictures=3", "picture_size=96", "bf16=False", "points=32", "negatives=5"]
@@ -53,8 +52,8 @@ def joint(photos, *changes):
 
 def test_labels_of_photos_move_into_their_squares(photos):
     recipe, squares = joint(photos, f"labels={photos / 'labels'}")
-    found = labels.first_labels(recipe, squares)
-    assert found.shape == (3, labels.LABELS, 3)
+    found = label_sources.first_labels(recipe, squares)
+    assert found.shape == (3, label_sources.LABELS, 3)
     for crop, points in zip(squares.crops, found, strict=True):
         assert crop[1:4] == (40, 0, 120)
         # half-pixel exact: (x - left + 0.5) * 96 / 120 - 0.5, best first, as shares of the best that is inside
@@ -66,7 +65,7 @@ def test_a_photo_without_labels_is_named(photos):
     (photos / "labels" / "b.png.npz").unlink()
     recipe, squares = joint(photos, f"labels={photos / 'labels'}")
     with pytest.raises(BadInput, match=r"labels: has no labels for b\.png; make them with: lf label CHECKPOINT --data"):
-        labels.first_labels(recipe, squares)
+        label_sources.first_labels(recipe, squares)
 
 
 def test_labels_of_another_photo_of_the_same_name_are_refused(photos):
@@ -75,7 +74,7 @@ def test_labels_of_another_photo_of_the_same_name_are_refused(photos):
     recipe = RECIPES["superpoint-small"].override([*SMALL, "pictures=4", f"labels={photos / 'labels'}"])
     squares = pictures.collect(recipe, [f"{photos / 'other'}:1", str(photos)], photos / "out", silent)
     with pytest.raises(BadInput) as caught:
-        labels.first_labels(recipe, squares)
+        label_sources.first_labels(recipe, squares)
     assert str(caught.value) == (
         f"{photos / 'labels' / 'a.png.npz'}: labels another photo of the name a.png, or one that has changed since; "
         "expected labels of all photos below one DIR; "
@@ -86,7 +85,7 @@ def test_labels_of_another_photo_of_the_same_name_are_refused(photos):
 def test_corners_are_found_where_they_are():
     image = np.zeros((96, 96), np.float32)
     image[24:72, 24:72] = 1
-    found = labels._strongest(labels._corners(image), labels.FAINTEST_CORNER)
+    found = label_sources._strongest(label_sources._corners(image), label_sources.FAINTEST_CORNER)
     offset = found[:4, :2].numpy() - 47.5
     assert {tuple(side) for side in np.sign(offset)} == {(-1, -1), (-1, 1), (1, -1), (1, 1)}
     np.testing.assert_allclose(np.abs(offset), 24, atol=1.5)  # the structure tensor looks a little inside
@@ -96,7 +95,7 @@ def test_corners_are_found_where_they_are():
 @pytest.mark.parametrize("shift", [-0.4, 0.0, 0.3])
 def test_the_top_of_a_parabola(shift):
     values = [np.array([5 - (x - shift) ** 2]) for x in (-1, 0, 1)]
-    np.testing.assert_allclose(labels._top(*values), shift, atol=1e-12)
+    np.testing.assert_allclose(label_sources._top(*values), shift, atol=1e-12)
 
 
 @pytest.mark.parametrize(

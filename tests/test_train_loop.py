@@ -17,8 +17,8 @@ import pytest
 import torch
 from torch import distributed, nn
 
-from lf import files
-from lf.core import Unavailable, UsageError
+from lf.core import Unavailable, UsageError, files
+from lf.formats import model_file
 from lf.models import MODELS, checkpoint
 from lf.train import RECIPES, boards, loop, state
 from lf.train.workers import Workers
@@ -317,16 +317,16 @@ def test_watching_changes_nothing_and_says_what_the_benchmark_says(lf, tmp_path,
 @pytest.mark.parametrize(("values", "best"), [([0.1, 0.3, 0.2], 2), ([0.3, None, 0.3], 1), ([0.1, 0.2, 0.3], 3)])
 @pytest.mark.parametrize("metric", ["repeatability", "localization_error"])
 def test_the_best_weights_are_kept(tmp_path, monkeypatch, values, best, metric):
-    from lf.cli import watch
+    from lf.studies import validation
 
     sign = {"repeatability": 1, "localization_error": -1}[metric]
     told = iter(value and sign * value for value in values)
-    monkeypatch.setattr(watch, "bench", lambda *arguments, **options: {"summary": {metric: next(told)}})
-    monkeypatch.setattr(watch.Validation, "_draw", lambda *arguments: {})
+    monkeypatch.setattr(validation, "bench", lambda *arguments, **options: {"summary": {metric: next(told)}})
+    monkeypatch.setattr(validation.Validation, "_draw", lambda *arguments: {})
     recipe = fake("steps=3", "lr=0.01")
-    judge = watch.Validation("procedural:1", "kp2d", 1, 1, metric)
+    judge = validation.Validation("procedural:1", "kp2d", 1, 1, metric)
     run(recipe, tmp_path, watch=judge)
-    made = files.load(tmp_path / "superpoint.best.safetensors")
+    made = model_file.load(tmp_path / "superpoint.best.safetensors")
     (step,) = made.card.made
     assert step.get("step", 3) == best
 

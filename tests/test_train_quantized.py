@@ -11,17 +11,19 @@ import pytest
 import torch
 from torch import nn
 
-from lf import files
 from lf.core import Artifact, BadInput, Card, LfError, UsageError
+from lf.extraction import agreement
+from lf.extraction.extractor import Extractor
+from lf.formats import model_file
 from lf.models import MODELS, NETWORKS, checkpoint
 from lf.models.resolve import resolve
 from lf.quantize import learned_ranges, quantize
-from lf.quantize import ranges as quantize_ranges
-from lf.runtimes import agreement
-from lf.runtimes.extract import Extractor
-from lf.train import RECIPES, distil, fake_quantize, loop, quantizers, views
+from lf.quantize.calibrate import ranges as quantize_ranges
+from lf.train import RECIPES, fake_quantize, loop, quantizers
 from lf.train.loop import train
+from lf.train.methods import distil
 from lf.train.quantizers import Activations, Folded, Weights
+from lf.train.views import random_views
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -110,7 +112,7 @@ def case(request, tmp_path_factory):
     step = {"command": "train", "scheme": f"w{bits}a8", "ranges": fake_quantize.ranges(prepared)}
     made = checkpoint.save(folder / "a.safetensors", plain, card.step(made=step))
     graph = to_onnx.trace(made, SIZE, 18).SerializeToString()
-    exported = files.save(folder / "a.onnx", graph, made.card.step(input=(row.channels, *SIZE)))
+    exported = model_file.save(folder / "a.onnx", graph, made.card.step(input=(row.channels, *SIZE)))
     quantized = quantize(exported, f"w{bits}a8", None, folder / "b.onnx")
     return Case(name, bits, prepared, pictures, exported, quantized)
 
@@ -402,7 +404,7 @@ def test_nothing_is_lost_where_nothing_differs():
     recipe = small()
     pictures = type("P", (), {"__len__": lambda s: 4, "take": lambda s, i: torch.rand(len(i), 1, 96, 96)})()
     method = distil.Method(recipe, pictures, torch.device("cpu"))
-    dice = views.Dice(1, 0, 2, torch.device("cpu"))
+    dice = random_views.Dice(1, 0, 2, torch.device("cpu"))
     loss, parts = method.loss(method.teacher, dice)
     assert parts.keys() == MODELS["superpoint-small"].heads.keys()
     assert loss.abs() < 1e-5

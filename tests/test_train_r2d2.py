@@ -16,12 +16,14 @@ from torch.nn import functional as F
 
 from lf.core import BadInput, UsageError
 from lf.models import checkpoint
-from lf.train import RECIPES, Recipe, colour, flow_pairs, r2d2_sampler, r2d2_views
-from lf.train import r2d2_losses as losses
+from lf.train import RECIPES, Recipe
+from lf.train.losses import r2d2_losses as losses
+from lf.train.losses import r2d2_sampler
+from lf.train.methods.r2d2 import Method, window_points
 from lf.train.pictures import Pictures
-from lf.train.r2d2 import Method, window_points
-from lf.train.r2d2_views import Changes
-from lf.train.views import Dice
+from lf.train.views import colour, flow_pairs, r2d2_views
+from lf.train.views.r2d2_views import Changes
+from lf.train.views.random_views import Dice
 
 CPU = torch.device("cpu")
 SETTINGS = RECIPES["r2d2"].settings | {"hardnet_points": 64, "shorter": (96.0, 256.0)}

@@ -12,13 +12,17 @@ from torch.nn import functional as F
 
 from lf.core import BadInput
 from lf.data import homography as geometry
-from lf.data import synthetic_shapes
+from lf.data.drawn import synthetic_shapes
 from lf.models import MODELS, decode
-from lf.train import RECIPES, descriptor_losses, magicpoint, superpoint, superpoint_views, views
-from lf.train.descriptor_losses import DESCRIPTOR_LOSSES, Pair, dense, sparse
-from lf.train.detector_losses import DETECTOR_LOSSES, choose, labels, valid_cells
+from lf.train import RECIPES
+from lf.train.losses import descriptor_losses
+from lf.train.losses.descriptor_losses import DESCRIPTOR_LOSSES, Pair, dense, sparse
+from lf.train.losses.detector_losses import DETECTOR_LOSSES, choose, labels, valid_cells
+from lf.train.methods import magicpoint, superpoint
 from lf.train.pictures import Crop, Pictures
-from lf.train.superpoint_views import PHOTOMETRIES, WARPS
+from lf.train.views import random_views as views
+from lf.train.views import superpoint_views
+from lf.train.views.superpoint_views import PHOTOMETRIES, WARPS
 
 CPU = torch.device("cpu")
 SIZE = (24, 32)

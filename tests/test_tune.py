@@ -10,10 +10,13 @@ import cv2
 import numpy as np
 import pytest
 
-from lf import files
-from lf.benchmarks import latency, pareto, results, sweep_runs
+from lf.benchmarks.report import pareto
+from lf.benchmarks.run import results
+from lf.benchmarks.timing import latency
 from lf.core import FEATURES, GateFailed, UsageError
+from lf.formats import model_file
 from lf.runtimes import BACKENDS
+from lf.studies import sweep_runs
 
 PAIRS = 40
 
@@ -193,7 +196,7 @@ def test_sizes_and_ends_of_the_graph_are_tried(place, lf):
 
 
 def test_what_a_graph_cannot_decode_is_left_out(place, lf, monkeypatch):
-    monkeypatch.setattr("lf.export.features_cut.BUILDERS", {})
+    monkeypatch.setattr("lf.export.to_features.BUILDERS", {})
     code, text, error = lf(*LOOSE, "--cut", "features")
     assert code == 0
     assert "lf: fp32.features for ort-cpu is left out: " in error
@@ -235,8 +238,8 @@ def test_what_does_not_fit_is_said_before_any_work(lf, place, words, text):
 
 
 def test_a_quantized_file_is_refused(lf, place):
-    made = files.load(place / "tiny.onnx")
-    files.save(made.path, made.path.read_bytes(), replace(made.card, scheme="w8a8"))
+    made = model_file.load(place / "tiny.onnx")
+    model_file.save(made.path, made.path.read_bytes(), replace(made.card, scheme="w8a8"))
     code, _, error = lf()
     assert code == UsageError.exit_code
     assert error.endswith("tiny.onnx: is w8a8; give lf tune the float file that it was made from\n")

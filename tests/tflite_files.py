@@ -6,8 +6,8 @@ from __future__ import annotations
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from lf import files, tflite
 from lf.core import Card
+from lf.formats import model_file, tflite
 from lf.models import MODELS
 
 KINDS = {np.dtype(np.int8): 9, np.dtype(np.uint8): 3, np.dtype(np.float32): 0, np.dtype(np.int32): 2}
@@ -132,4 +132,4 @@ def card(row, size=SIZE, **changes):
 
 def save(path, model, row, size=SIZE, **changes):
     """Write the model with its card; the artifact."""
-    return files.save(path, tflite.write(model), card(row, size, **changes))
+    return model_file.save(path, tflite.write(model), card(row, size, **changes))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from lf.benchmarks.geometry import (
+from lf.benchmarks.protocols.geometry import (
     CROP,
     NATIVE,
     SQUEEZE,
@@ -13,8 +13,8 @@ from lf.benchmarks.geometry import (
     TRUE_CROP,
     TRUE_SQUEEZE,
 )
-from lf.benchmarks.metrics import INLIER_MASK, Ransac
-from lf.benchmarks.protocols import (
+from lf.benchmarks.protocols.metrics import INLIER_MASK, Ransac
+from lf.benchmarks.protocols.protocol import (
     Protocol,
     auc_score,
     kp2d_score,
@@ -22,7 +22,7 @@ from lf.benchmarks.protocols import (
     superpoint_score,
     superpoint_true_score,
 )
-from lf.benchmarks.summary import MEAN, MEAN_ABOVE_0, Aggregate, recall_area
+from lf.benchmarks.protocols.summary import MEAN, MEAN_ABOVE_0, Aggregate, recall_area
 from lf.data.hpatches import OVERSIZE
 
 

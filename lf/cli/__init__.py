@@ -11,9 +11,9 @@ from typing import Annotated
 
 import typer
 
-from lf import __version__, console
+from lf import __version__
 from lf.cli import check, features, label, look, make, measure, pictures, show, sweep, train, tune, weigh
-from lf.core import LfError, Unavailable, UsageError
+from lf.core import LfError, Unavailable, UsageError, console
 
 INTERRUPTED = 128 + signal.SIGINT  # the shells' exit code
 

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lf import console
 from lf.cli.options import Json, Out
-from lf.core import GateFailed, UsageError, pick
+from lf.core import GateFailed, UsageError, console, pick
 
 if TYPE_CHECKING:
-    from lf.export.edgetpu_check import Report, Verdict
+    from lf.edgetpu.check import Report, Verdict
 
 TARGETS = {"edgetpu": "the Edge TPU of Coral"}
 REQUIRED = {"mapped": "no operator stays on the CPU"}
@@ -31,8 +30,9 @@ def check(
     output: Out = None,
 ) -> None:
     """Predict what a target will do with each operator of a file, and why; nothing is compiled."""
-    from lf import files
-    from lf.export import edgetpu_check, edgetpu_fix
+    from lf.core import files
+    from lf.edgetpu import check as edgetpu_check
+    from lf.edgetpu import fix as edgetpu_fix
 
     pick(TARGETS, target, "target")
     if require is not None:
@@ -59,8 +59,8 @@ def check(
 
 def page(path: Path, report: Report) -> str:
     """What `lf check` prints: a row for all operators of a kind with the same fate, then the sums."""
-    from lf.benchmarks.report import markdown
-    from lf.export.edgetpu_rules import COMPILER, SOURCES
+    from lf.benchmarks.report.tables import markdown
+    from lf.edgetpu.rules import COMPILER, SOURCES
 
     if report.compiled:
         title = f"{path}: compiled already; what the compiler left on the CPU"
@@ -82,7 +82,7 @@ def page(path: Path, report: Report) -> str:
 
 
 def _summary(report: Report) -> list[str]:
-    from lf.export.edgetpu_rules import ON_CHIP, mib
+    from lf.edgetpu.rules import ON_CHIP, mib
 
     counts, total = report.counts, len(report.operators)
     name, shape = report.largest

@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
-from lf import console
 from lf.cli.options import parse_shard
-from lf.core import BadInput, UsageError
+from lf.core import BadInput, UsageError, console
 
 
 def score(
@@ -29,7 +28,8 @@ def score(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object")] = False,
 ) -> None:
     """Score features that another tool extracted: stored pairs one by one, or the images of a dataset."""
-    from lf.benchmarks import report, results, score
+    from lf.benchmarks.report import tables
+    from lf.benchmarks.run import results, score
 
     rule = score.choose(protocol, top_k, ap)
     if data is None:
@@ -50,7 +50,7 @@ def score(
         raise UsageError("--data ROOT needs one DIR of features and their --layout")
     with console.progress() as progress:
         run = score.score_folder(paths[0], data, layout, rule, progress)
-    console.as_json(results.document([run])) if json else console.result(report.page([run]))
+    console.as_json(results.document([run])) if json else console.result(tables.page([run]))
 
 
 def extract(
@@ -79,14 +79,14 @@ def extract(
     from dataclasses import asdict, replace
     from functools import partial
 
-    from lf.benchmarks import numbered
-    from lf.benchmarks.predict import Variant
+    from lf.benchmarks.run import superpoint_export
+    from lf.benchmarks.run.predict import Variant
     from lf.core import pick
     from lf.data.layouts import LAYOUTS
+    from lf.extraction import store
+    from lf.extraction.pools import POOLS
+    from lf.extraction.stream import cores
     from lf.models.resolve import resolve
-    from lf.runtimes import store
-    from lf.runtimes.pool import POOLS
-    from lf.runtimes.stream import cores
 
     pairs, part = pick(LAYOUTS, layout, "layout").open is None, parse_shard(shard)
     spread = pick(POOLS, pool, "pool") if pool else None
@@ -102,7 +102,7 @@ def extract(
     found = {} if pairs else store.share(store.find([*map(Path, images)]), part)
     with console.progress() as progress:
         if pairs:
-            tally = numbered.write(variant.open(threads), images[0], out, top_k, progress)
+            tally = superpoint_export.write(variant.open(threads), images[0], out, top_k, progress)
         elif spread:
             opener = partial(variant.open, threads)
             tally = spread(opener, found, out, layout, top_k, progress, cpus=threads, workers=workers or 1)

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from lf import console
 from lf.cli.options import File, Threads, parse_shard, parse_size
+from lf.core import console
 from lf.models.resolve import resolve
 
 
@@ -31,8 +31,8 @@ def label(
     """Label photos with the corners a detector sees in many views of them; stop and run again to go on."""
     from dataclasses import asdict
 
-    from lf.train.adaptation import Settings
-    from lf.train.label import label as run
+    from lf.train.homographic_adaptation import Settings
+    from lf.train.label_photos import label as run
 
     settings = Settings(warps=warps, size=parse_size(size), seed=seed, bf16=bf16)
     with console.progress() as progress:

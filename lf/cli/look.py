@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
-from lf import console
 from lf.cli.options import File, Json, Threads
-from lf.core import UsageError
+from lf.core import UsageError, console
 from lf.models.resolve import resolve
 
 NESTED = ("calibration", "ranges")  # too long for a line
@@ -35,7 +34,7 @@ def inspect(file: File, json: Json = False) -> None:
 
 def doctor(json: Json = False) -> None:
     """Say which engines, providers and processor features are there, and what to type for the missing ones."""
-    from lf.runtimes.doctor import examine
+    from lf.studies.doctor import examine
 
     rows = examine()
     if json:
@@ -110,7 +109,7 @@ def demo(
         return
     if any((model, backend, top_k, frames)):
         raise UsageError("--model, --backend, --top-k and --frames belong to --camera, --video or --images")
-    from lf.demo import demo as run
+    from lf.studies.demo import demo as run
 
     with console.progress() as progress:
         run(out, threads, progress)
@@ -127,10 +126,10 @@ def _live(
     out: Path,
     threads: int,
 ) -> None:
-    from lf import live
     from lf.data import frames
-    from lf.runtimes import store
-    from lf.runtimes.extract import Extractor
+    from lf.extraction import store
+    from lf.extraction.extractor import Extractor
+    from lf.studies import live
 
     artifact = resolve(model)
     extractor = Extractor(artifact, backend or store.engine_for(artifact), threads)

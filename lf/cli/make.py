@@ -7,10 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from lf import console
 from lf.cli.options import PROCEDURAL, Data, File, Out, Protocols, parse_bits, parse_size
 from lf.cli.weigh import EVALUATIONS, Where, within
-from lf.core import UsageError
+from lf.core import UsageError, console
 from lf.export import CUTS, TARGETS
 from lf.models.resolve import resolve
 from lf.quantize import CALIBRATIONS, ENGINES, LIMIT, ROUNDINGS, SCHEMES
@@ -132,7 +131,7 @@ def quantize(
             made = within(max_drop, where, parent, scheme, images, output, asked, options, progress)
         else:
             made = run(parent, scheme, images, output, engine=engine, bits=asked, progress=progress, **options)
-    from lf.quantize.guards import slower
+    from lf.quantize.write.checks import slower
 
     step = made.card.made[-1]
     if images and not ("calibration" in step or step.get("rounding", {}).get("photos")):

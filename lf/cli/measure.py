@@ -7,10 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from lf import console
 from lf.benchmarks import PROTOCOLS
 from lf.cli.options import PROCEDURAL, Data, Json, Threads, parse_size
-from lf.core import UsageError
+from lf.core import UsageError, console
 from lf.models.resolve import resolve
 from lf.runtimes import BACKENDS
 
@@ -57,8 +56,9 @@ def bench(
     json: Json = False,
 ) -> None:
     """Evaluate files in engines on the same pairs: accuracy, drop against the first, latency, size."""
-    from lf.benchmarks import report, results
-    from lf.benchmarks.suite import RESULTS, suite
+    from lf.benchmarks.report import tables
+    from lf.benchmarks.run import results
+    from lf.benchmarks.run.suite import RESULTS, suite
 
     wanted = parse_size(size) if size else None
     if latency:
@@ -91,7 +91,7 @@ def bench(
     if json:
         console.as_json(results.document(runs))
     else:
-        console.result(report.page(runs))
+        console.result(tables.page(runs))
     if out:
         console.note(f"wrote {out / RESULTS}") if json else console.result(out / RESULTS)
 
@@ -107,9 +107,10 @@ def _latency(
     json: bool,
     **asked: Any,
 ) -> None:
-    from lf.benchmarks import latency_table, results
-    from lf.benchmarks.suite import LATENCY, latencies
-    from lf.files import check_place, write_json
+    from lf.benchmarks.report import latency_table
+    from lf.benchmarks.run import results
+    from lf.benchmarks.run.suite import LATENCY, latencies
+    from lf.core.files import check_place, write_json
 
     for path in filter(None, (out and out / LATENCY, github_benchmark)):
         check_place(path)  # said before minutes of work
@@ -140,14 +141,15 @@ def compare(
     """Judge new results by gates; exit code 3 when one fails."""
     from dataclasses import asdict
 
-    from lf.benchmarks import gate, report, results
+    from lf.benchmarks.report import tables
+    from lf.benchmarks.run import gate, results
 
     found = gate.compare(results.load(reference), results.load(new), gate.load_gates(gates))
     if json:
         console.as_json({"verdicts": [{**asdict(verdict), "passed": verdict.passed} for verdict in found]})
     else:
-        console.result(report.verdicts(found))
-    console.summary(report.verdicts(found))
+        console.result(tables.verdicts(found))
+    console.summary(tables.verdicts(found))
     gate.enforce(found)
 
 
@@ -158,6 +160,6 @@ def accept(
     output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="The baseline to replace")],
 ) -> None:
     """Make results the baseline; nothing else ever changes it."""
-    from lf.benchmarks import results
+    from lf.benchmarks.run import results
 
     console.result(results.save(output, results.load(new)))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lf import console
+from lf.core import console
 
 
 def match(
@@ -26,11 +26,11 @@ def match(
     ),
 ) -> None:
     """Draw the keypoints and mutual matches of two images."""
-    from lf.benchmarks import pictures
+    from lf.benchmarks.report import match_pictures
     from lf.data import hpatches, images
+    from lf.extraction import store, stream
+    from lf.extraction.extractor import Extractor
     from lf.models.resolve import resolve
-    from lf.runtimes import store, stream
-    from lf.runtimes.extract import Extractor
 
     truth = None if homography is None else hpatches.read_homography(homography)
     loaded = images.read(first), images.read(second)
@@ -39,7 +39,7 @@ def match(
     extractor = Extractor(artifact, engine, threads)
     found = [stream.published(extractor, image).top(top_k) for image in loaded]
     title = f"{artifact.path.name} in {engine}: {first.name} and {second.name}"
-    console.result(pictures.save(output, pictures.matches(loaded, (found[0], found[1]), truth, title)))
+    console.result(match_pictures.save(output, match_pictures.matches(loaded, (found[0], found[1]), truth, title)))
 
 
 def data_get(

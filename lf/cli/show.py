@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lf import console, files
-from lf.core import UsageError, pick
+from lf.core import UsageError, console, files, pick
 
 if TYPE_CHECKING:
-    from lf.data.sheets import Panel
+    from lf.data.contact_sheets import Panel
     from lf.train import Recipe
     from lf.train.sample import Sample
 
@@ -43,8 +42,8 @@ def data_show(
     output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="Where to write")] = Path("data.png"),
 ) -> None:
     """Draw what a source holds: pairs with their ground truth, the views of a recipe, labels on their photos."""
-    from lf.benchmarks.pictures import save
-    from lf.data import sheets
+    from lf.benchmarks.report.match_pictures import save
+    from lf.data import contact_sheets
     from lf.train import RECIPES
 
     if (data or change) and (spec not in RECIPES or labels):
@@ -58,14 +57,14 @@ def data_show(
         title, panels, columns, note = _shapes(count)
     else:
         title, panels, columns, note = _dataset(spec, count)
-    console.result(save(output, sheets.sheet(title, panels, columns, note)))
+    console.result(save(output, contact_sheets.sheet(title, panels, columns, note)))
 
 
 Page = tuple[str, "list[Panel]", int, str]  # title, panels, columns, note
 
 
 def _dataset(spec: str, count: int | None) -> Page:
-    from lf.data import DATASETS, open_dataset, sheets
+    from lf.data import DATASETS, contact_sheets, open_dataset
     from lf.train import RECIPES
 
     if ":" not in spec and "/" not in spec and not Path(spec).exists():
@@ -76,15 +75,15 @@ def _dataset(spec: str, count: int | None) -> Page:
     for pair in (pairs[i] for i in chosen):
         first, second = pair.first.load(), pair.second.load()
         size, other = first.shape[:2], second.shape[:2]
-        known = sheets.flow(pair.homography, (size[0], size[1]), (other[0], other[1]))
-        panels += sheets.pair(first, second, known, None, f"{pair.sequence} {pair.name}")
+        known = contact_sheets.flow(pair.homography, (size[0], size[1]), (other[0], other[1]))
+        panels += contact_sheets.pair(first, second, known, None, f"{pair.sequence} {pair.name}")
     return f"{spec}: {len(chosen)} of {len(pairs)} pairs", panels, 3, PAIR_NOTE
 
 
 def _labelled(photos: Path, folder: Path, count: int | None) -> Page:
     from lf.data import images
-    from lf.data.sheets import Panel
-    from lf.train.label import MANIFEST, points_of, read_labels
+    from lf.data.contact_sheets import Panel
+    from lf.train.label_photos import MANIFEST, points_of, read_labels
 
     found = read_labels(folder)
     files.read_json(folder / MANIFEST, "the manifest of lf label")
@@ -104,9 +103,9 @@ def _labelled(photos: Path, folder: Path, count: int | None) -> Page:
 def _shapes(count: int | None) -> Page:
     import numpy as np
 
-    from lf.data import synthetic_shapes
-    from lf.data.primitives import PRIMITIVES
-    from lf.data.sheets import Panel
+    from lf.data.contact_sheets import Panel
+    from lf.data.drawn import synthetic_shapes
+    from lf.data.drawn.primitives import PRIMITIVES
 
     panels = []
     for n in range(count or len(PRIMITIVES)):
@@ -119,8 +118,8 @@ def _shapes(count: int | None) -> Page:
 
 
 def _recipe(name: str, recipe: Recipe, data: list[str] | None, count: int | None) -> Page:
-    from lf.data import sheets
-    from lf.data.sheets import Panel
+    from lf.data import contact_sheets
+    from lf.data.contact_sheets import Panel
 
     sources = data or [recipe.data]
     made, pictures = _samples(name, recipe, sources, count)
@@ -130,7 +129,7 @@ def _recipe(name: str, recipe: Recipe, data: list[str] | None, count: int | None
     panels: list[Panel] = []
     for n, sample in enumerate(made):
         if sample.flow is not None:
-            panels += sheets.pair(sample.views[0], sample.views[1], sample.flow, sample.labels, f"{n + 1}")
+            panels += contact_sheets.pair(sample.views[0], sample.views[1], sample.flow, sample.labels, f"{n + 1}")
     if panels:
         labelled = made[0].labels is not None
         return title, panels, 5 if labelled else 3, f"{LABEL_NOTE} {PAIR_NOTE}" if labelled else PAIR_NOTE
@@ -148,7 +147,7 @@ def _samples(name: str, recipe: Recipe, data: list[str], count: int | None) -> t
     import torch
 
     from lf.train.pictures import collect, shares
-    from lf.train.views import Dice
+    from lf.train.views.random_views import Dice
 
     module = importlib.import_module(f"lf.train.{recipe.method}")
     if not hasattr(module.Method, "sample"):

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lf import console, files
+from lf.core import console, files
 
 if TYPE_CHECKING:
-    from lf.benchmarks.sweep import Row
-    from lf.benchmarks.sweep_runs import Runs
+    from lf.studies.sweep_plan import Row
+    from lf.studies.sweep_runs import Runs
 
 TABLE, RESULTS = "table.md", "results.json"
 
@@ -24,10 +24,10 @@ def sweep(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what is there and what is to do")] = False,
 ) -> None:
     """Quantize networks in many schemes and evaluate all on all data: one table, with what each drop is worth."""
-    from lf.benchmarks import sweep as plans
-    from lf.benchmarks.sweep_runs import Runs
-    from lf.cli.sweep_files import OPTIONS, make
     from lf.quantize import ENGINES
+    from lf.studies import sweep_plan as plans
+    from lf.studies.sweep_files import OPTIONS, make
+    from lf.studies.sweep_runs import Runs
 
     asked = plans.load(plan, ENGINES, OPTIONS)
     runs = Runs(asked, out)
@@ -54,8 +54,9 @@ def _by_network(rows: Sequence[Row]) -> Iterator[list[Row]]:
 
 def _write(plan: Path, runs: Runs, rows: Sequence[Row]) -> None:
     """Both files, of the runs there are by now."""
-    from lf.benchmarks import results, sweep_table
-    from lf.benchmarks.sweep_runs import timed
+    from lf.benchmarks.run import results
+    from lf.studies import sweep_table
+    from lf.studies.sweep_runs import timed
 
     of_networks = {some[0].network: runs.latency(some) or {} for some in _by_network(rows)} if runs.plan.repeats else {}
     latency = {(network, scheme): timing for network, found in of_networks.items() for scheme, timing in found.items()}
@@ -75,7 +76,7 @@ def _write(plan: Path, runs: Runs, rows: Sequence[Row]) -> None:
 
 def _there(rows: Sequence[Row], runs: Runs) -> str:
     """What a dry run says: what is to be made, evaluated and timed."""
-    from lf.benchmarks.report import markdown
+    from lf.benchmarks.report.tables import markdown
 
     todo = [job for job in runs.jobs(rows) if not job.row.refused and runs.kept(job) is None]
     lines, times = [], 0

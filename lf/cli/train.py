@@ -8,10 +8,9 @@ from typing import Annotated
 
 import typer
 
-from lf import console
 from lf.benchmarks import PROTOCOLS
 from lf.cli.options import Threads
-from lf.core import UsageError
+from lf.core import UsageError, console
 from lf.train import RECIPES
 
 WIDE = max(map(len, RECIPES))
@@ -47,8 +46,8 @@ def train(
     """Train a network; stop and run again to resume exactly."""
     from contextlib import closing, nullcontext
 
-    from lf.cli.watch import Validation, Watch
     from lf.core import pick
+    from lf.studies.validation import Validation, Watch
     from lf.train.boards import BOARDS
     from lf.train.loop import train as run
     from lf.train.workers import rank

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lf import console
 from lf.cli.options import PROCEDURAL, Data, File, Json, parse_size
-from lf.core import GateFailed, UsageError, pick
+from lf.core import GateFailed, UsageError, console, pick
 
 if TYPE_CHECKING:
-    from lf.benchmarks.sweep import Plan, Row
-    from lf.benchmarks.sweep_runs import Run, Runs
+    from lf.studies.sweep_plan import Plan, Row
+    from lf.studies.sweep_runs import Run, Runs
 
 BUDGET = "repeatability=0.005,correctness@1=0.01,matching_score=0.01,localization_error=0.02"
 ENGINES = ("ort-cpu", "openvino")  # tried by default, where they are installed
@@ -52,14 +51,16 @@ def tune(
     json: Json = False,
 ) -> None:
     """Find the fastest way to run a network on this machine within an accuracy budget; show accuracy, time and size."""
-    from lf.benchmarks import PROTOCOLS, pareto, results
-    from lf.benchmarks.figures import plotter
-    from lf.benchmarks.predict import check_resize
-    from lf.benchmarks.sweep import FLOAT
-    from lf.cli.judge import choose, parse_budget
+    from lf.benchmarks import PROTOCOLS
+    from lf.benchmarks.report import pareto
+    from lf.benchmarks.report.figures import plotter
+    from lf.benchmarks.run import results
+    from lf.benchmarks.run.predict import check_resize
     from lf.models import check_size, row_of
     from lf.models.resolve import resolve
     from lf.runtimes import BACKENDS
+    from lf.studies.accuracy_drop import choose, parse_budget
+    from lf.studies.sweep_plan import FLOAT
 
     parent = resolve(model)
     if parent.card.scheme != FLOAT:
@@ -115,9 +116,9 @@ def _plan(
 ) -> Plan:
     """A sweep over one network in one engine at one size, in those of the schemes that are made for it."""
     from lf.benchmarks import PROTOCOLS
-    from lf.benchmarks.sweep import Data, Network, Plan, located, name_of, writer_for
     from lf.quantize import ENGINES as WRITERS
     from lf.quantize import SCHEMES
+    from lf.studies.sweep_plan import Data, Network, Plan, located, name_of, writer_for
 
     for scheme in schemes:
         pick(SCHEMES, scheme, "scheme")
@@ -146,11 +147,11 @@ def _measured(
     And where the files are, by their sha256.
     """
     from lf.benchmarks import PROTOCOLS
-    from lf.benchmarks.predict import Variant
-    from lf.benchmarks.suite import timings
-    from lf.benchmarks.sweep_runs import Runs
-    from lf.cli.sweep_files import make, with_decode
+    from lf.benchmarks.run.predict import Variant
+    from lf.benchmarks.run.suite import timings
     from lf.quantize import ENGINES as WRITERS
+    from lf.studies.sweep_files import make, with_decode
+    from lf.studies.sweep_runs import Runs
 
     (data,) = plans[0].data
     (protocol,) = data.protocols

@@ -7,10 +7,9 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from lf import console
 from lf.cli.options import PROCEDURAL, Data, File, Json, Protocols
-from lf.console import Progress
-from lf.core import Artifact
+from lf.core import Artifact, console
+from lf.core.console import Progress
 from lf.models.resolve import resolve
 from lf.quantize import CALIBRATIONS, SCHEMES
 
@@ -34,12 +33,12 @@ def sensitivity(
     json: Json = False,
 ) -> None:
     """Rank the layers of a float ONNX file by what quantizing each alone costs the geometry, beside its tensors."""
-    from lf.benchmarks import ranking
-    from lf.benchmarks.figures import plotter
-    from lf.cli.judge import Judge, open_pairs, yielded
+    from lf.benchmarks.report import ranking
+    from lf.benchmarks.report.figures import plotter
     from lf.quantize import float_onnx, open_photos
-    from lf.quantize.journal import Journal, circumstances
-    from lf.quantize.sensitivity import Layers, studied, study
+    from lf.quantize.search.journal import Journal, circumstances
+    from lf.quantize.search.sensitivity import Layers, studied, study
+    from lf.studies.accuracy_drop import Judge, open_pairs, yielded
 
     parent = float_onnx(resolve(model))
     row, metrics = studied(scheme), yielded(ranking.TOLERANCES, protocol)
@@ -86,10 +85,11 @@ def within(
     progress: Progress,
 ) -> Artifact:
     """Quantize with the cheapest bits that keep a budget, and say what they are and cost."""
-    from lf.cli.judge import Judge, choose, halves, open_pairs, parse_budget
-    from lf.quantize import float_onnx, mixed, usual_name
-    from lf.quantize.journal import Journal, circumstances
-    from lf.quantize.sensitivity import studied
+    from lf.quantize import float_onnx, usual_name
+    from lf.quantize.search import budget as mixed
+    from lf.quantize.search.journal import Journal, circumstances
+    from lf.quantize.search.sensitivity import studied
+    from lf.studies.accuracy_drop import Judge, choose, halves, open_pairs, parse_budget
 
     limits = parse_budget(budget)
     metrics = choose(limits, where.protocol)
@@ -116,8 +116,8 @@ def within(
 
 
 def _say(made: Artifact, scheme: str) -> None:
-    from lf.benchmarks.ranking import change
-    from lf.benchmarks.report import markdown
+    from lf.benchmarks.report.ranking import change
+    from lf.benchmarks.report.tables import markdown
 
     step = made.card.made[-1]
     found, rows = step["search"], []

@@ -20,8 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from lf import console
-from lf.core import BadInput, Unavailable, UsageError
+from lf.core import BadInput, Unavailable, UsageError, console
 
 Progress = Callable[[int, int, str], None]
 

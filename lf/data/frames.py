@@ -8,9 +8,8 @@ from pathlib import Path
 
 import cv2
 
-from lf import files
-from lf.console import quiet
-from lf.core import MAX_PIXELS, Array, BadInput, Unavailable
+from lf.core import MAX_PIXELS, Array, BadInput, Unavailable, files
+from lf.core.console import quiet
 from lf.data import images
 
 RATE = 25.0  # frames per second where the source does not say

@@ -13,8 +13,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from lf.console import quiet
 from lf.core import MAX_PIXELS, Array, BadInput
+from lf.core.console import quiet
 from lf.data import Picture
 from lf.data.headers import TIFF_ORIENTATION, declared_size, tiff_tags, white
 

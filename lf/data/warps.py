@@ -18,7 +18,8 @@ import cv2
 import numpy as np
 
 from lf.core import Array
-from lf.data import Pair, Picture, images, photometric, procedural
+from lf.data import Pair, Picture, images, photometric
+from lf.data.drawn import procedural
 from lf.data.homography import corners, inside, sample, translation_matrix, warp_image, warp_points
 
 VERSION = 1  # raise it whenever a view changes
@@ -112,7 +113,7 @@ def pairs(
 
 
 def drawn(count: int, seed: int = 0, pairs_per_picture: int = 1, size: Size = SIZE) -> list[Pair]:
-    """One sequence per held-out picture of `lf.data.procedural`, which training never sees."""
+    """One sequence per held-out picture of `lf.data.drawn.procedural`, which training never sees."""
     stage, found = stage_size(size), []
     for index in range(count):
         family, number = procedural.held_out(index)

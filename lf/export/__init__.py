@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lf import files
-from lf.core import Artifact, UsageError, pick
+from lf.core import Artifact, UsageError, files, pick
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ import numpy as np
 
 from lf.core import Array, Artifact, BadInput, GateFailed
 from lf.data import images
-from lf.runtimes import agreement
-from lf.runtimes.agreement import Look
-from lf.runtimes.extract import Extractor
+from lf.extraction import agreement
+from lf.extraction.agreement import Look
+from lf.extraction.extractor import Extractor
 
 RELATIVE = 1e-4  # largest error of a map, as a share of its largest value; float32 in another order reads 1e-6
 SAME = 0.05  # px between two keypoints that count as one; networks without sub-pixel points put them on integers

@@ -16,9 +16,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lf import __version__, files
+from lf import __version__
 from lf.core import Artifact, LfError, UsageError, pick
 from lf.export import parity
+from lf.formats import model_file
 from lf.models import NETWORKS, check_size
 from lf.runtimes import CHECKPOINTS
 
@@ -66,9 +67,9 @@ def export(
     card = artifact.card.step(input=(model.channels, *(size or (None, None))), outputs=dict(model.heads))
     data = proto.SerializeToString()
     with tempfile.TemporaryDirectory(prefix="lf-export-") as folder:
-        candidate = files.save(Path(folder) / out.name, data, card)
+        candidate = model_file.save(Path(folder) / out.name, data, card)
         figures = parity.check(artifact, candidate, "torch", "ort-cpu", images)
-    return files.save(out, data, card.step(made={**step, "parity": figures}))
+    return model_file.save(out, data, card.step(made={**step, "parity": figures}))
 
 
 def through(

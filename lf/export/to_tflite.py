@@ -6,13 +6,15 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from lf import __version__, converter, files, tflite_heads
+from lf import __version__
 from lf.core import Artifact, UsageError
 from lf.export import parity, to_onnx
 from lf.export.to_onnx import OWN
+from lf.extraction import agreement
+from lf.extraction.extractor import Extractor
+from lf.formats import model_file, onnx_to_tflite, tflite_heads
 from lf.models import check_size
-from lf.runtimes import CHECKPOINTS, agreement
-from lf.runtimes.extract import Extractor
+from lf.runtimes import CHECKPOINTS
 
 
 def export(
@@ -77,20 +79,20 @@ def _from_onnx(parent: Artifact, out: Path, folder: Path, images: Path | None, h
 
     size = parent.card.size
     assert size is not None
-    graph = converter.static(onnx.load(parent.path), size)
+    graph = onnx_to_tflite.static(onnx.load(parent.path), size)
     reference = Extractor(parent, "ort-cpu")
     picture = next(agreement.drawn(size, 1))
     tensor = reference.tensor(reference.fit(picture))
     relative = tflite_heads.HALF if half else tflite_heads.RELATIVE
-    data = tflite_heads.named(converter.convert(graph, half), tensor, reference.session.run(tensor), relative)
-    candidate = files.save(folder / f"candidate{out.suffix}", data, parent.card)
+    data = tflite_heads.named(onnx_to_tflite.convert(graph, half), tensor, reference.session.run(tensor), relative)
+    candidate = model_file.save(folder / f"candidate{out.suffix}", data, parent.card)
     figures = parity.check(parent, candidate, "ort-cpu", "tflite", images, relative, exact=not half)
     step = {
         "command": "export",
         "options": {"to": "tflite", "size": list(size), **({"half": True} if half else {})},
         "parent": parent.sha256,
-        "versions": {"lf": __version__, **converter.versions()},
-        "opset": converter.opset(graph),
+        "versions": {"lf": __version__, **onnx_to_tflite.versions()},
+        "opset": onnx_to_tflite.opset(graph),
         "parity": figures,
     }
-    return files.save(out, data, parent.card.step(made=step))
+    return model_file.save(out, data, parent.card.step(made=step))

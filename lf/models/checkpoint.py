@@ -14,8 +14,8 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
-from lf import files
-from lf.core import Artifact, BadInput, Card
+from lf.core import Artifact, BadInput, Card, files
+from lf.formats import model_file
 from lf.models import NETWORKS, unpickle
 
 State = dict[str, Tensor]
@@ -50,7 +50,7 @@ def load(path: Path) -> tuple[str, State, dict[str, str]]:
 
 def save(path: Path, module: nn.Module, card: Card) -> Artifact:
     """Write the weights of `module` as .safetensors with `card` in the header."""
-    return files.save(path, save_tensors({k: v.cpu().contiguous() for k, v in module.state_dict().items()}), card)
+    return model_file.save(path, save_tensors({k: v.cpu().contiguous() for k, v in module.state_dict().items()}), card)
 
 
 def network(artifact: Artifact) -> nn.Module:
@@ -128,7 +128,7 @@ def _load_public(path: Path) -> tuple[str, State, dict[str, str]]:
 
 
 def _load_own(path: Path) -> tuple[str, State, dict[str, str]]:
-    card = files.load(path).card
+    card = model_file.load(path).card
     if card.model not in NETWORKS:
         raise BadInput(f"{path}: its card names model '{card.model}'; known: {', '.join(NETWORKS)}")
     try:

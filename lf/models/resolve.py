@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 from pathlib import Path
 
-from lf import files
 from lf.core import Artifact, BadInput, Card, UsageError
+from lf.formats import model_file
 from lf.models import MODELS
 
 SHIPPED = Path(__file__).parent / "weights"
@@ -22,12 +22,12 @@ def resolve(name_or_path: str | Path) -> Artifact:
 
     Raises:
         UsageError: neither a shipped name nor the path of a file.
-        BadInput: see `lf.files.load` and `lf.models.checkpoint.load`.
+        BadInput: see `lf.core.model_file.load` and `lf.models.checkpoint.load`.
     """
     name = str(name_or_path)
     path = shipped().get(name, Path(name_or_path))
-    if path.suffix in files.CODECS:
-        return _known(files.load(path))
+    if path.suffix in model_file.CODECS:
+        return _known(model_file.load(path))
     if not path.exists():  # before torch takes seconds to import
         raise BadInput(f"{path}: no such file; expected a checkpoint") if path.suffix else UsageError(_no_such(name))
     from lf.models import checkpoint

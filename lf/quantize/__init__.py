@@ -8,17 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lf import files
-from lf.core import Artifact, BadInput, UsageError, pick
-from lf.quantize.observers import CALIBRATIONS as CALIBRATIONS
-from lf.quantize.observers import observer
-from lf.quantize.rounding import ROUNDINGS as ROUNDINGS
+from lf.core import Artifact, BadInput, UsageError, files, pick
+from lf.quantize.calibrate.observers import CALIBRATIONS as CALIBRATIONS
+from lf.quantize.calibrate.observers import observer
+from lf.quantize.round.rounding import ROUNDINGS as ROUNDINGS
 from lf.quantize.schemes import LIMIT as LIMIT
 from lf.quantize.schemes import SCHEMES as SCHEMES
 from lf.quantize.schemes import Scheme as Scheme
 
 if TYPE_CHECKING:
-    from lf.quantize.calibration import Photos
+    from lf.quantize.calibrate.photos import Photos
 
 Progress = Callable[[int, int, str], None]
 
@@ -219,6 +218,6 @@ def open_photos(
             f"scheme {scheme} needs photos to calibrate on; type: --images DIR (only weights that lf train "
             "made for this very scheme bring their ranges along, see: lf train distil)"
         )
-    from lf.quantize.calibration import Photos
+    from lf.quantize.calibrate.photos import Photos
 
     return Photos(images, limit or row.limit, seed, exclude, progress, method, observe)

@@ -19,7 +19,7 @@ from typing import Any
 
 from lf.core import Artifact, Unavailable, UsageError, one_line
 from lf.runtimes.litert import LitertSession, load
-from lf.runtimes.signature import signature
+from lf.runtimes.tflite_signature import signature
 
 LIBRARY, DEVICE = "LF_EDGETPU_LIBRARY", "LF_EDGETPU_DEVICE"
 NAMES = {"darwin": "libedgetpu.1.dylib", "win32": "edgetpu.dll"}

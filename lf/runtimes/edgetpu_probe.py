@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from lf import files
 from lf.core import LfError, one_line
+from lf.formats import model_file
 from lf.runtimes.litert import LitertSession, load
 
 
@@ -62,7 +62,7 @@ def probe(name: str, wanted: str, path: str | None) -> None:
     tell(step="open the device")
     delegate = load_delegate(name, {"device": wanted} if wanted else {})
     tell(step="load the file")
-    artifact = files.load(Path(path))
+    artifact = model_file.load(Path(path))
     session = LitertSession(artifact, load(artifact)[0], 1, "probe", delegate)
     tell(step="run the file")
     channels, height, width = artifact.card.input

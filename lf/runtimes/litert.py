@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from lf import files, tflite
-from lf.console import quiet as quiet
-from lf.core import Array, Artifact, BadInput, SessionInfo, Unavailable, one_line
-from lf.runtimes.signature import signature
+from lf.core import Array, Artifact, BadInput, SessionInfo, Unavailable, files, one_line
+from lf.core.console import quiet as quiet
+from lf.formats import tflite
+from lf.runtimes.tflite_signature import signature
 
 COMPILED = "edgetpu-custom-op"  # custom code of the one operator that the compiler makes of all that it maps
 

@@ -8,10 +8,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from lf import files
-from lf.console import quiet
-from lf.core import Array, Artifact, BadInput, SessionInfo, Unavailable, UsageError, one_line
-from lf.runtimes.ort_weights import widened
+from lf.core import Array, Artifact, BadInput, SessionInfo, Unavailable, UsageError, files, one_line
+from lf.core.console import quiet
+from lf.formats.int4 import widened
 
 CV: Any = cv2  # its type stubs are of one version
 OLDEST = 5  # major version; the importer of 4 was not compared with the other engines

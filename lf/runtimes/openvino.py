@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lf.core import Array, Artifact, BadInput, SessionInfo, Unavailable, UsageError, one_line
-from lf.runtimes.ort_weights import widened
+from lf.formats.int4 import widened
 
 
 class OpenVinoSession:

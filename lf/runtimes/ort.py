@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from lf.core import Array, Artifact, BadInput, SessionInfo, Unavailable, one_line
-from lf.protobuf import message
-from lf.runtimes.ort_weights import GRAPH, weights_only, widened
+from lf.formats.int4 import GRAPH, weights_only, widened
+from lf.formats.protobuf import message
 
 CPU = "CPUExecutionProvider"
 MEMORY = {"CUDAExecutionProvider": "cuda", "TensorrtExecutionProvider": "cuda"}  # where a provider's tensors live

@@ -13,15 +13,15 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from lf import files
-from lf.core import Artifact, LfError, UsageError
+from lf.core import Artifact, LfError, UsageError, files
+from lf.formats import model_file
 from lf.models import MODELS, checkpoint
 from lf.models.resolve import resolve
 from lf.train import Recipe, fake_quantize, state
-from lf.train.pace import Pace
 from lf.train.pictures import Pictures, Progress, collect
 from lf.train.state import CHECKPOINT, LOG, SETTINGS, Run
-from lf.train.views import Dice
+from lf.train.throughput import Pace
+from lf.train.views.random_views import Dice
 from lf.train.workers import Workers, find_device
 
 CALIBRATION = 32  # pictures over which the ranges of activations begin, as many as lf quantize takes
@@ -96,7 +96,7 @@ def train(
         if workers.first:
             state.publish(run, out / f"{recipe.model}.safetensors")
         workers.wait()
-    return files.load(out / f"{recipe.model}.safetensors")
+    return model_file.load(out / f"{recipe.model}.safetensors")
 
 
 def fitted(recipe: Recipe) -> Recipe:

@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from lf.core import Array
-from lf.data import sheets
+from lf.data import contact_sheets
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def pairs(
     made = []
     for n in range(count):
         if homography is not None:
-            flow = sheets.flow(_array(homography[n].double()), size, size)
+            flow = contact_sheets.flow(_array(homography[n].double()), size, size)
             if inside is not None:
                 flow[~_array(inside[n])] = np.nan
         else:

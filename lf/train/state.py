@@ -15,8 +15,9 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from lf import __version__, files
-from lf.core import Artifact, BadInput, Card, UsageError
+from lf import __version__
+from lf.core import Artifact, BadInput, Card, UsageError, files
+from lf.formats import model_file
 from lf.models import MODELS, checkpoint
 from lf.train import Recipe, fake_quantize
 
@@ -163,4 +164,4 @@ def publish(run: Run, path: Path, step: int | None = None) -> Artifact:
         outputs=dict(row.heads),
         made=(made if step in (None, run.recipe.steps) else {**made, "step": step},),
     )
-    return files.save(path, tensors, card)
+    return model_file.save(path, tensors, card)

@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from lf import files
-from lf.core import Array, BadInput, Features, Unavailable, UsageError
+from lf.core import Array, BadInput, Features, Unavailable, UsageError, files
 from lf.data.layouts import npz
 
 NAME = "features.h5"

@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.lib import format as npy
 
-from lf import files
-from lf.core import Array, BadInput, Features, LfError
+from lf.core import Array, BadInput, Features, LfError, files
 
 LIMIT = 1 << 30  # bytes of a file, and of the arrays that are read from it
 HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}

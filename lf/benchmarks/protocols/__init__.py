@@ -1,0 +1,1 @@
+"""How numbers are made: geometry, matching, metrics, means and intervals."""

@@ -1,0 +1,204 @@
+"""The pictures of a results document: curves of all runs, and for each run its best and worst pairs."""
+
+from __future__ import annotations
+
+import io
+import re
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lf.benchmarks import METRICS
+from lf.benchmarks.protocols.protocol import Protocol
+from lf.benchmarks.protocols.summary import SPLITS
+from lf.benchmarks.report import match_pictures
+from lf.benchmarks.report.tables import describe
+from lf.benchmarks.run.drops import at
+from lf.benchmarks.run.predict import Predictor, Variant
+from lf.core import Array, BadInput, Unavailable, files
+from lf.data import Pair, dataset_digest
+
+Run = dict[str, Any]
+Progress = Callable[[int, int, str], None]
+
+# Okabe-Ito without its yellow, which a white page swallows; dashes and widths tell coinciding lines apart
+LINES = (
+    ("#0072B2", "-", "o"),
+    ("#E69F00", "--", "s"),
+    ("#009E73", "-.", "^"),
+    ("#CC79A7", ":", "D"),
+    ("#56B4E9", "--", "v"),
+    ("#D55E00", "-.", "P"),
+)
+PANELS = {"all": "overall", "i": "illumination", "v": "viewpoint"}
+THRESHOLDS = range(1, 11)  # px
+RANKED_BY = ("mma@3", "mean_corner_error")  # the first that the protocol yields tells the best pairs from the worst
+EXTREMES = 2  # pairs at either end
+
+
+def draw(
+    runs: Sequence[Run],
+    variants: Sequence[Variant],
+    pairs: Sequence[Pair],
+    protocol: Protocol,
+    cache: Path | None,
+    out: Path,
+    progress: Progress = lambda done, total, text: None,
+) -> list[Path]:
+    """Draw what the runs of one protocol say.
+
+    Args:
+        runs: of a results document.
+        variants: what each evaluated.
+        pairs: what they were run on.
+        protocol: how.
+        cache: where the features of the runs are kept; they are predicted again where it has none.
+        out: the folder to write to.
+        progress: called with (pictures done, all, text).
+
+    Returns:
+        The curves first, then for each run the matches and points of its worst and best pairs.
+
+    Raises:
+        BadInput: the runs are not of these pairs or this protocol.
+        Unavailable: matplotlib is not installed.
+    """
+    subject = dataset_digest(pairs), protocol.digest
+    for run in runs:
+        if (run["dataset_digest"], run["protocol_digest"]) != subject:
+            raise BadInput(f"the results are of {run['dataset']} under {run['protocol']}, not of what is to be drawn")
+    made = [curves(runs, out / "curves.png")]
+    for number, (name, run, variant) in enumerate(zip(labels(runs), runs, variants, strict=True), 1):
+        predict = Predictor(variant.open(), protocol, cache)
+        folder = out / _slug(f"{number} {name}")
+        for text, stem, pair in _extremes(run, pairs):
+            progress(len(made), 1 + 4 * EXTREMES * len(runs), f"drawing {folder.name} {stem}")
+            drawn = draw_pair(predict, pair, f"{name}: {text}", describe(run))
+            made += [match_pictures.save(folder / f"{stem}-{kind}.png", picture) for kind, picture in drawn.items()]
+    return made
+
+
+def labels(runs: Sequence[Run]) -> list[str]:
+    """Model, scheme and engine of each run, whose keypoints if not its own, its file where two are the same."""
+    short = []
+    for run in runs:
+        points = f" at {run['keypoints']} points" if run.get("keypoints") else ""
+        short.append(f"{run['artifact']['model']} {run['artifact']['scheme']} {run['backend']}{points}{at(run)}")
+    return [
+        f"{name} ({run['artifact']['file']})" if short.count(name) > 1 else name
+        for name, run in zip(short, runs, strict=True)
+    ]
+
+
+def plotter() -> Any:
+    """The class of figures, which are drawn without a screen.
+
+    Raises:
+        Unavailable: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise Unavailable('pictures need the package matplotlib; type: pip install "lf[plots]"') from error
+    return Figure
+
+
+def curves(runs: Sequence[Run], path: Path) -> Path:
+    """One line per run over 1 to 10 px, overall and by split: MMA, or where it is not measured, correct homographies.
+
+    Raises:
+        Unavailable: matplotlib is not installed.
+    """
+    splits = {s: p for s, p in SPLITS.items() if any(r["sequence"].startswith(p) for r in runs[0]["pairs"])}
+    figure = plotter()(figsize=(3.6 * len(splits) + 0.4, 4.9), dpi=140, layout="constrained")
+    panels = figure.subplots(1, len(splits), sharey=True, squeeze=False)[0]
+    share, threshold, _ = _measured(runs[0])
+    for axes, (split, prefix) in zip(panels, splits.items(), strict=True):
+        _panel(axes, runs, prefix, PANELS[split])
+        axes.set_xlabel(threshold)
+    panels[0].set_ylabel(share)
+    figure.legend(
+        *panels[0].get_legend_handles_labels(),
+        loc="outside upper center",
+        ncols=min(len(runs), len(splits)),
+        frameon=False,
+    )
+    caption = "\n".join(textwrap.wrap(describe(runs[0]), 56 * len(splits)))
+    figure.supxlabel(caption, fontsize=7, color="0.35")
+    image = io.BytesIO()
+    figure.savefig(image, format="png")
+    return files.write_bytes(path, image.getvalue())
+
+
+def _panel(axes: Any, runs: Sequence[Run], prefix: str, title: str) -> None:
+    records = [[record for record in run["pairs"] if record["sequence"].startswith(prefix)] for run in runs]
+    value = _measured(runs[0])[2]
+    for n, (name, rows) in enumerate(zip(labels(runs), records, strict=True)):
+        colour, dashes, marker = LINES[n % len(LINES)]
+        share = [np.mean([value(row, t) for row in rows]) for t in THRESHOLDS]
+        size = 1 - n / len(runs)  # a later line leaves an earlier one visible below it
+        style = {"color": colour, "marker": marker, "markersize": 4 + 3 * size, "linewidth": 1.2 + 1.8 * size}
+        axes.plot(THRESHOLDS, share, dashes, **style, label=name, clip_on=False)
+    axes.set_title(f"{title} ({len(records[0])} pairs)", pad=9)  # pt: clear of markers at 1
+    axes.set(xlim=(0.7, 10.3), ylim=(0, 1))
+    axes.set_xticks(THRESHOLDS)
+    axes.grid(color="0.88")
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _measured(run: Run) -> tuple[str, str, Callable[[Run, int], float]]:
+    """What the curves of a protocol show, over what, and its value for one record at one threshold."""
+    if "mma@1" in run["pairs"][0]:
+        return "mean matching accuracy", "threshold (px)", lambda record, t: record[f"mma@{t}"]
+    over = "mean corner error (px)"
+    return "share of homographies within", over, lambda record, t: _within(record["mean_corner_error"], t)
+
+
+def _within(error: float | None, threshold: float) -> float:
+    return float(error is not None and error <= threshold)
+
+
+def _extremes(run: Run, pairs: Sequence[Pair]) -> Iterator[tuple[str, str, Pair]]:
+    """(what it is, stem of its files, pair) of the worst and of the best pairs of a run."""
+    records = run["pairs"]
+    metric = next(name for name in RANKED_BY if name in records[0])
+    sign = 1 if METRICS[metric].higher_is_better else -1
+
+    def badness(index: int) -> tuple[bool, float, float]:
+        value = records[index][metric]
+        return value is None, -sign * (value or 0), -records[index]["n_matches"]
+
+    order = sorted(range(len(records)), key=badness, reverse=True)
+    count = min(EXTREMES, len(order))
+    ends = {"worst": order[:count], "best": order[: -count - 1 : -1]}
+    for end, chosen in ends.items():
+        for rank, index in enumerate(chosen, 1):
+            pair, value = pairs[index], records[index][metric]
+            figure = "undefined" if value is None else f"{value:.2f} {METRICS[metric].unit}".rstrip()
+            text = f"{end} {rank} of {len(order)} pairs, {pair.sequence} {pair.name}"
+            yield (
+                f"{text}, {metric.replace('_', ' ')} {figure}",
+                _slug(f"{end} {rank} {pair.sequence} {pair.name}"),
+                pair,
+            )
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9._]+", "-", text.lower())
+
+
+def draw_pair(predict: Predictor, pair: Pair, title: str, note: str = "") -> dict[str, Array]:
+    """The matches and the points of one pair, as the protocol sees them: name -> RGB picture."""
+    rule = predict.protocol
+    (first, native0), (second, native1) = predict(pair.first), predict(pair.second)
+    homography = rule.homography(pair.homography, native0, native1)
+    images = [rule.prepare(picture.load(), 3)[0] for picture in (pair.first, pair.second)]
+    both, k = (images[0], images[1]), rule.params.get("k")
+    limit = rule.params.get("repeatability_px", match_pictures.CORRECT)
+    return {
+        "matches": match_pictures.matches(both, (first.top(k), second.top(k)), homography, title, note),
+        "points": match_pictures.points(both, (first, second), homography, title, note, k, limit),
+    }

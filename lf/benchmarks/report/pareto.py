@@ -1,0 +1,211 @@
+"""Accuracy against latency against size: which candidates nothing beats, as a table and as a picture."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lf.benchmarks.report.figures import plotter
+from lf.benchmarks.report.latency_table import ms
+from lf.benchmarks.report.tables import SHORT, digits, markdown
+from lf.benchmarks.run.drops import at, worse
+from lf.core import FEATURES, files
+
+Run = dict[str, Any]
+MARKERS = "os^Dv*PX<>phd8H"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to run a network, measured.
+
+    Attributes:
+        run: a run with its latency, see docs/results.md.
+        drops: metric -> (how much worse than the reference, its 95 % interval), in the unit of the metric.
+        used: the largest drop as a share of what the budget allows; 1 uses it up.
+        shown: whether all of the 95 % interval of every drop is within, too.
+    """
+
+    run: Run
+    drops: Mapping[str, tuple[float, tuple[float, float]]] = field(default_factory=dict)
+    used: float = 0.0
+    shown: bool = True
+
+    @property
+    def name(self) -> str:
+        """`w8a8 at 180x240 ort-cpu 2t`."""
+        return f"{self.form} {self.run['backend']} {self.run['environment']['threads']}t"
+
+    @property
+    def form(self) -> str:
+        """The number format, the end of the graph where it is not the raw heads, the size that was asked for."""
+        artifact = self.run["artifact"]
+        cut = " features" if {*artifact["outputs"]} == {*FEATURES} else ""
+        return f"{artifact['scheme']}{cut}{at(self.run)}"
+
+    @property
+    def answer(self) -> dict[str, Any]:
+        """What a program needs to use it."""
+        artifact, place = self.run["artifact"], self.run["environment"]
+        return {
+            "file": artifact["file"],
+            "sha256": artifact["sha256"],
+            "scheme": artifact["scheme"],
+            "outputs": [*artifact["outputs"]],
+            "input_size": self.run.get("input_size"),
+            "backend": self.run["backend"],
+            "threads": place["threads"],
+            "ms": self.ms,
+            "bytes": artifact["bytes"],
+            "drops": {name: {"drop": drop, "interval": [*interval]} for name, (drop, interval) in self.drops.items()},
+            "budget_used": self.used if self.used != float("inf") else None,
+            "void": self.run["void"],
+        }
+
+    @property
+    def ms(self) -> float:
+        """Median of the time from picture to features."""
+        return float(self.run["latency_ms"]["end_to_end"]["p50"])
+
+    @property
+    def objectives(self) -> tuple[float, float, float]:
+        """Share of the budget, ms, bytes: all the better the smaller."""
+        return max(self.used, 0.0), self.ms, float(self.run["artifact"]["bytes"])
+
+
+def judge(reference: Run, run: Run, budget: Mapping[str, float]) -> Candidate:
+    """A run held against another of the same pairs; `budget` is metric -> how much worse it may be.
+
+    A metric without a value in both runs uses up everything.
+    """
+    drops: dict[str, tuple[float, tuple[float, float]]] = {}
+    used, shown = 0.0, True
+    for metric, limit in budget.items():
+        found = worse(reference, run, metric)
+        if found is None:
+            return Candidate(run, drops, float("inf"), False)
+        drops[metric] = found.drop, found.interval
+        share = found.drop / limit if limit else (float("inf") if found.drop > 0 else 0.0)
+        used, shown = max(used, share), shown and found.interval[1] <= limit
+    return Candidate(run, drops, used, shown)
+
+
+def front(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Those that no other one equals or beats in accuracy, latency and size at once; the fastest first."""
+
+    def beaten(one: Candidate) -> bool:
+        return any(
+            other.objectives != one.objectives
+            and all(a <= b for a, b in zip(other.objectives, one.objectives, strict=True))
+            for other in candidates
+        )
+
+    return sorted((one for one in candidates if not beaten(one)), key=lambda one: one.ms)
+
+
+def fastest(candidates: Sequence[Candidate]) -> Candidate | None:
+    """The fastest one whose drops are within the budget in the mean; None if there is none."""
+    return min((one for one in candidates if one.used <= 1), key=lambda one: one.ms, default=None)
+
+
+def about(run: Run) -> str:
+    """The line without which the numbers are none."""
+    where = run["environment"]
+    return (
+        f"{run['artifact']['model']} over {run['dataset']} ({len(run['pairs'])} pairs, protocol {run['protocol']}), "
+        f"{where['cpu']}, lf {where['versions']['lf']} at {where['commit'] or 'a package'}"
+    )
+
+
+def table(candidates: Sequence[Candidate], budget: Mapping[str, float]) -> str:
+    """All candidates, the fastest first."""
+    best, undominated = fastest(candidates), front(candidates)
+    head = ["", "scheme", "backend", "threads", "ms", "times the first", *(SHORT.get(name, name) for name in budget)]
+    rows = []
+    for one in sorted(candidates, key=lambda one: one.ms):
+        run, ratio = one.run, one.run["ratio"]["end_to_end"]
+        rows.append(
+            [
+                "->" if one is best else "*" if one in undominated else "",
+                *(one.form, run["backend"], str(run["environment"]["threads"])),
+                f"{ms(one.ms)}{' void' if run['void'] else ''}",
+                f"{ratio['value']:.2f}" if ratio else "-",
+                *(_cell(one, metric) for metric in budget),
+                "within" if one.used <= 1 and one.shown else "not shown" if one.used <= 1 else "beyond",
+                f"{run['artifact']['bytes'] / 1e6:.2f}",
+            ]
+        )
+    return markdown([*head, "budget", "MB"], rows)
+
+
+def _cell(one: Candidate, metric: str) -> str:
+    if metric not in one.drops:
+        return "-"
+    drop, (low, high) = one.drops[metric]
+    return f"{digits(one.run['summary'][metric])} {drop:+z.3f} [{low:+z.3f}, {high:+z.3f}]"
+
+
+def draw(candidates: Sequence[Candidate], path: Path) -> Path:
+    """Latency against the share of the budget that is used: colours are backends, shapes are files, areas are bytes.
+
+    A line joins those that nothing is at once as quick and as accurate as; those of them within the budget are named.
+
+    Raises:
+        Unavailable: matplotlib is not installed.
+    """
+    figure = plotter()(figsize=(8, 5), dpi=130, layout="constrained")
+    axes = figure.subplots()
+    worst = max((one.used for one in candidates if one.used != float("inf")), default=1.0)
+    top = max(1.25, min(worst, 5.0) * 1.1)  # what is far beyond is drawn at the edge
+    largest = max(one.run["artifact"]["bytes"] for one in candidates)
+    backends = [*dict.fromkeys(one.run["backend"] for one in candidates)]
+    forms = [*dict.fromkeys(one.form for one in candidates)]
+    for one in candidates:
+        run = one.run
+        axes.scatter(
+            one.ms,
+            _height(one, top),
+            s=30 + 170 * run["artifact"]["bytes"] / largest,
+            color=f"C{backends.index(run['backend'])}",
+            marker=MARKERS[forms.index(one.form) % len(MARKERS)],
+            alpha=0.6,
+            linewidths=0,
+        )
+    for index, backend in enumerate(backends):
+        axes.scatter([], [], color=f"C{index}", label=backend)
+    for index, form in enumerate(forms):
+        axes.scatter([], [], color="0.4", marker=MARKERS[index % len(MARKERS)], label=form)
+    line = _quick_or_accurate(candidates)
+    axes.step([one.ms for one in line], [_height(one, top) for one in line], where="post", color="0.5", lw=1, zorder=0)
+    for index, one in enumerate(one for one in line if one.used <= 1):
+        place = {"xytext": (6, 8 + 10 * (index % 2)), "textcoords": "offset points"}
+        axes.annotate(one.name, (one.ms, _height(one, top)), fontsize=8, **place)
+    axes.axhline(1, color="0.3", ls="--", lw=1)
+    axes.annotate("budget", (1, 1), (-4, 3), xycoords=("axes fraction", "data"), textcoords="offset points", ha="right")
+    axes.set(xlabel="ms from picture to features, median", ylabel="share of the budget used", ylim=(-0.08 * top, top))
+    axes.set_xscale("log")
+    axes.margins(x=0.15)
+    ticks = [min(one.ms for one in candidates), max(one.ms for one in candidates)]
+    axes.set_xticks(ticks, [*map(ms, ticks)])
+    axes.minorticks_off()
+    figure.legend(loc="outside right upper", frameon=False)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    files.write_bytes(path, buffer.getvalue())
+    return path
+
+
+def _quick_or_accurate(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The front without regard to size, the fastest first."""
+    line: list[Candidate] = []
+    for one in sorted(candidates, key=lambda one: (one.ms, one.used)):
+        if not line or max(one.used, 0.0) < max(line[-1].used, 0.0):
+            line.append(one)
+    return line
+
+
+def _height(one: Candidate, top: float) -> float:
+    return min(max(one.used, 0.0), top * 0.97)

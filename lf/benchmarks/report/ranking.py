@@ -1,0 +1,190 @@
+"""Layers of a network ranked by what they cost the geometry, beside what their tensors say. Input: `lf sensitivity`."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lf.benchmarks import METRICS
+from lf.benchmarks.report.figures import plotter
+from lf.benchmarks.report.tables import SHORT, markdown
+from lf.core import Array, files
+
+# What a quantized file may lose, in the unit of the metric; the geometric score counts in these.
+TOLERANCES = {
+    "repeatability": 0.005,
+    "localization_error": 0.02,  # px
+    "correctness@1": 0.01,
+    "correctness@3": 0.01,
+    "mma@1": 0.005,
+    "mma@3": 0.005,
+    "matching_score": 0.01,
+}
+COLOURS = {"weights": "#0072B2", "activations": "#D55E00"}
+
+Row = Mapping[str, Any]  # {"layer", "part", "kept", "bits", "sqnr_db": {head: dB}, "drops": {metric: {"drop", ...}}}
+
+
+def score(row: Row) -> float:
+    """The geometric score of a layer: its largest drop, counted in TOLERANCES; 1 uses one of them up alone."""
+    return max(_drop(row, metric) / TOLERANCES[metric] for metric in row["drops"])
+
+
+def worst(row: Row) -> float:
+    """The lowest signal-to-noise ratio of the heads, in dB; inf if none is touched."""
+    return min((value for value in row["sqnr_db"].values() if value is not None), default=np.inf)
+
+
+def _drop(row: Row, metric: str) -> float:
+    drop = row["drops"][metric]["drop"]
+    return np.inf if drop is None else float(drop)
+
+
+def spearman(first: Sequence[float], second: Sequence[float]) -> float | None:
+    """Rank correlation of two sequences (N,), ties with their average rank; None if one of them has no order.
+
+    Spearman 1904: the Pearson correlation of the ranks.
+    """
+    a, b = (_ranks(np.asarray(values, np.float64)) for values in (first, second))
+    a, b = a - a.mean(), b - b.mean()
+    spread = float(np.sqrt((a @ a) * (b @ b)))
+    return float(a @ b) / spread if spread else None
+
+
+def _ranks(values: Array) -> Array:
+    """Average ranks from 0 on."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return np.asarray((last - (counts + 1) / 2)[inverse])
+
+
+def correlations(rows: Sequence[Row]) -> dict[str, dict[str, float | None]]:
+    """Rank correlation of noise and drop, per metric and for the score: 1 if the tensors tell the geometry.
+
+    Returns:
+        "weights", "activations" and "all", those with rows -> metric or "score" -> rho.
+    """
+    parts = {part: [row for row in rows if part in (row["part"], "all")] for part in (*COLOURS, "all")}
+    return {part: _correlations(some) for part, some in parts.items() if some}
+
+
+def _correlations(rows: Sequence[Row]) -> dict[str, float | None]:
+    noise = [-worst(row) for row in rows]
+    found = {metric: spearman(noise, [_drop(row, metric) for row in rows]) for metric in rows[0]["drops"]}
+    return {"score": spearman(noise, [score(row) for row in rows]), **found}
+
+
+def ranked(rows: Sequence[Row]) -> list[Row]:
+    """The rows by their score, the costliest first."""
+    return sorted(rows, key=score, reverse=True)
+
+
+def document(identity: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, Any]:
+    """The ranking as one JSON object; a score without a value is one beyond all numbers."""
+    scores = [score(row) for row in ranked(rows)]
+    return {
+        "identity": dict(identity),
+        "tolerances": {metric: TOLERANCES[metric] for metric in rows[0]["drops"]},
+        "ranking": [
+            {**row, "score": value if np.isfinite(value) else None}
+            for row, value in zip(ranked(rows), scores, strict=True)
+        ],
+        "spearman": correlations(rows),
+    }
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The ranking, and how far the tensors tell it."""
+    metrics = [*rows[0]["drops"]]
+    body = [_cells(row, metrics) for row in ranked(rows)]
+    head = ["layer", "part", "bits", "score", "SQNR dB", *(SHORT.get(metric, metric) for metric in metrics)]
+    pairs = max(drop["pairs"] for row in rows for drop in row["drops"].values())
+    rho = [[part, *map(_rho, found.values())] for part, found in correlations(rows).items()]
+    units = ", ".join(f"{SHORT.get(name, name)} {TOLERANCES[name]:g} {METRICS[name].unit}".rstrip() for name in metrics)
+    return "\n\n".join(
+        [
+            f"drop of each layer alone from float, {pairs} pairs, paired 95 % interval; score: the largest in units of "
+            f"{units}; SQNR: of the worst head; *: the scheme leaves this layer in float",
+            markdown(head, body),
+            "Spearman rank correlation of noise (-SQNR) with",
+            markdown(["layers", "score", *head[5:]], rho),
+        ]
+    )
+
+
+def _cells(row: Row, metrics: Sequence[str]) -> list[str]:
+    drops = [row["drops"][metric] for metric in metrics]
+    noise = worst(row)
+    return [
+        _name(row),
+        row["part"],
+        str(row["bits"]),
+        f"{score(row):.2f}",
+        f"{noise:.1f}" if np.isfinite(noise) else "-",
+        *map(change, drops),
+    ]
+
+
+def change(drop: Row) -> str:
+    """A drop, as a dictionary, with its interval; never -0."""
+    if drop["drop"] is None:
+        return "-"
+    return f"{drop['drop']:+z.4f} [{drop['low']:+z.4f}, {drop['high']:+z.4f}]"
+
+
+def _rho(value: float | None) -> str:
+    return "-" if value is None else f"{value:+.2f}"
+
+
+def _name(row: Row) -> str:
+    return f"{row['layer']}{'*' if row['kept'] else ''}"
+
+
+def draw(rows: Sequence[Row], title: str, out: Path) -> Path:
+    """Draw the ranking, weights above activations: bars of the score, of each drop, and of the noise; returns `out`.
+
+    Raises:
+        Unavailable: matplotlib is not installed.
+    """
+    blocks = [[row for row in ranked(rows) if row["part"] == part] for part in COLOURS]
+    rows = [row for block in blocks for row in block]
+    metrics = [*rows[0]["drops"]]
+    figure = plotter()(figsize=(2.6 + 1.8 * (len(metrics) + 2), 1.4 + 0.2 * len(rows)), dpi=130, layout="constrained")
+    panels = figure.subplots(1, len(metrics) + 2, sharey=True, squeeze=False)[0]
+    _panel(panels[0], rows, [score(row) for row in rows], "score: largest drop / tolerated", 1)
+    for axes, metric in zip(panels[1:], metrics, strict=False):
+        unit = METRICS[metric].unit
+        name = f"drop of {metric.replace('_', ' ')}{f' ({unit})' if unit else ''}"
+        _panel(axes, rows, [_drop(row, metric) for row in rows], name, TOLERANCES[metric])
+        for place, drop in enumerate(row["drops"][metric] for row in rows):
+            if drop["drop"] is not None:
+                axes.plot([drop["low"], drop["high"]], [place, place], color="0.25", linewidth=0.9)
+    _panel(panels[-1], rows, [worst(row) for row in rows], "SQNR of the worst head (dB)", None)
+    panels[0].set_yticks(range(len(rows)), [f"{_name(row)}, {row['part']}" for row in rows], fontsize=7)
+    panels[0].invert_yaxis()
+    for label, row in zip(panels[0].get_yticklabels(), rows, strict=True):
+        label.set_color(COLOURS[row["part"]])
+    figure.suptitle(title, fontsize=9)
+    image = io.BytesIO()
+    figure.savefig(image, format="png")
+    return files.write_bytes(out, image.getvalue())
+
+
+def _panel(axes: Any, rows: Sequence[Row], values: Sequence[float], title: str, limit: float | None) -> None:
+    """A bar for every row; none where the value is beyond all numbers."""
+    for place, (row, value) in enumerate(zip(rows, values, strict=True)):
+        if np.isfinite(value):
+            axes.barh(place, value, color=COLOURS[row["part"]], height=0.7)
+    axes.axvline(0, color="0.4", linewidth=0.6)
+    if limit is not None:
+        axes.axvline(limit, color="0.4", linewidth=0.8, linestyle=":")
+    axes.set_title(title, fontsize=7)
+    axes.locator_params(axis="x", nbins=4)
+    axes.tick_params(labelsize=7)
+    axes.grid(axis="x", color="0.9")
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)

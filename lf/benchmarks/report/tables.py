@@ -1,0 +1,187 @@
+"""Tables of results: Markdown, for terminals, step summaries and documents alike."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lf.benchmarks import aggregate
+from lf.benchmarks.protocols.summary import SPLITS, Mean, number
+from lf.benchmarks.run.drops import at, worse
+from lf.benchmarks.run.gate import Verdict
+
+Run = dict[str, Any]
+
+_KP2D = (
+    "repeatability",
+    "localization_error",
+    "correctness@1",
+    "correctness@3",
+    "correctness@5",
+    "matching_score",
+)
+COLUMNS = {  # of protocols whose names begin so
+    "superpoint": (*_KP2D, "nn_map"),
+    "kp2d": _KP2D,
+    "mma": ("n_keypoints0", "n_matches", "mma@1", "mma@3", "mma@5", "mma@10"),
+    "auc": ("n_keypoints0", "n_matches", "mean_corner_error", "h_auc@1", "h_auc@3", "h_auc@5", "h_auc_dlt@5"),
+}
+SHORT = {
+    "repeatability": "repeat.",
+    "localization_error": "loc. px",
+    "correctness@1": "C@1",
+    "correctness@3": "C@3",
+    "correctness@5": "C@5",
+    "matching_score": "M.score",
+    "nn_map": "NN mAP",
+    "mean_corner_error": "corner px",
+    "h_auc@1": "AUC@1",
+    "h_auc@3": "AUC@3",
+    "h_auc@5": "AUC@5",
+    "h_auc_dlt@5": "DLT AUC@5",
+    "n_keypoints0": "points",
+    "n_matches": "matches",
+}
+
+
+def page(runs: Sequence[Run]) -> str:
+    """What `lf bench` prints: how the numbers were made, the table, how sure its means are, and the drops if any."""
+    runs = told_apart(runs)
+    parts = [describe(runs[0]), table(runs), averages(runs)]
+    return "\n\n".join([*parts, drops(runs)] if len(runs) > 1 else parts)
+
+
+def told_apart(runs: Sequence[Run]) -> list[Run]:
+    """The same runs; those that would have the same name are called by their files."""
+    names = Counter(_name(run) for run in runs)
+    return [_renamed(run) if names[_name(run)] > 1 else run for run in runs]
+
+
+def _renamed(run: Run) -> Run:
+    artifact = run["artifact"]
+    return {**run, "artifact": {**artifact, "model": Path(artifact.get("file", artifact["model"])).stem}}
+
+
+def table(runs: Sequence[Run]) -> str:
+    """Runs of one protocol as rows: accuracy, drop against the first, end-to-end latency, size."""
+    first = runs[0]
+    names = [name for name in columns(first["protocol"]) if name in first["summary"]]
+    head = ["model", "scheme", "backend", *(SHORT.get(n, n) for n in names), "p50 ms", "speed", "MB"]
+    rows = [[run["artifact"]["model"], run["artifact"]["scheme"], run["backend"], *_cells(run, names)] for run in runs]
+    base = _p50(first)
+    for row, run in zip(rows, runs, strict=True):
+        ms = _p50(run)
+        void = " void" if run.get("void") else ""
+        row += [f"{ms:.1f}{void}" if ms else "-", f"{base / ms:.2f}x" if base and ms else "-"]
+        row.append(f"{run['artifact']['bytes'] / 1e6:.2f}")
+    return markdown(head, rows)
+
+
+def averages(runs: Sequence[Run]) -> str:
+    """Every number with its 95 % interval, overall and by split, and how many pairs it is of where not of all."""
+    names = [name for name in columns(runs[0]["protocol"]) if name in runs[0]["summary"]]
+    rows = []
+    for run in runs:
+        for split, prefix in SPLITS.items():
+            pairs = [pair for pair in run["pairs"] if pair["sequence"].startswith(prefix)]
+            if pairs:
+                cells = [_sure(_over(pairs, run, name), len(pairs)) for name in names]
+                rows.append([_name(run), split, str(len(pairs)), *cells])
+    return markdown(["with 95 % interval", "split", "pairs", *(SHORT.get(n, n) for n in names)], rows)
+
+
+def _over(pairs: Sequence[Run], run: Run, name: str) -> Mean:
+    of, statistic = aggregate(run["protocol"], name)
+    return number([pair[of] for pair in pairs], statistic)
+
+
+def _sure(value: Mean, pairs: int) -> str:
+    if value["interval"] is None:
+        return "-"
+    low, high = (digits(bound) for bound in value["interval"])
+    return f"{digits(value['mean'])} [{low}, {high}]" + (f" of {value['n']}" if value["n"] < pairs else "")
+
+
+def drops(runs: Sequence[Run]) -> str:
+    """How much worse every later run is than the first: the paired difference and its 95 % interval."""
+    first, *rest = runs
+    names = [name for name in columns(first["protocol"]) if name in first["summary"]]
+    rows = [[_name(run), *(drop(first, run, name) for name in names)] for run in rest]
+    head = [f"drop from {_name(first)}", *(SHORT.get(n, n) for n in names)]
+    return markdown(head, rows)
+
+
+def _name(run: Run) -> str:
+    points = f" at {run['keypoints']}" if run.get("keypoints") else ""
+    return f"{run['artifact']['model']}{points} {run['artifact']['scheme']} {run['backend']}{at(run)}"
+
+
+def drop(first: Run, run: Run, name: str) -> str:
+    """How much worse a metric became from the first run to the other: `+0.012 [+0.008, +0.016]`, paired, 95 %."""
+    found = worse(first, run, name)
+    if found is None:
+        return "-"
+    low, high = found.interval
+    return f"{found.drop:+z.3f} [{low:+z.3f}, {high:+z.3f}]"
+
+
+def verdicts(found: Sequence[Verdict]) -> str:
+    """One row per gate and run."""
+    rows = [
+        [
+            "pass" if verdict.passed else "FAIL",
+            verdict.run,
+            verdict.gate.metric,
+            f"{verdict.reference:.4f}",
+            f"{verdict.value:.4f}",
+            f"{verdict.drop:+.4f}",
+            f"{verdict.bound:+.4f}",
+            f"{verdict.limit:.4f}",
+            f"{verdict.pairs}" + (f", {verdict.lost:.0%} lost" if verdict.lost > 0 else ""),
+        ]
+        for verdict in found
+    ]
+    return markdown(["gate", "run", "metric", "reference", "new", "drop", "bound", "limit", "pairs"], rows)
+
+
+def describe(run: Run) -> str:
+    """The line without which the numbers are none: protocol, data, machine."""
+    where, details = run["environment"], run["protocol_details"]
+    mask = f", inliers by {details['inlier_mask']}" if details.get("inlier_mask") else ""
+    return (
+        f"protocol {run['protocol']} v{details['version']} ({run['protocol_digest']}){mask}, "
+        f"{run['dataset']} {len(run['pairs'])} pairs ({run['dataset_digest'][:12]}), "
+        f"{where['cpu']}, {where['threads']} thread(s), "
+        f"lf {where['versions']['lf']} at {where['commit'] or 'a package'}"
+    )
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table with aligned columns."""
+    widths = [max(len(str(row[i])) for row in (head, *rows)) for i in range(len(head))]
+
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)) + " |"
+
+    return "\n".join([line(head), "|" + "|".join("-" * (width + 2) for width in widths) + "|", *map(line, rows)])
+
+
+def columns(protocol: str) -> tuple[str, ...]:
+    """The metrics of a protocol that its tables show."""
+    return next((columns for family, columns in COLUMNS.items() if protocol.startswith(family)), _KP2D)
+
+
+def _cells(run: Run, names: Sequence[str]) -> list[str]:
+    return [digits(run["summary"][name]) for name in names]
+
+
+def digits(value: float | None) -> str:
+    """A number of a table: three decimals, none from 100 on, `-` where it is undefined."""
+    return "-" if value is None else f"{value:.0f}" if abs(value) >= 100 else f"{value:.3f}"
+
+
+def _p50(run: Run) -> float | None:
+    latency = run.get("latency_ms")
+    return float(latency["end_to_end"]["p50"]) if latency else None

@@ -1,0 +1,1 @@
+"""Evaluate files over pairs; keep, load and compare the results."""

@@ -1,0 +1,54 @@
+"""How much worse one run is than another, pair by pair: the one comparison behind tables, gates and searches."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from lf.benchmarks import METRICS, aggregate
+from lf.benchmarks.protocols.summary import interval, paired
+from lf.core import Array
+
+Run = dict[str, Any]
+
+
+class Worse(NamedTuple):
+    """A metric of two runs, over the pairs where both have a value.
+
+    Attributes:
+        first, second: the number of either.
+        n: how many pairs.
+        drop: by how much the second is worse, whichever way the metric points; in its unit.
+        draws: the same of resampled pairs, see `lf.benchmarks.protocols.summary.paired`.
+        lost: how many fewer pairs have a value in the second, see `lf.benchmarks.protocols.summary.Change`.
+    """
+
+    first: float
+    second: float
+    n: int
+    drop: float
+    draws: Array
+    lost: float
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % of the drop."""
+        return interval(self.draws)
+
+
+def worse(first: Run, second: Run, metric: str) -> Worse | None:
+    """Compare two runs of the same pairs under one protocol; None where no pair has a value in both."""
+    of, statistic = aggregate(second["protocol"], metric)
+    before, after = (
+        {(pair["sequence"], pair["pair"]): pair.get(of) for pair in run["pairs"]} for run in (first, second)
+    )
+    change = paired(list(before.values()), [after[key] for key in before], statistic)
+    if change is None:
+        return None
+    sign = 1 if METRICS[metric].higher_is_better is False else -1
+    drop = sign * (change.second - change.first)
+    return Worse(change.first, change.second, change.n, drop, sign * change.draws, change.lost)
+
+
+def at(run: Run) -> str:
+    """How the name of a run says the size that was asked for: ` at 180x240`, or nothing."""
+    return " at {}x{}".format(*run["input_size"]) if run.get("input_size") else ""

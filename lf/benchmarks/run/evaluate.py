@@ -1,0 +1,130 @@
+"""One run: an artifact in a backend, over pairs, under a protocol -> one record per pair and their means."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import asdict
+from itertools import count, groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lf.benchmarks.protocols.protocol import Protocol
+from lf.benchmarks.protocols.summary import overview
+from lf.benchmarks.run.predict import Predictor, Variant
+from lf.benchmarks.run.results import environment
+from lf.core import Artifact, BadInput, SessionInfo
+from lf.data import Pair, dataset_digest
+from lf.extraction.extractor import Extractor
+from lf.extraction.stream import in_order
+
+Progress = Callable[[int, int, str], None]
+
+
+def bench(
+    variant: Variant,
+    pairs: Sequence[Pair],
+    dataset: str,
+    protocol: Protocol,
+    *,
+    threads: int = 1,
+    workers: int = 1,
+    cache: Path | None = None,
+    progress: Progress = lambda done, total, text: None,
+) -> dict[str, Any]:
+    """Evaluate one variant; the returned run has the layout of `lf.benchmarks.run.results`, without latency.
+
+    Args:
+        variant: what is evaluated.
+        pairs: on what; those of one first picture stand together.
+        dataset: what that is called.
+        protocol: how.
+        threads: of each engine.
+        workers: first pictures at a time, each with the pairs that it begins, and an engine for each; the numbers are
+            the same.
+        cache: where features are kept, if anywhere.
+        progress: (done, total, text), called per pair.
+
+    Raises:
+        BadInput: a picture was used to calibrate this file.
+        LfError: see `Extractor`, `Predictor`.
+    """
+    artifact, backend = variant.artifact, variant.backend
+    refuse_leak(artifact, pairs)
+    extractor = variant.open(threads)
+    done, telling = count(), threading.Lock()
+
+    def evaluate(extractor: Extractor, some: Sequence[Pair]) -> list[dict[str, Any]]:
+        predict, records = Predictor(extractor, protocol, cache), []
+        first = predict(some[0].first)
+        for pair in some:
+            with telling:
+                progress(next(done), len(pairs), f"{artifact.path.name} {backend} {pair.sequence} {pair.name}")
+            second = predict(pair.second)
+            homography = protocol.homography(np.asarray(pair.homography), first[1], second[1])
+            scores = protocol.score(first[0], second[0], homography)
+            records.append({"sequence": pair.sequence, "pair": pair.name, **scores})
+        return records
+
+    groups = [[*some] for _, some in groupby(pairs, lambda pair: pair.first.key)]
+    with closing(in_order(extractor, groups, evaluate, workers)) as found:
+        records = [record for some in found for record in some]
+    progress(len(pairs), len(pairs), f"{artifact.path.name} {backend}")
+    info = extractor.session.info
+    return assemble(evaluated(variant, info), environment(info), pairs, dataset, protocol, records)
+
+
+def evaluated(variant: Variant, info: SessionInfo) -> dict[str, Any]:
+    """What a run says of what was evaluated."""
+    artifact = variant.artifact
+    return {
+        "artifact": {
+            **asdict(artifact.card),
+            "file": artifact.path.name,
+            "sha256": artifact.sha256,
+            "bytes": artifact.bytes,
+        },
+        "keypoints": variant.keypoints,
+        "input_size": variant.size and list(variant.size),
+        "backend": variant.backend,
+        "provider": info.provider,
+    }
+
+
+def refuse_leak(artifact: Artifact, pairs: Sequence[Pair]) -> None:
+    """Raise BadInput if a picture of `pairs`, or what it is a view of, is among those that calibrated `artifact`."""
+    manifests = (step["calibration"] for step in artifact.card.made if "calibration" in step)
+    used = {file["sha256"]: file["name"] for manifest in manifests for file in manifest["files"]}
+    for pair in pairs:
+        for picture in (pair.first, pair.second):
+            if name := used.get(picture.digest) or used.get(picture.source):
+                raise BadInput(
+                    f"{artifact.path} was calibrated on {name}, which is {picture.key} of the benchmark; "
+                    "quantize it again with other images"
+                )
+
+
+def assemble(
+    subject: dict[str, Any],
+    machine: dict[str, Any],
+    pairs: Sequence[Pair],
+    dataset: str,
+    protocol: Protocol,
+    records: list[dict[str, Any]],
+) -> dict[str, Any]:
+    """A run of `lf.benchmarks.run.results`: `subject` says what was evaluated, `machine` where."""
+    return {
+        **subject,
+        "protocol": protocol.name,
+        "protocol_digest": protocol.digest,
+        "protocol_details": protocol.describe(),
+        "dataset": dataset,
+        "dataset_digest": dataset_digest(pairs),
+        "environment": machine,
+        **overview(records, protocol.aggregates),
+        "latency_ms": None,
+        "pairs": records,
+    }

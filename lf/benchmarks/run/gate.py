@@ -1,0 +1,175 @@
+"""The gate: a new run against a reference, pair by pair. The bound decides, not the mean.
+
+A gates file is TOML:
+
+    [[gate]]
+    metric = "repeatability"      # a row of METRICS
+    max_drop = 0.005              # how much worse it may be, in the metric's unit; or
+    kind = "abs"                  # "rel": a share of the reference's mean
+    confidence = 0.95             # one-sided bound of the paired bootstrap over pairs; and the share of the
+                                  # reference's pairs on which the metric must still be defined
+    protocol = "kp2d"             # optional: only runs of this protocol, scheme, backend
+"""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lf.benchmarks import METRICS
+from lf.benchmarks.run.drops import at, worse
+from lf.core import BadInput, GateFailed, files, pick
+
+Run = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One condition of a gates file; see the module."""
+
+    metric: str
+    max_drop: float
+    kind: str = "abs"
+    confidence: float = 0.95
+    protocol: str | None = None
+    scheme: str | None = None
+    backend: str | None = None
+
+    def applies(self, run: Run) -> bool:
+        """Whether the gate speaks of this run."""
+        wanted = {"protocol": self.protocol, "backend": self.backend, "scheme": self.scheme}
+        actual = {"protocol": run["protocol"], "backend": run["backend"], "scheme": run["artifact"]["scheme"]}
+        return all(value in (None, actual[name]) for name, value in wanted.items()) and self.metric in run["summary"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a gate said of one run: `drop` is how much worse the mean is, `bound` its upper confidence bound.
+
+    Both are of the pairs with a value in both runs; `lost` is the share of the reference's that fewer have one now.
+    """
+
+    run: str
+    gate: Gate
+    reference: float
+    value: float
+    drop: float
+    bound: float
+    limit: float
+    pairs: int
+    lost: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether even the bound lies within the limit, and enough pairs have a value."""
+        return self.bound <= self.limit + 1e-12 and self.lost <= 1 - self.gate.confidence + 1e-12
+
+
+def load_gates(path: Path) -> list[Gate]:
+    """Read a gates file.
+
+    Raises:
+        BadInput: not TOML, no gate in it, an unknown key or a value of another type.
+        UsageError: an unknown metric.
+    """
+    try:
+        rows = tomllib.loads(files.read_bytes(path, "a gates file", 1 << 20).decode()).get("gate")
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"{path}: not TOML ({error}); expected [[gate]] tables with metric and max_drop") from error
+    if not rows or not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise BadInput(f"{path}: no [[gate]] in it; expected at least one with metric and max_drop")
+    return [_gate(row, path) for row in rows]
+
+
+def _gate(row: dict[str, Any], path: Path) -> Gate:
+    known = {f.name: (float, int) if f.name in ("max_drop", "confidence") else (str,) for f in fields(Gate)}
+    unknown = sorted(row.keys() - known)
+    if unknown:
+        raise BadInput(f"{path}: unknown {', '.join(unknown)} in a gate; known: {', '.join(sorted(known))}")
+    if not {"metric", "max_drop"} <= row.keys() or any(type(value) not in known[name] for name, value in row.items()):
+        raise BadInput(f'{path}: a gate needs metric = "NAME" and max_drop = NUMBER, got {row}')
+    gate = Gate(**row)
+    pick(METRICS, gate.metric, "metric")
+    if gate.kind not in ("abs", "rel") or not 0.5 <= gate.confidence < 1 or not math.isfinite(gate.max_drop):
+        raise BadInput(f"{path}: a gate needs kind abs or rel, confidence in [0.5, 1), a finite max_drop, got {row}")
+    return gate
+
+
+def compare(reference: Sequence[Run], new: Sequence[Run], gates: Sequence[Gate]) -> list[Verdict]:
+    """Judge every new run against the reference's run of the same model, scheme, backend and protocol.
+
+    Where the reference holds a single run of the protocol, every new run of it is compared with that one.
+
+    Raises:
+        BadInput: no reference for a run, other pairs or another protocol, a metric without values, a gate without run.
+    """
+    for gate in gates:
+        if not any(gate.applies(run) for run in new):
+            have = "; ".join(label(run) for run in new)
+            raise BadInput(f"a gate applies to no run and would pass unseen: {gate}; the new runs are: {have}")
+    verdicts = []
+    for run in new:
+        ours = [gate for gate in gates if gate.applies(run)]
+        if ours:
+            against = _partner(reference, run)
+            verdicts += [_judge(gate, against, run) for gate in ours]
+    if not verdicts:
+        raise BadInput(
+            "no gate applies to any of the new runs; look at protocol, scheme, backend and metric of the gates"
+        )
+    return verdicts
+
+
+def enforce(verdicts: Sequence[Verdict]) -> None:
+    """Raise GateFailed, naming the first failure, unless every verdict passed."""
+    failed = [verdict for verdict in verdicts if not verdict.passed]
+    if failed:
+        worst = failed[0]
+        raise GateFailed(
+            f"{len(failed)} of {len(verdicts)} gates failed: {worst.run}: {worst.gate.metric} may drop by "
+            f"{worst.limit:.4g}, the bound is {worst.bound:.4g} ({worst.reference:.4f} -> {worst.value:.4f})"
+            + (f", undefined on {worst.lost:.0%} more of the pairs" if worst.lost > 0 else "")
+        )
+
+
+def label(run: Run) -> str:
+    """`model scheme backend protocol`, for tables and messages."""
+    return f"{run['artifact']['model']} {run['artifact']['scheme']} {run['backend']} {run['protocol']}{at(run)}"
+
+
+def _partner(reference: Sequence[Run], run: Run) -> Run:
+    candidates = [old for old in reference if old["protocol"] == run["protocol"]]
+    if len(candidates) > 1:
+        candidates = [old for old in candidates if label(old) == label(run)]
+    if len(candidates) > 1:  # of a sweep: several datasets, several files of one scheme
+        same = [run["dataset_digest"], run["artifact"].get("file")]
+        candidates = [old for old in candidates if [old["dataset_digest"], old["artifact"].get("file")] == same]
+    if len(candidates) != 1:
+        have = "; ".join(label(old) for old in reference)
+        raise BadInput(f"{len(candidates)} reference runs for {label(run)}; expected one, the reference has: {have}")
+    old = candidates[0]
+    for name in ("protocol_digest", "dataset_digest"):
+        if old[name] != run[name]:
+            raise BadInput(f"{label(run)}: {name} is {run[name]}, the reference's is {old[name]}; they do not compare")
+    return old
+
+
+def _judge(gate: Gate, old: Run, run: Run) -> Verdict:
+    if _names(old) != _names(run):
+        raise BadInput(f"{label(run)}: its pairs are not those of the reference; evaluate both on the same data")
+    found = worse(old, run, gate.metric)
+    if found is None:
+        raise BadInput(f"{label(run)}: {gate.metric} is undefined on every pair; nothing to judge")
+    bound = float(np.quantile(found.draws, gate.confidence))
+    limit = gate.max_drop * (abs(found.first) if gate.kind == "rel" else 1)
+    return Verdict(label(run), gate, found.first, found.second, found.drop + 0.0, bound, limit, found.n, found.lost)
+
+
+def _names(run: Run) -> set[tuple[str, str]]:
+    return {(pair["sequence"], pair["pair"]) for pair in run["pairs"]}

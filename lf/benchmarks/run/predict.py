@@ -1,0 +1,147 @@
+"""Predict once, score many: the features of a picture under a protocol, kept on disk so that a run resumes."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+import lf
+from lf import __version__
+from lf.benchmarks.protocols.protocol import Protocol
+from lf.core import Artifact, Features, LfError, UsageError, files, pick
+from lf.data import Picture
+from lf.extraction.extractor import Extractor
+from lf.models import MODELS
+from lf.models.resolve import resolve
+
+Native = tuple[int, int]  # (H, W), pixels, before the protocol's geometry
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What is evaluated: a file in an engine.
+
+    Attributes:
+        artifact: the file.
+        backend: the engine.
+        keypoints: a baseline whose points are described, such as `sift`; None for the network's own.
+        size: (H, W) to which the picture that the protocol gives is resized for the network, whose points then go back
+            to the protocol's pixels; None leaves it as it is.
+    """
+
+    artifact: Artifact
+    backend: str
+    keypoints: str | None = None
+    size: tuple[int, int] | None = None
+
+    def open(self, threads: int = 1) -> Extractor:
+        """The extractor of this variant; see `Extractor` for what it raises, and UsageError for an unknown baseline."""
+        points = None
+        if self.keypoints:
+            pick({name: None for name, row in MODELS.items() if not row.module}, self.keypoints, "baseline")
+            points = Extractor(resolve(self.keypoints), "opencv", threads)
+        return Extractor(self.artifact, self.backend, threads, points, self.size)
+
+
+def published(extractor: Extractor, protocol: Protocol) -> bool:
+    """Whether the protocol means the network's published multi-scale extraction, not a single scale."""
+    return protocol.size is None and extractor.model.pyramid is not None and extractor.keypoints is None
+
+
+def check_resize(protocol: Protocol) -> None:
+    """Raise UsageError if a protocol has no size of its own, to whose pixels the points of another could go back."""
+    if protocol.size is None:
+        raise UsageError(f"--size: protocol {protocol.name} evaluates at the native size of every image; leave it out")
+
+
+class Predictor:
+    """The features of pictures from one extractor, under one protocol's geometry."""
+
+    def __init__(self, extractor: Extractor, protocol: Protocol, cache: Path | None) -> None:
+        """Keep features below `cache`, or nowhere.
+
+        Raises:
+            UsageError: the file takes one size only and the protocol evaluates at another; or one was asked for, and
+                the protocol has none to go back to.
+        """
+        fixed, wanted = extractor.artifact.card.size, protocol.size
+        if extractor.resize:
+            check_resize(protocol)
+        elif fixed is not None and fixed != wanted:
+            at = f"at {wanted[0]}x{wanted[1]}" if wanted else "at the native size of every image"
+            size = f"--size {wanted[0]}x{wanted[1]} or --dynamic" if wanted else "--dynamic"
+            raise UsageError(
+                f"{extractor.artifact.path} takes {fixed[0]}x{fixed[1]} only, protocol {protocol.name} evaluates {at}; "
+                f"export it again with {size}"
+            )
+        self.extractor = extractor
+        self.protocol = protocol
+        self._cache = cache / self._key() if cache else None
+
+    def __call__(self, picture: Picture) -> tuple[Features, Native]:
+        """Features in pixels of the prepared picture, and the picture's native size."""
+        features, native = self._predicted(picture)
+        least = self.protocol.above.get(self.extractor.model.module or "")
+        return (features if least is None else features.take(features.scores > least)), native
+
+    def _predicted(self, picture: Picture) -> tuple[Features, Native]:
+        """The same before the protocol's own threshold; read from the cache, or kept there."""
+        name = hashlib.sha256(f"{picture.key} {picture.digest}".encode("utf-8", "surrogateescape")).hexdigest()[:24]
+        path = self._cache / f"{name}.npz" if self._cache else None
+        if path is not None and (kept := _load(path)) is not None:
+            return kept
+        image = picture.load()
+        prepared, _ = self.protocol.prepare(image, self.extractor.model.channels)
+        extract = self.extractor.pyramid if published(self.extractor, self.protocol) else self.extractor
+        features = extract(prepared)
+        native = image.shape[0], image.shape[1]
+        if path is not None:
+            _save(path, features, native)
+        return features, native
+
+    def _key(self) -> str:
+        info = self.extractor.session.info
+        parts = {
+            "lf": [__version__, _code()],
+            "artifact": self.extractor.artifact.sha256,
+            "keypoints": self.extractor.keypoints and self.extractor.keypoints.artifact.sha256,
+            "engine": [info.engine, info.version, info.provider],
+            "settings": sorted(self.extractor.settings.items()),
+            "pyramid": self.extractor.model.pyramid and dict(self.extractor.model.pyramid),
+            "resize": self.extractor.resize,
+            "geometry": [self.protocol.geometry.name, self.protocol.version, self.protocol.size],
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:24]
+
+
+@cache
+def _code() -> str:
+    """A digest of the code between a picture and its features: what an older one of it kept is predicted again."""
+    package = Path(lf.__file__).parent
+    parts = ("models/*.py", "runtimes/extract.py", "benchmarks/geometry.py", "data/images.py")
+    found = sorted(path for part in parts for path in package.glob(part))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in found)).hexdigest()[:12]
+
+
+def _save(path: Path, features: Features, native: Native) -> None:
+    buffer = io.BytesIO()
+    arrays = {"keypoints": features.keypoints, "scores": features.scores, "descriptors": features.descriptors}
+    np.savez(buffer, **arrays, size=np.array(features.size), native=np.array(native), allow_pickle=False)
+    files.write_bytes(path, buffer.getvalue())
+
+
+def _load(path: Path) -> tuple[Features, Native] | None:
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as kept:
+            size, native = kept["size"].tolist(), kept["native"].tolist()
+            features = Features(kept["keypoints"], kept["scores"], kept["descriptors"], (size[0], size[1]))
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, LfError):
+        return None  # absent or damaged: predicted again
+    return features, (native[0], native[1])

@@ -1,0 +1,191 @@
+"""Features that another tool extracted: a stored pair, or the images of a dataset -> the scores of a protocol."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lf import __version__
+from lf.benchmarks import PROTOCOLS
+from lf.benchmarks.protocols.geometry import Size
+from lf.benchmarks.protocols.protocol import Protocol
+from lf.benchmarks.report.tables import markdown
+from lf.benchmarks.run import superpoint_export
+from lf.benchmarks.run.evaluate import Progress, assemble
+from lf.benchmarks.run.results import environment
+from lf.core import BadInput, Features, SessionInfo, pick
+from lf.data import Pair, Picture, open_dataset
+from lf.data.homography import warp_points
+from lf.data.layouts import LAYOUTS, Store, pairs
+from lf.data.layouts.pairs import Stored
+
+APS = {"two-way": "two_way", "crosscheck": "crosscheck"}
+FILES: dict[str, Callable[[Path], Stored]] = {"pair": pairs.read, "superpoint": pairs.read_superpoint}
+
+
+def choose(name: str, top_k: int | None = None, ap: str | None = None) -> Protocol:
+    """A protocol, with another k or another kind of average precision where they are given.
+
+    Raises:
+        UsageError: unknown name, or a protocol without that parameter.
+    """
+    protocol = pick(PROTOCOLS, name, "protocol")
+    changes: dict[str, Any] = {} if top_k is None else {"k": top_k}
+    if ap is not None:
+        changes["ap"] = pick(APS, ap, "average precision")
+    return protocol.vary(**changes)
+
+
+def score_files(paths: Sequence[Path], protocol: Protocol, layout: str = "pair") -> dict[str, dict[str, Any]]:
+    """Score stored pairs, rows in the order of their files.
+
+    Args:
+        paths: one file for each pair.
+        protocol: see `choose`.
+        layout: "pair" (see `lf.data.layouts.pairs.read`), or "superpoint" for files of pytorch-superpoint.
+
+    Returns:
+        path as given -> metrics of the protocol, and with which protocol they were made.
+
+    Raises:
+        UsageError: unknown layout.
+        BadInput: a file holds no pair, or one of another size than the protocol's.
+    """
+    read = pick(FILES, layout, "layout of a stored pair")
+    scores = {}
+    for path in paths:
+        pair = read(path)
+        refuse(path, pair, protocol)
+        rule = for_scores(protocol, pair)
+        scores[str(path)] = {
+            **rule.score(pair.first, pair.second, pair.homography),
+            "protocol": rule.name,
+            "protocol_version": rule.version,
+            "protocol_digest": rule.digest,
+            "inlier_mask": rule.inlier_mask,
+        }
+    return scores
+
+
+def table(scores: Mapping[str, Mapping[str, Any]]) -> str:
+    """What `score_files` found, a column for each file."""
+    names = next(iter(scores.values()))
+    rows = [[name, *(_cell(row[name]) for row in scores.values())] for name in names]
+    return markdown(["", *(Path(path).name for path in scores)], rows)
+
+
+def _cell(value: Any) -> str:
+    return "-" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def refuse(where: object, pair: Stored, protocol: Protocol) -> None:
+    """Raise BadInput if the two images have descriptors of two kinds, or are not of the protocol's size."""
+    lengths = [features.descriptors.shape[1] for features in (pair.first, pair.second)]
+    if lengths[0] != lengths[1]:
+        raise BadInput(f"{where}: descriptors of {lengths[0]} and of {lengths[1]} numbers; expected one length")
+    for width, height in (pair.first.size, pair.second.size):
+        if protocol.size not in (None, (height, width)):
+            fits = [name for name, row in PROTOCOLS.items() if row.size in (None, (height, width))]
+            raise BadInput(
+                f"{where}: points of a {width}x{height} image, which protocol {protocol.name} does not evaluate; "
+                f"these do: {', '.join(fits)}"
+            )
+
+
+def for_scores(protocol: Protocol, pair: Stored) -> Protocol:
+    """The protocol for a pair: of points without scores there are no best, all are taken (section 1)."""
+    return protocol if pair.scored else protocol.vary(k=None)
+
+
+def score_folder(
+    folder: Path,
+    data: str,
+    layout: str,
+    protocol: Protocol,
+    progress: Progress = lambda done, total, text: None,
+) -> dict[str, Any]:
+    """Score the features of a dataset; the run has the layout of `lf.benchmarks.run.results`, without latency.
+
+    Raises:
+        UsageError: unknown layout or dataset.
+        BadInput: features of an image are missing, damaged, or of another image.
+        Unavailable: the layout needs a package that is not installed.
+    """
+    row = pick(LAYOUTS, layout, "layout")
+    if not folder.exists():
+        raise BadInput(f"{folder}: no such folder; expected features of layout {layout}")
+    dataset = open_dataset(data, exclude=protocol.without)
+    read = (
+        _of_images(row.open(folder), dataset, protocol)
+        if row.open
+        else superpoint_export.read(folder, dataset, protocol)
+    )
+    digest, records = hashlib.sha256(), []
+    sizes: dict[str, int] = {}
+    rules: dict[str, Protocol] = {}
+    for index, (pair, stored) in enumerate(zip(dataset, read, strict=True)):
+        progress(index, len(dataset), f"{layout} {pair.sequence} {pair.name}")
+        for picture, features in ((pair.first, stored.first), (pair.second, stored.second)):
+            sizes[picture.key] = _add(digest, features)
+        refuse(f"{folder}: {pair.sequence} {pair.name}", stored, protocol)
+        rule = for_scores(protocol, stored)
+        rules[rule.digest] = rule
+        scores = rule.score(stored.first, stored.second, stored.homography)
+        records.append({"sequence": pair.sequence, "pair": pair.name, **scores})
+    progress(len(dataset), len(dataset), layout)
+    if len(rules) > 1:
+        raise BadInput(f"{folder}: some files have scores and some have none; expected files of one kind")
+    subject = _subject(folder, layout, digest.hexdigest(), sum(sizes.values()))
+    return assemble(subject, environment(SessionInfo("stored", __version__, "none", 1)), dataset, data, rule, records)
+
+
+def _add(digest: hashlib._Hash, features: Features) -> int:
+    """Add features to a digest; returns their bytes."""
+    arrays = (features.keypoints, features.scores, features.descriptors)
+    for array in arrays:
+        digest.update(array.data)
+    return sum(array.nbytes for array in arrays)
+
+
+def _subject(folder: Path, layout: str, sha256: str, size: int) -> dict[str, Any]:
+    """What was evaluated, for results: no model of ours, but features."""
+    artifact = {"model": "stored", "scheme": layout, "layout": layout, "file": folder.resolve().name}
+    return {
+        "artifact": {**artifact, "sha256": sha256, "bytes": size},
+        "keypoints": None,
+        "backend": "stored",
+        "provider": "none",
+    }
+
+
+def _of_images(store: Store, dataset: Sequence[Pair], protocol: Protocol) -> Iterator[Stored]:
+    """Pairs from features of single images."""
+    prepared = lru_cache(maxsize=2)(partial(_prepared, store, protocol))  # the first image of a sequence is read once
+    for pair in dataset:
+        (first, size0), (second, size1) = prepared(pair.first), prepared(pair.second)
+        yield Stored(first, second, protocol.homography(pair.homography, size0, size1))
+
+
+def _prepared(store: Store, protocol: Protocol, picture: Picture) -> tuple[Features, Size]:
+    """Features in pixels of the prepared image, and the image's native (H, W).
+
+    Points of the native image go where the protocol's homography takes them to be; those that it crops are dropped.
+    """
+    image = picture.load()
+    native = image.shape[0], image.shape[1]
+    found = store.read(picture.key, native[::-1])
+    if found.size[::-1] == (protocol.size or native):
+        return found, native
+    if found.size[::-1] != native:
+        sizes = " or ".join(f"{s[1]}x{s[0]}" for s in (native, protocol.size) if s)
+        raise BadInput(f"{picture.key}: features of a {found.size[0]}x{found.size[1]} image; expected {sizes}")
+    rows, columns = protocol.kept(native)
+    kept = ((found.keypoints >= -0.5) & (found.keypoints < np.array([columns, rows]) - 0.5)).all(axis=1)
+    points = warp_points(found.keypoints[kept], protocol.matrix(native))
+    height, width = protocol.size or native
+    return Features(points, found.scores[kept], found.descriptors[kept], (width, height)), native

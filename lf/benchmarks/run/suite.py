@@ -1,0 +1,180 @@
+"""Several files in several engines over the same pairs, timed in turns."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lf.benchmarks import PROTOCOLS
+from lf.benchmarks.protocols.protocol import Protocol
+from lf.benchmarks.report import figures
+from lf.benchmarks.run import results
+from lf.benchmarks.run.evaluate import Progress, assemble, bench, evaluated
+from lf.benchmarks.run.predict import Variant, check_resize
+from lf.benchmarks.run.results import environment
+from lf.benchmarks.timing import latency
+from lf.core import Array, Artifact, UsageError, pick
+from lf.data import Pair, open_dataset
+from lf.data.images import list_images, read
+from lf.extraction import agreement
+from lf.models import MODELS
+from lf.runtimes import BACKENDS, engines
+
+RESULTS = "results.json"
+LATENCY = "latency.json"
+DRAWN = (480, 640)  # (H, W) px of the picture that is timed where a protocol leaves the size free
+
+
+def suite(
+    artifacts: Sequence[Artifact],
+    backends: Sequence[str],
+    data: str,
+    protocol: str,
+    *,
+    limit_sequences: int | None = None,
+    keypoints: str | None = None,
+    size: tuple[int, int] | None = None,
+    threads: int = 1,
+    workers: int = 1,
+    repeats: int = 30,
+    out: Path | None = None,
+    pictures: bool = False,
+    progress: Progress = lambda done, total, text: None,
+) -> list[dict[str, Any]]:
+    """Evaluate every file in every engine that runs it; the runs of a results file, in the order of the command line.
+
+    `workers` pictures are worked at together, see `bench`. `keypoints` names a baseline whose points every network
+    describes, `size` what every picture is resized to, see `Variant`. `out` keeps results.json and the features of
+    every picture, from which an interrupted run resumes, and with `pictures` what they look like.
+
+    Raises:
+        UsageError: unknown names, a file or engine without its counterpart, or pictures without a place.
+        Unavailable: an engine or the plots extra is not there; found before anything is computed.
+    """
+    if pictures and out is None:
+        raise UsageError("--pictures needs --out DIR to draw into")
+    rule = pick(PROTOCOLS, protocol, "protocol")
+    variants = [Variant(artifact, backend, keypoints, size) for artifact, backend in pair_up(artifacts, backends)]
+    pairs = open_dataset(data, limit_sequences, exclude=rule.without)
+    for variant in variants:
+        results.refuse_stand_in(variant.backend, variant.open(threads).session.info.provider)
+    if pictures:
+        figures.plotter()
+    cache = out / "cache" if out else None
+    how: dict[str, Any] = {"threads": threads, "workers": workers, "cache": cache, "progress": progress}
+    runs = [bench(variant, pairs, data, rule, **how) for variant in variants]
+    if repeats:
+        for run, timing in zip(runs, timings(variants, pairs[0], rule, threads, repeats, progress), strict=True):
+            run.update(timing)
+    if out:
+        results.save(out / RESULTS, runs)
+        if pictures:
+            figures.draw(runs, variants, pairs, rule, cache, out / "pictures", progress)
+    return runs
+
+
+def pair_up(artifacts: Sequence[Artifact], backends: Sequence[str]) -> list[tuple[Artifact, str]]:
+    """Every (file, engine) that fit together by the file's type.
+
+    Raises:
+        UsageError: an unknown engine, one without a file, or a file without an engine.
+    """
+    rows = {name: pick(BACKENDS, name, "backend") for name in backends}
+    found = [(a, name) for a in artifacts for name in rows if name in engines(a.path)]
+    for name, row in rows.items():
+        if name not in {backend for _, backend in found}:
+            takes = ", ".join(row.suffixes)
+            raise UsageError(f"no file for backend {name}, which runs {takes}; lf export makes one; or leave it out")
+    for artifact in artifacts:
+        if artifact not in [a for a, _ in found]:
+            fits = ", ".join(engines(artifact.path))
+            raise UsageError(f"{artifact.path}: none of the backends {', '.join(backends)} runs it; add one of: {fits}")
+    return found
+
+
+def timings(
+    variants: Sequence[Variant],
+    pair: Pair,
+    rule: Protocol,
+    threads: int | Sequence[int],
+    repeats: int,
+    progress: Progress,
+) -> list[dict[str, Any]]:
+    """Latency on the first picture of a pair, prepared by the protocol, as each variant extracts it there."""
+    prepared = _prepared(variants, pair.first.load(), rule)
+    return latency.measure(variants, prepared, rule, threads=threads, repeats=repeats, progress=progress)
+
+
+def latencies(
+    artifacts: Sequence[Artifact],
+    backends: Sequence[str],
+    protocol: str,
+    *,
+    images: Path | None = None,
+    keypoints: str | None = None,
+    size: tuple[int, int] | None = None,
+    threads: int = 1,
+    repeats: int = 30,
+    reference: str | None = None,
+    out: Path | None = None,
+    progress: Progress = lambda done, total, text: None,
+) -> list[dict[str, Any]]:
+    """Time every file in every engine that runs it, on one picture of the protocol's size; runs without pairs.
+
+    Args:
+        artifacts: model files.
+        backends: rows of BACKENDS.
+        protocol: row of PROTOCOLS, for the size and how it is extracted.
+        images: a photo, or a folder of which the first one is taken; None draws one.
+        keypoints: see `suite`.
+        size: see `suite`.
+        threads: of every engine.
+        repeats: turns.
+        reference: what ratios are to, by its name in `latency.labels`; None is the first.
+        out: where latency.json goes.
+        progress: (done, total, text).
+
+    Raises:
+        UsageError: unknown names, no turns, a file or engine without its counterpart.
+        Unavailable: an engine is not there; found before anything is timed.
+        BadInput: no readable photo.
+    """
+    if not repeats:
+        raise UsageError("--latency with --repeats 0 has nothing to time; give 1 or more")
+    rule = pick(PROTOCOLS, protocol, "protocol")
+    if size:
+        check_resize(rule)
+    variants = [Variant(artifact, backend, keypoints, size) for artifact, backend in pair_up(artifacts, backends)]
+    names = {name: index for index, name in enumerate(latency.labels(variants))}
+    base = pick(names, reference, "reference") if reference else 0
+    infos = [variant.open(threads).session.info for variant in variants]
+    for variant, info in zip(variants, infos, strict=True):
+        results.refuse_stand_in(variant.backend, info.provider)
+    name, image = _picture(images, rule.size or DRAWN)
+    prepared = _prepared(variants, image, rule)
+    about = {"dataset_digest": hashlib.sha256(prepared.tobytes()).hexdigest(), "image_size": prepared.shape[:2]}
+    found = latency.measure(
+        variants, prepared, rule, threads=threads, repeats=repeats, reference=base, progress=progress
+    )
+    runs = [
+        {**assemble(evaluated(variant, info), environment(info), [], name, rule, []), **about, **timing}
+        for variant, info, timing in zip(variants, infos, found, strict=True)
+    ]
+    if out:
+        results.save(out / LATENCY, runs)
+    return runs
+
+
+def _picture(images: Path | None, size: tuple[int, int]) -> tuple[str, Array]:
+    """Name and pixels, uint8 (H, W, 3) RGB."""
+    if images is None:
+        return "a drawn picture", next(agreement.drawn(size, 1))
+    path = list_images(images, 1)[0] if images.is_dir() else images
+    return path.name, read(path)
+
+
+def _prepared(variants: Sequence[Variant], image: Array, rule: Protocol) -> Array:
+    channels = {MODELS[variant.artifact.card.model].channels for variant in variants}
+    return rule.prepare(image, max(channels))[0]

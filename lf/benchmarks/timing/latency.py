@@ -1,0 +1,222 @@
+"""Latency: every variant in a process of its own, taking turns, so that none profits from the others' state.
+
+A worker (`python -m lf.benchmarks.timing.latency`) opens the file, reports how long that took, and then times one extraction
+per line it reads. The parent asks A, B, C, A, B, C ... : whatever the machine does meanwhile falls on all alike.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import cv2
+import numpy as np
+
+from lf.benchmarks import PROTOCOLS
+from lf.benchmarks.protocols.protocol import Protocol
+from lf.benchmarks.run.predict import Variant, published
+from lf.benchmarks.timing import energy
+from lf.benchmarks.timing import latency_stats as stats
+from lf.core import Array, LfError
+from lf.extraction.extractor import Clock, Extractor
+from lf.models.resolve import resolve
+from lf.runtimes import BACKENDS
+
+WINDOW = 6  # turns, the last ones, of which the times must be steady before the first one counts
+LONGEST = 30  # turns of warm-up
+# glibc gives torch's large activations back to the system after every call; kept, its times are steady and shorter
+ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**32), "MALLOC_TOP_PAD_": str(2**29)}
+WAITING = {"OMP_WAIT_POLICY": "PASSIVE"}  # threads that spin take the processor from the worker whose turn it is
+
+Progress = Callable[[int, int, str], None]
+
+
+def measure(
+    variants: Sequence[Variant],
+    image: Array,
+    protocol: Protocol,
+    *,
+    threads: int | Sequence[int],
+    repeats: int,
+    reference: int = 0,
+    progress: Progress = lambda done, total, text: None,
+) -> list[dict[str, Any]]:
+    """Time `repeats` extractions of one prepared uint8 image (H, W) or (H, W, 3) by each variant, interleaved.
+
+    Each extracts as `protocol` has it: its `k` best points; R2D2's pyramid in `mma`, one scale elsewhere. Threads
+    are those of every variant, or of each its own.
+
+    Returns:
+        Per variant the timing fields of a run, from `latency_ms` to `samples_ms` in docs/results.md; ratios are to the
+        variant with the index `reference`.
+
+    Raises:
+        LfError: a worker died; the text is its last line.
+    """
+    counts = [threads] * len(variants) if isinstance(threads, int) else [*threads]
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        source = Path(folder) / "image.npy"
+        np.save(source, image, allow_pickle=False)
+        jobs = [
+            json.dumps([str(v.artifact.path), v.backend, v.keypoints, v.size, count, protocol.name, str(source)])
+            for v, count in zip(variants, counts, strict=True)
+        ]
+        workers = [stack.enter_context(_worker(job, count)) for job, count in zip(jobs, counts, strict=True)]
+        opened = [_answer(worker) for worker in workers]
+        warm = _warm_up(workers, lambda turn: progress(turn, LONGEST + repeats, "warm-up"))
+        samples: list[list[dict[str, Any]]] = [[] for _ in workers]
+        for turn in range(repeats):
+            progress(LONGEST + turn, LONGEST + repeats, "latency")
+            for worker, kept in zip(workers, samples, strict=True):
+                kept.append(_ask(worker))
+        closed = [_ask(worker, "end") for worker in workers]
+    times = [{phase: [sample["ms"][phase] for sample in kept] for phase in kept[0]["ms"]} for kept in samples]
+    name = labels(variants, counts)[reference]
+    return [
+        {
+            **stats.summarise(of, count, _on_cpu(first.pop("provider"))),
+            "ratio": {"to": name, **stats.ratios(of, times[reference])},
+            "energy_j": _mean([sample["energy_j"] for sample in kept]),
+            "warm_up": warmth,
+            **first,
+            **last,
+            "allocator": ALLOCATOR,
+        }
+        for of, kept, warmth, first, last, count in zip(times, samples, warm, opened, closed, counts, strict=True)
+    ]
+
+
+def labels(variants: Sequence[Variant], threads: Sequence[int] = ()) -> list[str]:
+    """A name for each, no longer than tells them apart: `wren.w8a8`, with the engine, threads, size, the whole path."""
+    short = [variant.artifact.path.stem for variant in variants]
+    engine = [f"{name}@{variant.backend}" for name, variant in zip(short, variants, strict=True)]
+    counted = [f"{name} {count}t" for name, count in zip(engine, threads, strict=False)] or engine
+    sizes = ["x".join(map(str, variant.size or ())) for variant in variants]
+    sized = [f"{name} {size}".rstrip() for name, size in zip(counted, sizes, strict=True)]
+    whole = [f"{variant.artifact.path}@{variant.backend}" for variant in variants]
+    return next((names for names in (short, engine, counted, sized) if len({*names}) == len(names)), whole)
+
+
+def _warm_up(workers: Sequence[subprocess.Popen[str]], progress: Callable[[int], None]) -> list[dict[str, Any]]:
+    """Turns until the last ones of every worker are steady, or `LONGEST`; per worker how many, and whether it was."""
+    seen: list[list[float]] = [[] for _ in workers]
+    while True:
+        progress(len(seen[0]))
+        for worker, times in zip(workers, seen, strict=True):
+            times.append(_ask(worker)["ms"]["end_to_end"])
+        steady = [bool(stats.steady(times[-WINDOW:])) for times in seen]
+        if all(steady) or len(seen[0]) == LONGEST:
+            return [{"turns": len(times), "stationary": calm} for times, calm in zip(seen, steady, strict=True)]
+
+
+def _on_cpu(provider: str) -> bool:
+    return "CPU" in provider.upper() or provider == "XNNPACK"
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return round(sum(known) / len(known), 6) if known and len(known) == len(values) else None
+
+
+def _worker(job: str, threads: int) -> subprocess.Popen[str]:
+    # the engine is told itself; these bind what numpy calls before and after it
+    limits = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
+    return subprocess.Popen(
+        [sys.executable, "-m", "lf.benchmarks.timing.latency", job],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **ALLOCATOR, **WAITING, **limits},
+    )
+
+
+def _answer(worker: subprocess.Popen[str]) -> dict[str, Any]:
+    line = worker.stdout.readline() if worker.stdout else ""
+    if not line:
+        message = worker.stderr.read().strip().splitlines() if worker.stderr else []
+        raise LfError(f"the latency worker stopped: {message[-1] if message else 'no message'}")
+    answer: dict[str, Any] = json.loads(line)
+    return answer
+
+
+def _ask(worker: subprocess.Popen[str], what: str = "run") -> dict[str, Any]:
+    assert worker.stdin is not None
+    with contextlib.suppress(BrokenPipeError):
+        print(what, file=worker.stdin, flush=True)
+    return _answer(worker)
+
+
+def serve(job: str, questions: IO[str], answers: IO[str]) -> None:
+    """The worker: open, extract once, then time one extraction per line read, until `end`."""
+    path, backend, keypoints, size, threads, protocol, source = json.loads(job)
+    cv2.setNumThreads(threads)
+    image = np.load(source, allow_pickle=False)
+    start = time.perf_counter()
+    importlib.import_module(BACKENDS[backend].package)
+    imported = time.perf_counter()
+    rule = PROTOCOLS[protocol]
+    extractor = Variant(resolve(path), backend, keypoints, size and (size[0], size[1])).open(threads)
+    extractor.settings["top_k"] = rule.params["k"]  # points that the protocol would drop are not described
+    loaded = time.perf_counter()
+    extract = extractor.pyramid if published(extractor, rule) else extractor
+    extract(image)
+    first = time.perf_counter()
+    seconds = {"import_ms": imported - start, "load_ms": loaded - imported, "cold_start_ms": first - imported}
+    opened = {"provider": extractor.session.info.provider, **_milliseconds(seconds)}
+    print(json.dumps(opened), file=answers, flush=True)
+    for question in questions:
+        if question.strip() == "end":
+            closed = {"peak_rss_bytes": peak_memory(), **_operators(extractor, backend, threads, image)}
+            print(json.dumps(closed), file=answers, flush=True)
+            return
+        print(json.dumps(_timed(extract, image)), file=answers, flush=True)
+
+
+def _timed(extract: Callable[[Array, Clock], object], image: Array) -> dict[str, Any]:
+    """One extraction: {"ms": {phase: wall time, "end_to_end": of all, "cpu": of all threads}, "energy_j"}."""
+    clock, before = Clock(), energy.read()
+    cpu, start = time.process_time(), time.perf_counter()
+    extract(image, clock)
+    end, worked = time.perf_counter(), time.process_time()
+    seconds = {**clock.seconds, "end_to_end": end - start, "cpu": worked - cpu}
+    return {"ms": _milliseconds(seconds), "energy_j": energy.joules(before, energy.read())}
+
+
+def _milliseconds(seconds: dict[str, float]) -> dict[str, float]:
+    return {name: round(value * 1e3, 4) for name, value in seconds.items()}
+
+
+def _operators(extractor: Extractor, backend: str, threads: int, image: Array) -> dict[str, Any]:
+    """{"operators", "provider_share"} of the graph that the engine really runs; None where it does not say."""
+    row = BACKENDS[backend]
+    if row.module != "ort":
+        return {"operators": extractor.session.info.notes.get("operators"), "provider_share": None}
+    from lf.runtimes import ort
+
+    return ort.census(extractor.artifact, threads, extractor.tensor(extractor.fit(image)), **row.options)
+
+
+def peak_memory() -> int | None:
+    """Largest resident memory of this process in bytes; None where the system does not tell.
+
+    Not `ru_maxrss`, which a process inherits from the one that started it.
+    """
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024  # kB
+    return None
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1], sys.stdin, sys.stdout)

@@ -1,0 +1,96 @@
+"""What the times of many turns say: percentiles, drift, whether the machine was busy, and the ratio to another's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from lf.benchmarks.protocols.summary import Statistic, bootstrap
+from lf.core import Array
+
+PERCENTILES = (50, 90, 95, 99)
+STEADY = 0.05  # the median of the last third may differ by so much from that of the first
+FEWEST = 6  # times to tell a drift by: two to a third
+BUSY = 0.05  # CPU time may differ by so much from what wall time allows
+
+
+def _median(values: Array) -> Array:
+    return np.asarray(np.median(values, axis=-1))
+
+
+MEDIAN = Statistic("median over turns", lambda value: value, _median)
+
+
+def summarise(times: Mapping[str, Sequence[float]], threads: int, on_cpu: bool = True) -> dict[str, Any]:
+    """The fields of a run that sum up its turns; see docs/results.md.
+
+    Args:
+        times: phase -> ms per turn; `end_to_end` is wall time, `cpu` that of all threads of the process meanwhile.
+        threads: what the engine was told.
+        on_cpu: whether it computes there; one that waits for a device has less CPU time than wall time.
+    """
+    wall, cpu = sum(times["end_to_end"]), sum(times["cpu"])
+    moved = drift(times["end_to_end"])
+    return {
+        "latency_ms": {phase: percentiles(values) for phase, values in times.items() if phase != "cpu"},
+        "cpu_ms": percentiles(times["cpu"]),
+        "cpu_share": round(cpu / wall, 4),
+        "void": void(cpu / wall, threads, on_cpu),
+        "stationary": steady(times["end_to_end"]),
+        "drift": moved,
+        "samples_ms": {phase: [*values] for phase, values in times.items()},
+    }
+
+
+def percentiles(values: Sequence[float]) -> dict[str, float]:
+    """{"p50", "p90", "p95", "p99", "n"}."""
+    found = np.percentile(values, PERCENTILES).round(4).tolist()
+    return {**{f"p{q}": value for q, value in zip(PERCENTILES, found, strict=True)}, "n": len(values)}
+
+
+def drift(values: Sequence[float]) -> dict[str, float] | None:
+    """The medians of the first and the last third, in ms, and the relative change between them; None if too few."""
+    if len(values) < FEWEST:
+        return None
+    third = len(values) // 3
+    first, last = float(np.median(values[:third])), float(np.median(values[-third:]))
+    return {"first_third_ms": round(first, 4), "last_third_ms": round(last, 4), "change": round(last / first - 1, 4)}
+
+
+def steady(values: Sequence[float]) -> bool | None:
+    """Whether the times have stopped to rise or fall; None if they are too few to tell."""
+    moved = drift(values)
+    return None if moved is None else abs(moved["change"]) <= STEADY
+
+
+def void(share: float, threads: int, on_cpu: bool = True) -> str | None:
+    """Why times mean nothing, by CPU time over wall time; None where they agree.
+
+    More CPU time than the threads have is more threads than were asked for. Less than one thread has is a time when
+    none computed: they waited for a processor, as nothing in an extraction waits for anything else. With several
+    threads this finds only the worst, as they also wait for each other.
+    """
+    if share > threads * (1 + BUSY):
+        return f"CPU time is {share:.0%} of wall time: more than {threads} thread(s) computed"
+    if on_cpu and share < 1 - BUSY:
+        return f"CPU time is {share:.0%} of wall time: the machine was busy"
+    return None
+
+
+def ratio(values: Sequence[float], reference: Sequence[float]) -> dict[str, Any] | None:
+    """{"value", "interval"}: median over turns of the ratio within a turn, and its 95 % bootstrap interval over turns.
+
+    Within a turn both meet the same machine. None where a time of the reference is too short for the clock.
+    """
+    if not values or not all(reference):
+        return None
+    ratios = [value / base for value, base in zip(values, reference, strict=True)]
+    interval = [round(bound, 4) for bound in bootstrap(ratios, MEDIAN) or ()]
+    return {"value": round(float(np.median(ratios)), 4), "interval": interval}
+
+
+def ratios(times: Mapping[str, Sequence[float]], reference: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+    """The ratio of every phase."""
+    return {phase: ratio(values, reference[phase]) for phase, values in times.items()}

@@ -1,0 +1,18 @@
+"""Types, errors, tables, files and console: what every other folder stands on."""
+
+from lf.core.errors import BadInput as BadInput
+from lf.core.errors import GateFailed as GateFailed
+from lf.core.errors import LfError as LfError
+from lf.core.errors import Unavailable as Unavailable
+from lf.core.errors import UsageError as UsageError
+from lf.core.errors import one_line as one_line
+from lf.core.registry import pick as pick
+from lf.core.types import CARD_SCHEMA as CARD_SCHEMA
+from lf.core.types import FEATURES as FEATURES
+from lf.core.types import MAX_PIXELS as MAX_PIXELS
+from lf.core.types import Array as Array
+from lf.core.types import Artifact as Artifact
+from lf.core.types import Card as Card
+from lf.core.types import Features as Features
+from lf.core.types import Session as Session
+from lf.core.types import SessionInfo as SessionInfo

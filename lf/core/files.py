@@ -1,0 +1,128 @@
+"""Read and write files: atomically, within size limits, with one-line errors. Standard library only."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from lf.core import BadInput, LfError, UsageError
+
+MAX_MODEL_BYTES = 2 << 30  # an ONNX protobuf cannot be larger
+MAX_JSON_BYTES = 256 << 20
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; rename it to `path` on success, remove it on any failure.
+
+    Raises:
+        UsageError: the folder cannot be written, or `path` is there and no regular file.
+        LfError: the disk is full.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not path.is_file():  # renaming onto /dev/null would replace it
+            raise FileExistsError(errno.EEXIST, "it is there and no regular file")
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+    except OSError as error:
+        raise explain(error, path) from error
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    except OSError as error:
+        raise explain(error, path) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def refuse_own(out: Path, parent: Path) -> None:
+    """Raise UsageError if a command would write over the very file that it reads."""
+    if out.exists() and out.samefile(parent):
+        raise UsageError(f"{out}: is the file that this is made from; choose another place with -o")
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current
+
+
+def explain(error: OSError, path: Path) -> LfError:
+    """What to raise where `path` could not be written: LfError for a full disk, else UsageError."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return LfError(f"{path}: the disk is full; nothing was written. Free some space or choose another place")
+    return UsageError(f"{path}: cannot be written ({error.strerror or error}); choose another place with -o or --out")
+
+
+class _Tried(Exception):
+    pass
+
+
+def check_place(path: Path) -> None:
+    """Raise what `atomic` would where `path` cannot be written, and leave what is there as it is."""
+    with suppress(_Tried), atomic(path):
+        raise _Tried
+
+
+def is_utf8(name: str) -> bool:
+    """Whether a file name is UTF-8, without which OpenCV kills the process and HDF5 has no name for it."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)
+
+
+def write_bytes(path: Path, data: bytes) -> Path:
+    """Write `data` atomically; return `path`."""
+    with atomic(path) as temporary:
+        temporary.write_bytes(data)
+    return path
+
+
+def write_json(path: Path, data: Any) -> Path:
+    """Write `data` as indented JSON (strict: NaN is refused), atomically; return `path`."""
+    return write_bytes(path, (json.dumps(data, indent=1, allow_nan=False) + "\n").encode())
+
+
+def read_json(path: Path, what: str) -> Any:
+    """Parse a JSON file, as strictly as `write_json` writes it.
+
+    Raises:
+        BadInput: missing or not JSON; `what` says what was expected.
+    """
+    try:
+        return json.loads(read_bytes(path, what, MAX_JSON_BYTES), parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"{path}: not JSON ({error}); expected {what}") from error
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"it holds {constant}")
+
+
+def read_bytes(path: Path, what: str, limit: int = MAX_MODEL_BYTES) -> bytes:
+    """Read a whole file of at most `limit` bytes.
+
+    Raises:
+        BadInput: missing, a folder, empty, larger than `limit`, unreadable; `what` says what was expected.
+    """
+    try:
+        size = path.stat().st_size
+        if path.is_dir():
+            raise BadInput(f"{path}: is a folder; expected {what}")
+        if size == 0:
+            raise BadInput(f"{path}: is empty; expected {what}")
+        if size > limit:
+            raise BadInput(f"{path}: {size} bytes are more than the {limit} that {what} may have")
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise BadInput(f"{path}: no such file; expected {what}") from error
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read ({error.strerror or error})") from error

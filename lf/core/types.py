@@ -1,0 +1,187 @@
+"""The types that flow through `lf`: Features, Card, Artifact, Session."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lf.core.errors import BadInput, LfError
+
+Array = NDArray[Any]
+
+CARD_SCHEMA = 1
+MAX_PIXELS = 100_000_000  # of an image: a header may declare anything, more is refused before memory is asked for
+FEATURES = ("keypoints", "scores", "descriptors")  # outputs of a file with the decode inside
+
+
+@dataclass(frozen=True)
+class Features:
+    """The keypoints of one image.
+
+    Attributes:
+        keypoints: (N, 2) float32, x then y, pixels of the original image, pixel centres at integers.
+        scores: (N,) float32, higher is better; `extract` returns them in descending order.
+        descriptors: (N, D) float32; `extract` returns unit vectors.
+        size: (width, height) of the original image, pixels.
+        scales: (N,) float32 diameter of the supporting patch in pixels, or None.
+
+    Raises:
+        LfError: lengths differ, an axis is missing, or a value is not finite.
+    """
+
+    keypoints: Array
+    scores: Array
+    descriptors: Array
+    size: tuple[int, int]
+    scales: Array | None = None
+
+    def __post_init__(self) -> None:
+        """Cast to float32 and check the shapes: the seam at which a wrong backend is caught."""
+        for name in ("keypoints", "scores", "descriptors", "scales"):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, np.ascontiguousarray(value, dtype=np.float32))
+        n = self.keypoints.shape[0] if self.keypoints.ndim else 0
+        if self.keypoints.shape != (n, 2) or self.scores.shape != (n,) or self.descriptors.shape[:1] != (n,):
+            raise LfError(
+                f"features do not fit together: keypoints {self.keypoints.shape}, scores {self.scores.shape}, "
+                f"descriptors {self.descriptors.shape}; expected (N, 2), (N,), (N, D)"
+            )
+        if self.descriptors.ndim != 2 or (self.scales is not None and self.scales.shape != (n,)):
+            raise LfError(f"features need descriptors (N, D) and scales (N,) or None, got {self.descriptors.shape}")
+        for name in ("keypoints", "scores", "descriptors"):
+            if not np.isfinite(getattr(self, name)).all():
+                raise LfError(f"features hold a non-finite value in {name}: the network or its quantization is broken")
+
+    def __len__(self) -> int:
+        return len(self.keypoints)
+
+    def top(self, k: int | None) -> Features:
+        """Keep the `k` best scores, in descending order of score; equal scores keep their order. None keeps all."""
+        order = np.argsort(-self.scores, kind="stable")[:k]
+        return self.take(order)
+
+    def take(self, index: Array) -> Features:
+        """Keep the rows of `index` (int or bool (N,)), in that order."""
+        scales = None if self.scales is None else self.scales[index]
+        return Features(self.keypoints[index], self.scores[index], self.descriptors[index], self.size, scales)
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a model file is and how it was made; embedded in the file itself (see `lf.core.files`).
+
+    Attributes:
+        model: name of its row in MODELS.
+        weights: {"origin", "sha256", "licence"} of the float weights everything else was made from.
+        input: (C, H, W); None where the size is free.
+        scheme: "fp32", or a name of SCHEMES.
+        outputs: name -> (channels, stride) of each raw map, in file order; of a file with the decode inside the
+            FEATURES, as (2, 0), (1, 0) and (length of a descriptor, 0).
+        made: one step per command that had a hand in it: {"command", "options", "parent", "versions", ...}.
+        schema: version of this layout.
+    """
+
+    model: str
+    weights: dict[str, str]
+    input: tuple[int, int | None, int | None]
+    scheme: str = "fp32"
+    outputs: dict[str, tuple[int, int]] = field(default_factory=dict)
+    made: tuple[dict[str, Any], ...] = ()
+    schema: int = CARD_SCHEMA
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """(H, W) in pixels when the file takes one size only, else None."""
+        _, height, width = self.input
+        return (height, width) if height and width else None
+
+    @property
+    def features(self) -> bool:
+        """Whether the file decodes in its graph: its outputs are features, not raw maps."""
+        return tuple(self.outputs) == FEATURES
+
+    def step(self, **changes: Any) -> Card:
+        """A copy with `changes`; `made=` is appended as one more step."""
+        made = changes.pop("made", None)
+        return replace(self, made=(*self.made, made) if made else self.made, **changes)
+
+    def to_json(self) -> str:
+        """One line of JSON, keys in field order."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str, where: str) -> Card:
+        """Read what `to_json` wrote.
+
+        Raises:
+            BadInput: not a card, or of a newer schema; the text names `where`.
+        """
+        try:
+            data = json.loads(text)
+            schema = int(data["schema"])
+            if schema > CARD_SCHEMA:
+                raise BadInput(f"{where}: its card has schema {schema}, this lf reads up to {CARD_SCHEMA}; upgrade lf")
+            known = {f.name for f in fields(cls)}
+            card = cls(**{k: v for k, v in data.items() if k in known})
+            words = (card.model, card.scheme, *{**card.weights}.values())
+            if not all(isinstance(word, str) for word in words):
+                raise TypeError(f"model, scheme and weights should be words, they are {words}")
+            channels, *sides = card.input
+            height, width = (None if side is None else int(side) for side in sides)
+            return replace(
+                card,
+                input=(int(channels), height, width),
+                outputs={k: (int(c), int(s)) for k, (c, s) in card.outputs.items()},
+                made=tuple({**step} for step in card.made),
+                schema=schema,
+            )
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+            raise BadInput(f"{where}: its embedded card is damaged ({error}); make the file again") from error
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A model file and the card it carries."""
+
+    path: Path
+    card: Card
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hex digest of the whole file."""
+        with self.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    @property
+    def bytes(self) -> int:
+        """File size in bytes."""
+        return self.path.stat().st_size
+
+
+@dataclass(frozen=True)
+class SessionInfo:
+    """The engine that really runs: name, version, the provider really used, threads, and what it says of itself."""
+
+    engine: str
+    version: str
+    provider: str
+    threads: int
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+class Session(Protocol):
+    """An opened artifact: one method. Layout, dtype and quantized input/output are its secret."""
+
+    info: SessionInfo
+
+    def run(self, image: Array) -> dict[str, Array]:
+        """(B, C, H, W) float32 in [0, 1] -> {head: (B, c, h, w) float32}, or the FEATURES of B = 1: see `decode`."""
+        ...

@@ -1,0 +1,1 @@
+"""The Edge TPU: predict what its compiler maps, repair files, compile them."""

@@ -1,0 +1,172 @@
+"""What stands between a .tflite file and the Edge TPU compiler and can be mended without changing a number.
+
+A resize to the nearest by whole factors k: pixel i of the result is pixel floor((i + 0.5) / k) of the input with
+half_pixel_centers, floor(i / k) without, which is the same for every i; without, version 2 says it all. Constants
+behind the table move inside, where readers of 2021 look. The result is compared with the original, bit by bit, on
+random inputs.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lf import __version__
+from lf.core import Array, BadInput, GateFailed, LfError, Unavailable, UsageError, files, one_line
+from lf.edgetpu.check import Report, examine
+from lf.edgetpu.graph import Operator, build
+from lf.formats import model_file, tflite
+from lf.runtimes.litert import COMPILED, quiet
+
+NEAREST, VERSION = "RESIZE_NEAREST_NEIGHBOR", 2
+INPUTS = 4  # of random numbers, to compare the files on
+MOST = 1 << 30  # bytes of an activation
+
+
+def fix(path: Path, out: Path) -> list[str]:
+    """Mend a file.
+
+    Args:
+        path: a .tflite file; its card, if it has one, goes along with a step more.
+        out: the file to write; one that needs nothing is written as it is.
+
+    Returns:
+        What was mended, a line each; none if the file needs nothing.
+
+    Raises:
+        BadInput: not a TFLite model, or one that does not run here.
+        GateFailed: operators stay on the CPU and nothing of it can be mended, or the mended file gives other numbers;
+            nothing is written.
+        UsageError: `out` is no .tflite file.
+    """
+    if out.suffix != ".tflite":
+        raise UsageError(f"{out}: --fix writes .tflite files; type: -o {out.stem}.tflite")
+    files.refuse_own(out, path)
+    data, card = files.read_bytes(path, "a TFLite model"), model_file.read_card(path)
+    before = examine(data, str(path))
+    mended, done = mend(data, str(path))
+    if not done:
+        if before.first:
+            raise GateFailed(f"{path}: {_left(before)}; --fix mends nothing of it; nothing was written")
+        files.write_bytes(out, data)
+        return []
+    compare(data, mended, str(path), before)
+    if card is None:
+        files.write_bytes(out, mended)
+        return done
+    step = {
+        "command": "check",
+        "options": {"target": "edgetpu", "fix": True},
+        "parent": before.sha256,
+        "versions": {"lf": __version__, "ai-edge-litert": importlib.metadata.version("ai-edge-litert")},
+        "mended": done,
+        "parity": {"random_inputs": INPUTS, "identical": True},
+    }
+    model_file.save(out, mended, card.step(made=step))
+    return done
+
+
+def _left(report: Report) -> str:
+    first = report.first
+    return f"{first.name} at {first.index} stays on the CPU, {first.reason}" if first else ""
+
+
+def mend(data: bytes, where: str) -> tuple[bytes, list[str]]:
+    """The mended file without its archive, and what was mended; else the same bytes and nothing."""
+    model = tflite.read(data, where)
+    if any(code.customCode == COMPILED.encode() for code in model.operatorCodes):
+        return data, []
+    outside = sum(buffer.offset > 1 for buffer in model.buffers)
+    done = [f"{outside} constants moved inside the table"] if outside else []
+    operators = [each for graph in model.subgraphs for each in graph.operators]
+    wrong = [
+        (each, view)
+        for each, view in zip(operators, build(model).operators, strict=True)
+        if view.name == NEAREST and (view.version > VERSION or view.option("halfPixelCenters", False)) and _whole(view)
+    ]
+    if wrong:
+        _lower(model, operators, [each for each, _ in wrong])
+        places = ", ".join(str(view.index) for _, view in wrong)
+        done.append(f"{NEAREST} at {places}: half_pixel_centers false, version {VERSION}")
+    return (tflite.write(model), done) if done else (data, [])
+
+
+def _whole(operator: Operator) -> bool:
+    """Whether it enlarges 8-bit images by whole factors."""
+    image, resized = operator.input(0), operator.outputs[0] if operator.outputs else None
+    if image is None or resized is None or operator.option("alignCorners", False):
+        return False
+    if not (image.quantized and len(image.shape) == len(resized.shape) == 4):
+        return False
+    return all(
+        before and not after % before for before, after in zip(image.shape[1:3], resized.shape[1:3], strict=True)
+    )
+
+
+def _lower(model: Any, operators: list[Any], wrong: list[Any]) -> None:
+    """Give `wrong` a code of VERSION of their own; those that no operator has any more are left out."""
+    kind = tflite.schema().BuiltinOperator.RESIZE_NEAREST_NEIGHBOR
+    code = tflite.schema().OperatorCodeT(deprecatedBuiltinCode=kind, builtinCode=kind, version=VERSION)
+    codes = [*model.operatorCodes, code]
+    for operator in wrong:
+        operator.opcodeIndex = len(codes) - 1
+        if operator.builtinOptions is not None:
+            operator.builtinOptions.halfPixelCenters = False
+    used = sorted({operator.opcodeIndex for operator in operators})
+    model.operatorCodes = [codes[index] for index in used]
+    for operator in operators:
+        operator.opcodeIndex = used.index(operator.opcodeIndex)
+
+
+def compare(before: bytes, after: bytes, where: str, report: Report) -> None:
+    """Raise GateFailed unless two files give the same bits for random inputs on the CPU.
+
+    Raises:
+        BadInput: the first does not run here, or it takes too much memory.
+    """
+    if report.activation_bytes > MOST:
+        raise BadInput(f"{where}: an activation of {report.activation_bytes} bytes; too large to compare the files on")
+    first, second = (_opened(tflite.without_archive(data), where) for data in (before, after))
+    rng = np.random.default_rng(0)
+    for _ in range(INPUTS):
+        inputs = [_random(rng, details) for details in first.get_input_details()]
+        for a, b in zip(_run(first, inputs, where), _run(second, inputs, where), strict=True):
+            if a.dtype != b.dtype or a.tobytes() != b.tobytes():
+                raise GateFailed(f"{where}: the mended file gives other numbers; nothing was written")
+
+
+def _opened(content: bytes, where: str) -> Any:
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError as error:
+        raise Unavailable(f'{where}: --fix compares files in LiteRT; type: pip install "lf[edge]"') from error
+    try:
+        with quiet():
+            interpreter = Interpreter(model_content=content, num_threads=1)
+            interpreter.allocate_tensors()
+    except (ValueError, RuntimeError) as error:
+        raise BadInput(f"{where}: LiteRT cannot load it, so nothing can be compared: {one_line(error)}") from error
+    return interpreter
+
+
+def _random(rng: np.random.Generator, details: dict[str, Any]) -> Array:
+    dtype, shape = np.dtype(details["dtype"]), details["shape"]
+    if dtype in (np.int8, np.uint8):
+        limits = np.iinfo(dtype)
+        return np.asarray(rng.integers(limits.min, limits.max, shape, endpoint=True).astype(dtype))
+    if dtype == np.float32:
+        return np.asarray(rng.random(shape, np.float32))
+    raise LfError(f"input {details['name']} holds {dtype}; --fix knows int8, uint8 and float32")
+
+
+def _run(interpreter: Any, inputs: list[Array], where: str) -> list[Array]:
+    try:
+        for details, value in zip(interpreter.get_input_details(), inputs, strict=True):
+            interpreter.set_tensor(details["index"], value)
+        interpreter.invoke()
+        return [interpreter.get_tensor(details["index"]) for details in interpreter.get_output_details()]
+    except (ValueError, RuntimeError) as error:
+        raise BadInput(f"{where}: LiteRT cannot run it, so nothing can be compared: {one_line(error)}") from error

@@ -1,0 +1,267 @@
+"""Raw heads -> keypoints, scores, descriptors, as a part of an ONNX graph: what `lf.models.decode` does in numpy.
+
+Every shape follows from that of the heads: fixed slots, best first; those that nothing fills have the score 0. There is
+no NonZero, whose length depends on the values. Wherever scores are equal, the lower index goes first: TopK of ONNX says
+so of itself, and suppression looks at what lies before a pixel and what lies behind it apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from lf.export.onnx_graph import Graph
+from lf.models import decode, decode_kp2d
+from lf.models.decode import CELL
+
+Built = tuple[str, str, str]
+END = 2**31 - 1  # of a slice: as far as there is
+EPSILON = 1e-12  # shortest length that a vector is divided by
+
+
+@dataclass(frozen=True)
+class Spots:
+    """Chosen places of a map, best first; names of tensors (K,).
+
+    Attributes:
+        x, y: int64.
+        scores: float32, 0 where nothing was left to choose.
+        index: int64, y * columns + x.
+    """
+
+    x: str
+    y: str
+    scores: str
+    index: str
+
+
+def superpoint(
+    g: Graph, maps: Mapping[str, str], *, threshold: float, nms_radius: int, border: int, top_k: int
+) -> Built:
+    """See `lf.models.decode.superpoint`; `maps` are names of tensors (1, c, h, w)."""
+    heat = heatmap(g, maps["detector"])
+    spots = _detect(g, heat, threshold, nms_radius, border, top_k)
+    points = _points(g, spots)
+    rows, columns = sides(g, maps["descriptor"])
+    cells = g("Concat", *(g("Cast", side, to=1) for side in (columns, rows)), axis=0)
+    normalised = g("Sub", g("Div", points, g("Div", g("Mul", cells, float(CELL)), 2.0)), 1.0)
+    at = g("Mul", g("Div", g("Add", normalised, 1.0), 2.0), g("Sub", cells, 1.0))
+    return points, _loud(g, spots.scores, maps["detector"]), _sample(g, maps["descriptor"], at)
+
+
+def wren(g: Graph, maps: Mapping[str, str], *, threshold: float, nms_radius: int, border: int, top_k: int) -> Built:
+    """See `lf.models.decode.wren`."""
+    heat = heatmap(g, maps["detector"])
+    spots = _detect(g, heat, threshold, nms_radius, border, top_k)
+    points = _refine(g, heat, spots)
+    at = g("Sub", g("Div", g("Add", points, 0.5), float(CELL)), 0.5)
+    return points, _loud(g, spots.scores, maps["detector"]), _sample(g, maps["descriptor"], at)
+
+
+def r2d2(g: Graph, maps: Mapping[str, str], *, repeatability: float, reliability: float, top_k: int) -> Built:
+    """See `lf.models.decode.r2d2`."""
+    softplus = _softplus(g, maps["repeatability"])
+    repeatable = g("Div", softplus, g("Add", softplus, 1.0))
+    reliable = g("Sigmoid", maps["reliability"])
+    passes = [g("GreaterOrEqual", repeatable, repeatability), g("GreaterOrEqual", reliable, reliability)]
+    chosen = g("And", g("And", *passes), leads(g, repeatable, 1))
+    spots = top(g, g("Where", chosen, g("Mul", reliable, repeatable), 0.0), 0, top_k)
+    descriptors = g("Transpose", _columns(g, maps["descriptor"], spots.index), perm=[1, 0])
+    scores = _loud(g, spots.scores, maps["repeatability"], maps["reliability"])
+    return _points(g, spots), scores, _unit(g, descriptors)
+
+
+def kp2d(
+    g: Graph,
+    maps: Mapping[str, str],
+    *,
+    cell: int,
+    threshold: float,
+    cross: bool = True,
+    align_corners: bool = True,
+    top_k: int,
+) -> Built:
+    """See `lf.models.decode_kp2d.kp2d`."""
+    score = g("Sigmoid", maps["score"])
+    spots = top(g, g("Where", g("Greater", score, threshold), score, 0.0), 1, top_k)
+    shift = g("Transpose", _columns(g, maps["shift"], spots.index), perm=[1, 0])
+    middle = (cell - 1) / 2  # px
+    corner = g("Add", g("Mul", _points(g, spots), float(cell)), middle)
+    moved = g("Add", corner, g("Mul", g("Tanh", shift), middle * (2 if cross else 1)))
+    rows, columns = sides(g, maps["score"])
+    pixels = g("Mul", g("Cast", g("Concat", columns, rows, axis=0), to=1), float(cell))
+    last = g("Sub", pixels, 1.0)
+    points = g("Min", g("Max", moved, 0.0), last)
+    rows, columns = sides(g, maps["feat"])
+    samples = g("Cast", g("Concat", columns, rows, axis=0), to=1)
+    share = g("Div", points, last)
+    at = g("Mul", share, g("Sub", samples, 1.0)) if align_corners else g("Sub", g("Mul", share, samples), 0.5)
+    mixed = ""
+    for index, weight in _bilinear(g, at, maps["feat"]):
+        part = g("Mul", _columns(g, maps["feat"], index), weight)  # (D, K)
+        mixed = g("Add", mixed, part) if mixed else part
+    return points, _loud(g, spots.scores, maps["score"]), _unit(g, g("Transpose", mixed, perm=[1, 0]))
+
+
+BUILDERS: dict[Callable[..., decode.Decoded], Callable[..., Built]] = {
+    decode.superpoint: superpoint,
+    decode.wren: wren,
+    decode.r2d2: r2d2,
+    decode_kp2d.kp2d: kp2d,
+}
+
+
+def heatmap(g: Graph, detector: str) -> str:
+    """(1, 65, h, w) logits -> (1, 1, 8h, 8w) probabilities."""
+    # spelt out: ONNX Runtime's Softmax over channels takes three times as long on a CPU
+    cells = g("Exp", g("Sub", detector, g("ReduceMax", detector, [1])))
+    cells = g("Div", g("Slice", cells, [0], [-1], [1]), g("ReduceSum", cells, [1]))
+    return g("DepthToSpace", cells, blocksize=CELL)
+
+
+def nms(g: Graph, score: str, radius: int) -> str:
+    """Greedy non-maximum suppression, exactly: what is kept of (1, 1, H, W) scores, the others 0; 0 is no candidate.
+
+    The rounds of `lf.models.peaks.nms`, over the whole map: keep what leads its square, clear the squares of those,
+    until nothing is left. Real pictures take 2 to 4; every round keeps the best that is left, so it comes to an end.
+    """
+
+    def step(states: list[str]) -> tuple[str, list[str]]:
+        left, kept = states
+        leaders = g("Where", leads(g, left, radius), left, 0.0)
+        near = g("MaxPool", leaders, kernel_shape=[2 * radius + 1] * 2, pads=[radius] * 4)
+        left = g("Where", g("Greater", near, 0.0), 0.0, left)
+        return _any(g, left), [left, g("Add", kept, leaders)]
+
+    return g.loop(_any(g, score), [score, g("Mul", score, 0.0)], step)[1]
+
+
+def leads(g: Graph, score: str, radius: int) -> str:
+    """(1, 1, H, W) bool: which positive pixels are above all before them in their square, and below none behind."""
+    left, right = _either_side(g, score, radius, 3)
+    row = g("Max", left, score, right)
+    up, down = _either_side(g, row, radius, 2)
+    above = g("Greater", score, g("Max", up, left))
+    return g("And", above, g("GreaterOrEqual", score, g("Max", down, right)))
+
+
+def top(g: Graph, score: str, margin: int, top_k: int) -> Spots:
+    """The best `top_k` of a map (1, 1, H, W) of scores above 0, but for a margin of so many pixels."""
+    rows, columns = sides(g, score)
+    inner = g("Slice", score, [margin] * 2, [-margin] * 2, [2, 3]) if margin else score
+    flat = g("Pad", g("Reshape", inner, [-1]), [0, top_k])  # there may be fewer than `top_k`
+    scores, index = g.several("TopK", 2, flat, [top_k])
+    width = g("Max", g("Sub", columns, 2 * margin), [1])
+    last = g("Sub", rows, [1]), g("Sub", columns, [1])
+    y, x = g("Div", index, width), g("Mod", index, width)
+    y, x = (g("Min", g("Add", side, margin), end) for side, end in zip((y, x), last, strict=True))
+    return Spots(x, y, scores, g("Add", g("Mul", y, columns), x))
+
+
+def sides(g: Graph, tensor: str) -> tuple[str, str]:
+    """(1,) int64 each: rows and columns of a map."""
+    rows, columns = (g("Shape", tensor, start=axis, end=axis + 1) for axis in (2, 3))
+    return rows, columns
+
+
+def _detect(g: Graph, heat: str, threshold: float, nms_radius: int, border: int, top_k: int) -> Spots:
+    candidates = g("Where", g("GreaterOrEqual", heat, threshold), heat, 0.0)
+    return top(g, nms(g, candidates, nms_radius), border, top_k)
+
+
+def _any(g: Graph, score: str) -> str:
+    return g("Greater", g("ReduceMax", score, keepdims=0), 0.0)
+
+
+def _either_side(g: Graph, score: str, radius: int, axis: int) -> tuple[str, str]:
+    """The largest of the `radius` pixels before each along an axis, and of those behind it; 0 beyond the edge."""
+    kernel = [radius if axis == along else 1 for along in (2, 3)]
+    windows = g("MaxPool", score, kernel_shape=kernel, pads=[side - 1 for side in kernel] * 2)
+    pads = [0] * 8  # not before the pooling: ONNX Runtime would make both one, and refuse pads as wide as the kernel
+    pads[axis] = pads[axis + 4] = 1
+    windows = g("Pad", windows, pads)
+    return g("Slice", windows, [0], [-radius - 1], [axis]), g("Slice", windows, [radius + 1], [END], [axis])
+
+
+def _refine(g: Graph, heat: str, spots: Spots) -> str:
+    """See `lf.models.decode.refine`."""
+    padded = g("Pad", heat, [0, 0, 2, 2] * 2)
+    _, columns = sides(g, padded)
+    reach = np.arange(-2, 3)
+    corner = g("Add", g("Mul", g("Add", spots.y, 2), columns), g("Add", spots.x, 2))
+    offsets = g("Add", g("Mul", np.repeat(reach, 5), columns), np.tile(reach, 5))  # (25,)
+    index = g("Add", g("Unsqueeze", corner, [1]), offsets)
+    patch = g("Gather", g("Reshape", padded, [-1]), index)  # (K, 25)
+    moments = g("MatMul", patch, np.stack([np.tile(reach, 5), np.repeat(reach, 5)], 1).astype(np.float32))
+    mass = g("Max", g("ReduceSum", patch, [1]), EPSILON)
+    return g("Add", _points(g, spots), g("Div", moments, mass))
+
+
+def _sample(g: Graph, descriptor: str, at: str) -> str:
+    """See `lf.models.decode.sample`."""
+    cells = g("Transpose", _flat(g, descriptor), perm=[1, 0])  # (h * w, D)
+    length = _length(g, cells)
+    mixed = ""
+    for index, weight in _bilinear(g, at, descriptor):
+        share = g("Div", g("Unsqueeze", weight, [1]), g("Gather", length, index))
+        part = g("Mul", g("Gather", cells, index), share)  # (K, D)
+        mixed = g("Add", mixed, part) if mixed else part
+    return _unit(g, mixed)
+
+
+def _bilinear(g: Graph, at: str, descriptor: str) -> list[tuple[str, str]]:
+    """For each of the four cells round points (K, 2), clamped to the map: its flat index (K,) and its weight (K,)."""
+    rows, columns = sides(g, descriptor)
+    axes: list[list[tuple[str, str]]] = []
+    for axis, side in ((1, rows), (0, columns)):
+        last = g("Sub", side, [1])
+        place = g("Min", g("Max", g("Gather", at, axis, axis=1), 0.0), g("Cast", last, to=1))
+        low = g("Floor", place)
+        share, first = g("Sub", place, low), g("Cast", low, to=7)
+        axes.append([(first, g("Sub", 1.0, share)), (g("Min", g("Add", first, 1), last), share)])
+    return [
+        (g("Add", g("Mul", y, columns), x), g("Mul", weight_y, weight_x))
+        for y, weight_y in axes[0]
+        for x, weight_x in axes[1]
+    ]
+
+
+def _points(g: Graph, spots: Spots) -> str:
+    """(K, 2) float32, x then y."""
+    return g("Cast", g("Concat", *(g("Unsqueeze", side, [1]) for side in (spots.x, spots.y)), axis=1), to=1)
+
+
+def _flat(g: Graph, tensor: str) -> str:
+    """(1, c, h, w) -> (c, h * w)."""
+    return g("Flatten", g("Squeeze", tensor, [0]), axis=1)
+
+
+def _unit(g: Graph, rows: str) -> str:
+    return g("Div", rows, _length(g, rows))
+
+
+def _length(g: Graph, rows: str) -> str:
+    """(N, D) -> (N, 1), never 0."""
+    return g("Max", g("Sqrt", g("ReduceSum", g("Mul", rows, rows), [1])), EPSILON)
+
+
+def _columns(g: Graph, tensor: str, index: str) -> str:
+    """(1, c, h, w), flat indices (K,) -> (c, K). GatherElements: ONNX Runtime's Gather takes five times as long."""
+    flat = _flat(g, tensor)
+    return g("GatherElements", flat, g("Expand", index, g("Concat", g("Shape", flat, end=1), [1], axis=0)), axis=1)
+
+
+def _softplus(g: Graph, logit: str) -> str:
+    """log(1 + exp(logit)), without overflow; ONNX Runtime's own takes four times as long."""
+    return g("Add", g("Log", g("Add", g("Exp", g("Neg", g("Abs", logit))), 1.0)), g("Max", logit, 0.0))
+
+
+def _loud(g: Graph, scores: str, *maps: str) -> str:
+    """The scores, or nan in all of them when a map holds a non-finite value: comparisons would only drop it."""
+    for each in maps:
+        whole = g("ReduceSum", each, keepdims=0)
+        broken = g("Or", g("IsNaN", whole), g("IsInf", whole))
+        scores = g("Where", broken, float("nan"), scores)
+    return scores

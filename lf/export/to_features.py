@@ -1,0 +1,221 @@
+"""Raw heads -> features: the decode appended to an ONNX file of ours, float or quantized, and held against numpy's."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lf import __version__
+from lf.core import FEATURES, Array, Artifact, BadInput, Card, Features, GateFailed, UsageError
+from lf.export import parity, to_onnx
+from lf.export.decode_onnx import BUILDERS
+from lf.export.onnx_graph import Graph
+from lf.export.to_onnx import OWN
+from lf.extraction import agreement
+from lf.extraction.extractor import Extractor
+from lf.formats import model_file
+from lf.models import NETWORKS, Model
+from lf.runtimes import CHECKPOINTS
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+TOP_K = 1000
+NEAR = 1e-3  # px, and SCORE * NEAR of a score, between two keypoints that count as one
+SCORE = 0.01
+COSINE = 1e-5  # a descriptor may miss so much of a cosine of 1
+ROUNDING = 1e-5  # of a score: nearer than this to a threshold, to a rival or to the last slot, rounding decides
+
+
+@dataclass
+class Tally:
+    """What was found so far; `missed` is the largest 1 - cosine of two descriptors of one keypoint."""
+
+    pictures: int = 0
+    keypoints: int = 0
+    differing: int = 0
+    unexplained: int = 0
+    missed: float = 0.0
+
+    def figures(self) -> dict[str, Any]:
+        """For the card."""
+        identical = round(1 - self.differing / max(1, self.keypoints), 6)
+        counts = {"pictures": self.pictures, "keypoints": self.keypoints, "identical": identical}
+        return {**counts, "unexplained": self.unexplained, "cosine": float(f"{1 - self.missed:.7f}")}
+
+
+def export(
+    artifact: Artifact,
+    out: Path,
+    *,
+    size: tuple[int, int] | None = OWN,
+    opset: int | None = None,
+    top_k: int = TOP_K,
+    images: Path | None = None,
+) -> Artifact:
+    """Append the decode to an ONNX file, or to what a checkpoint becomes.
+
+    Args:
+        artifact: ONNX of any scheme, or a checkpoint.
+        out: the .onnx file.
+        size: (H, W) of the one input size of what a checkpoint becomes; None leaves both free; see OWN.
+        opset: of what a checkpoint becomes.
+        top_k: slots of the outputs.
+        images: folder of pictures for the parity check; None draws them.
+
+    Raises:
+        UsageError: neither ONNX nor a checkpoint, it decodes already, or no slots.
+        GateFailed: the file does not decode as numpy does; nothing is written.
+    """
+    if top_k < 1:
+        raise UsageError(f"--top-k {top_k}: expected at least 1")
+    if artifact.card.features:
+        raise UsageError(f"{artifact.path}: has its decode inside already; start from the file that it was made from")
+    with tempfile.TemporaryDirectory(prefix="lf-export-") as folder:
+        parent = artifact
+        if artifact.path.suffix in CHECKPOINTS:
+            parent = to_onnx.through(artifact, Path(folder), size, opset, images)
+        elif artifact.path.suffix != ".onnx":
+            raise UsageError(f"{artifact.path}: --cut features starts from an .onnx file or a checkpoint")
+        elif size != OWN or opset is not None:
+            raise UsageError(
+                f"{artifact.path}: has its size and its operator set; leave --size, --dynamic, --opset out"
+            )
+        return _appended(parent, out, Path(folder, "candidate.onnx"), top_k, images)
+
+
+def _appended(parent: Artifact, out: Path, draft: Path, top_k: int, images: Path | None) -> Artifact:
+    import onnx
+
+    proto = append(onnx.load(parent.path), parent.card, top_k)
+    lengths = (2, 1, _depth(NETWORKS[parent.card.model]))
+    card = parent.card.step(outputs={name: (length, 0) for name, length in zip(FEATURES, lengths, strict=True)})
+    data = proto.SerializeToString()
+    figures = check(parent, model_file.save(draft, data, card), top_k, images)
+    settings = dict(NETWORKS[card.model].settings)
+    options = {"to": "onnx", "cut": "features", "top_k": top_k, "settings": settings}
+    versions = {"lf": __version__, "onnx": onnx.__version__}
+    step = {"command": "export", "options": options, "parent": parent.sha256, "versions": versions, "parity": figures}
+    return model_file.save(out, data, card.step(made=step))
+
+
+def append(proto: ModelProto, card: Card, top_k: int) -> ModelProto:
+    """The model with its raw heads decoded, with the settings of its row, into `top_k` slots.
+
+    Raises:
+        UsageError: the network's decode has no counterpart in ONNX, or the operator set is too old.
+        BadInput: the heads are not those of the card.
+    """
+    from onnx import TensorProto, checker, helper
+
+    row, graph = NETWORKS[card.model], proto.graph
+    decoder, fixed = getattr(row.decode, "func", row.decode), getattr(row.decode, "keywords", {})
+    if decoder not in BUILDERS:
+        raise UsageError(f"{card.model}: its decode is not known as a graph, leave --cut features out")
+    version = next((each.version for each in proto.opset_import if each.domain in ("", "ai.onnx")), 0)
+    if version < to_onnx.OPSET:
+        raise UsageError(
+            f"operator set {version}: --cut features needs {to_onnx.OPSET} or newer, see: lf export --opset"
+        )
+    heads = {output.name: output for output in graph.output}
+    if set(heads) != set(row.heads):
+        raise BadInput(f"a file of {card.model} gives {', '.join(row.heads)}, this one {', '.join(heads)}")
+    g = Graph("decode.")
+    results = BUILDERS[decoder](g, {name: name for name in row.heads}, **fixed, **row.settings, top_k=top_k)
+    for name, result in zip(FEATURES, results, strict=True):
+        g.rename(g("Unsqueeze", result, [0]), name)
+    graph.node.extend(g.nodes)
+    graph.initializer.extend(g.constants)
+    graph.value_info.extend(heads.values())
+    del graph.output[:]
+    for name, shape in zip(FEATURES, ([1, top_k, 2], [1, top_k], [1, top_k, _depth(row)]), strict=True):
+        graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+    checker.check_model(proto, full_check=True)
+    return proto
+
+
+def _depth(row: Model) -> int:
+    """Length of a descriptor."""
+    return row.heads[row.descriptor][0]
+
+
+def check(parent: Artifact, candidate: Artifact, top_k: int, folder: Path | None) -> dict[str, Any]:
+    """Compare a file that decodes with numpy's decode of its parent's heads, on pictures.
+
+    Args:
+        parent: the ONNX file with raw heads.
+        candidate: the same with `top_k` slots of features.
+        top_k: as above.
+        folder: of pictures; None draws them, for a file of free size in several sizes.
+
+    Returns:
+        The figures for the card.
+
+    Raises:
+        GateFailed: they differ by more than rounding.
+    """
+    reference, new, tally = Extractor(parent, "ort-cpu"), Extractor(candidate, "ort-cpu"), Tally()
+    for picture in parity.pictures(new, folder):
+        tensor = new.tensor(new.fit(picture))
+        maps = {name: value[0] for name, value in reference.session.run(tensor).items()}
+        wanted = agreement.decode(reference, maps, tensor.shape[:-3:-1], top_k=top_k)
+        compare(wanted, agreement.look(new, tensor).features, maps, reference, top_k, tally)
+    if not tally.pictures:
+        raise BadInput(f"{parent.path}: no picture to check the export on")
+    figures = tally.figures()
+    if figures["identical"] < parity.IDENTICAL or tally.unexplained or not tally.missed <= COSINE:
+        raise GateFailed(
+            f"{parent.path.name}: its graph decodes not as numpy: {figures['identical']:.3%} of {tally.keypoints} "
+            f"keypoints are identical, {tally.unexplained} others are no ties, the worst cosine of descriptors "
+            f"is {figures['cosine']}; expected {parity.IDENTICAL:.1%}, 0 and {1 - COSINE:g}; nothing was written; "
+            "try other versions of onnx and onnxruntime: lf doctor"
+        )
+    return figures
+
+
+def compare(a: Features, b: Features, maps: dict[str, Array], extractor: Extractor, top_k: int, tally: Tally) -> None:
+    """Add to `tally` how `b`, of the graph, differs from `a`, of numpy; `maps` are the heads both were made from."""
+    places = [np.column_stack([each.keypoints, each.scores * np.float32(SCORE**-1)]) for each in (a, b)]
+    distance, index = agreement.nearest(*places)
+    only = distance > NEAR, agreement.nearest(*places[::-1])[0] > NEAR
+    cosine = np.einsum("nd,nd->n", a.descriptors[~only[0]], b.descriptors[index[~only[0]]])
+    unsorted = int((np.diff(b.scores) > 0).sum())
+    tally.pictures += 1
+    tally.keypoints += len(a) + len(b)
+    tally.missed = max(tally.missed, float(np.abs(1 - cosine).max(initial=0)))
+    tally.differing += int(only[0].sum() + only[1].sum())
+    tally.unexplained += int((~_explained(a, b, only, maps, extractor, top_k)).sum()) + unsorted
+
+
+def _explained(
+    a: Features, b: Features, only: tuple[Array, Array], maps: dict[str, Array], extractor: Extractor, top_k: int
+) -> Array:
+    """Which of the keypoints in one alone, those of `a` then those of `b`, rounding may have decided.
+
+    It may at a threshold, at the last slot, between two of nearly equal score of which each suppresses the other; and
+    whatever lies in reach of such a point was or was not suppressed by it.
+    """
+    points = np.concatenate([a.keypoints[only[0]], b.keypoints[only[1]]])
+    scores = np.concatenate([a.scores[only[0]], b.scores[only[1]]])
+    thresholds = {name: value for name, value in extractor.settings.items() if isinstance(value, float)}
+    loose, tight = (
+        agreement.decode(extractor, maps, a.size, **{name: value + by for name, value in thresholds.items()})
+        for by in (-ROUNDING, ROUNDING)
+    )
+    may = agreement.near(points, loose.keypoints, NEAR) & ~agreement.near(points, tight.keypoints, NEAR)
+    for each in (a, b):
+        if len(each) == top_k:
+            may |= np.abs(scores - each.scores[-1]) <= ROUNDING
+    if extractor.model.maxima:
+        may |= parity.contested(maps[extractor.model.maxima][0], points)
+    reach = parity.reach_of(extractor.settings)
+    apart = np.hypot(*(points[:, None] - points[None]).T) <= reach
+    others = np.arange(len(points)) < len(a.keypoints[only[0]])
+    may |= (apart & (others[:, None] != others) & (np.abs(scores[:, None] - scores) <= ROUNDING)).any(1)
+    while (further := ~may & (apart & may).any(1)).any():
+        may |= further
+    return may

@@ -1,0 +1,1 @@
+"""From images to features: one image, many images, many machines."""

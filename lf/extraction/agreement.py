@@ -1,0 +1,66 @@
+"""Two artifacts of one network on the same pictures: the maps and keypoints of each, and which points they share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+
+from lf.core import Array, Features
+from lf.data.drawn import procedural
+from lf.extraction.extractor import Extractor
+
+PICTURES = 8  # drawn pictures; at 240x320 they hold some thousand keypoints, enough to see one in a thousand move
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one extractor sees in one picture: raw maps {head: (c, h, w)}, and keypoints in pixels of the network."""
+
+    maps: dict[str, Array]
+    features: Features
+
+
+def look(extractor: Extractor, tensor: Array) -> Look:
+    """Run a prepared picture, (1, C, H, W) float32 as `Extractor.tensor` makes it.
+
+    Raises:
+        LfError: a map is missing, misshapen or not finite.
+    """
+    maps = {name: value[0] for name, value in extractor.session.run(tensor).items()}
+    return Look(maps, decode(extractor, maps, tensor.shape[:-3:-1]))
+
+
+def decode(extractor: Extractor, maps: dict[str, Array], size: tuple[int, ...], **changed: Any) -> Features:
+    """Keypoints of raw maps of a picture of `size` (W, H); `changed` settings replace the extractor's."""
+    return Features(*extractor.model.decode(maps, **{**extractor.settings, **changed}), (size[0], size[1]))
+
+
+def both(reference: Extractor, candidate: Extractor, pictures: Iterable[Array]) -> Iterator[tuple[Look, Look]]:
+    """Show every picture, prepared for `candidate`, to both."""
+    for picture in pictures:
+        tensor = candidate.tensor(candidate.fit(picture))
+        yield look(reference, tensor), look(candidate, tensor)
+
+
+def drawn(size: tuple[int, int], count: int = PICTURES) -> Iterator[Array]:
+    """`count` pictures of `size` (H, W) px that neither training nor calibration ever sees; uint8 (H, W, 3) RGB."""
+    for index in range(count):
+        yield procedural.held_out_picture(index, (max(32, size[0]), max(32, size[1])))
+
+
+def nearest(points: Array, others: Array) -> tuple[Array, Array]:
+    """For each of `points` (N, 2) the distance in px to the nearest of `others` (M, 2), and its index; inf if M = 0."""
+    if not len(points) or not len(others):
+        return np.full(len(points), np.inf, np.float32), np.zeros(len(points), np.intp)
+    distance, index = cv2.batchDistance(points, others, cv2.CV_32F, normType=cv2.NORM_L2, K=1)
+    return distance[:, 0], index[:, 0]
+
+
+def near(points: Array, others: Array, within: float) -> Array:
+    """(N,) bool: which of `points` (N, 2) have one of `others` (M, 2) at most `within` px away."""
+    found: Array = nearest(points, others)[0] <= within
+    return found

@@ -1,0 +1,169 @@
+"""POOLS: features of many images from the machines of a cluster, which all see the same files."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from lf.core import BadInput, LfError, Unavailable, UsageError
+from lf.extraction.extractor import Extractor
+from lf.extraction.store import Progress, Tally, extract_images, in_one_file, share
+
+SHARDS, IMAGES = 64, 500  # least number of shards, and most images in one; never of the cluster, so that a run resumes
+SECONDS = 10  # for a cluster to answer
+ERRORS = {kind.__name__: kind for kind in (LfError, UsageError, Unavailable, BadInput)}
+
+
+class Actor:
+    """What holds an open session in the cluster and extracts shard after shard."""
+
+    def __init__(
+        self, opener: Callable[[], Extractor], out: Path, layout: str, top_k: int | None, workers: int
+    ) -> None:
+        self._opener = opener
+        self._extractor: Extractor | None = None
+        self._rest = out, layout, top_k
+        self._workers = workers
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, str]:
+        """Extract one shard; everything is JSON, for Ray Data has tables in mind.
+
+        {"shard": [i, n], "found": {name: file}} -> {"shard", "tally", "error"}: one of the last two is empty.
+        """
+        index, count = json.loads(row["shard"])
+        found = {name: Path(path) for name, path in json.loads(row["found"]).items()}
+        try:
+            self._extractor = self._extractor or self._opener()
+            tally = extract_images(self._extractor, found, *self._rest, workers=self._workers, shard=(index, count))
+        except LfError as error:  # an exception would arrive wrapped in pages
+            kind = next(name for name, kind in reversed(ERRORS.items()) if isinstance(error, kind))
+            return {"shard": row["shard"], "tally": "", "error": json.dumps([kind, str(error)])}
+        return {"shard": row["shard"], "tally": json.dumps(vars(tally)), "error": ""}
+
+
+def on_ray(
+    opener: Callable[[], Extractor],
+    found: Mapping[str, Path],
+    out: Path,
+    layout: str,
+    top_k: int | None,
+    progress: Progress,
+    *,
+    cpus: int = 1,
+    workers: int = 1,
+) -> Tally:
+    """`extract_images` in shards over the actors of Ray Data, as many as the cluster has room for.
+
+    The cluster is that of RAY_ADDRESS or of this machine, else one that is started here for the run. It must see the
+    model, the images and `out` under the same paths, and have the same versions of everything.
+
+    Args:
+        opener: opens the model, in an actor; the paths in it are absolute.
+        found: name -> image file.
+        out: the folder of the features.
+        layout: a row of LAYOUTS with a file for each image, or one for all.
+        top_k: keep the best so many.
+        progress: called with (images done, total, text).
+        cpus: cores that one worker keeps busy.
+        workers: images at a time in each actor.
+
+    Raises:
+        Unavailable: Ray is not installed, its cluster does not answer, or no machine has so many cores.
+        LfError: what `extract_images` raises, in an actor or here; or Ray failed.
+    """
+    try:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to its makers
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise Unavailable('--pool ray needs the package ray; type: pip install "lf[ray]"') from error
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    count = min(len(found), max(SHARDS, -(-len(found) // IMAGES)))
+    rows = [_row(found, (index, count)) for index in range(count)]
+    total, tally = len(found), Tally()
+    mine = not ray.is_initialized()
+    try:
+        if mine:
+            _reach(os.environ.get("RAY_ADDRESS", ""))
+            ray.init(log_to_driver=False, logging_level="ERROR", include_dashboard=False)
+        actors = _room(ray, cpus * workers)
+        ray.data.DataContext.get_current().enable_progress_bars = False
+        data = ray.data.from_items(rows, override_num_blocks=count).map(
+            Actor,
+            fn_constructor_args=(opener, out.absolute(), layout, top_k, workers),
+            num_cpus=cpus * workers,
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=min(actors, count)),
+        )
+        for row in data.iter_rows():
+            _add(tally, row)
+            progress(tally.written + tally.kept + len(tally.failed), total, f"shard {row['shard']}")
+    except ConnectionError as error:
+        raise Unavailable(f"no Ray cluster is there ({_line(error)}); see: ray status") from error
+    except ray.exceptions.RayError as error:
+        raise LfError(f"Ray failed ({_line(error)}); the same command goes on where it stopped") from error
+    finally:
+        if mine:
+            ray.shutdown()
+    if in_one_file(layout):
+        return extract_images(opener(), found, out, layout, top_k, progress)
+    tally.failed = {name: tally.failed[name] for name in found if name in tally.failed}
+    return tally
+
+
+def _reach(address: str) -> None:
+    """Knock at host:port, where Ray itself would try for ten minutes and more.
+
+    Raises:
+        Unavailable: nobody answers.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host, int(port)), SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise Unavailable(f"no Ray cluster answers at RAY_ADDRESS={address} ({error}); see: ray status") from error
+
+
+def _row(found: Mapping[str, Path], shard: tuple[int, int]) -> dict[str, str]:
+    own = {name: str(path.absolute()) for name, path in share(found, shard).items()}
+    return {"shard": json.dumps(shard), "found": json.dumps(own)}
+
+
+def _room(ray: Any, cpus: int) -> int:
+    """How many actors with so many cores the cluster holds at once.
+
+    Raises:
+        Unavailable: none.
+    """
+    machines = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+    room = sum(cores // cpus for cores in machines)
+    if not room:
+        raise Unavailable(
+            f"no machine of the pool has {cpus} cores; they have {', '.join(map(str, machines))}: "
+            "ask for fewer --workers or --threads"
+        )
+    return room
+
+
+def _add(tally: Tally, row: dict[str, str]) -> None:
+    if row["error"]:
+        kind, text = json.loads(row["error"])
+        raise ERRORS[kind](text)
+    part = json.loads(row["tally"])
+    tally.written += part["written"]
+    tally.kept += part["kept"]
+    tally.failed |= part["failed"]
+
+
+def _line(error: Exception) -> str:
+    """The last line of what Ray says, which is what happened; the others are where."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
+
+
+POOLS: dict[str, Callable[..., Tally]] = {"ray": on_ray}

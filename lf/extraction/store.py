@@ -1,0 +1,199 @@
+"""Many images -> feature files in a layout that other tools read; a run that was interrupted goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from lf.core import Artifact, BadInput, UsageError, files, pick
+from lf.data import images
+from lf.data.layouts import LAYOUTS, Store
+from lf.data.layouts.h5 import Hdf5
+from lf.extraction.extractor import Extractor
+from lf.extraction.stream import stream
+from lf.runtimes import engines
+
+Progress = Callable[[int, int, str], None]
+WHOLE = (0, 1)  # the only one of one shard
+
+
+@dataclass
+class Tally:
+    """written: features of so many were extracted. kept: of so many they were there. failed: image -> why."""
+
+    written: int = 0
+    kept: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+def find(paths: Sequence[Path]) -> dict[str, Path]:
+    """Name -> file of images: those of a folder are named by their path inside of it, others by their file name.
+
+    Raises:
+        BadInput: a folder without images.
+        UsageError: two images of one name.
+    """
+    found: dict[str, Path] = {}
+    for path in paths:
+        inside = {p.relative_to(path).as_posix(): p for p in images.list_images(path)} if path.is_dir() else {}
+        for name, file in (inside or {path.name: path}).items():
+            if name in found and found[name] != file:
+                raise UsageError(f"{found[name]} and {file} would both be {name}; give the folder that holds both")
+            found[name] = file
+    return found
+
+
+def share(found: Mapping[str, Path], shard: tuple[int, int]) -> dict[str, Path]:
+    """What belongs to the i-th of n runs, from 0, that share the images: every n-th, beginning with the i-th.
+
+    Raises:
+        UsageError: there is no such run.
+    """
+    index, count = shard
+    if not 0 <= index < count:
+        raise UsageError(f"--shard {index}/{count}: expected I/N with I from 0 to N - 1, for example 0/{max(count, 1)}")
+    return dict(islice(found.items(), index, None, count))
+
+
+def extract_images(
+    extractor: Extractor,
+    found: Mapping[str, Path],
+    out: Path,
+    layout: str,
+    top_k: int | None = None,
+    progress: Progress = lambda done, total, text: None,
+    *,
+    workers: int = 1,
+    shard: tuple[int, int] = WHOLE,
+) -> Tally:
+    """Extract the images that have no features yet; one that cannot be read is passed over and counted.
+
+    Files are written here, one after the other, in the order of the images, whatever the workers finish first. The
+    runs of a layout with one file for all each write their own, see `shard_file`; the run of all images puts them
+    together.
+
+    Args:
+        extractor: the opened model.
+        found: name -> image file, see `find`; of a shard its `share`.
+        out: the folder of the features.
+        layout: a row of LAYOUTS with a file for each image, or one for all.
+        top_k: keep the best so many.
+        progress: called with (done, total, name).
+        workers: images at a time, see `stream`.
+        shard: (i, n): of n runs that share the images, the i-th, from 0.
+
+    Raises:
+        UsageError: unknown layout, a shard that is not done, or see `claim`.
+        Unavailable: the layout needs a package that is not installed.
+        LfError: the network's maps are broken.
+    """
+    opened = pick({name: row.open for name, row in LAYOUTS.items() if row.open}, layout, "layout of single images")
+    if out.is_file() or out.suffix == ".h5":
+        raise UsageError(f"{out}: expected a folder; the file of all images is made inside of it")
+    whole, apart = opened(out), in_one_file(layout) and shard != WHOLE
+    with opened(shard_file(out, shard)) if apart else whole as store:
+        claim(out, layout, extractor, top_k, map(store.has, found))
+        todo = [name for name in found if not (store.has(name) or (apart and whole.has(name)))]
+        there = _of_shards(out, found, todo) if in_one_file(layout) and not apart else {}
+        tally = Tally(kept=len(found) - len(todo))
+        missing = (found[name] for name in todo if name not in there)
+        with closing(stream(extractor, missing, top_k, workers)) as results:
+            for index, name in enumerate(todo, tally.kept):
+                progress(index, len(found), name)
+                result = there[name].read(name, (0, 0)) if name in there else next(results)
+                if isinstance(result, BadInput):
+                    tally.failed[name] = str(result)
+                    continue
+                store.write(name, result)
+                tally.written += 1
+    progress(len(found), len(found), "")
+    return tally
+
+
+def in_one_file(layout: str) -> bool:
+    """Whether a layout keeps all images in one file, which one run at a time can write."""
+    return LAYOUTS[layout].open is Hdf5
+
+
+def shard_file(out: Path, shard: tuple[int, int]) -> Path:
+    """Where a run that shares the images with others writes, in a layout with one file for all."""
+    return out / "shards" / f"{shard[0]}-of-{shard[1]}.h5"
+
+
+def _of_shards(out: Path, found: Iterable[str], todo: Collection[str]) -> dict[str, Store]:
+    """Which of the files of shards in `out` have which images.
+
+    Raises:
+        UsageError: one of them is not done.
+    """
+    for part in sorted(shard_file(out, WHOLE).parent.glob("*-of-*.h5.part")):
+        index, _, count = part.name.partition(".")[0].partition("-of-")
+        raise UsageError(f"{part}: this shard is not done; run it again with --shard {index}/{count}, or delete it")
+    there: dict[str, Store] = {}
+    names, wanted = [*found], {*todo}
+    for path in sorted(shard_file(out, WHOLE).parent.glob("*-of-*.h5")):
+        index, _, count = path.stem.partition("-of-")
+        if index.isdecimal() and count.isdecimal() and int(index) < int(count):
+            store = Hdf5(path)
+            there.update(
+                {name: store for name in names[int(index) :: int(count)] if name in wanted and store.has(name)}
+            )
+    return there
+
+
+def engine_for(artifact: Artifact) -> str:
+    """The first row of BACKENDS that runs such a file.
+
+    Raises:
+        UsageError: none does.
+    """
+    fits = engines(artifact.path)
+    if not fits:
+        raise UsageError(f"{artifact.path}: no backend runs it; lf export makes files that run")
+    return fits[0]
+
+
+def claim(out: Path, layout: str, extractor: Extractor, top_k: int | None, taken: Iterable[bool], **more: Any) -> None:
+    """Write down in `out` what its features are made with, or make sure that this is what is written there.
+
+    Args:
+        out: the folder of the features.
+        layout: of the features.
+        extractor: the opened model.
+        top_k: see `extract_images`.
+        taken: whether `out` already has features, for each name; looked at where nothing is written down.
+        more: what else features depend on; JSON.
+
+    Raises:
+        UsageError: the features in `out` are made with something else.
+    """
+    path = out / f"lf-extract.{layout}.json"
+    artifact, info = extractor.artifact, extractor.session.info
+    made = {
+        "model": artifact.card.model,
+        "sha256": artifact.sha256,
+        "keypoints": extractor.keypoints and extractor.keypoints.artifact.card.model,
+        "engine": [info.engine, info.version, info.provider],
+        "settings": dict(extractor.settings),
+        "top_k": top_k,
+        **more,
+    }
+    before = _written(path)
+    if before is None and any(taken) and (before := _written(path)) is None:  # another shard may have begun meanwhile
+        raise UsageError(f"{out}: has features that lf extract did not make; choose another --out or delete them")
+    if before is not None and before != made:
+        other = [k for k in made if not isinstance(before, dict) or before.get(k) != made[k]] or ["settings"]
+        raise UsageError(
+            f"{out}: its features are made with another {', '.join(other)} (see {path.name}); "
+            "choose another --out or delete them"
+        )
+    if before is None:
+        files.write_json(path, made)
+
+
+def _written(path: Path) -> Any:
+    return files.read_json(path, "what lf extract writes") if path.is_file() else None

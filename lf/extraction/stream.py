@@ -1,0 +1,127 @@
+"""Image files -> features: of one file, and of many, several at a time and in their order."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+import cv2
+
+from lf.core import Array, BadInput, Features
+from lf.data import images
+from lf.extraction.extractor import Extractor
+
+AHEAD = 2  # items that are begun or waiting to be taken, for each worker: what bounds the memory
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def cores() -> int:
+    """The processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def published(extractor: Extractor, image: Array) -> Features:
+    """Extract as the authors do: over their pyramid if they have one and the file takes every size."""
+    pyramid = extractor.model.pyramid and extractor.artifact.card.size is None and extractor.keypoints is None
+    return extractor.pyramid(image) if pyramid else extractor(image)
+
+
+def features_of(extractor: Extractor, path: Path, top_k: int | None = None) -> Features:
+    """The features of an image file, best first, as `lf extract` writes them.
+
+    Raises:
+        BadInput: the file cannot be read, or the image is too small.
+        LfError: the network's maps are broken.
+        Unavailable: the engine does not run any more.
+    """
+    image = images.read(path)
+    try:
+        return published(extractor, image).top(top_k)
+    except BadInput:
+        extractor.check_engine()
+        raise
+
+
+def stream(
+    extractor: Extractor, paths: Iterable[Path], top_k: int | None = None, workers: int = 1
+) -> Generator[Features | BadInput, None, None]:
+    """The features of image files, in the order of the files; for one that fails, why; see `in_order`.
+
+    Args:
+        extractor: the opened model; one of the workers has it.
+        paths: image files; taken one by one.
+        top_k: keep the best so many.
+        workers: images at a time.
+
+    Raises:
+        LfError: the network's maps are broken; at the turn of that image.
+        Unavailable: the engine does not run any more; likewise.
+    """
+
+    def attempt(extractor: Extractor, path: Path) -> Features | BadInput:
+        try:
+            return features_of(extractor, path, top_k)
+        except BadInput as error:
+            return error
+
+    return in_order(extractor, paths, attempt, workers)
+
+
+def in_order(
+    extractor: Extractor, items: Iterable[Item], do: Callable[[Extractor, Item], Result], workers: int
+) -> Generator[Result, None, None]:
+    """What `do` makes of each item, in the order of the items, several at a time.
+
+    Every worker is a thread with a session of its own, which is opened when its turn first comes. No more than AHEAD
+    items for each worker are begun before they are taken. Close the iterator (`contextlib.closing`) to stop early:
+    items that are begun are finished, and no other is begun.
+
+    Args:
+        extractor: the opened model; one of the workers has it.
+        items: taken one by one.
+        do: with the worker's extractor, what is to be done; what it raises is raised at the turn of its item.
+        workers: items at a time; with 1 no thread is started.
+    """
+    if workers == 1:
+        for item in items:
+            yield do(extractor, item)
+        return
+    own, opening, first = threading.local(), threading.Lock(), [extractor]
+
+    def work(item: Item) -> Result:
+        if not hasattr(own, "extractor"):
+            with opening:
+                own.extractor = first.pop() if first else extractor.again()
+        return do(own.extractor, item)
+
+    waiting, rest = deque[Future[Result]](), iter(items)
+    with _one_thread_each():
+        pool = ThreadPoolExecutor(workers, "lf-worker")
+        try:
+            waiting.extend(pool.submit(work, item) for item in islice(rest, AHEAD * workers))
+            while waiting:
+                yield waiting.popleft().result()
+                waiting.extend(pool.submit(work, item) for item in islice(rest, 1))
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """OpenCV's settings are the process's: no threads of its own, and no words while any worker decodes."""
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        with images.unheard():
+            yield
+    finally:
+        cv2.setNumThreads(threads)

@@ -1,0 +1,45 @@
+"""Model files that carry their card: load, save, embed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lf.core import Artifact, BadInput, Card, files, pick
+from lf.formats.cards import CODECS as CODECS
+
+
+def read_card(path: Path) -> Card | None:
+    """The card inside an .onnx, .safetensors or .tflite file, or None when it has none.
+
+    Raises:
+        BadInput: not a file of that format, truncated, or its card is damaged.
+    """
+    codec = pick(CODECS, path.suffix, "model file type")
+    text = codec[0](files.read_bytes(path, codec[2]), str(path))
+    return None if text is None else Card.from_json(text, str(path))
+
+
+def embed(suffix: str, data: bytes, card: Card) -> bytes:
+    """The same file with `card` inside, replacing the one it had."""
+    return pick(CODECS, suffix, "model file type")[1](data, card.to_json())
+
+
+def load(path: Path) -> Artifact:
+    """Open a model file of ours.
+
+    Raises:
+        BadInput: not a model file, damaged, or without a card.
+    """
+    card = read_card(path)
+    if card is None:
+        cut, made = (" (or is cut short)", "tflite") if path.suffix == ".tflite" else ("", "onnx")
+        raise BadInput(
+            f"{path}: carries no card to say what it is{cut}; make it with: lf export CHECKPOINT --to {made}"
+        )
+    return Artifact(path, card)
+
+
+def save(path: Path, data: bytes, card: Card) -> Artifact:
+    """Write a model file with its card inside; return it as `load` would."""
+    files.write_bytes(path, embed(path.suffix, data, card))
+    return Artifact(path, Card.from_json(card.to_json(), str(path)))

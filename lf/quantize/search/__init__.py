@@ -1,0 +1,1 @@
+"""Per-layer sensitivity and the search for bits within a budget."""

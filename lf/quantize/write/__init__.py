@@ -1,0 +1,1 @@
+"""Quantization writers, one per target runtime."""

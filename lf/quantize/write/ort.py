@@ -1,0 +1,212 @@
+"""Quantization for ONNX Runtime: what stays float, which writer makes the file, and the guards that it must pass."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import warnings
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lf import __version__
+from lf.core import Array, Artifact, LfError, UsageError
+from lf.extraction import agreement
+from lf.extraction.extractor import Extractor
+from lf.formats import model_file
+from lf.models import Model
+from lf.quantize import Scheme, learned_ranges
+from lf.quantize.calibrate.photos import SIZE, Photos, pinned
+from lf.quantize.calibrate.ranges import Range, learned, measure
+from lf.quantize.round.rounding import PIXELS, ROUNDINGS, Pictures
+from lf.quantize.round.weight_grids import lifted
+from lf.quantize.write import checks, qdq
+from lf.quantize.write.head_layers import last_convolutions
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+CLOSE = 1.0  # px between a float keypoint and its quantized counterpart
+
+
+def quantize(
+    artifact: Artifact,
+    name: str,
+    scheme: Scheme,
+    photos: Photos | None,
+    out: Path,
+    asked: Mapping[str, int],
+    rounding: str,
+) -> Artifact:
+    """Quantize a float ONNX file; see `lf.quantize.quantize`."""
+    import onnx
+
+    reference = Extractor(pinned(artifact), "ort-cpu")
+    with tempfile.TemporaryDirectory(prefix="lf-quantize-") as folder, quiet():
+        graph = prepared(artifact.path, Path(folder, "prepared.onnx"))
+        bits = bits_of(graph, reference.model, scheme, asked, artifact)
+        grid_bits = qdq.stored(scheme, bits, rounding)
+        if not {*bits.values()} <= {8, 32} or scheme.activations == 16 != scheme.weights:
+            graph = lifted(graph)
+        kept = qdq.floats(scheme, bits)
+        meant = [name for name in bits if name not in kept]
+        ranges: dict[str, Range] = {}
+        if photos and scheme.calibrated:
+            operators = qdq.operators(scheme)
+            ranges = measure(graph, operators, scheme.symmetric, photos.tensors(reference), photos.observe)
+        elif scheme.calibrated:
+            ranges = learned(graph, meant, learned_ranges(artifact, name))
+        method, pictures = ROUNDINGS[rounding], Pictures()
+        if photos and method.settings:
+            height, width = reference.artifact.card.size or SIZE
+            tensors = photos.some(reference, max(1, PIXELS // (height * width)))
+            pictures = Pictures(tensors, ranges, scheme.activations, photos.progress)
+        model = qdq.write(graph, scheme, bits, ranges, method.run(graph, grid_bits, pictures))
+        data = stamped(model, artifact.card.model)
+        onnx.checker.check_model(data)
+        checks.integers(artifact.path, data, meant if scheme.integer else [])
+        card = artifact.card.step(scheme=name)
+        small = Extractor(pinned(model_file.save(Path(folder, "result.onnx"), data, card)), "ort-cpu")
+        try:
+            figures = difference(reference, small)
+        except LfError:
+            checks.finite(artifact.path, data, agreement.drawn(SIZE), small)
+            raise
+        if scheme.weights == 16:  # the CPU leaves out casts and overflows later than a device that computes in half
+            checks.finite(artifact.path, data, agreement.drawn(SIZE, 2), small)
+    step = {
+        "command": "quantize",
+        "options": {"scheme": name, "engine": "ort"},
+        "parent": artifact.sha256,
+        "versions": _versions(),
+        **(
+            {"calibration": photos.manifest() if photos else {"method": "learned", "files": []}}
+            if photos or ranges
+            else {}
+        ),
+        **({"rounding": {"method": rounding, **method.settings, "photos": len(pictures.tensors)}} if grid_bits else {}),
+        "kept_float": kept,
+        "bits": {name: count for name, count in bits.items() if count not in (scheme.weights, 32)},
+        "integer_convolutions": len(meant) if scheme.integer else 0,
+        "parity": figures,
+        "warnings": [
+            *(photos.warnings() if photos else []),
+            *checks.ties(figures, _loose(graph, reference.model, kept)),
+            *(checks.mixed(graph, model, reference.model.heads, ranges) if scheme.integer else []),
+        ],
+    }
+    return model_file.save(out, data, card.step(made=step))
+
+
+def bits_of(
+    graph: ModelProto, model: Model, scheme: Scheme, asked: Mapping[str, int], artifact: Artifact
+) -> dict[str, int]:
+    """Bits of the weights of every convolution: what was asked for, 32 in fragile heads, else the scheme's."""
+    bits = {node.name: scheme.weights for node in graph.graph.node if node.op_type == "Conv"}
+    fragile = dict.fromkeys(() if scheme.naive else model.keep_float, 32)
+    for name, count in (fragile | dict(asked)).items():
+        if name not in model.heads and name not in bits:
+            known = ", ".join((*model.heads, *bits))
+            raise UsageError(f"{artifact.path}: has no head or convolution '{name}'; known: {known}")
+        bits.update(dict.fromkeys(last_convolutions(graph, name) if name in model.heads else [name], count))
+    return bits
+
+
+def _loose(graph: ModelProto, model: Model, kept: Collection[str]) -> list[str]:
+    """The heads that are not wholly float, of the fragile ones where the network names some."""
+    return [head for head in model.keep_float or model.heads if not set(last_convolutions(graph, head)) <= set(kept)]
+
+
+def difference(reference: Extractor, candidate: Extractor, pictures: Iterable[Array] | None = None) -> dict[str, Any]:
+    """How far the quantized maps and keypoints are from the float ones, on pictures, by default drawn ones.
+
+    Returns:
+        Per head the signal-to-noise ratio in dB and, where it has several channels, the mean cosine of its pixels;
+        counts of keypoints; of the float ones the share with a quantized one within CLOSE px; of either the share that
+        `guards.tied` counts. A hint, not a verdict: that is the benchmark's.
+
+    Raises:
+        LfError: a map is not finite.
+    """
+    signal, noise, cosines = dict[str, float](), dict[str, float](), dict[str, list[float]]()
+    before = after = close = tied_before = tied = 0
+    size = reference.artifact.card.size
+    assert size is not None
+    for a, b in agreement.both(reference, candidate, agreement.drawn(size) if pictures is None else pictures):
+        for head, expected in a.maps.items():
+            signal[head] = signal.get(head, 0.0) + energy(expected)
+            noise[head] = noise.get(head, 0.0) + energy(b.maps[head] - expected)
+            if len(expected) > 1:
+                cosines.setdefault(head, []).append(cosine(expected, b.maps[head]))
+        before, after = before + len(a.features), after + len(b.features)
+        tied_before, tied = tied_before + checks.tied(a.features.scores), tied + checks.tied(b.features.scores)
+        close += int(agreement.near(a.features.keypoints, b.features.keypoints, CLOSE).sum())
+    return {
+        "sqnr_db": {head: round(float(10 * np.log10(signal[head] / max(noise[head], 1e-30))), 2) for head in signal},
+        "cosine": {head: round(float(np.mean(values)), 4) for head, values in cosines.items()},
+        "keypoints_float": before,
+        "keypoints": after,
+        "within_1_px": round(close / before, 4) if before else None,
+        "tied_float": round(tied_before / before, 4) if before else None,
+        "tied": round(tied / after, 4) if after else None,
+    }
+
+
+def energy(values: Array) -> float:
+    """Sum of squares."""
+    return float(np.square(values, dtype=np.float64).sum())
+
+
+def cosine(a: Array, b: Array) -> float:
+    """Mean over the pixels of two maps (C, h, w) of the cosine of their channels."""
+    length = np.linalg.norm(a, axis=0) * np.linalg.norm(b, axis=0)
+    return float(((a * b).sum(0) / np.maximum(length, 1e-30)).mean())
+
+
+def prepared(source: Path, target: Path) -> ModelProto:
+    import onnx
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    # ONNX's own shape inference does for convolutions; the symbolic one needs sympy and is slow.
+    quant_pre_process(str(source), str(target), skip_symbolic_shape=True)
+    return onnx.load(target)
+
+
+def stamped(model: ModelProto, name: str) -> bytes:
+    """Ours by name, and without the operator sets that ONNX Runtime adds and the graph does not use."""
+    model.producer_name, model.producer_version, model.graph.name = "lf", __version__, name
+    used = {node.domain for node in model.graph.node}
+    for index in reversed(range(len(model.opset_import))):
+        if model.opset_import[index].domain not in used | {"", "ai.onnx"}:
+            del model.opset_import[index]
+    model.ClearField("metadata_props")
+    for tensor in model.graph.initializer:
+        tensor.ClearField("data_location")  # that of a temporary file
+    data: bytes = model.SerializeToString()
+    return data
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence what ONNX Runtime's tools log and warn of their own doings."""
+    import onnxruntime as ort
+
+    ort.set_default_logger_severity(3)  # their sessions take no options from us
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _versions() -> dict[str, str]:
+    import onnx
+    import onnxruntime
+
+    return {"lf": __version__, "onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__}

@@ -1,0 +1,233 @@
+"""Full-integer TFLite: int8 from the input to the outputs, the dialect of microcontrollers and of the Edge TPU.
+
+TensorFlow would take its ranges from the extremes of every photo and its weights from the largest one of each channel.
+It gets both from here instead: the ranges as `--calibration` finds them, and the weights on the grids that `--rounding`
+made. SuperPoint at 240x320, descriptor and detector against float, 32 photos: see `lf.quantize.SCHEMES`.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lf import __version__
+from lf.core import Array, Artifact, GateFailed, LfError, UsageError
+from lf.extraction.extractor import Extractor
+from lf.formats import model_file, onnx_to_tflite, tflite, tflite_heads
+from lf.quantize import Scheme
+from lf.quantize.calibrate.observers import Observer
+from lf.quantize.calibrate.photos import Photos, pinned
+from lf.quantize.calibrate.ranges import measure
+from lf.quantize.round.rounding import PIXELS, ROUNDINGS, Pictures
+from lf.quantize.round.weight_grids import Grid, grid
+from lf.quantize.write.checks import ties
+from lf.quantize.write.float_heads import cut
+from lf.quantize.write.ort import difference, quiet
+from lf.quantize.write.qdq import OPERATORS
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+LOOKS = 8  # photos on which the result is compared with float
+COSINE = 0.9  # least mean cosine of a descriptor with its float counterpart: below, something is broken
+NOISE = 3.0  # dB, least signal-to-noise ratio of any head
+CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
+
+
+def quantize(
+    artifact: Artifact,
+    name: str,
+    scheme: Scheme,
+    photos: Photos | None,
+    out: Path,
+    asked: Mapping[str, int],
+    rounding: str,
+) -> Artifact:
+    """Quantize a float ONNX file; see `lf.quantize.quantize`.
+
+    Raises:
+        UsageError: layers of other bits were asked for, or there are no photos.
+        GateFailed: a head is lost; nothing is written.
+        Unavailable: onnx2tf or TensorFlow is not installed.
+    """
+    import onnx
+
+    if asked:
+        raise UsageError(f"--for tflite puts every layer in 8 bits; leave out what was said of {', '.join(asked)}")
+    if photos is None:
+        raise UsageError("--for tflite needs photos to find its ranges; type: --images DIR")
+    reference = Extractor(pinned(artifact), "ort-cpu")
+    card = reference.artifact.card
+    assert card.size is not None
+    with quiet():
+        graph, host = cut(onnx.load(artifact.path), reference.model.keep_float)
+        graph = onnx_to_tflite.static(graph, card.size)
+    tensors = [*photos.tensors(reference)]
+    grids = _grids(graph, rounding, photos, tensors)
+    graph = rounded(graph, grids)
+    parent = tflite_heads.named(onnx_to_tflite.convert(graph), tensors[0], _maps(graph, tensors[0]))
+    data = onnx_to_tflite.quantize(ranged(parent, tensors, photos.observe), scheme.per_channel)
+    if scheme.per_channel:
+        data = regridded(data, parent)
+    step = {
+        "command": "quantize",
+        "options": {"scheme": name, "engine": "tflite"},
+        "parent": artifact.sha256,
+        "versions": {"lf": __version__, "onnx": onnx.__version__, **onnx_to_tflite.versions()},
+        "opset": onnx_to_tflite.opset(graph),
+        "calibration": photos.manifest(),
+        "rounding": {"method": rounding, **ROUNDINGS[rounding].settings},
+        "kept_float": [head["head"] for head in host],
+        **({"host": host} if host else {}),
+    }
+    with tempfile.TemporaryDirectory(prefix="lf-quantize-") as folder:
+        candidate = model_file.save(Path(folder, "result.tflite"), data, card.step(scheme=name, made=step))
+        small = Extractor(candidate, "tflite")
+        figures = difference(reference, small, [*map(_picture, photos.some(reference, LOOKS))])
+    _judge(artifact, reference, figures)
+    step |= {"parity": figures, "warnings": [*photos.warnings(), *ties(figures, None)]}
+    return model_file.save(out, data, card.step(scheme=name, made=step))
+
+
+def _grids(graph: ModelProto, rounding: str, photos: Photos, tensors: Sequence[Array]) -> dict[str, Grid]:
+    """The weights of every convolution as `rounding` puts them; none where that is TensorFlow's own way."""
+    method = ROUNDINGS[rounding]
+    if not method.settings:
+        return {}
+    convolutions = {node.name: 8 for node in graph.graph.node if node.op_type == "Conv"}
+    ranges = measure(graph, OPERATORS, False, tensors, photos.observe)
+    few = tensors[: max(1, PIXELS // tensors[0][0, 0].size)]
+    return method.run(graph, convolutions, Pictures(few, ranges, 8, photos.progress))
+
+
+def rounded(graph: ModelProto, grids: Mapping[str, Grid]) -> ModelProto:
+    """A copy whose convolutions compute in float with the weights and biases of `grids`."""
+    import onnx
+    from onnx import numpy_helper
+
+    copy = onnx.ModelProto()
+    copy.CopyFrom(graph)
+    for node in copy.graph.node:
+        if made := grids.get(node.name):
+            fresh = {f"{node.name}.rounded": made.weights()}
+            if made.bias is not None:
+                fresh[f"{node.name}.corrected"] = made.bias
+            copy.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in fresh.items())
+            node.input[1:] = [*fresh, *node.input[1 + len(fresh) :]]
+    used = {name for node in copy.graph.node for name in node.input}
+    for tensor in [tensor for tensor in copy.graph.initializer if tensor.name not in used]:
+        copy.graph.initializer.remove(tensor)
+    return copy
+
+
+def ranged(data: bytes, tensors: Iterable[Array], observe: Callable[[], Observer]) -> bytes:
+    """The same float model with the range of every activation, over pictures (1, C, H, W), as its min and max.
+
+    Raises:
+        LfError: an activation that is not finite.
+    """
+    model = tflite.read(data, "the float model")
+    graph, objects = model.subgraphs[0], tflite.schema()
+    interpreter = tflite_heads.open_interpreter(data, every_tensor=True)
+    entry = int(graph.inputs[0])
+    written = [entry, *(int(index) for operator in graph.operators for index in operator.outputs)]
+    observers = {index: observe() for index in written if graph.tensors[index].type == objects.TensorType.FLOAT32}
+    for tensor in tensors:
+        interpreter.set_tensor(entry, np.moveaxis(tensor, 1, 3))
+        interpreter.invoke()
+        for index, observer in observers.items():
+            value = interpreter.get_tensor(index)
+            if not np.isfinite(value).all():
+                name = graph.tensors[index].name.decode(errors="replace")
+                raise LfError(f"the float network gives a non-finite value in {name}; nothing can be calibrated on it")
+            observer.update(value)
+    for index, observer in observers.items():
+        graph.tensors[index].quantization = rule = objects.QuantizationParametersT()
+        low, high = observer.range()
+        rule.min, rule.max = np.array([low], np.float32), np.array([high], np.float32)
+    return tflite.write(model)
+
+
+def regridded(data: bytes, parent: bytes) -> bytes:
+    """The same int8 model with the weights of its float parent on the grids of least squared error, as in ONNX.
+
+    Weights that lie on a grid are found there again. Biases have the step of input times weight.
+
+    Raises:
+        LfError: a convolution of the one is not in the other.
+    """
+    model, before = tflite.read(data, "the quantized model"), tflite.read(parent, "the float model")
+    floats = {output: constants for output, _, constants in _convolutions(before) if constants is not None}
+    for output, (entry, weight, bias), _ in _convolutions(model):
+        if output not in floats:
+            raise LfError(f"the quantized model has a convolution {output.decode(errors='replace')} of its own")
+        values, shift = floats[output]
+        rule = weight.quantization
+        rows = np.moveaxis(values, rule.quantizedDimension, 0)
+        numbers, scale = grid(rows.reshape(len(rows), -1), 8)
+        empty = ~numbers.any(1)
+        scale[empty] = rule.scale[empty]  # a bias without weights has no step but the one it was given
+        unit = entry.quantization.scale[0] * scale
+        steps = (shift / unit.astype(np.float64)).round()
+        if np.abs(steps).max() >= 2**31:
+            continue
+        rule.scale, bias.quantization.scale = scale, unit
+        ordered = np.moveaxis(numbers.reshape(rows.shape), 0, rule.quantizedDimension)
+        for tensor, whole in ((weight, ordered.astype(np.int8)), (bias, steps.astype(np.int32))):
+            model.buffers[tensor.buffer].data = np.frombuffer(np.ascontiguousarray(whole).tobytes(), np.uint8)
+    return tflite.write(model)
+
+
+def _convolutions(model: Any) -> Iterable[tuple[bytes, list[Any], tuple[Array, Array] | None]]:
+    """(name of the output, tensors of input, weights, bias, the values of the latter two if float)."""
+    objects, graph = tflite.schema(), model.subgraphs[0]
+    kinds = {getattr(objects.BuiltinOperator, name) for name in CONVOLUTIONS}
+    for operator in graph.operators:
+        code = model.operatorCodes[operator.opcodeIndex]
+        if max(code.builtinCode, code.deprecatedBuiltinCode) not in kinds or len(operator.inputs) < 3:
+            continue
+        tensors = [graph.tensors[index] for index in operator.inputs]
+        constants = None
+        if tensors[1].type == objects.TensorType.FLOAT32:
+            weight, bias = (
+                np.frombuffer(model.buffers[t.buffer].data, np.float32).reshape(t.shape) for t in tensors[1:]
+            )
+            constants = weight, bias
+        yield graph.tensors[operator.outputs[0]].name, tensors, constants
+
+
+def _maps(graph: ModelProto, tensor: Array) -> dict[str, Array]:
+    """What the graph makes of a picture."""
+    import onnxruntime as ort
+
+    session = ort.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, {session.get_inputs()[0].name: tensor}), strict=True))
+
+
+def _picture(tensor: Array) -> Array:
+    """(1, C, H, W) in [0, 1] -> (H, W) or (H, W, 3), still in [0, 1]."""
+    planes = np.moveaxis(tensor[0], 0, 2)
+    picture: Array = planes[:, :, 0] if planes.shape[2] == 1 else planes
+    return picture
+
+
+def _judge(artifact: Artifact, reference: Extractor, figures: Mapping[str, Any]) -> None:
+    """Raise GateFailed for the first head that 8 bits, or the converter, destroyed."""
+    advice = "nothing was written; try --calibration mse, more photos, or another network"
+    for head, cosine in figures["cosine"].items():
+        if head not in reference.model.keep_float and not cosine >= COSINE:
+            raise GateFailed(
+                f"{artifact.path.name} in int8: head {head} has a mean cosine of {cosine:.3f} with float on photos; "
+                f"expected at least {COSINE}; {advice}"
+            )
+    for head, ratio in figures["sqnr_db"].items():
+        if not ratio >= NOISE:
+            raise GateFailed(
+                f"{artifact.path.name} in int8: head {head} has {ratio:.1f} dB of signal over noise on photos; "
+                f"expected at least {NOISE:g}; {advice}"
+            )

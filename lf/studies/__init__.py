@@ -1,0 +1,1 @@
+"""What composes rooms: sweeps, tuning, validation, demo, live view, doctor."""

@@ -1,0 +1,69 @@
+"""The main job on the shipped network, without any data: what `make demo` runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lf.benchmarks import PROTOCOLS
+from lf.benchmarks.report import match_pictures, tables
+from lf.benchmarks.run.suite import RESULTS, suite
+from lf.core import Artifact, console
+from lf.data import open_dataset
+from lf.data.drawn import procedural
+from lf.export import export
+from lf.extraction.extractor import Extractor
+from lf.models.resolve import resolve
+from lf.quantize import quantize
+from lf.studies.doctor import examine
+
+NETWORK = "wren"
+PROTOCOL = "kp2d"
+DATA = "procedural:24"  # sequences of two pictures, from families and seeds that training never sees
+CALIBRATION = 32  # pictures, from the training families
+
+
+def demo(out: Path, threads: int, progress: console.Progress) -> None:
+    """Float checkpoint -> ONNX -> w8a8 -> one benchmark of all three -> table and picture, in `out`."""
+    checkpoint = resolve(NETWORK)
+    console.note(f"1/4 export {checkpoint.path.name} to ONNX and compare it with PyTorch")
+    exported = export(checkpoint, "onnx", out / f"{NETWORK}.onnx", size=PROTOCOLS[PROTOCOL].size)
+    console.note(f"2/4 quantize to w8a8, calibrated on {CALIBRATION} drawn pictures")
+    small = quantize(exported, "w8a8", _calibration(out), out / f"{NETWORK}.w8a8.onnx", progress=progress)
+    console.note(f"3/4 benchmark: protocol {PROTOCOL}, {DATA}")
+    runs = suite(
+        [checkpoint, exported, small],
+        ["torch", "ort-cpu"],
+        DATA,
+        PROTOCOL,
+        threads=threads,
+        out=out,
+        progress=progress,
+    )
+    console.note("4/4 draw the matches of one pair")
+    picture = _picture(out, small)
+    console.result(tables.page(runs))
+    console.result(f"\nfiles: {exported.path}\n       {small.path}\n       {out / RESULTS}\n       {picture}")
+    for row in examine():
+        if not row["ok"] and not row["name"].startswith("lf["):
+            console.result(f"skipped: {row['name']}: {row['detail']}")
+    console.result("your own data: lf bench FILE... --data ROOT, with ROOT an HPatches-layout folder or warps:PHOTOS")
+
+
+def _calibration(out: Path) -> Path:
+    folder = out / "calibration"
+    folder.mkdir(parents=True, exist_ok=True)
+    for index in range(CALIBRATION):
+        picture = procedural.training_picture(index, (240, 320))
+        match_pictures.save(folder / f"{index:03}.png", picture)
+    return folder
+
+
+def _picture(out: Path, artifact: Artifact) -> Path:
+    pair = next(pair for pair in open_dataset(DATA) if pair.sequence.startswith("v"))
+    rule, extractor = PROTOCOLS[PROTOCOL], Extractor(artifact, "ort-cpu")
+    loaded = pair.first.load(), pair.second.load()
+    shown = [rule.prepare(image, 3)[0] for image in loaded]
+    found = [extractor(rule.prepare(image, extractor.model.channels)[0]).top(rule.params["k"]) for image in loaded]
+    homography = rule.homography(pair.homography, loaded[0].shape[:2], loaded[1].shape[:2])
+    drawn = match_pictures.matches((shown[0], shown[1]), (found[0], found[1]), homography, f"{NETWORK} w8a8, ort-cpu")
+    return match_pictures.save(out / "matches.png", drawn)

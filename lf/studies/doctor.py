@@ -1,0 +1,68 @@
+"""What is there and what is missing: engines, providers, processor features, optional packages."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import re
+from typing import Any
+
+from lf.core.machine import INT8, cpu
+from lf.runtimes import BACKENDS
+
+Row = dict[str, Any]
+
+
+def examine() -> list[Row]:
+    """One row {"name", "ok", "detail"} per backend, processor, extra, and for two wheels that break each other."""
+    rows = [{"name": name, **_backend(name)} for name in BACKENDS]
+    rows.append(_cpu())
+    if _version("onnxruntime") and _version("onnxruntime-gpu"):
+        detail = "onnxruntime and onnxruntime-gpu share one folder and break each other; uninstall both, install one"
+        rows.append({"name": "conflict", "ok": False, "detail": detail})
+    return rows + _extras()
+
+
+def _backend(name: str) -> Row:
+    row = BACKENDS[name]
+    if not row.installed:
+        return {"ok": False, "detail": f'{row.about}; not installed: pip install "lf[{row.extra}]"'}
+    examine = getattr(importlib.import_module(f"lf.runtimes.{row.module}"), "examine", None)
+    if examine is None:
+        return {"ok": True, "detail": f"{row.about} ({row.package} {_module_version(row.package)})"}
+    there, detail = examine(**row.options)
+    return {"ok": there, "detail": f"{row.about}; {detail}"}
+
+
+def _cpu() -> Row:
+    name, flags = cpu()
+    fast = bool(INT8 & set(flags))
+    verdict = "int8 is fast here" if fast else "no int8 instructions known here: expect little or no gain from w8a8"
+    return {"name": "cpu", "ok": fast, "detail": f"{name} ({', '.join(flags) or 'no flags known'}): {verdict}"}
+
+
+def _extras() -> list[Row]:
+    """What each extra of this package needs and which of it is missing, as the package itself declares it."""
+    needs: dict[str, list[str]] = {}
+    for text in importlib.metadata.requires("lf") or []:
+        found = re.match(r"([A-Za-z0-9._-]+).*;.*extra == ['\"]([^'\"]+)['\"]", text)
+        if found and found[1] != "lf":
+            needs.setdefault(found[2], []).append(found[1])
+    rows = []
+    for extra, packages in needs.items():
+        missing = [package for package in packages if _version(package) is None]
+        detail = f'missing {", ".join(missing)}: pip install "lf[{extra}]"' if missing else ", ".join(packages)
+        rows.append({"name": f"lf[{extra}]", "ok": not missing, "detail": detail})
+    return rows
+
+
+def _module_version(module: str) -> str:
+    """Of an importable module, whichever distribution brought it; nothing is imported."""
+    return _version(importlib.metadata.packages_distributions().get(module, [module])[0]) or "of unknown version"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,163 @@
+"""Keypoints and tracks of moving pictures: a camera, a video, a folder -> an annotated video, or pictures.
+
+Frames are uint8 (H, W, 3) RGB; OpenCV's BGR begins where a video is written.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from lf.benchmarks.protocols.matching import mutual
+from lf.benchmarks.report import match_pictures
+from lf.core import Array, Features, Unavailable, UsageError, files
+from lf.data.contact_sheets import drawable
+from lf.data.frames import Source
+from lf.extraction.extractor import Extractor
+
+Progress = Callable[[int, int, str], None]
+CODECS = {".avi": "MJPG", ".mp4": "mp4v"}
+TRAIL = 15  # frames that a track is drawn for
+REACH = 0.1  # of the diagonal: a match that jumps further is no motion
+DOT = 1.6  # px
+
+
+@dataclass
+class Tracks:
+    """Where the keypoints of the last frame were before.
+
+    Attributes:
+        features: of the last frame.
+        trails: for each of its keypoints the (x, y) in px of the frames it was followed through, oldest first.
+    """
+
+    features: Features | None = None
+    trails: list[list[Array]] = field(default_factory=list)
+
+    def follow(self, features: Features) -> list[list[Array]]:
+        """Link the keypoints of the next frame to their mutual nearest neighbours; the trails of its keypoints."""
+        trails: list[list[Array]] = [[] for _ in range(len(features))]
+        if self.features is not None:
+            i, j = mutual(self.features.descriptors, features.descriptors, "dot")
+            moved = np.linalg.norm(features.keypoints[j] - self.features.keypoints[i], axis=1)
+            near = moved <= REACH * np.hypot(*features.size)
+            for before, now in zip(i[near].tolist(), j[near].tolist(), strict=True):
+                trails[now] = self.trails[before]
+        for trail, point in zip(trails, features.keypoints, strict=True):
+            trail.append(point)
+            del trail[:-TRAIL]
+        self.features, self.trails = features, trails
+        return trails
+
+
+def draw(frame: Array, trails: list[list[Array]], text: str) -> Array:
+    """The frame with a disc at each keypoint, blue if it is followed and grey if it is new, and a line behind it."""
+    canvas = np.ascontiguousarray(frame).copy()
+    for trail in trails:
+        if len(trail) > 1:
+            line = np.rint(np.stack(trail) * 16).astype(np.int32)  # sixteenths of a pixel: shift=4
+            cv2.polylines(canvas, [line], False, match_pictures.ORANGE, 1, cv2.LINE_AA, 4)
+    points = np.rint(np.reshape([trail[-1] for trail in trails], (-1, 2)) * 16).astype(int)
+    shades = [match_pictures.SKY if len(trail) > 1 else match_pictures.FAINT for trail in trails]
+    match_pictures.discs(canvas, points, shades, DOT, rim=True)
+    for width, shade in ((3, match_pictures.INK), (1, match_pictures.WHITE)):
+        cv2.putText(canvas, drawable(text), (8, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.45, shade, width, cv2.LINE_AA)
+    return canvas
+
+
+@contextmanager
+def writer(out: Path, rate: float) -> Iterator[Callable[[Array], None]]:
+    """Yield what takes the annotated frames: one video, whole or not at all, or a folder of pictures, each of them so.
+
+    Raises:
+        UsageError: a file of another type, or see `lf.core.files.atomic`; a frame of another size than the first.
+        Unavailable: this OpenCV does not write such videos.
+    """
+    if out.suffix not in CODECS:
+        if out.suffix:
+            raise UsageError(f"{out}: expected a folder, or a video: {', '.join(CODECS)}")
+        count = 0
+
+        def keep(frame: Array) -> None:
+            nonlocal count
+            match_pictures.save(out / f"{count:06}.png", frame)
+            count += 1
+
+        yield keep
+        return
+    if not files.is_utf8(str(out)):
+        raise UsageError(f"{out}: its name is not UTF-8, in which OpenCV writes no video; choose another")
+    with files.atomic(out) as temporary:
+        opened: list[tuple[cv2.VideoWriter, tuple[int, ...]]] = []
+
+        def write(frame: Array) -> None:
+            if not opened:
+                size = frame.shape[1], frame.shape[0]
+                code = cv2.VideoWriter.fourcc(*CODECS[out.suffix])
+                opened.append((cv2.VideoWriter(str(temporary), code, rate, size), frame.shape))
+                if not opened[0][0].isOpened():
+                    raise Unavailable(f"{out}: this OpenCV {cv2.__version__} does not write such videos; try .avi")
+            video, shape = opened[0]
+            if frame.shape != shape:
+                raise UsageError(f"{out}: a video has frames of one size; give a folder for pictures of many")
+            video.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+
+        try:
+            yield write
+        finally:
+            for video, _ in opened:
+                video.release()
+
+
+@dataclass
+class Seen:
+    """What a run saw: extraction in ms of each frame, keypoints and followed ones of each."""
+
+    milliseconds: list[float] = field(default_factory=list)
+    keypoints: list[int] = field(default_factory=list)
+    followed: list[int] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        """One line."""
+        after = self.followed[1:]
+        return (
+            f"{len(self.keypoints)} frames, {np.median(self.milliseconds):.1f} ms each to extract (median), "
+            f"{np.mean(self.keypoints):.0f} keypoints, {np.mean(after) if after else 0:.0f} of them followed"
+        )
+
+
+def run(
+    source: Source,
+    extractor: Extractor,
+    out: Path,
+    top_k: int = 300,
+    limit: int | None = None,
+    progress: Progress = lambda done, total, text: None,
+) -> Seen:
+    """Extract, follow, draw, write; until the source ends, `limit` frames are done, or a camera is interrupted.
+
+    Raises:
+        BadInput, Unavailable: see `lf.data.frames`.
+        UsageError: see `writer`.
+    """
+    tracks, seen, total = Tracks(), Seen(), limit or source.count
+    stop: tuple[type[BaseException], ...] = (KeyboardInterrupt,) if source.endless else ()
+    with writer(out, source.rate) as write, suppress(*stop):
+        for index, frame in enumerate(source.frames):
+            start = time.perf_counter()
+            features = extractor(frame).top(top_k)
+            seen.milliseconds.append((time.perf_counter() - start) * 1e3)
+            trails = tracks.follow(features)
+            seen.keypoints.append(len(features))
+            seen.followed.append(sum(len(trail) > 1 for trail in trails))
+            write(draw(frame, trails, f"{source.name}  {seen.milliseconds[-1]:.0f} ms  {len(features)} keypoints"))
+            progress(index + 1, total, source.name)
+            if index + 1 == limit:
+                break
+    return seen

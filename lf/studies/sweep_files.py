@@ -1,0 +1,222 @@
+"""The files of a sweep: quantized where they are not there yet, of the same parent, in the same way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from lf import __version__
+from lf.benchmarks import PROTOCOLS
+from lf.core import Artifact, BadInput, GateFailed, LfError, UsageError, console, files
+from lf.data.images import list_images
+from lf.formats import model_file
+from lf.models.resolve import resolve
+from lf.quantize import ENGINES, SCHEMES, quantize
+from lf.quantize.calibrate.photos import digest
+from lf.studies.sweep_plan import FLOAT, Network, Plan, Row
+
+OPTIONS: dict[str, type] = {  # of `lf.quantize.quantize`
+    "calibration": str,
+    "limit": int,
+    "seed": int,
+    "bits": dict,
+    "rounding": str,
+}
+
+
+def make(plan: Plan, out: Path, progress: console.Progress | None) -> list[Row]:
+    """The rows of the tables, network by network, float first; files that are not there are made in `out/models`.
+
+    Args:
+        plan: what is asked for.
+        out: folder of the sweep.
+        progress: (done, total, text); None to make nothing and see what is there.
+
+    Raises:
+        UsageError: a file that is not float, has another size than the protocols, or is of another network.
+        BadInput: a photo to calibrate on is in the data.
+    """
+    folder, rows = out / "models", list[Row]()
+    photos = _photos(plan)
+    opened = [(network, resolve(network.file)) for network in plan.networks]
+    suffix = ENGINES[plan.engine].suffix
+    added = {
+        network.name: [_added(network.name, name, path, of, suffix) for name, path in network.add.items()]
+        for network, of in opened
+    }
+    _refuse_leak(plan, photos, [row for some in added.values() for row in some])
+    for network, parent in opened:
+        base = _float(network, parent, folder, progress)
+        base = base and _fit(base, plan)
+        runs = base if suffix == ".onnx" or not base else _exported(network, base, suffix, folder, progress)
+        rows.append(Row(network.name, FLOAT, runs))
+        for scheme in network.schemes:
+            rows.append(_scheme(network, base, scheme, plan, photos, folder, progress))
+        rows += added[network.name]
+    return rows
+
+
+def _photos(plan: Plan) -> dict[str, str]:
+    """sha256 -> name of the photos to calibrate on."""
+    return {digest(path): path.name for path in list_images(plan.images)} if plan.images else {}
+
+
+def _added(network: str, name: str, path: Path, of: Artifact, suffix: str) -> Row:
+    artifact = model_file.load(path)
+    if artifact.path.suffix != suffix or artifact.card.model != of.card.model:
+        raise UsageError(
+            f"{path}: is {artifact.card.model} {path.suffix}; beside {of.path.name} stands another {suffix} file of "
+            f"{of.card.model}"
+        )
+    return Row(network, name, artifact)
+
+
+def _refuse_leak(plan: Plan, photos: dict[str, str], added: list[Row]) -> None:
+    """Raise BadInput if a photo that calibrated a file, or is to, lies in a folder of the data."""
+    used = dict(photos)
+    for row in added:
+        for step in row.artifact.card.made if row.artifact else ():
+            used |= {file["sha256"]: file["name"] for file in step.get("calibration", {}).get("files", ())}
+    for data in plan.data:
+        for path in list_images(data.folder) if data.folder and used else ():
+            if name := used.get(digest(path)):
+                raise BadInput(
+                    f"{path} of data {data.name} is {name}, which files are calibrated on; take other photos"
+                )
+
+
+def _fit(artifact: Artifact, plan: Plan) -> Artifact:
+    """The same ONNX file, of the one size of the protocols where the engine's files have only one.
+
+    Raises:
+        UsageError: it takes one size only and a protocol evaluates at another, or the protocols have several.
+    """
+    sizes = {name: PROTOCOLS[name].size for data in plan.data for name in data.protocols}
+    size, one_size = artifact.card.size, ENGINES[plan.engine].one_size
+    if one_size and (None in sizes.values() or len({*sizes.values()}) > 1):
+        several = ", ".join(f"{name} at {'x'.join(map(str, of)) if of else 'any'}" for name, of in sizes.items())
+        raise UsageError(f"files for {plan.backend} take one size, and this plan has {several}; make a plan for each")
+    other = [name for name, of in sizes.items() if of != size]
+    if size and other:
+        raise UsageError(
+            f"{artifact.path} takes {size[0]}x{size[1]} only, other sizes are evaluated by {', '.join(other)}; "
+            "export it again with --dynamic"
+        )
+    if not one_size:
+        return artifact
+    shape = (artifact.card.input[0], *(plan.size or next(of for of in sizes.values() if of)))
+    return replace(artifact, card=replace(artifact.card, input=shape))
+
+
+def _float(network: Network, parent: Artifact, folder: Path, progress: console.Progress | None) -> Artifact | None:
+    """The ONNX file that all others are made from."""
+    if parent.card.scheme != FLOAT:
+        raise UsageError(f"{parent.path}: is {parent.card.scheme}; a sweep starts from float, put this one under add")
+    if parent.path.suffix == ".onnx":
+        return parent
+    return _exported(network, parent, ".onnx", folder, progress, size=None)
+
+
+def _exported(
+    network: Network,
+    parent: Artifact,
+    suffix: str,
+    folder: Path,
+    progress: console.Progress | None,
+    **options: Any,
+) -> Artifact | None:
+    """The float file with such a name that `parent` becomes, in `folder`."""
+    from lf.export import TARGETS, export
+
+    target = next(name for name, row in TARGETS.items() if row.suffix == suffix)
+    path, recipe = folder / f"{network.name}{suffix}", {"lf": __version__, "parent": parent.sha256, **_size(parent)}
+    if progress:
+        progress(0, 1, f"exporting {network.name} to {target}")
+    return _once(path, recipe, partial(export, parent, target, path, **options) if progress else None)[0]
+
+
+def _size(artifact: Artifact) -> dict[str, Any]:
+    return {"size": list(artifact.card.size)} if artifact.card.size else {}
+
+
+def _scheme(
+    network: Network,
+    base: Artifact | None,
+    scheme: str,
+    plan: Plan,
+    photos: dict[str, str],
+    folder: Path,
+    progress: console.Progress | None,
+) -> Row:
+    """The row of one quantized file; of one that its guards refuse, with what they say."""
+    if base is None:  # not made in a dry run
+        return Row(network.name, scheme, None)
+    suffix, options = ENGINES[plan.engine].suffix, dict(network.options.get(scheme, {}))
+    path = folder / f"{network.name}.{scheme}{suffix}"
+    recipe = {
+        "lf": __version__,
+        "parent": base.sha256,
+        **_size(base),
+        "scheme": scheme,
+        "options": options,
+        "photos": sorted(photos) if SCHEMES[scheme].calibrated else [],
+    }
+    make: Callable[[], Artifact] | None = None
+    if progress:
+        says = _within(f"{network.name} {scheme}:", progress)
+        make = partial(quantize, base, scheme, plan.images, path, engine=plan.engine, progress=says, **options)
+    made, refused = _once(path, recipe, make)
+    return Row(network.name, scheme, made, refused.replace(str(base.path), base.path.name))
+
+
+def with_decode(row: Row, out: Path, progress: console.Progress) -> Row | None:
+    """The same file with its decode in the graph, as `lf export --cut features` makes it; None if it is not ONNX."""
+    from lf.export import export
+
+    parent = row.artifact
+    if parent is None or parent.path.suffix != ".onnx":
+        return None
+    name = f"{row.scheme}.features"
+    path = out / "models" / f"{row.network}.{name}.onnx"
+    progress(0, 1, f"{row.network} {row.scheme}: the decode into its graph")
+    try:
+        recipe = {"lf": __version__, "parent": parent.sha256}
+        made, refused = _once(path, recipe, partial(export, parent, "onnx", path, cut="features"))
+    except (UsageError, GateFailed) as error:  # of this network, or of this file
+        made, refused = None, str(error)
+    return Row(row.network, name, made, refused)
+
+
+def _within(what: str, progress: console.Progress) -> console.Progress:
+    return lambda done, total, text: progress(done, total, f"{what} {text}")
+
+
+def _once(path: Path, recipe: dict[str, Any], make: Callable[[], Artifact] | None) -> tuple[Artifact | None, str]:
+    """The file at `path` if it was made by this recipe, else by `make`, if any; or why its guards refuse it.
+
+    What was made, and of what, is kept beside it.
+    """
+    record = path.with_name(f"{path.name}.json")
+    with suppress(BadInput, AttributeError):  # absent or damaged: made again
+        kept = files.read_json(record, "how a file was made")
+        if kept.get("of") == recipe:
+            if kept.get("refused"):
+                return None, kept["refused"]
+            artifact = model_file.load(path)
+            if artifact.sha256 == kept.get("sha256"):
+                return artifact, ""
+    if make is None:
+        return None, ""
+    try:
+        artifact = make()
+    except LfError as error:
+        if type(error) is not LfError:  # not the file: what was asked for does not fit
+            raise
+        files.write_json(record, {"of": recipe, "refused": str(error)})
+        return None, str(error)
+    files.write_json(record, {"of": recipe, "sha256": artifact.sha256})
+    return artifact, ""

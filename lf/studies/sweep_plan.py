@@ -1,0 +1,264 @@
+"""The plan of a sweep: which networks, in which schemes, over which data, under which protocols. A TOML file:
+
+images = "photos"                  # to calibrate on; paths are relative to the folder of this file
+backend = "ort-cpu"                # tflite: the same in the files that LiteRT runs
+threads = 1
+repeats = 30                       # timed extractions, in turns; 0 leaves latency out
+schemes = ["w8a8", "w4a8"]         # beside fp32
+
+[[data]]
+name = "real"                      # for tables and file names
+root = "real"                      # as for lf bench --data
+protocols = ["kp2d-fixed", "mma"]
+
+[[model]]
+file = "superpoint.onnx"           # float; or a checkpoint, or the name of shipped weights
+schemes = ["w8a8"]                 # optional, instead of those above
+add = ["superpoint.qat-w4a8.onnx"] # optional: ready-made files of the same network
+options = { w4a8 = { calibration = "mse", bits = { "stage1.a.conv" = 8 } } } # optional, as for lf quantize
+
+[goals]                            # optional: metric -> how much worse than fp32 it may be, in its unit
+repeatability = 0.005
+"""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lf.benchmarks import METRICS, PROTOCOLS
+from lf.core import Artifact, BadInput, UsageError, files, pick
+from lf.data import DATASETS
+from lf.models.resolve import shipped
+from lf.runtimes import BACKENDS
+
+FLOAT = "fp32"  # the row that every other one of its network is compared with
+Kinds = Mapping[str, tuple[type, Any]]  # key -> its type, and its default; REQUIRED where there is none
+REQUIRED = object()
+KINDS = {str: "a text in quotes", int: "a whole number", float: "a number", list: "a list", dict: "a table"}
+PLAN: Kinds = {
+    "images": (str, ""),
+    "backend": (str, "ort-cpu"),
+    "threads": (int, 1),
+    "repeats": (int, 30),
+    "schemes": (list, []),
+    "data": (list, REQUIRED),
+    "model": (list, REQUIRED),
+    "goals": (dict, {}),
+}
+DATA: Kinds = {"name": (str, REQUIRED), "root": (str, REQUIRED), "protocols": (list, REQUIRED)}
+MODEL: Kinds = {"file": (str, REQUIRED), "schemes": (list, None), "add": (list, []), "options": (dict, {})}
+
+
+@dataclass(frozen=True)
+class Data:
+    """A dataset.
+
+    Attributes:
+        name: for tables and file names.
+        root: as typed.
+        where: the same from the current folder, for `lf.data.open_dataset`.
+        folder: of its pictures, None where they are drawn.
+        protocols: names of PROTOCOLS.
+    """
+
+    name: str
+    root: str
+    where: str
+    folder: Path | None
+    protocols: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Network:
+    """A float network and what is made of it.
+
+    Attributes:
+        name: of its file, for tables and file names.
+        file: what `lf.models.resolve.resolve` opens.
+        schemes: to quantize it in.
+        add: ready-made files that stand beside, by their names in the tables.
+        options: scheme -> keyword arguments for making it.
+    """
+
+    name: str
+    file: str
+    schemes: tuple[str, ...]
+    add: Mapping[str, Path]
+    options: Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep file, read and checked; see the module.
+
+    The engine is the one that writes what the backend runs; `size` is that of `lf.benchmarks.run.predict.Variant`.
+    """
+
+    images: Path | None
+    backend: str
+    engine: str
+    threads: int
+    repeats: int
+    data: tuple[Data, ...]
+    networks: tuple[Network, ...]
+    goals: Mapping[str, float]
+    size: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the tables: a file of a network, or why there is none.
+
+    Attributes:
+        network: name of the network.
+        scheme: FLOAT, a scheme, or the name of a file that was added.
+        artifact: the file; None where it could not be made.
+        refused: why it could not.
+    """
+
+    network: str
+    scheme: str
+    artifact: Artifact | None
+    refused: str = ""
+
+
+def load(path: Path, engines: Mapping[str, Any], options: Mapping[str, type]) -> Plan:
+    """Read a sweep file.
+
+    Args:
+        path: the TOML file.
+        engines: who quantizes: name -> what it writes, as `suffix`, and in which `schemes`.
+        options: what a scheme may be made with, and of what type it is.
+
+    Raises:
+        BadInput: not TOML, an unknown or missing key, a value of another type or out of range, a name given twice.
+        UsageError: an unknown scheme, protocol, backend, metric or option.
+    """
+    try:
+        table = tomllib.loads(files.read_bytes(path, "a sweep file", 1 << 20).decode())
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"{path}: not TOML ({error}); expected [[data]] and [[model]] tables") from error
+    top = _read(table, PLAN, str(path))
+    for name, least in (("threads", 1), ("repeats", 0)):
+        if top[name] < least:
+            raise BadInput(f"{path}: {name} = {top[name]}; expected at least {least}")
+    engine = writer_for(top["backend"], engines, str(path))
+    usual = _names(top["schemes"], f"{path}: schemes", empty=True)
+    data = tuple(_data(each, path.parent, where) for where, each in _tables(top, "data", path))
+    models = _tables(top, "model", path)
+    schemes = dict.fromkeys(engines[engine].schemes)
+    networks = tuple(_network(each, path.parent, usual, schemes, options, where) for where, each in models)
+    _once([each.name for each in data], f"{path}: data")
+    _once([network.name for network in networks], f"{path}: models")
+    for metric, limit in top["goals"].items():
+        pick(METRICS, metric, "metric")
+        if type(limit) not in (int, float) or not math.isfinite(limit) or METRICS[metric].higher_is_better is None:
+            raise BadInput(f"{path}: goal {metric} = {limit}; expected a metric that has a better end, and a number")
+    images = path.parent / Path(top["images"]).expanduser() if top["images"] else None
+    return Plan(images, top["backend"], engine, top["threads"], top["repeats"], data, networks, top["goals"])
+
+
+def writer_for(backend: str, engines: Mapping[str, Any], where: str) -> str:
+    """The one of `engines`, see `load`, that writes what a backend runs.
+
+    Raises:
+        UsageError: an unknown backend, or none does.
+    """
+    runs = pick(BACKENDS, backend, "backend").suffixes
+    fits = [name for name, row in engines.items() if row.suffix in runs]
+    if not fits:
+        made = dict.fromkeys(row.suffix for row in engines.values())
+        others = ", ".join(name for name, row in BACKENDS.items() if made.keys() & {*row.suffixes})
+        raise UsageError(f"{where}: backend {backend} runs no {' or '.join(made)} files; these do: {others}")
+    return fits[0]
+
+
+def _read(table: Any, known: Kinds, where: str) -> dict[str, Any]:
+    """The values of a table, defaults filled in."""
+    if not isinstance(table, dict):
+        raise BadInput(f"{where}: expected a table with {', '.join(known)}, got {table!r}")
+    if unknown := sorted(table.keys() - known):
+        raise BadInput(f"{where}: unknown {', '.join(unknown)}; known: {', '.join(known)}")
+    for name, (kind, default) in known.items():
+        if name not in table and default is REQUIRED:
+            needed = ", ".join(name for name, row in known.items() if REQUIRED in row)
+            raise BadInput(f"{where}: no {name} in it; it needs {needed}")
+        if name in table and type(table[name]) is not kind:
+            raise BadInput(f"{where}: {name} = {table[name]!r}; expected {KINDS[kind]}")
+    return {name: table.get(name, default) for name, (_, default) in known.items()}
+
+
+def _tables(top: Mapping[str, Any], name: str, path: Path) -> list[tuple[str, Any]]:
+    if not top[name]:
+        raise BadInput(f"{path}: no [[{name}]] in it; expected at least one")
+    return [(f"{path}: {name} {number}", each) for number, each in enumerate(top[name], 1)]
+
+
+def _names(values: Sequence[Any], where: str, empty: bool = False) -> tuple[str, ...]:
+    if not all(isinstance(value, str) for value in values) or not (values or empty):
+        raise BadInput(f"{where} = {values}; expected a list of names in quotes")
+    _once(values, where)
+    return tuple(values)
+
+
+def _once(names: Sequence[str], where: str) -> None:
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise BadInput(f"{where}: {', '.join(twice)} twice; each needs a name of its own")
+
+
+def _data(table: Any, base: Path, where: str) -> Data:
+    row = _read(table, DATA, where)
+    if not row["name"] or "/" in row["name"]:
+        raise BadInput(f"{where}: name = {row['name']!r}; expected a word that can be part of a file name")
+    protocols = _names(row["protocols"], f"{where}: protocols")
+    for name in protocols:
+        pick(PROTOCOLS, name, "protocol")
+    return Data(row["name"], row["root"], *located(row["root"], base), protocols)
+
+
+def located(root: str, base: Path) -> tuple[str, Path | None]:
+    """A dataset's name with its folder taken from `base`, see `lf.data.open_dataset`; and that folder."""
+    name, _, where = root.partition(":")
+    if name == "procedural":
+        return root, None
+    if where and "/" not in name and not (base / root).exists():
+        pick(DATASETS, name, "dataset")
+        folder = base / Path(where).expanduser()
+        return f"{name}:{folder}", folder
+    folder = (base / Path(root).expanduser()).resolve()  # absolute: its name cannot be taken for that of a dataset
+    return str(folder), folder
+
+
+def name_of(file: str) -> str:
+    """What a network is called in tables and file names, by what `lf.models.resolve.resolve` opens."""
+    return file if file in shipped() else Path(file).stem.removesuffix(".pth")
+
+
+def _network(
+    table: Any,
+    base: Path,
+    usual: tuple[str, ...],
+    schemes: Mapping[str, Any],
+    options: Mapping[str, type],
+    where: str,
+) -> Network:
+    row = _read(table, MODEL, where)
+    name, file = name_of(row["file"]), row["file"]
+    if file not in shipped():
+        file = str(base / Path(file).expanduser())
+    chosen = usual if row["schemes"] is None else _names(row["schemes"], f"{where}: schemes", empty=True)
+    for scheme in chosen:
+        pick(schemes, scheme, "scheme")
+    ready = _names(row["add"], f"{where}: add", empty=True)
+    labels = [Path(each).stem.removeprefix(f"{name}.") for each in ready]
+    _once([FLOAT, *chosen, *labels], f"{where}: schemes and added files")
+    for scheme, values in row["options"].items():
+        pick(dict.fromkeys(chosen), scheme, f"scheme of {name}")
+        _read(values, {key: (kind, None) for key, kind in options.items()}, f"{where}: options of {scheme}")
+    added = {label: base / Path(each).expanduser() for label, each in zip(labels, ready, strict=True)}
+    return Network(name, file, chosen, added, row["options"])

@@ -1,0 +1,162 @@
+"""The runs of a sweep: each is computed once and kept in a file of its own, from which the sweep goes on."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lf.benchmarks import PROTOCOLS
+from lf.benchmarks.run import results
+from lf.benchmarks.run.evaluate import Progress, bench
+from lf.benchmarks.run.predict import Variant
+from lf.benchmarks.run.suite import timings
+from lf.core import BadInput, LfError, Unavailable, UsageError, files
+from lf.data import Pair, dataset_digest, open_dataset
+from lf.studies.sweep_plan import FLOAT, Data, Plan, Row
+
+Run = dict[str, Any]
+TIMED = "kp2d"  # the protocol at whose size, one scale, latency is measured
+
+
+@dataclass(frozen=True)
+class Job:
+    """A file over a dataset under a protocol."""
+
+    row: Row
+    data: Data
+    protocol: str
+
+
+@dataclass
+class Runs:
+    """The runs of a plan, kept below `out`.
+
+    Attributes:
+        plan: what is to be run.
+        out: a folder; `runs/` and `latency/` are for keeps, of `cache/` only what the file at work needs.
+        failed: why a file could not be evaluated, by network and scheme.
+    """
+
+    plan: Plan
+    out: Path
+    failed: dict[tuple[str, str], str] = field(default_factory=dict)
+    _opened: dict[tuple[str, tuple[str, ...]], tuple[list[Pair], str]] = field(default_factory=dict)
+
+    def pairs(self, data: Data, protocol: str) -> tuple[list[Pair], str]:
+        """The pairs of a dataset under a protocol, and their digest."""
+        key = data.where, PROTOCOLS[protocol].without
+        if key not in self._opened:
+            found = open_dataset(data.where, exclude=key[1])
+            self._opened[key] = found, dataset_digest(found)
+        return self._opened[key]
+
+    def jobs(self, rows: Sequence[Row]) -> list[Job]:
+        """What there is to evaluate, file by file."""
+        data = [(data, protocol) for data in self.plan.data for protocol in data.protocols]
+        return [Job(row, *each) for row in rows for each in data]
+
+    def todo(self, rows: Sequence[Row]) -> list[Job]:
+        """What of it is not there yet, and can be computed."""
+        return [job for job in self.jobs(rows) if job.row.artifact and self.kept(job) is None]
+
+    def kept(self, job: Job) -> Run | None:
+        """The run of a job, if it was computed of the same file, data, protocol and engine."""
+        if job.row.artifact is None:
+            return None
+        try:
+            (run,) = results.load(self._path(job))
+        except (BadInput, ValueError):
+            return None  # absent or damaged: computed again
+        found = tuple(run[name] for name in ("dataset_digest", "protocol_digest", "backend"))
+        expected = self.pairs(job.data, job.protocol)[1], PROTOCOLS[job.protocol].digest, self.plan.backend
+        return run if found == expected and run["artifact"].get("sha256") == job.row.artifact.sha256 else None
+
+    def evaluate(self, jobs: Sequence[Job], progress: Progress, after: Callable[[], None]) -> None:
+        """Compute the runs of `jobs`, those of one file together; a file that cannot be evaluated goes to `failed`.
+
+        Args:
+            jobs: of `todo`.
+            progress: (done, total, text), called per pair, of all pairs.
+            after: called whenever a network is done.
+
+        Raises:
+            LfError: of a float file, or where it would be of every file.
+        """
+        sizes = [len(self.pairs(job.data, job.protocol)[0]) for job in jobs]
+        for index, job in enumerate(jobs):
+            says = _within(sum(sizes[:index]), sum(sizes), f"{len(jobs) - index} runs left: {job.data.name}", progress)
+            cache = self.out / "cache" / f"{job.row.network}.{job.row.scheme}"
+            try:
+                self._run(job, cache, says)
+            except LfError as error:
+                if job.row.scheme == FLOAT or isinstance(error, UsageError | Unavailable):
+                    raise
+                self.failed[job.row.network, job.row.scheme] = str(error)
+            following = jobs[index + 1].row if index + 1 < len(jobs) else None
+            if following != job.row:  # gigabytes, where points are many: those of one file at a time
+                shutil.rmtree(cache, ignore_errors=True)
+            if following is None or following.network != job.row.network:
+                after()
+        shutil.rmtree(self.out / "cache", ignore_errors=True)
+
+    def _run(self, job: Job, cache: Path, progress: Progress) -> None:
+        assert job.row.artifact is not None
+        pairs, _ = self.pairs(job.data, job.protocol)
+        run = bench(
+            Variant(job.row.artifact, self.plan.backend, size=self.plan.size),
+            pairs,
+            job.data.root,
+            PROTOCOLS[job.protocol],
+            threads=self.plan.threads,
+            cache=cache,
+            progress=progress,
+        )
+        results.save(self._path(job), [run])
+
+    def _path(self, job: Job) -> Path:
+        name = f"{job.row.network}.{job.row.scheme}.{job.data.name}.{job.protocol}.json"
+        return self.out / "runs" / name
+
+    def latency(self, rows: Sequence[Row]) -> dict[str, Any] | None:
+        """The kept latency of the rows of one network, by scheme; None if it was not measured of just these files."""
+        try:
+            kept = files.read_json(self._latency_path(rows), "the latency of a sweep")
+        except BadInput:
+            return None
+        same = isinstance(kept, dict) and kept.get("of") == self._latency_of(self._timed(rows))
+        return dict(kept["timings"]) if same else None
+
+    def measure(self, rows: Sequence[Row], progress: Progress) -> None:
+        """Time the files of one network in turns, on the first picture of the first dataset, and keep it."""
+        timed = self._timed(rows)
+        pair = self.pairs(self.plan.data[0], TIMED)[0][0]
+        variants = [Variant(row.artifact, self.plan.backend) for row in timed if row.artifact]
+        found = timings(variants, pair, PROTOCOLS[TIMED], self.plan.threads, self.plan.repeats, progress)
+        made = {"of": self._latency_of(timed), "timings": {r.scheme: t for r, t in zip(timed, found, strict=True)}}
+        files.write_json(self._latency_path(rows), made)
+
+    def _timed(self, rows: Sequence[Row]) -> list[Row]:
+        return [row for row in rows if row.artifact and (row.network, row.scheme) not in self.failed]
+
+    def _latency_path(self, rows: Sequence[Row]) -> Path:
+        return self.out / "latency" / f"{rows[0].network}.json"
+
+    def _latency_of(self, rows: Sequence[Row]) -> dict[str, Any]:
+        return {
+            "files": {row.scheme: row.artifact.sha256 for row in rows if row.artifact},
+            "picture": self.pairs(self.plan.data[0], TIMED)[0][0].first.digest,
+            **{name: getattr(self.plan, name) for name in ("backend", "threads", "repeats")},
+        }
+
+
+def timed(run: Run, latency: Mapping[str, Any]) -> Run:
+    """A run with the latency of its file, if its protocol evaluates at the size at which that was measured."""
+    return {**run, **latency} if PROTOCOLS[run["protocol"]].size == PROTOCOLS[TIMED].size else run
+
+
+def _within(before: int, whole: int, what: str, progress: Progress) -> Progress:
+    """Progress of a part that begins after `before` of the `whole`."""
+    return lambda done, total, text: progress(before + done, whole, f"{what} {text}")

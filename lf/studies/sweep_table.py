@@ -1,0 +1,189 @@
+"""What a sweep found, as one Markdown page: how it was made, then a table for each dataset and protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from lf.benchmarks import METRICS
+from lf.benchmarks.report.tables import SHORT, columns, digits, drop, markdown
+from lf.benchmarks.run import gate
+from lf.benchmarks.run.gate import Gate
+from lf.core import BadInput
+from lf.studies.sweep_plan import FLOAT, Data, Plan, Row
+
+Run = dict[str, Any]
+Name = tuple[str, str]  # network, scheme
+MISSED, OPEN = "!", "?"
+LEGEND = """\
+Each cell: the value, how much worse it is than fp32 of the same network (minus: better), and the 95 % interval of that,
+by bootstrap over pairs, paired. The drop is of the pairs on which both are defined. Time is that of a picture of
+240x320 px divided by fp32's: of the network, and in brackets of all from picture to features."""
+GOALS = f"""\
+Goals, the most that a number may be worse than fp32: {{}}.
+`{MISSED}` missed: the mean drop is beyond the goal. `{OPEN}` not shown: it is within, but its one-sided 95 % bound is
+beyond. Without a mark both are within: met. Judged before rounding."""
+
+
+def page(
+    title: str,
+    plan: Plan,
+    rows: Sequence[Row],
+    find: Callable[[Data, str], Mapping[Name, Run]],
+    failed: Mapping[Name, str],
+    latency: Mapping[Name, Mapping[str, Any]],
+) -> str:
+    """The page.
+
+    Args:
+        title: its first line.
+        plan: what was asked for.
+        rows: the files, each network's float one first.
+        find: the runs there are of a dataset under a protocol.
+        failed: why a file could not be evaluated.
+        latency: of the files that were timed.
+    """
+    why = {(row.network, row.scheme): row.refused for row in rows if row.refused} | dict(failed)
+    sections, seen, facts = [], list[Run](), list[str]()
+    for data in plan.data:
+        for protocol in data.protocols:
+            runs = find(data, protocol)
+            if runs:
+                first = next(iter(runs.values()))
+                facts.append(_fact(data, first))
+                sections += [f"## {data.name}, {protocol}", table(rows, runs, plan.goals, why, latency)]
+                seen += ({**run, "pairs": []} for run in runs.values())
+    goals = ", ".join(f"{name} {limit:g} {METRICS[name].unit}".strip() for name, limit in plan.goals.items())
+    return "\n\n".join(
+        [
+            f"# {title}",
+            "\n".join([*_made(seen), *facts]),
+            LEGEND + ("\n\n" + GOALS.format(goals) if goals else ""),
+            *sections,
+            "## Files",
+            files(rows, why),
+        ]
+    )
+
+
+def table(
+    rows: Sequence[Row],
+    runs: Mapping[Name, Run],
+    goals: Mapping[str, float],
+    why: Mapping[Name, str],
+    latency: Mapping[Name, Mapping[str, Any]],
+) -> str:
+    """One dataset under one protocol: a line for each file; arguments as of `page`."""
+    first = next(iter(runs.values()))
+    shown = [*columns(first["protocol"]), *(name for name in goals if name not in columns(first["protocol"]))]
+    names = [name for name in shown if name in first["summary"]]
+    judged = any(name in goals for name in names)
+    head = ["model", "scheme", *(SHORT.get(name, name) for name in names), "MB", "time", *(["goals"] if judged else [])]
+    lines = []
+    for row in rows:
+        name = row.network, row.scheme
+        run, base = runs.get(name), runs.get((row.network, FLOAT))
+        if run is None or base is None:
+            cells = ["refused" if name in why else "to do", *[""] * (len(head) - 3)]
+        else:
+            marks = {} if run is base else verdicts(base, run, goals)
+            cells = [_cell(base, run, metric, marks.get(metric, "")) for metric in names]
+            cells += [
+                f"{run['artifact']['bytes'] / 1e6:.2f}",
+                ratio(latency.get((row.network, FLOAT)), latency.get(name)),
+            ]
+            cells += [_goal(marks)] if judged else []
+        lines.append([*name, *cells])
+    return markdown(head, lines)
+
+
+def _cell(base: Run, run: Run, metric: str, mark: str) -> str:
+    value = digits(run["summary"][metric])
+    if run is base or METRICS[metric].higher_is_better is None:
+        return value
+    return f"{value} {drop(base, run, metric)} {mark}".rstrip()
+
+
+def verdicts(base: Run, run: Run, goals: Mapping[str, float]) -> dict[str, str]:
+    """MISSED, OPEN or "" of each goal that the run has a number for."""
+    found = {}
+    for metric, limit in goals.items():
+        if metric in run["summary"]:
+            try:
+                (verdict,) = gate.compare([base], [run], [Gate(metric, limit)])
+                found[metric] = "" if verdict.passed else MISSED if verdict.drop > limit else OPEN
+            except BadInput:  # undefined on every pair
+                found[metric] = MISSED
+    return found
+
+
+def _goal(marks: Mapping[str, str]) -> str:
+    if not marks:
+        return "-"
+    return "missed" if MISSED in marks.values() else "not shown" if OPEN in marks.values() else "met"
+
+
+def ratio(base: Mapping[str, Any] | None, timing: Mapping[str, Any] | None) -> str:
+    """Median time over that of the float file: `0.31 (0.38)`, of the network and of all."""
+    if not base or not timing:
+        return "-"
+    network, whole = (timing["latency_ms"][p]["p50"] / base["latency_ms"][p]["p50"] for p in ("network", "end_to_end"))
+    return f"{network:.2f} ({whole:.2f})"
+
+
+def _made(runs: Sequence[Run]) -> list[str]:
+    """How, where and with what; more than one of a kind where a sweep was resumed elsewhere."""
+    places = [run["environment"] for run in runs]
+    kinds = {
+        "command": (f"`{p['command']}`" for p in places),
+        "commit, with + if it has changes": (p["commit"] or "a package" for p in places),
+        "machine": (f"{p['cpu']} ({' '.join(p['cpu_flags'])}), {p['cores']} cores, {p['os']}" for p in places),
+        "engine": (f"{p['engine']} {p['engine_version']}, {p['threads']} thread(s)" for p in places),
+        "versions": (
+            f"{name} {value}" for p in places for name, value in (*p["versions"].items(), ("python", p["python"]))
+        ),
+    }
+    times = sorted(place["time"] for place in places) or ["-"]
+    return [*(f"- {kind}: {_each(values)}" for kind, values in kinds.items()), f"- time: {times[0]} to {times[-1]}"]
+
+
+def _fact(data: Data, run: Run) -> str:
+    details = run["protocol_details"]
+    return (
+        f"- {data.name}, {run['protocol']}: {len(run['pairs'])} pairs of `{data.root}` ({run['dataset_digest'][:12]}), "
+        f"version {details['version']} ({run['protocol_digest']})"
+    )
+
+
+def _each(values: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys(values)) or "-"
+
+
+def files(rows: Sequence[Row], why: Mapping[Name, str]) -> str:
+    """Which file each line is, how it was calibrated, and why it has no numbers where it has none."""
+    lines = []
+    for row in rows:
+        steps = row.artifact.card.made if row.artifact else ()
+        cells = [row.artifact.path.name, row.artifact.sha256[:16]] if row.artifact else ["-", "-"]
+        commands = ", ".join(step["command"] for step in steps) or "-"
+        last = steps[-1] if steps else {}
+        lines.append([row.network, row.scheme, *cells, commands, _calibration(last), _widths(last)])
+    notes = [f"- {' '.join(name)}: {' '.join(text.split())}" for name, text in why.items()]
+    shown = markdown(
+        ["model", "scheme", "file", "sha256", "made by lf", "calibrated on", "layers of other bits"], lines
+    )
+    return "\n\n".join([shown, *(["Refused:", "\n".join(notes)] if notes else [])])
+
+
+def _calibration(step: Mapping[str, Any]) -> str:
+    found = step.get("calibration")
+    if not found:
+        return "-"
+    if "folder" not in found:  # ranges that training brought
+        return str(found["method"])
+    return f"{found['count']} of {found['folder']}, {found['method']}, seed {found['seed']}"
+
+
+def _widths(step: Mapping[str, Any]) -> str:
+    widths = {**dict.fromkeys(step.get("kept_float", ()), 32), **step.get("bits", {})}
+    return " ".join(f"{name}={bits}" for name, bits in widths.items()) or "-"

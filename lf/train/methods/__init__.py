@@ -1,0 +1,1 @@
+"""Training methods: batches and loss of each."""

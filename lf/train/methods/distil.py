@@ -1,0 +1,143 @@
+"""How a network learns to be itself with few bits: the float checkpoint it starts from shows it every map.
+
+Distillation (arXiv 1503.02531) needs no labels, so this serves every network that there are weights for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lf.core import UsageError
+from lf.models import MODELS, checkpoint
+from lf.models.resolve import resolve
+from lf.train import Recipe
+from lf.train.pictures import Pictures
+from lf.train.sample import Sample, single
+from lf.train.views import random_views
+from lf.train.views.random_views import PLACE, Dice
+
+Maps = Mapping[str, Tensor]  # head -> (B, C, h, w)
+POINTS = ("detector",), ("score",), ("reliability", "repeatability")  # heads that tell where points are
+FLOOR = 0.1  # what a place without a point counts for, beside one with a point
+
+
+class Method:
+    """Loss = the sum over heads of how far the maps are from the teacher's, on one view of every picture.
+
+    Detector classes by their Kullback-Leibler divergence; descriptors by 1 - cosine, where the teacher sees points more
+    than elsewhere; shifts of points by smooth L1, weighted alike; score maps by squared error over the variance of the
+    teacher's.
+
+    Settings:
+        descriptor_weight: of the descriptors in the sum.
+    """
+
+    any_network = True  # the one that `init` holds
+    extra: nn.Module | None = None
+    images = 1
+
+    def __init__(self, recipe: Recipe, pictures: Pictures, device: torch.device) -> None:
+        """Load the teacher.
+
+        Raises:
+            UsageError: there is nothing to teach, no teacher, or a head that has no loss here.
+            BadInput: see `lf.models.checkpoint.load`.
+        """
+        if not recipe.init:
+            raise UsageError("recipe: init= names no teacher; type: --set init=CHECKPOINT")
+        if not recipe.weight_bits:
+            raise UsageError("recipe: weight_bits=0 leaves the network what it is; type: --set weight_bits=4")
+        self.recipe, self.pictures, self.device = recipe, pictures, device
+        self.heads = tuple(MODELS[recipe.model].heads)
+        if not LOSSES.keys() >= set(self.heads) or not any(set(self.heads) >= set(each) for each in POINTS):
+            raise UsageError(
+                f"recipe: method distil trains networks with heads among {', '.join(LOSSES)}, which must hold "
+                f"{', or '.join(' and '.join(each) for each in POINTS)}; {recipe.model} has {', '.join(self.heads)}; "
+                "see: lf models"
+            )
+        self.teacher = checkpoint.network(resolve(recipe.init)).to(device)
+
+    def state(self) -> dict[str, Tensor]:
+        """Nothing besides the network."""
+        return {}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Nothing to undo."""
+
+    def begin_step(self, step: int, network: nn.Module) -> None:
+        """Nothing to prepare."""
+
+    def loss(self, network: nn.Module, dice: Dice) -> tuple[Tensor, dict[str, Tensor]]:
+        """Mean over this process's pictures of the loss, and its parts."""
+        batch = self._views(dice).contiguous(memory_format=torch.channels_last)
+        dice.data_ready()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.bf16):
+            with torch.no_grad():
+                taught = self._maps(self.teacher(batch))
+            learned = self._maps(network(batch))
+        points = points_of(taught)
+        parts = {head: LOSSES[head](learned[head], taught[head], points) for head in self.heads}
+        weights = {head: self.recipe.settings["descriptor_weight"] for head in ("descriptor", "feat")}
+        loss = torch.stack([weights.get(head, 1.0) * part for head, part in parts.items()]).sum()
+        return loss, {head: part.detach() for head, part in parts.items()}
+
+    def sample(self, dice: Dice) -> list[Sample]:
+        """The views of a step, for people to look at."""
+        return single(self._views(dice), torch.zeros(dice.pairs, 0, 3))
+
+    def _maps(self, outputs: tuple[Tensor, ...]) -> dict[str, Tensor]:
+        return {head: output.float() for head, output in zip(self.heads, outputs, strict=True)}
+
+    def _views(self, dice: Dice) -> Tensor:
+        """(B, C, H, W) in [0, 1]."""
+        size, side = self.recipe.size, self.recipe.picture_size
+        pictures = self.pictures.take(dice.integers(len(self.pictures)))
+        view, _ = random_views.render(pictures, random_views.sample(dice, size, (side, side), PLACE), size)
+        return random_views.photometric(view, dice)
+
+
+def points_of(maps: Maps) -> Tensor:
+    """How probable a point is at each place (B, 1, h, w), by whichever heads tell."""
+    if "detector" in maps:
+        return 1 - maps["detector"].softmax(1)[:, -1:]  # the last class says that the cell holds none
+    if "score" in maps:
+        return maps["score"].sigmoid()
+    positive = F.softplus(maps["repeatability"])
+    return maps["reliability"].sigmoid() * positive / (1 + positive)
+
+
+def _classes(learned: Tensor, taught: Tensor, points: Tensor) -> Tensor:
+    return F.kl_div(learned.log_softmax(1), taught.log_softmax(1), reduction="none", log_target=True).sum(1).mean()
+
+
+def _squared(learned: Tensor, taught: Tensor, points: Tensor) -> Tensor:
+    return (learned - taught).square().mean() / taught.var().clamp(min=1e-6)
+
+
+def _angle(learned: Tensor, taught: Tensor, points: Tensor) -> Tensor:
+    return _weighted(1 - F.cosine_similarity(learned, taught, dim=1)[:, None], points)
+
+
+def _shift(learned: Tensor, taught: Tensor, points: Tensor) -> Tensor:
+    return _weighted(F.smooth_l1_loss(learned.tanh(), taught.tanh(), reduction="none", beta=0.1), points)
+
+
+def _weighted(values: Tensor, points: Tensor) -> Tensor:
+    """The mean of (B, C, H, W), by the points (B, 1, h, w) that are there."""
+    weight = FLOOR + F.interpolate(points, values.shape[-2:], mode="nearest")
+    return (values.mean(1, keepdim=True) * weight).sum() / weight.sum()
+
+
+LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {  # by the head, see MODELS
+    "detector": _classes,
+    "descriptor": _angle,
+    "reliability": _squared,
+    "repeatability": _squared,
+    "score": _squared,
+    "shift": _shift,
+    "feat": _angle,
+}
