@@ -385,7 +385,7 @@ def test_what_does_not_go_together_is_refused(model, photos, tmp_path, options, 
 
 
 class Inside:
-    """As much of Ray as `lf.extraction.pools` uses, in this process: actors get everything pickled, results mixed up."""
+    """What `lf.extraction.pools` uses of Ray, in this process: actors get everything pickled, results mixed up."""
 
     def __init__(self, cores=(1, 1), refusal=None):
         self.exceptions = SimpleNamespace(RayError=KeyError)

@@ -164,7 +164,7 @@ def test_single_views_have_no_flow():
 
 
 METHODS = {recipe.method: name for name, recipe in reversed(RECIPES.items())}
-SHOWN = [m for m in METHODS if hasattr(importlib.import_module(f"lf.train.{m}").Method, "sample")]
+SHOWN = [m for m in METHODS if hasattr(importlib.import_module(f"lf.train.methods.{m}").Method, "sample")]
 
 
 @pytest.mark.parametrize("method", SHOWN)

@@ -408,7 +408,7 @@ def test_the_loss_goes_down(recipe, tmp_path):
 
 
 def method_of(recipe, out):
-    module = importlib.import_module(f"lf.train.{recipe.method}")
+    module = importlib.import_module(f"lf.train.methods.{recipe.method}")
     return module.Method(recipe, pictures.collect(recipe, [recipe.data], out, silent).on(CPU), CPU)
 
 
@@ -495,7 +495,7 @@ def test_a_run_that_is_refused_leaves_its_folder_to_others(recipe, tmp_path, mon
     def broken(*arguments):
         raise BadInput("no labels")
 
-    monkeypatch.setattr(importlib.import_module(f"lf.train.{recipe.method}"), "Method", broken)
+    monkeypatch.setattr(importlib.import_module(f"lf.train.methods.{recipe.method}"), "Method", broken)
     with pytest.raises(BadInput, match="no labels"):
         run(recipe, tmp_path)
     monkeypatch.undo()
@@ -515,7 +515,7 @@ def test_a_damaged_checkpoint_is_named(recipe, tmp_path, damage):
 
 @pytest.mark.parametrize("where", ["loss", "gradient"])
 def test_a_loss_that_is_no_number_stops_and_keeps_the_checkpoint(recipe, tmp_path, monkeypatch, where):
-    Method = importlib.import_module(f"lf.train.{recipe.method}").Method
+    Method = importlib.import_module(f"lf.train.methods.{recipe.method}").Method
     honest, turn = Method.loss, itertools.count()
 
     def broken(self, network, dice):

@@ -149,7 +149,7 @@ def _samples(name: str, recipe: Recipe, data: list[str], count: int | None) -> t
     from lf.train.pictures import collect, shares
     from lf.train.views.random_views import Dice
 
-    module = importlib.import_module(f"lf.train.{recipe.method}")
+    module = importlib.import_module(f"lf.train.methods.{recipe.method}")
     if not hasattr(module.Method, "sample"):
         raise UsageError(
             f"recipe {name}: its method {recipe.method} cannot show what it sees; "

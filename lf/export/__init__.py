@@ -15,7 +15,7 @@ class Target:
     """A format.
 
     Attributes:
-        module: file in `lf.export` with `export(artifact, out, **options) -> Artifact`, which writes nothing unless
+        module: its code, with `export(artifact, out, **options) -> Artifact`, which writes nothing unless
             the new file agrees with its parent.
         suffix: what the names of its files end in.
         about: one line for the help.
@@ -29,10 +29,13 @@ class Target:
 
 
 TARGETS: dict[str, Target] = {
-    "onnx": Target("to_onnx", ".onnx", "ONNX in one file, raw heads as outputs, static or free size"),
-    "tflite": Target("to_tflite", ".tflite", "float TFLite of one size, by onnx2tf and TensorFlow", "onnx"),
+    "onnx": Target("lf.export.to_onnx", ".onnx", "ONNX in one file, raw heads as outputs, static or free size"),
+    "tflite": Target("lf.export.to_tflite", ".tflite", "float TFLite of one size, by onnx2tf and TensorFlow", "onnx"),
     "edgetpu": Target(
-        "to_edgetpu", "_edgetpu.tflite", "an int8 .tflite compiled for Coral's Edge TPU by Google's compiler", "tflite"
+        "lf.edgetpu.compiler",
+        "_edgetpu.tflite",
+        "an int8 .tflite compiled for Coral's Edge TPU by Google's compiler",
+        "tflite",
     ),
 }
 
@@ -60,12 +63,12 @@ def export(artifact: Artifact, target: str, out: Path | None = None, *, cut: str
     if pick(CUTS, cut, "cut") != CUTS["heads"]:
         if target != "onnx":
             raise UsageError(f"--cut {cut} belongs to --to onnx; a {row.suffix} file ends at its raw heads")
-        out, row = out or Path(f"{_stem(artifact)}.{cut}{row.suffix}"), replace(row, module="features_cut")
+        out, row = out or Path(f"{_stem(artifact)}.{cut}{row.suffix}"), replace(row, module="lf.export.to_features")
     out = out or Path(_stem(artifact) + row.suffix)
     if not out.name.endswith(row.suffix):
         raise UsageError(f"{out}: target {target} writes {row.suffix} files; type: -o {out.stem}{row.suffix}")
     files.refuse_own(out, artifact.path)
-    made: Artifact = importlib.import_module(f"lf.export.{row.module}").export(artifact, out, **options)
+    made: Artifact = importlib.import_module(row.module).export(artifact, out, **options)
     return made
 
 

@@ -1,7 +1,7 @@
 """ONNX -> TFLite by onnx2tf and TensorFlow, in a process of their own, so that their gigabytes and crashes stay there.
 
-What comes back is not to be trusted before its numbers were compared, see `lf.formats.tflite_heads`: converters reorder and
-rename outputs, and end with success when they went wrong.
+What comes back is not to be trusted before its numbers were compared, see `lf.formats.tflite_heads`: converters
+reorder and rename outputs, and end with success when they went wrong.
 
 `python -m lf.formats.onnx_to_tflite FOLDER` is that process: it reads job.json and writes out.tflite there.
 """

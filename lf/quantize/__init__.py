@@ -29,7 +29,7 @@ class Engine:
     """Who writes schemes in the dialect of what runs them.
 
     Attributes:
-        module: file in `lf.quantize` with `quantize(artifact, name, scheme, photos, out, bits, rounding) -> Artifact`.
+        module: file in `lf.quantize.write` with a function `quantize`: see `lf.quantize.write.ort.quantize`.
         suffix: of the files it writes.
         schemes: those that it knows.
         about: one line for the help.
@@ -129,7 +129,7 @@ def quantize(
                 f"{', '.join(unused)}: {artifact.path} brings the ranges along that training for {scheme} learned; "
                 "leave that out, or calibrate on photos: --images DIR"
             )
-    writer = importlib.import_module(f"lf.quantize.{dialect.module}")
+    writer = importlib.import_module(f"lf.quantize.write.{dialect.module}")
     made: Artifact = writer.quantize(artifact, scheme, row, photos, out, bits or {}, rounding)
     return made
 

@@ -101,7 +101,7 @@ def train(
 
 def fitted(recipe: Recipe) -> Recipe:
     """The recipe for the network that its `init` holds, where the method trains any network."""
-    module = importlib.import_module(f"lf.train.{recipe.method}")
+    module = importlib.import_module(f"lf.train.methods.{recipe.method}")
     if not recipe.init or not getattr(module.Method, "any_network", False):
         return recipe
     return dataclasses.replace(recipe, model=checkpoint.load(resolve(recipe.init).path)[0])
@@ -149,7 +149,7 @@ def _begin(
     network = built.to(workers.device, memory_format=torch.channels_last).train()
     average: Any = get_ema_multi_avg_fn  # it has no stubs
     averaged = AveragedModel(network, multi_avg_fn=average(recipe.ema), use_buffers=True) if recipe.ema else None
-    module = importlib.import_module(f"lf.train.{recipe.method}")
+    module = importlib.import_module(f"lf.train.methods.{recipe.method}")
     method = module.Method(recipe, pictures, workers.device)
     optimiser = _optimiser(recipe, _parameters(network, method))
     run = Run(recipe, data, out, network, averaged, optimiser, method, parent)

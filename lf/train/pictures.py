@@ -72,8 +72,8 @@ def collect(recipe: Recipe, data: Sequence[str], out: Path, progress: Progress) 
 
     Args:
         recipe: `pictures` squares of `picture_size` px, with the channels of its model.
-        data: sources, each `procedural` (the training families of `lf.data.drawn.procedural`), `shapes` (the primitives of
-            `lf.data.drawn.synthetic_shapes`) or a folder of photos, searched recursively. `SOURCE:N` takes N squares from it,
+        data: sources, each `procedural` (training families of `lf.data.drawn.procedural`), `shapes` (primitives of
+            `lf.data.drawn.synthetic_shapes`) or a folder of photos, searched recursively. `SOURCE:N` takes N squares,
             the others share the rest evenly. A folder of more photos than that gives the centres of some, a folder of
             fewer several random squares of each.
         out: folder of the run.

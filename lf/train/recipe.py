@@ -57,7 +57,7 @@ class Recipe:
 
     Attributes:
         model: row of MODELS.
-        method: file in `lf.train` with a class `Method(recipe, pictures, device)`.
+        method: file in `lf.train.methods` with a class `Method(recipe, pictures, device)`.
         about: one line for `lf train --help`.
         data: where its pictures come from unless `--data` says otherwise, see `lf.train.pictures.collect`.
         steps: optimiser steps.
