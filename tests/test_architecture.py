@@ -79,7 +79,8 @@ MODULES = {dotted(path): path for path in SOURCES}
 LIGHT = [
     module
     for module, path in MODULES.items()
-    if room(module) not in WORKSHOPS or path.stem in ("__init__", "decode", "decode_kp2d", "recipe", "resolve")
+    if room(module) not in WORKSHOPS
+    or path.stem in ("__init__", "decode", "decode_onnx", "recipe", "resolve", "row", "features")
 ]
 
 
@@ -175,8 +176,8 @@ def test_help_is_quick():
 @pytest.mark.parametrize(
     "module",
     [
-        *(f"lf.models.{row.module}" for row in MODELS.values() if row.module),
-        *(f"lf.runtimes.{row.module}" for row in BACKENDS.values()),
+        *(row.module for row in MODELS.values() if row.module),
+        *(row.module for row in BACKENDS.values()),
         *(f"lf.train.methods.{row.method}" for row in RECIPES.values()),
     ],
 )

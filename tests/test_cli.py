@@ -26,7 +26,8 @@ from safetensors.numpy import save as save_tensors
 from lf import __version__, cli
 from lf.core import Card, console
 from lf.formats import model_file
-from lf.models import MODELS, checkpoint, superpoint
+from lf.models import MODELS, checkpoint
+from lf.models.superpoint import network as superpoint
 from lf.runtimes import BACKENDS
 from lf.train import RECIPES
 

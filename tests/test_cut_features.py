@@ -14,12 +14,14 @@ from hypothesis import strategies as st
 
 from lf import cli
 from lf.core import FEATURES, Card, Features, GateFailed, LfError, UsageError
-from lf.export import decode_onnx, export, parity, to_features
-from lf.export.onnx_graph import Graph
+from lf.export import export, parity, to_features
 from lf.extraction import agreement
 from lf.extraction.extractor import Extractor
 from lf.formats import model_file
-from lf.models import MODELS, NETWORKS, checkpoint, decode, peaks
+from lf.formats.onnx_graph import Graph
+from lf.models import MODELS, NETWORKS, checkpoint, decode_onnx, peaks
+from lf.models.features import features
+from lf.models.wren import decode_onnx as wren_onnx
 from lf.quantize import quantize
 from scripts import compare_decode
 
@@ -63,7 +65,7 @@ def suppressed(radius, margin=0, top_k=5000):
 
 
 def decoded(name, top_k):
-    """(maps {head: (c, h, w)}) -> what the graph of a network's decode gives, as `decode.features` reads it."""
+    """(maps {head: (c, h, w)}) -> what the graph of a network's decode gives, as `features` reads it."""
     row = MODELS[name]
     heads = {head: [1, channels, f"{head}_h", f"{head}_w"] for head, (channels, _) in row.heads.items()}
     nodes = [onnx.helper.make_node("Identity", [f"in.{head}"], [head]) for head in heads]
@@ -175,7 +177,7 @@ def test_every_decode(name):
         found = run(maps)
         assert [found[each].shape[0] for each in FEATURES] == [60] * 3
         assert all(np.isfinite(values).all() for values in found.values()), "what nothing fills is finite, too"
-        assert_same(decode.features(found), row.decode(maps, **row.settings, top_k=60))
+        assert_same(features(found), row.decode(maps, **row.settings, top_k=60))
     assert len(row.decode(maps, **row.settings)[0]) > 5, "there is something to compare"
 
 
@@ -185,7 +187,7 @@ def test_more_points_than_slots_and_fewer():
     count = len(whole[0])
     assert count > 30
     for top_k in (count - 1, count, count + 1, 9000):
-        found = decode.features(decoded("wren", top_k)(maps))
+        found = features(decoded("wren", top_k)(maps))
         assert len(found[0]) == min(top_k, count)
         assert_same(found, tuple(part[:top_k] for part in whole))
 
@@ -197,7 +199,7 @@ def test_a_broken_map_is_loud(name, value):
     head = next(each for each in ("detector", "reliability", "score") if each in maps)
     maps[head][0, 0, 0] = value
     with pytest.raises(LfError, match="non-finite value in scores"):
-        Features(*decode.features(decoded(name, 10)(maps)), SIZE[::-1])
+        Features(*features(decoded(name, 10)(maps)), SIZE[::-1])
 
 
 @pytest.mark.parametrize("size", [SIZE, None], ids=["static", "dynamic"])
@@ -335,10 +337,12 @@ def test_an_old_operator_set_is_refused(tiny):
 
 @pytest.mark.parametrize("changed", [{"threshold": 0.05}, {"nms_radius": 3}, {"border": 5}])
 def test_a_graph_that_decodes_otherwise_is_not_written(changed, tiny, tmp_path, monkeypatch):
-    def wrong(g, maps, **settings):
-        return decode_onnx.wren(g, maps, **{**settings, **changed})
+    right = wren_onnx.wren
 
-    monkeypatch.setitem(to_features.BUILDERS, decode.wren, wrong)
+    def wrong(g, maps, **settings):
+        return right(g, maps, **{**settings, **changed})
+
+    monkeypatch.setattr(wren_onnx, "wren", wrong)
     parent = tiny()
     with pytest.raises(GateFailed, match=r"decodes not as numpy: .* nothing was written"):
         export(parent, "onnx", tmp_path / "new.onnx", cut="features")
@@ -384,16 +388,16 @@ def test_differences_that_rounding_explains(numpy, graph, unexplained):
 )
 def test_features_that_do_not_fit(maps, text):
     with pytest.raises(LfError, match=text):
-        decode.features(maps)
+        features(maps)
 
 
 def test_the_best_of_the_used_slots():
     slots = np.array([0.5, 0.25, 0, 0])
-    points, values, _ = decode.features({"keypoints": np.ones((4, 2)), "scores": slots, "descriptors": np.ones((4, 3))})
+    points, values, _ = features({"keypoints": np.ones((4, 2)), "scores": slots, "descriptors": np.ones((4, 3))})
     assert values.tolist() == [0.5, 0.25]
     assert len(points) == 2
     one = {"keypoints": np.ones((4, 2)), "scores": slots, "descriptors": np.ones((4, 3))}
-    assert len(decode.features(one, top_k=1)[0]) == 1
+    assert len(features(one, top_k=1)[0]) == 1
 
 
 def test_the_decode_alone_is_timed(tiny, tmp_path, monkeypatch):

@@ -16,8 +16,9 @@ from lf.extraction import agreement
 from lf.extraction.agreement import Look
 from lf.extraction.extractor import Extractor
 from lf.formats import model_file
-from lf.models import MODELS, NETWORKS, checkpoint, decode
+from lf.models import MODELS, NETWORKS, checkpoint
 from lf.models.resolve import resolve
+from lf.models.superpoint.decode import superpoint
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -236,7 +237,7 @@ def test_differences_that_rounding_explains(before, after, may):
     extractor.model = replace(
         extractor.model,
         descriptor="words",
-        decode=lambda maps, **settings: decode.superpoint({**maps, "descriptor": maps["words"]}, **settings),
+        decode=lambda maps, **settings: superpoint({**maps, "descriptor": maps["words"]}, **settings),
     )
     assert parity.explained(a, b, only_a, only_b, extractor).tolist() == may
 

@@ -10,10 +10,10 @@ from torch.nn import functional as F
 
 from lf.core import BadInput, Card, LfError
 from lf.models import MODELS, checkpoint
-from lf.models import decode_kp2d as decode
+from lf.models.kp2d.decode import kp2d
 from lf.models.resolve import resolve
 
-ROWS = [name for name, row in MODELS.items() if row.module == "kp2d"]
+ROWS = [name for name, row in MODELS.items() if row.family == "kp2d"]
 TINY = [name for name in ROWS if name.startswith("kp2dtiny")]
 COUNTS = {  # trainable, statistics of the norms; the published sums of both for KP2Dtiny are 387,539, 1,849,011, ...
     "kp2d": (5_312_227, 4_992),
@@ -92,19 +92,19 @@ def test_points_are_held_in_the_image():
     for sign, corner in ((-1, 8 + 3.5 - 7), (1, 8 + 3.5 + 7)):  # the middle cell reaches into its neighbours
         maps["shift"][:] = sign * 99
         assert MODELS["kp2d"].decode(maps, threshold=0.0)[0].tolist() == [[corner, corner]]
-        far = decode.kp2d(maps, cell=8, threshold=0.0, cross=False)[0]
+        far = kp2d(maps, cell=8, threshold=0.0, cross=False)[0]
         assert far.tolist() == [[11.5 + sign * 3.5] * 2]
 
 
 def test_equal_scores_go_by_index_and_top_k_is_a_prefix():
     maps = maps_of(9, 11)
     maps["score"] = np.round(maps["score"])  # a handful of levels
-    whole = decode.kp2d(maps, cell=4, threshold=0.0)
+    whole = kp2d(maps, cell=4, threshold=0.0)
     level = maps["score"][0, 1:-1, 1:-1].reshape(-1)
     order = sorted(range(len(level)), key=lambda index: (-level[index], index))
     np.testing.assert_allclose(whole[1], 1 / (1 + np.exp(-level[order])), rtol=1e-6)
     for k in (0, 1, 5, 40, len(level) - 1, len(level), 1000):
-        for all_of_them, some in zip(whole, decode.kp2d(maps, cell=4, threshold=0.0, top_k=k), strict=True):
+        for all_of_them, some in zip(whole, kp2d(maps, cell=4, threshold=0.0, top_k=k), strict=True):
             np.testing.assert_allclose(some, all_of_them[:k], atol=1e-6)
     cells = np.round((whole[0] - 1.5 - 3 * np.tanh(maps["shift"][:, 1:-1, 1:-1].reshape(2, -1).T[order])) / 4)
     np.testing.assert_array_equal(cells, [[1 + i % 9, 1 + i // 9] for i in order])
@@ -114,17 +114,17 @@ def test_the_threshold_must_be_exceeded_and_nothing_may_be_left():
     maps = maps_of()
     maps["score"][:] = 0
     maps["score"][0, 2, 2] = 1e-3
-    assert len(decode.kp2d(maps, cell=8, threshold=0.5)[0]) == 1
-    for empty in (decode.kp2d(maps, cell=8, threshold=0.9), decode.kp2d(maps_of(2, 2), cell=8, threshold=0.0)):
+    assert len(kp2d(maps, cell=8, threshold=0.5)[0]) == 1
+    for empty in (kp2d(maps, cell=8, threshold=0.9), kp2d(maps_of(2, 2), cell=8, threshold=0.0)):
         assert [value.shape for value in empty] == [(0, 2), (0,), (0, 8)]
         assert {value.dtype for value in empty} == {np.dtype(np.float32)}
-    assert len(decode.kp2d(maps_of(1, 1), cell=8, threshold=0.0, top_k=5)[0]) == 0
+    assert len(kp2d(maps_of(1, 1), cell=8, threshold=0.0, top_k=5)[0]) == 0
 
 
 def test_inputs_are_not_written_and_their_layout_does_not_matter():
     maps = maps_of()
     strided = {name: np.asfortranarray(value.astype(np.float64)) for name, value in maps.items()}
-    for a, b in zip(*(decode.kp2d(m, cell=8, threshold=0.0) for m in (maps, strided)), strict=True):
+    for a, b in zip(*(kp2d(m, cell=8, threshold=0.0) for m in (maps, strided)), strict=True):
         np.testing.assert_array_equal(a, b)
     for name, value in maps_of().items():
         np.testing.assert_array_equal(maps[name], value)
@@ -134,7 +134,7 @@ def test_maps_of_different_sizes_are_named():
     maps = maps_of()
     maps["shift"] = maps["shift"][:, :, 1:]
     with pytest.raises(LfError, match=r"maps of one size expected, found score \(1, 7, 9\), shift \(2, 7, 8\)"):
-        decode.kp2d(maps, cell=8, threshold=0.0)
+        kp2d(maps, cell=8, threshold=0.0)
 
 
 @pytest.mark.parametrize("name", ["score", "shift", "feat"])
@@ -142,10 +142,10 @@ def test_broken_and_missing_maps_are_named(name):
     broken = maps_of()
     broken[name][0, 1, 1] = np.nan
     with pytest.raises(LfError, match=f"the {name} map holds a non-finite value"):
-        decode.kp2d(broken, cell=8, threshold=0.0)
+        kp2d(broken, cell=8, threshold=0.0)
     del broken[name]
     with pytest.raises(LfError, match=f"gives no {name} map, only "):
-        decode.kp2d(broken, cell=8, threshold=0.0)
+        kp2d(broken, cell=8, threshold=0.0)
 
 
 # --- networks ---

@@ -24,7 +24,10 @@ from torch.nn import functional as F
 from lf.core import Artifact, BadInput, Card, LfError, UsageError
 from lf.models import MODELS, NETWORKS, checkpoint, decode, peaks
 from lf.models import resolve as resolving
+from lf.models.r2d2.decode import r2d2
 from lf.models.resolve import resolve
+from lf.models.superpoint.decode import superpoint
+from lf.models.wren.decode import wren
 
 ROWS = tuple(NETWORKS)
 SUPERPOINT = {"threshold": 0.015, "nms_radius": 4, "border": 4}
@@ -154,7 +157,7 @@ def reference_heat(detector):
 
 def test_superpoint_decode_restated():
     maps = superpoint_maps()
-    keypoints, scores, descriptors = decode.superpoint(maps, **SUPERPOINT)
+    keypoints, scores, descriptors = superpoint(maps, **SUPERPOINT)
     heat = reference_heat(maps["detector"])
     expected = [divmod(at, 72) for at in greedy(heat, 0.015, 4)]
     expected = [(x, y) for y, x in expected if 4 <= x < 72 - 4 and 4 <= y < 48 - 4]
@@ -171,8 +174,8 @@ def test_superpoint_decode_restated():
 
 def test_wren_decode_restated():
     maps = superpoint_maps()
-    keypoints, scores, descriptors = decode.wren(maps, **SUPERPOINT)
-    whole, same_scores, _ = decode.superpoint(maps, **SUPERPOINT)
+    keypoints, scores, descriptors = wren(maps, **SUPERPOINT)
+    whole, same_scores, _ = superpoint(maps, **SUPERPOINT)
     np.testing.assert_array_equal(scores, same_scores)
     heat = np.pad(reference_heat(maps["detector"]), 2)
     v, u = np.mgrid[-2:3, -2:3]
@@ -197,12 +200,12 @@ def test_r2d2_maps_of_different_sizes_are_named(name):
     maps = r2d2_maps()
     maps[name] = maps[name][:, :20]
     with pytest.raises(LfError, match=rf"maps of one size expected, found repeatability .*{name} \(\d, 20, 40\)"):
-        decode.r2d2(maps, repeatability=0.7, reliability=0.7)
+        r2d2(maps, repeatability=0.7, reliability=0.7)
 
 
 def test_r2d2_decode_restated():
     maps = r2d2_maps()
-    keypoints, scores, descriptors = decode.r2d2(maps, repeatability=0.7, reliability=0.7)
+    keypoints, scores, descriptors = r2d2(maps, repeatability=0.7, reliability=0.7)
     soft = F.softplus(torch.from_numpy(maps["repeatability"][0]))
     repeatability = (soft / (1 + soft)).numpy()
     reliability = torch.from_numpy(maps["reliability"][0]).sigmoid().numpy()
@@ -233,17 +236,17 @@ def test_r2d2_plateau_gives_one_point_and_saturated_logits_stay_finite():
     maps = r2d2_maps()
     maps["repeatability"][:] = 500
     maps["reliability"][:] = 500
-    keypoints, scores, _ = decode.r2d2(maps, repeatability=0.7, reliability=0.7)
+    keypoints, scores, _ = r2d2(maps, repeatability=0.7, reliability=0.7)
     assert keypoints.tolist() == [[0, 0]]
     assert scores[0] == pytest.approx(500 / 501)
     maps["reliability"][:] = -500
-    assert len(decode.r2d2(maps, repeatability=0.7, reliability=0.7)[0]) == 0
+    assert len(r2d2(maps, repeatability=0.7, reliability=0.7)[0]) == 0
 
 
 DECODERS = [
-    pytest.param(decode.superpoint, superpoint_maps, SUPERPOINT, id="superpoint"),
-    pytest.param(decode.wren, superpoint_maps, SUPERPOINT, id="wren"),
-    pytest.param(decode.r2d2, r2d2_maps, {"repeatability": 0.7, "reliability": 0.7}, id="r2d2"),
+    pytest.param(superpoint, superpoint_maps, SUPERPOINT, id="superpoint"),
+    pytest.param(wren, superpoint_maps, SUPERPOINT, id="wren"),
+    pytest.param(r2d2, r2d2_maps, {"repeatability": 0.7, "reliability": 0.7}, id="r2d2"),
 ]
 
 
@@ -305,7 +308,7 @@ def test_a_map_is_checked_and_read_some_channels_at_a_time(channels):
 def test_maps_whose_sum_overflows_are_finite():
     maps = superpoint_maps()
     maps["descriptor"][:] = 1e37
-    assert np.isfinite(decode.superpoint(maps, **SUPERPOINT)[0]).all()
+    assert np.isfinite(superpoint(maps, **SUPERPOINT)[0]).all()
 
 
 # --- networks ---
@@ -496,7 +499,7 @@ def test_public_weights_give_the_published_maps(row, shapes, prefix, tmp_path):
     image = torch.rand(1, MODELS[row].channels, 32, 48)
     with torch.inference_mode():
         maps = network(image)
-        if MODELS[row].module == "superpoint":
+        if MODELS[row].family == "superpoint":
             expected = published_superpoint(image, state)
         else:
             expected = published_r2d2(image, state)
@@ -837,7 +840,7 @@ def test_superpoint_matches_real_pairs_as_measured_elsewhere(pair, matches, shar
         image, scaling = read_grey(shared / "data/oxford" / folder / f"{number}.png")
         with torch.inference_mode():
             maps = dict(zip(MODELS["superpoint"].heads, (m[0].numpy() for m in network(image)), strict=True))
-        found.append((decode.superpoint(maps, **MODELS["superpoint"].settings), scaling))
+        found.append((superpoint(maps, **MODELS["superpoint"].settings), scaling))
     ((p, _, d), s), ((q, _, e), t) = found
     similar = d @ e.T
     forth, back = similar.argmax(1), similar.argmax(0)

@@ -12,8 +12,12 @@ from typing import Annotated
 import typer
 
 from lf import __version__
-from lf.cli import check, features, label, look, make, measure, pictures, show, sweep, train, tune, weigh
 from lf.core import LfError, Unavailable, UsageError, console
+from lf.core.registry import load_plugins
+
+load_plugins()  # before the commands list the rows of the tables in their help
+
+from lf.cli import check, features, label, look, make, measure, pictures, show, sweep, train, tune, weigh  # noqa: E402
 
 INTERRUPTED = 128 + signal.SIGINT  # the shells' exit code
 

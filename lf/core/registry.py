@@ -1,14 +1,26 @@
-"""Look up rows of tables by name; unknown names get a hint."""
+"""Tables of rows by name: look up a row with a hint, and add the rows of installed plug-ins."""
 
 from __future__ import annotations
 
 import difflib
+import importlib
 from collections.abc import Mapping
-from typing import TypeVar
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, TypeVar
 
-from lf.core.errors import UsageError
+from lf.core import console
+from lf.core.errors import UsageError, one_line
 
 T = TypeVar("T")
+
+GROUPS = {  # entry-point group -> the tables that its rows go into, MODULE:TABLE
+    "lf.models": ("lf.models:MODELS", "lf.models:NETWORKS"),
+    "lf.backends": ("lf.runtimes:BACKENDS",),
+    "lf.schemes": ("lf.quantize.schemes:SCHEMES",),
+    "lf.datasets": ("lf.data:DATASETS",),
+    "lf.protocols": ("lf.benchmarks:PROTOCOLS",),
+}
 
 
 def pick(table: Mapping[str, T], name: str, kind: str) -> T:
@@ -22,3 +34,48 @@ def pick(table: Mapping[str, T], name: str, kind: str) -> T:
     near = difflib.get_close_matches(name, table, n=1)
     hint = f"did you mean '{near[0]}'? " if near else ""
     raise UsageError(f"unknown {kind} '{name}'; {hint}known: {', '.join(table)}")
+
+
+@cache
+def load_plugins() -> None:
+    """Add the rows of installed packages to the tables of lf.
+
+    The command and the Python API call this before they look anything up; a second call does nothing. A package adds a
+    row with an entry point in its `pyproject.toml`; the groups are those of GROUPS:
+
+        [project.entry-points."lf.models"]
+        my-network = "my_package:ROW"
+
+    A plug-in that cannot be loaded, takes the name of another row or gives a row of another type is left out with one
+    line on stderr.
+    """
+    points = entry_points()
+    for group, places in GROUPS.items():
+        for point in points.select(group=group):
+            fault = _add(point, [_table(place) for place in places])
+            if fault:
+                console.note(f"warning: plug-in {group}:{point.name} ({point.value}) is left out: {fault}")
+
+
+def _table(place: str) -> dict[str, Any]:
+    module, _, name = place.partition(":")
+    table: dict[str, Any] = getattr(importlib.import_module(module), name)
+    return table
+
+
+def _add(point: EntryPoint, tables: list[dict[str, Any]]) -> str:
+    """Add one row; return what is wrong with it, or an empty string."""
+    if point.name in tables[0]:
+        return f"there is a row '{point.name}' already; give it another name"
+    try:
+        row = point.load()
+    except Exception as error:  # a stranger's code may raise anything
+        return f"{type(error).__name__}: {one_line(error)}"
+    kind = type(next(iter(tables[0].values())))
+    if not isinstance(row, kind):
+        return f"it is a {type(row).__name__}; expected a {kind.__name__}"
+    tables[0][point.name] = row
+    if getattr(row, "module", None):  # a baseline has no network
+        for table in tables[1:]:
+            table[point.name] = row
+    return ""

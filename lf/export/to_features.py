@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +13,11 @@ import numpy as np
 from lf import __version__
 from lf.core import FEATURES, Array, Artifact, BadInput, Card, Features, GateFailed, UsageError
 from lf.export import parity, to_onnx
-from lf.export.decode_onnx import BUILDERS
-from lf.export.onnx_graph import Graph
 from lf.export.to_onnx import OWN
 from lf.extraction import agreement
 from lf.extraction.extractor import Extractor
 from lf.formats import model_file
+from lf.formats.onnx_graph import Graph
 from lf.models import NETWORKS, Model
 from lf.runtimes import CHECKPOINTS
 
@@ -113,8 +113,8 @@ def append(proto: ModelProto, card: Card, top_k: int) -> ModelProto:
     from onnx import TensorProto, checker, helper
 
     row, graph = NETWORKS[card.model], proto.graph
-    decoder, fixed = getattr(row.decode, "func", row.decode), getattr(row.decode, "keywords", {})
-    if decoder not in BUILDERS:
+    fixed = getattr(row.decode, "keywords", {})
+    if row.decode_onnx is None:
         raise UsageError(f"{card.model}: its decode is not known as a graph, leave --cut features out")
     version = next((each.version for each in proto.opset_import if each.domain in ("", "ai.onnx")), 0)
     if version < to_onnx.OPSET:
@@ -125,7 +125,9 @@ def append(proto: ModelProto, card: Card, top_k: int) -> ModelProto:
     if set(heads) != set(row.heads):
         raise BadInput(f"a file of {card.model} gives {', '.join(row.heads)}, this one {', '.join(heads)}")
     g = Graph("decode.")
-    results = BUILDERS[decoder](g, {name: name for name in row.heads}, **fixed, **row.settings, top_k=top_k)
+    module, _, function = row.decode_onnx.partition(":")
+    build = getattr(importlib.import_module(module), function)
+    results = build(g, {name: name for name in row.heads}, **fixed, **row.settings, top_k=top_k)
     for name, result in zip(FEATURES, results, strict=True):
         g.rename(g("Unsqueeze", result, [0]), name)
     graph.node.extend(g.nodes)

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from lf.core import Array, Artifact, BadInput, Features, LfError, Session, Unavailable, UsageError
+from lf.core.registry import load_plugins
 from lf.models import Model, check_size, row_of
 from lf.runtimes import BACKENDS, open_session
 
@@ -60,6 +61,7 @@ class Extractor:
             UsageError: `keypoints` was given, and the network has no dense descriptors; or `resize`, and the file or
                 the network takes other sizes.
         """
+        load_plugins()  # also in worker processes
         self.artifact = artifact
         self.model: Model = row_of(artifact.card)
         self.settings = {**self.model.settings, **settings}

@@ -27,7 +27,7 @@ ALIKE = 0.5  # share of tensors in common from which a state dict "looks like" a
 def build(row: str) -> nn.Module:
     """The network of a row of MODELS with fresh weights."""
     model = NETWORKS[row]
-    network: nn.Module = importlib.import_module(f"lf.models.{model.module}").build(**model.options)
+    network: nn.Module = importlib.import_module(model.module or "").build(**model.options)
     return network
 
 
@@ -108,7 +108,7 @@ def _adopt(state: State, path: Path) -> Adopted:
     near: BadInput | None = None
     for module in dict.fromkeys(model.module for model in NETWORKS.values()):
         try:
-            adopted: Adopted | None = importlib.import_module(f"lf.models.{module}").adopt(state)
+            adopted: Adopted | None = importlib.import_module(module or "").adopt(state)
         except BadInput as error:
             near = error
             continue

@@ -29,7 +29,7 @@ class Engine:
     """Who writes schemes in the dialect of what runs them.
 
     Attributes:
-        module: file in `lf.quantize.write` with a function `quantize`: see `lf.quantize.write.ort.quantize`.
+        module: dotted name of a module with a function `quantize`: see `lf.quantize.write.ort.quantize`.
         suffix: of the files it writes.
         schemes: those that it knows.
         about: one line for the help.
@@ -44,9 +44,14 @@ class Engine:
 
 
 ENGINES: dict[str, Engine] = {
-    "ort": Engine("ort", ".onnx", tuple(SCHEMES), "ONNX Runtime on x86: 8 bits where it is fast, the rest in float"),
+    "ort": Engine(
+        "lf.quantize.write.ort",
+        ".onnx",
+        tuple(SCHEMES),
+        "ONNX Runtime on x86: 8 bits where it is fast, the rest in float",
+    ),
     "tflite": Engine(
-        "tflite",
+        "lf.quantize.write.tflite",
         ".tflite",
         ("w8a8", "w8a8-tensor"),
         "LiteRT and the Edge TPU: int8 from the input to the outputs",
@@ -129,7 +134,7 @@ def quantize(
                 f"{', '.join(unused)}: {artifact.path} brings the ranges along that training for {scheme} learned; "
                 "leave that out, or calibrate on photos: --images DIR"
             )
-    writer = importlib.import_module(f"lf.quantize.write.{dialect.module}")
+    writer = importlib.import_module(dialect.module)
     made: Artifact = writer.quantize(artifact, scheme, row, photos, out, bits or {}, rounding)
     return made
 

@@ -47,9 +47,9 @@ class Backend:
 CHECKPOINTS = (".safetensors", ".pth", ".pt", ".tar")
 
 BACKENDS: dict[str, Backend] = {
-    "torch": Backend("pytorch", "torch", "torch", CHECKPOINTS, "PyTorch eager, float32, on the CPU"),
+    "torch": Backend("lf.runtimes.pytorch", "torch", "torch", CHECKPOINTS, "PyTorch eager, float32, on the CPU"),
     "ort-cpu": Backend(
-        "ort",
+        "lf.runtimes.ort",
         "onnxruntime",
         "ort",
         (".onnx",),
@@ -57,7 +57,7 @@ BACKENDS: dict[str, Backend] = {
         {"provider": "CPUExecutionProvider"},
     ),
     "ort-cuda": Backend(
-        "ort",
+        "lf.runtimes.ort",
         "onnxruntime",
         "ort-gpu",
         (".onnx",),
@@ -65,7 +65,7 @@ BACKENDS: dict[str, Backend] = {
         {"provider": "CUDAExecutionProvider"},
     ),
     "ort-tensorrt": Backend(
-        "ort",
+        "lf.runtimes.ort",
         "onnxruntime",
         "ort-gpu",
         (".onnx",),
@@ -73,7 +73,7 @@ BACKENDS: dict[str, Backend] = {
         {"provider": "TensorrtExecutionProvider"},
     ),
     "tflite": Backend(
-        "litert",
+        "lf.runtimes.litert",
         "ai_edge_litert",
         "edge",
         (".tflite",),
@@ -81,7 +81,7 @@ BACKENDS: dict[str, Backend] = {
         maker="lf quantize --for tflite",
     ),
     "edgetpu": Backend(
-        "edgetpu",
+        "lf.runtimes.edgetpu",
         "ai_edge_litert",
         "edge",
         ("_edgetpu.tflite",),
@@ -90,7 +90,7 @@ BACKENDS: dict[str, Backend] = {
         one_session=True,
     ),
     "openvino": Backend(
-        "openvino",
+        "lf.runtimes.openvino",
         "openvino",
         "openvino",
         (".onnx",),
@@ -98,7 +98,7 @@ BACKENDS: dict[str, Backend] = {
         {"precision": "f32"},
     ),
     "openvino-bf16": Backend(
-        "openvino",
+        "lf.runtimes.openvino",
         "openvino",
         "openvino",
         (".onnx",),
@@ -106,20 +106,22 @@ BACKENDS: dict[str, Backend] = {
         {"precision": "bf16"},
     ),
     "opencv-dnn": Backend(
-        "opencv_dnn",
+        "lf.runtimes.opencv_dnn",
         "cv2",
         "",
         (".onnx",),
         "OpenCV's DNN module on the CPU; quantized files at the speed of float ones",
     ),
     "torch-compile": Backend(
-        "torch_compile",
+        "lf.runtimes.torch_compile",
         "torch",
         "torch",
         CHECKPOINTS,
         "PyTorch through torch.compile, float32, on the CPU; opening a file compiles it",
     ),
-    "opencv": Backend("opencv", "cv2", "", (".card",), "the baselines that OpenCV brings: SIFT, RootSIFT, ORB, AKAZE"),
+    "opencv": Backend(
+        "lf.runtimes.opencv", "cv2", "", (".card",), "the baselines that OpenCV brings: SIFT, RootSIFT, ORB, AKAZE"
+    ),
 }
 
 
@@ -144,7 +146,5 @@ def open_session(artifact: Artifact, backend: str, threads: int = 1) -> Session:
         raise UsageError(f"{artifact.path}: backend {backend} runs {takes}; make such a file with {row.maker}")
     if not row.installed:
         raise Unavailable(f'backend {backend} needs the package {row.package}; type: pip install "lf[{row.extra}]"')
-    session: Session = importlib.import_module(f"lf.runtimes.{row.module}").open_session(
-        artifact, threads, **row.options
-    )
+    session: Session = importlib.import_module(row.module).open_session(artifact, threads, **row.options)
     return session

@@ -52,7 +52,7 @@ class OpenCvSession:
         self.info = SessionInfo("opencv", cv2.__version__, "cpu", threads)
 
     def run(self, image: Array) -> dict[str, Array]:
-        """(1, 1, H, W) float32 in [0, 1] -> {"points": (1, 4 + D, 1, N)}; see `lf.models.decode.points`."""
+        """(1, 1, H, W) float32 in [0, 1] -> {"points": (1, 4 + D, 1, N)}; see `lf.models.opencv.decode.points`."""
         cv2.setNumThreads(self._threads)
         grey = np.round(image[0, 0] * 255).astype(np.uint8)
         found, descriptors = self._detector.detectAndCompute(grey, None)

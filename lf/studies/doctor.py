@@ -27,7 +27,7 @@ def _backend(name: str) -> Row:
     row = BACKENDS[name]
     if not row.installed:
         return {"ok": False, "detail": f'{row.about}; not installed: pip install "lf[{row.extra}]"'}
-    examine = getattr(importlib.import_module(f"lf.runtimes.{row.module}"), "examine", None)
+    examine = getattr(importlib.import_module(row.module), "examine", None)
     if examine is None:
         return {"ok": True, "detail": f"{row.about} ({row.package} {_module_version(row.package)})"}
     there, detail = examine(**row.options)

@@ -41,7 +41,7 @@ class Protocol:
         aggregates: numbers of a run that are no mean of a metric, or of fewer pairs; rows of METRICS.
         inlier_mask: family of OpenCV's RANSAC inlier mask behind inlier counts, or None if it has none (Q4).
         without: sequences that it leaves out.
-        above: file of a network in `lf.models` -> the score that its points must exceed, where the protocol has a
+        above: family of a network in `lf.models` -> the score that its points must exceed, where the protocol has a
             threshold of its own beside the model's.
     """
 

@@ -88,7 +88,7 @@ class Predictor:
     def __call__(self, picture: Picture) -> tuple[Features, Native]:
         """Features in pixels of the prepared picture, and the picture's native size."""
         features, native = self._predicted(picture)
-        least = self.protocol.above.get(self.extractor.model.module or "")
+        least = self.protocol.above.get(self.extractor.model.family)
         return (features if least is None else features.take(features.scores > least)), native
 
     def _predicted(self, picture: Picture) -> tuple[Features, Native]:

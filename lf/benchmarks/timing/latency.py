@@ -27,6 +27,7 @@ from lf.benchmarks.run.predict import Variant, published
 from lf.benchmarks.timing import energy
 from lf.benchmarks.timing import latency_stats as stats
 from lf.core import Array, LfError
+from lf.core.registry import load_plugins
 from lf.extraction.extractor import Clock, Extractor
 from lf.models.resolve import resolve
 from lf.runtimes import BACKENDS
@@ -158,6 +159,7 @@ def _ask(worker: subprocess.Popen[str], what: str = "run") -> dict[str, Any]:
 
 def serve(job: str, questions: IO[str], answers: IO[str]) -> None:
     """The worker: open, extract once, then time one extraction per line read, until `end`."""
+    load_plugins()
     path, backend, keypoints, size, threads, protocol, source = json.loads(job)
     cv2.setNumThreads(threads)
     image = np.load(source, allow_pickle=False)
@@ -199,7 +201,7 @@ def _milliseconds(seconds: dict[str, float]) -> dict[str, float]:
 def _operators(extractor: Extractor, backend: str, threads: int, image: Array) -> dict[str, Any]:
     """{"operators", "provider_share"} of the graph that the engine really runs; None where it does not say."""
     row = BACKENDS[backend]
-    if row.module != "ort":
+    if row.module != "lf.runtimes.ort":
         return {"operators": extractor.session.info.notes.get("operators"), "provider_share": None}
     from lf.runtimes import ort
 

@@ -31,8 +31,8 @@ class Pair:
         homography: (B, 3, 3) from pixels of the first view to pixels of the second.
         valid: (B, h, w) bool of the first view: cells that show the picture.
         valid_second: the same of the second view.
-        centres: cell i speaks for pixel 8 i + 3.5, and is read at i, as `lf.models.decode.describe_wren` does; else for
-            pixel 8 i, and is read at i (n - 1) / n, as the published decoder does, see `describe_superpoint` there.
+        centres: cell i speaks for pixel 8 i + 3.5, and is read at i, as `lf.models.wren.decode.describe_wren` does;
+            else for pixel 8 i, and is read at i (n - 1) / n, as the published decoder does, see `lf.models.superpoint`.
     """
 
     first: Tensor

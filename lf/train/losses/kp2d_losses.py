@@ -31,7 +31,7 @@ class Points:
         feat: (B, D, h', w') un-normalised.
         cell: px.
         size: (H, W) of the view, px.
-        aligned: sample `feat` as `lf.models.decode.describe_kp2d` does with this as `align_corners`.
+        aligned: sample `feat` as `lf.models.kp2d.decode.describe_kp2d` does with this as `align_corners`.
     """
 
     score: Tensor
@@ -64,7 +64,7 @@ class Points:
 
 
 def decode(score: Tensor, shift: Tensor, feat: Tensor, size: tuple[int, int], cross: bool, aligned: bool) -> Points:
-    """Raw heads (B, 1, h, w), (B, 2, h, w), (B, D, h', w') of views of (H, W) px -> points; `lf.models.decode.kp2d`.
+    """Raw heads (B, 1, h, w), (B, 2, h, w), (B, D, h', w') of views of (H, W) px -> points; `lf.models.kp2d`.
 
     With `cross` a point may leave its cell, by up to half a cell.
     """

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lf.models import MODELS
-from lf.models.decode import CELL, describe_superpoint
+from lf.models.decode import CELL
+from lf.models.superpoint.decode import describe_superpoint
 from lf.train import Recipe
 from lf.train.label_sources import adapt, first_labels
 from lf.train.losses import correspondence

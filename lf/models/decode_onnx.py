@@ -1,4 +1,4 @@
-"""Raw heads -> keypoints, scores, descriptors, as a part of an ONNX graph: what `lf.models.decode` does in numpy.
+"""Building blocks of the decoders inside ONNX graphs: what `lf.models.decode` does in numpy.
 
 Every shape follows from that of the heads: fixed slots, best first; those that nothing fills have the score 0. There is
 no NonZero, whose length depends on the values. Wherever scores are equal, the lower index goes first: TopK of ONNX says
@@ -7,13 +7,11 @@ so of itself, and suppression looks at what lies before a pixel and what lies be
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from lf.export.onnx_graph import Graph
-from lf.models import decode, decode_kp2d
+from lf.formats.onnx_graph import Graph
 from lf.models.decode import CELL
 
 Built = tuple[str, str, str]
@@ -37,82 +35,6 @@ class Spots:
     index: str
 
 
-def superpoint(
-    g: Graph, maps: Mapping[str, str], *, threshold: float, nms_radius: int, border: int, top_k: int
-) -> Built:
-    """See `lf.models.decode.superpoint`; `maps` are names of tensors (1, c, h, w)."""
-    heat = heatmap(g, maps["detector"])
-    spots = _detect(g, heat, threshold, nms_radius, border, top_k)
-    points = _points(g, spots)
-    rows, columns = sides(g, maps["descriptor"])
-    cells = g("Concat", *(g("Cast", side, to=1) for side in (columns, rows)), axis=0)
-    normalised = g("Sub", g("Div", points, g("Div", g("Mul", cells, float(CELL)), 2.0)), 1.0)
-    at = g("Mul", g("Div", g("Add", normalised, 1.0), 2.0), g("Sub", cells, 1.0))
-    return points, _loud(g, spots.scores, maps["detector"]), _sample(g, maps["descriptor"], at)
-
-
-def wren(g: Graph, maps: Mapping[str, str], *, threshold: float, nms_radius: int, border: int, top_k: int) -> Built:
-    """See `lf.models.decode.wren`."""
-    heat = heatmap(g, maps["detector"])
-    spots = _detect(g, heat, threshold, nms_radius, border, top_k)
-    points = _refine(g, heat, spots)
-    at = g("Sub", g("Div", g("Add", points, 0.5), float(CELL)), 0.5)
-    return points, _loud(g, spots.scores, maps["detector"]), _sample(g, maps["descriptor"], at)
-
-
-def r2d2(g: Graph, maps: Mapping[str, str], *, repeatability: float, reliability: float, top_k: int) -> Built:
-    """See `lf.models.decode.r2d2`."""
-    softplus = _softplus(g, maps["repeatability"])
-    repeatable = g("Div", softplus, g("Add", softplus, 1.0))
-    reliable = g("Sigmoid", maps["reliability"])
-    passes = [g("GreaterOrEqual", repeatable, repeatability), g("GreaterOrEqual", reliable, reliability)]
-    chosen = g("And", g("And", *passes), leads(g, repeatable, 1))
-    spots = top(g, g("Where", chosen, g("Mul", reliable, repeatable), 0.0), 0, top_k)
-    descriptors = g("Transpose", _columns(g, maps["descriptor"], spots.index), perm=[1, 0])
-    scores = _loud(g, spots.scores, maps["repeatability"], maps["reliability"])
-    return _points(g, spots), scores, _unit(g, descriptors)
-
-
-def kp2d(
-    g: Graph,
-    maps: Mapping[str, str],
-    *,
-    cell: int,
-    threshold: float,
-    cross: bool = True,
-    align_corners: bool = True,
-    top_k: int,
-) -> Built:
-    """See `lf.models.decode_kp2d.kp2d`."""
-    score = g("Sigmoid", maps["score"])
-    spots = top(g, g("Where", g("Greater", score, threshold), score, 0.0), 1, top_k)
-    shift = g("Transpose", _columns(g, maps["shift"], spots.index), perm=[1, 0])
-    middle = (cell - 1) / 2  # px
-    corner = g("Add", g("Mul", _points(g, spots), float(cell)), middle)
-    moved = g("Add", corner, g("Mul", g("Tanh", shift), middle * (2 if cross else 1)))
-    rows, columns = sides(g, maps["score"])
-    pixels = g("Mul", g("Cast", g("Concat", columns, rows, axis=0), to=1), float(cell))
-    last = g("Sub", pixels, 1.0)
-    points = g("Min", g("Max", moved, 0.0), last)
-    rows, columns = sides(g, maps["feat"])
-    samples = g("Cast", g("Concat", columns, rows, axis=0), to=1)
-    share = g("Div", points, last)
-    at = g("Mul", share, g("Sub", samples, 1.0)) if align_corners else g("Sub", g("Mul", share, samples), 0.5)
-    mixed = ""
-    for index, weight in _bilinear(g, at, maps["feat"]):
-        part = g("Mul", _columns(g, maps["feat"], index), weight)  # (D, K)
-        mixed = g("Add", mixed, part) if mixed else part
-    return points, _loud(g, spots.scores, maps["score"]), _unit(g, g("Transpose", mixed, perm=[1, 0]))
-
-
-BUILDERS: dict[Callable[..., decode.Decoded], Callable[..., Built]] = {
-    decode.superpoint: superpoint,
-    decode.wren: wren,
-    decode.r2d2: r2d2,
-    decode_kp2d.kp2d: kp2d,
-}
-
-
 def heatmap(g: Graph, detector: str) -> str:
     """(1, 65, h, w) logits -> (1, 1, 8h, 8w) probabilities."""
     # spelt out: ONNX Runtime's Softmax over channels takes three times as long on a CPU
@@ -133,16 +55,16 @@ def nms(g: Graph, score: str, radius: int) -> str:
         leaders = g("Where", leads(g, left, radius), left, 0.0)
         near = g("MaxPool", leaders, kernel_shape=[2 * radius + 1] * 2, pads=[radius] * 4)
         left = g("Where", g("Greater", near, 0.0), 0.0, left)
-        return _any(g, left), [left, g("Add", kept, leaders)]
+        return any_left(g, left), [left, g("Add", kept, leaders)]
 
-    return g.loop(_any(g, score), [score, g("Mul", score, 0.0)], step)[1]
+    return g.loop(any_left(g, score), [score, g("Mul", score, 0.0)], step)[1]
 
 
 def leads(g: Graph, score: str, radius: int) -> str:
     """(1, 1, H, W) bool: which positive pixels are above all before them in their square, and below none behind."""
-    left, right = _either_side(g, score, radius, 3)
+    left, right = either_side(g, score, radius, 3)
     row = g("Max", left, score, right)
-    up, down = _either_side(g, row, radius, 2)
+    up, down = either_side(g, row, radius, 2)
     above = g("Greater", score, g("Max", up, left))
     return g("And", above, g("GreaterOrEqual", score, g("Max", down, right)))
 
@@ -166,16 +88,16 @@ def sides(g: Graph, tensor: str) -> tuple[str, str]:
     return rows, columns
 
 
-def _detect(g: Graph, heat: str, threshold: float, nms_radius: int, border: int, top_k: int) -> Spots:
+def detect(g: Graph, heat: str, threshold: float, nms_radius: int, border: int, top_k: int) -> Spots:
     candidates = g("Where", g("GreaterOrEqual", heat, threshold), heat, 0.0)
     return top(g, nms(g, candidates, nms_radius), border, top_k)
 
 
-def _any(g: Graph, score: str) -> str:
+def any_left(g: Graph, score: str) -> str:
     return g("Greater", g("ReduceMax", score, keepdims=0), 0.0)
 
 
-def _either_side(g: Graph, score: str, radius: int, axis: int) -> tuple[str, str]:
+def either_side(g: Graph, score: str, radius: int, axis: int) -> tuple[str, str]:
     """The largest of the `radius` pixels before each along an axis, and of those behind it; 0 beyond the edge."""
     kernel = [radius if axis == along else 1 for along in (2, 3)]
     windows = g("MaxPool", score, kernel_shape=kernel, pads=[side - 1 for side in kernel] * 2)
@@ -185,7 +107,7 @@ def _either_side(g: Graph, score: str, radius: int, axis: int) -> tuple[str, str
     return g("Slice", windows, [0], [-radius - 1], [axis]), g("Slice", windows, [radius + 1], [END], [axis])
 
 
-def _refine(g: Graph, heat: str, spots: Spots) -> str:
+def refine(g: Graph, heat: str, spots: Spots) -> str:
     """See `lf.models.decode.refine`."""
     padded = g("Pad", heat, [0, 0, 2, 2] * 2)
     _, columns = sides(g, padded)
@@ -196,22 +118,22 @@ def _refine(g: Graph, heat: str, spots: Spots) -> str:
     patch = g("Gather", g("Reshape", padded, [-1]), index)  # (K, 25)
     moments = g("MatMul", patch, np.stack([np.tile(reach, 5), np.repeat(reach, 5)], 1).astype(np.float32))
     mass = g("Max", g("ReduceSum", patch, [1]), EPSILON)
-    return g("Add", _points(g, spots), g("Div", moments, mass))
+    return g("Add", places(g, spots), g("Div", moments, mass))
 
 
-def _sample(g: Graph, descriptor: str, at: str) -> str:
+def sample(g: Graph, descriptor: str, at: str) -> str:
     """See `lf.models.decode.sample`."""
-    cells = g("Transpose", _flat(g, descriptor), perm=[1, 0])  # (h * w, D)
-    length = _length(g, cells)
+    cells = g("Transpose", flat(g, descriptor), perm=[1, 0])  # (h * w, D)
+    length = row_length(g, cells)
     mixed = ""
-    for index, weight in _bilinear(g, at, descriptor):
+    for index, weight in bilinear(g, at, descriptor):
         share = g("Div", g("Unsqueeze", weight, [1]), g("Gather", length, index))
         part = g("Mul", g("Gather", cells, index), share)  # (K, D)
         mixed = g("Add", mixed, part) if mixed else part
-    return _unit(g, mixed)
+    return unit(g, mixed)
 
 
-def _bilinear(g: Graph, at: str, descriptor: str) -> list[tuple[str, str]]:
+def bilinear(g: Graph, at: str, descriptor: str) -> list[tuple[str, str]]:
     """For each of the four cells round points (K, 2), clamped to the map: its flat index (K,) and its weight (K,)."""
     rows, columns = sides(g, descriptor)
     axes: list[list[tuple[str, str]]] = []
@@ -228,37 +150,37 @@ def _bilinear(g: Graph, at: str, descriptor: str) -> list[tuple[str, str]]:
     ]
 
 
-def _points(g: Graph, spots: Spots) -> str:
+def places(g: Graph, spots: Spots) -> str:
     """(K, 2) float32, x then y."""
     return g("Cast", g("Concat", *(g("Unsqueeze", side, [1]) for side in (spots.x, spots.y)), axis=1), to=1)
 
 
-def _flat(g: Graph, tensor: str) -> str:
+def flat(g: Graph, tensor: str) -> str:
     """(1, c, h, w) -> (c, h * w)."""
     return g("Flatten", g("Squeeze", tensor, [0]), axis=1)
 
 
-def _unit(g: Graph, rows: str) -> str:
-    return g("Div", rows, _length(g, rows))
+def unit(g: Graph, rows: str) -> str:
+    return g("Div", rows, row_length(g, rows))
 
 
-def _length(g: Graph, rows: str) -> str:
+def row_length(g: Graph, rows: str) -> str:
     """(N, D) -> (N, 1), never 0."""
     return g("Max", g("Sqrt", g("ReduceSum", g("Mul", rows, rows), [1])), EPSILON)
 
 
-def _columns(g: Graph, tensor: str, index: str) -> str:
+def pick_columns(g: Graph, tensor: str, index: str) -> str:
     """(1, c, h, w), flat indices (K,) -> (c, K). GatherElements: ONNX Runtime's Gather takes five times as long."""
-    flat = _flat(g, tensor)
-    return g("GatherElements", flat, g("Expand", index, g("Concat", g("Shape", flat, end=1), [1], axis=0)), axis=1)
+    cells = flat(g, tensor)
+    return g("GatherElements", cells, g("Expand", index, g("Concat", g("Shape", cells, end=1), [1], axis=0)), axis=1)
 
 
-def _softplus(g: Graph, logit: str) -> str:
+def softplus(g: Graph, logit: str) -> str:
     """log(1 + exp(logit)), without overflow; ONNX Runtime's own takes four times as long."""
     return g("Add", g("Log", g("Add", g("Exp", g("Neg", g("Abs", logit))), 1.0)), g("Max", logit, 0.0))
 
 
-def _loud(g: Graph, scores: str, *maps: str) -> str:
+def poison(g: Graph, scores: str, *maps: str) -> str:
     """The scores, or nan in all of them when a map holds a non-finite value: comparisons would only drop it."""
     for each in maps:
         whole = g("ReduceSum", each, keepdims=0)

@@ -1,4 +1,4 @@
-"""Raw maps of KP2D -> keypoints, scores, descriptors, by the conventions of `decode`."""
+"""Decode KP2D's raw maps with numpy, by the conventions of `lf.models.decode`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from lf.core import Array
-from lf.models.decode import Decoded, _check_alike, _head, _map, _sigmoid, _unit, mix
+from lf.models.decode import Decoded, check_alike, head, mix, raw, sigmoid, unit
 from lf.models.peaks import falling
 
 
@@ -36,8 +36,8 @@ def kp2d(
     Raises:
         LfError: a map is missing, of the wrong shape, or not finite.
     """
-    _check_alike(maps, "score", "shift")
-    score, shift = _sigmoid(_head(maps, "score")[0]), _head(maps, "shift")
+    check_alike(maps, "score", "shift")
+    score, shift = sigmoid(head(maps, "score")[0]), head(maps, "shift")
     rows, columns = score.shape
     inner = score[1:-1, 1:-1].reshape(-1)
     index = _best(inner, np.flatnonzero(inner > threshold), top_k)
@@ -55,10 +55,10 @@ def describe_kp2d(maps: Mapping[str, Array], points: Array, *, cell: int, align_
     The outer pixels of the image lie on the centres of the outer samples of the map; or, where the published network
     samples without `align_corners`, on the outer edges of these samples.
     """
-    samples = np.array(_map(maps, "feat").shape[:0:-1], np.float32)
-    share = points / (np.array(_map(maps, "score").shape[:0:-1], np.float32) * cell - 1)
+    samples = np.array(raw(maps, "feat").shape[:0:-1], np.float32)
+    share = points / (np.array(raw(maps, "score").shape[:0:-1], np.float32) * cell - 1)
     at = share * (samples - 1) if align_corners else share * samples - np.float32(0.5)
-    return _unit(mix(maps, "feat", at))
+    return unit(mix(maps, "feat", at))
 
 
 def _best(score: Array, index: Array, top_k: int | None) -> Array:

@@ -7,12 +7,11 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from onnx import TensorProto, helper, numpy_helper
 
 from lf.core import Array
 
 if TYPE_CHECKING:
-    from onnx import NodeProto
+    from onnx import NodeProto, TensorProto
 
 Operand = str | float | int | list[int] | list[float] | Array
 Step = Callable[[list[str]], tuple[str, list[str]]]
@@ -42,6 +41,8 @@ class Graph:
 
     def several(self, operator: str, outputs: int, *operands: Operand, **attributes: Any) -> list[str]:
         """Append an operator of several outputs; return their names."""
+        from onnx import helper
+
         names = [self.name(operator) for _ in range(outputs)]
         inputs = [operand if isinstance(operand, str) else self.constant(operand) for operand in operands]
         self.nodes.append(helper.make_node(operator, inputs, names, names[0], **attributes))
@@ -54,6 +55,8 @@ class Graph:
 
     def constant(self, value: Operand) -> str:
         """The name of an initializer; equal ones share it."""
+        from onnx import numpy_helper
+
         array = np.asarray(value)
         array = array.astype({"f": np.float32, "i": np.int64}.get(array.dtype.kind, array.dtype))
         key = array.dtype.str, array.shape, array.tobytes()
@@ -73,6 +76,8 @@ class Graph:
         Returns:
             Names of the states after the last round.
         """
+        from onnx import TensorProto, helper
+
         nodes, self.nodes = self.nodes, []
         inputs = [self.name(word) for word in ("round", "going", *["before"] * len(states))]
         condition, after = step(inputs[2:])

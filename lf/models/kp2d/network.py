@@ -208,7 +208,7 @@ def adopt(state: State) -> Adopted | None:
     Raises:
         BadInput: the family is clear, but a tensor is missing or has another shape.
     """
-    plain = [name for name, row in MODELS.items() if row.module == "kp2d" and not row.options]
+    plain = [name for name, row in MODELS.items() if row.family == "kp2d" and not row.options]
     return match(state, [(name, _public) for name in plain])
 
 

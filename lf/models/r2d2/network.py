@@ -97,7 +97,7 @@ def adopt(state: State) -> Adopted | None:
     Raises:
         BadInput: the family is clear, but a tensor is missing or has another shape.
     """
-    rows = {name: row for name, row in MODELS.items() if row.module == "r2d2"}
+    rows = {name: row for name, row in MODELS.items() if row.family == "r2d2"}
     return match(state, [(name, _fast if row.options.get("fast") else _plain) for name, row in rows.items()])
 
 

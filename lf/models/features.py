@@ -1,0 +1,29 @@
+"""Read the outputs of files that decode in their graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from lf.core import FEATURES, Array, LfError
+from lf.models.decode import Decoded
+
+
+def features(maps: Mapping[str, Array], *, top_k: int | None = None) -> Decoded:
+    """Read what a file gives that decodes in its graph: keypoints (K, 2), scores (K,), descriptors (K, D), best first.
+
+    Slots that nothing fills have the score 0.
+
+    Raises:
+        LfError: one of them is missing or has another shape.
+    """
+    if lost := [name for name in FEATURES if name not in maps]:
+        raise LfError(f"the network gives no {lost[0]}, only {', '.join(maps)}; is the file what its card says?")
+    points, scores, descriptors = (np.asarray(maps[name], np.float32) for name in FEATURES)
+    if scores.ndim != 1 or points.shape != (len(scores), 2) or descriptors.shape[:-1] != scores.shape:
+        raise LfError(
+            f"features of shapes {points.shape}, {scores.shape}, {descriptors.shape}; expected (K, 2), (K,), (K, D)"
+        )
+    used = np.flatnonzero(scores != 0)[:top_k]  # nan is used, so that somebody notices
+    return points[used], scores[used], descriptors[used]

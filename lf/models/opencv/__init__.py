@@ -1,0 +1,47 @@
+"""The detectors of OpenCV, baselines without weights: rows of the family."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lf.models.opencv.decode import points
+from lf.models.row import Model
+
+_STRONGEST = {"detector": "SIFT", "contrastThreshold": 1e-5}  # every extremum; protocols take the strongest
+_BASELINES: dict[str, tuple[int, Mapping[str, Any], str]] = {  # length of a descriptor, of which detector, what it is
+    "sift": (128, _STRONGEST, "SIFT by OpenCV, contrast threshold 1e-5: the baseline of the papers"),
+    "sift-1000": (
+        128,
+        {"detector": "SIFT", "nfeatures": 1000},
+        "SIFT by OpenCV as it comes, 1000 features: what a program that needs features would call",
+    ),
+    "rootsift": (
+        128,
+        {**_STRONGEST, "root": True},
+        "SIFT with the square roots of its L1-normalised descriptors (RootSIFT, CVPR 2012)",
+    ),
+    "orb": (
+        256,
+        {"detector": "ORB", "nfeatures": 1000},
+        "ORB by OpenCV, 1000 features; its bits as +-1, so that dot products order as Hamming distances",
+    ),
+    "akaze": (486, {"detector": "AKAZE"}, "AKAZE by OpenCV where it has it (4, or 5 with contrib); bits as in orb"),
+}
+
+
+def _baseline(length: int, options: Mapping[str, Any], about: str) -> Model:
+    return Model(
+        module=None,
+        options=options,
+        channels=1,
+        multiple=1,
+        heads={"points": (4 + length, 1)},
+        decode=points,
+        settings={},
+        about=about,
+        parameters=0,
+    )
+
+
+ROWS: dict[str, Model] = {name: _baseline(*row) for name, row in _BASELINES.items()}

@@ -1,0 +1,63 @@
+"""Model: one row of MODELS."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lf.core import Array
+
+Decoder = Callable[..., tuple[Array, Array, Array]]
+Describer = Callable[[Mapping[str, Array], Array], Array]
+
+UNKNOWN_LICENCE = "unknown: see the publisher"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network and how its raw maps become keypoints.
+
+    Attributes:
+        module: dotted name of the module of the network: `build(**options) -> torch.nn.Module` and
+            `adopt(state) -> (row name, own state dict) | None`, which recognises a public checkpoint by its keys.
+            None for a baseline without weights, which only the backend `opencv` runs.
+        channels: 1 takes grey, 3 takes RGB.
+        multiple: height and width must be multiples of this; `extract` cuts the right and bottom rest off.
+        heads: output name -> (channels, stride), in output order.
+        decode: (maps {name: (c, h, w)}, **settings) -> keypoints (N, 2) px, scores (N,), descriptors (N, D).
+        describe: (maps, points (N, 2) px) -> unit descriptors (N, D) at any points, or None if it has no dense ones.
+        settings: keyword arguments of `decode`: the published thresholds.
+        keep_float: heads whose last convolutions stay float when quantized, because they were measured to be fragile.
+        pyramid: arguments of the published multi-scale extraction, or None for a single scale.
+        about: one line for `lf models`.
+        parameters: trainable numbers.
+        options: keyword arguments of `build`; for a baseline, what `lf.runtimes.opencv` makes it from.
+        descriptor: the head of a network that holds its descriptors.
+        maxima: the head whose 3x3 maxima are its points, where a pixel that loses still counts against its neighbours;
+            None where suppression is greedy or there is none.
+        licence: of its published weights.
+        decode_onnx: `MODULE:FUNCTION` that builds the same decode inside an ONNX graph, or None if there is none.
+    """
+
+    module: str | None
+    channels: int
+    multiple: int
+    heads: Mapping[str, tuple[int, int]]
+    decode: Decoder
+    settings: Mapping[str, Any]
+    about: str
+    parameters: int
+    options: Mapping[str, Any] = field(default_factory=dict)
+    describe: Describer | None = None
+    keep_float: tuple[str, ...] = ()
+    pyramid: Mapping[str, float] | None = None
+    descriptor: str = "descriptor"
+    maxima: str | None = None
+    licence: str = UNKNOWN_LICENCE
+    decode_onnx: str | None = None
+
+    @property
+    def family(self) -> str:
+        """Name of the folder of the network; "" for a baseline."""
+        return self.module.split(".")[-2] if self.module else ""

@@ -1,0 +1,23 @@
+"""Decode SuperPoint inside an ONNX graph: what `lf.models.superpoint.decode` does in numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from lf.formats.onnx_graph import Graph
+from lf.models.decode import CELL
+from lf.models.decode_onnx import Built, detect, heatmap, places, poison, sample, sides
+
+
+def superpoint(
+    g: Graph, maps: Mapping[str, str], *, threshold: float, nms_radius: int, border: int, top_k: int
+) -> Built:
+    """See `lf.models.superpoint.decode.superpoint`; `maps` are names of tensors (1, c, h, w)."""
+    heat = heatmap(g, maps["detector"])
+    spots = detect(g, heat, threshold, nms_radius, border, top_k)
+    points = places(g, spots)
+    rows, columns = sides(g, maps["descriptor"])
+    cells = g("Concat", *(g("Cast", side, to=1) for side in (columns, rows)), axis=0)
+    normalised = g("Sub", g("Div", points, g("Div", g("Mul", cells, float(CELL)), 2.0)), 1.0)
+    at = g("Mul", g("Div", g("Add", normalised, 1.0), 2.0), g("Sub", cells, 1.0))
+    return points, poison(g, spots.scores, maps["detector"]), sample(g, maps["descriptor"], at)

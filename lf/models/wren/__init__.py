@@ -1,0 +1,22 @@
+"""Wren, the default network of lf: rows of the family."""
+
+from __future__ import annotations
+
+from lf.models.row import Model
+from lf.models.wren.decode import describe_wren, wren
+
+ROWS: dict[str, Model] = {
+    "wren": Model(
+        module=f"{__name__}.network",
+        channels=1,
+        multiple=8,
+        heads={"detector": (65, 8), "descriptor": (64, 8)},
+        decode=wren,
+        decode_onnx="lf.models.wren.decode_onnx:wren",
+        describe=describe_wren,
+        settings={"threshold": 0.01, "nms_radius": 4, "border": 4},
+        keep_float=("detector",),
+        about="the default of lf: strided grey network of 0.5 M parameters, made for int8 on small CPUs",
+        parameters=466_241,
+    ),
+}
