@@ -29,7 +29,7 @@ $(VENV)/demo: pyproject.toml constraints.txt
 
 $(VENV)/dev: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[export,quantize,train,plots,hloc,tflite,openvino,dev]"
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[export,quantize,train,plots,hloc,dataframe,tflite,openvino,dev]"
 	touch $@ $(VENV)/demo
 
 clean:

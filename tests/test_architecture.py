@@ -32,6 +32,7 @@ FLOORS = (
     ("extraction",),
     ("train", "export", "edgetpu", "quantize", "benchmarks"),
     ("studies",),
+    ("api",),
     ("cli",),
     ("__main__",),
 )

@@ -19,12 +19,12 @@ import cv2
 import numpy as np
 import pytest
 
-from lf.benchmarks.run.predict import Variant
 from lf.cli import features as cli_features
 from lf.core import BadInput, Features, LfError, Unavailable, UsageError
 from lf.data.layouts import LAYOUTS, h5
 from lf.extraction import pools, store, stream
 from lf.extraction.extractor import Extractor
+from lf.extraction.variant import Variant
 from lf.models.resolve import resolve
 from lf.runtimes import BACKENDS
 

@@ -16,11 +16,12 @@ from lf.benchmarks.report import tables as report
 from lf.benchmarks.run import gate, predict, results
 from lf.benchmarks.run.evaluate import bench
 from lf.benchmarks.run.gate import Gate
-from lf.benchmarks.run.predict import Predictor, Variant
+from lf.benchmarks.run.predict import Predictor
 from lf.benchmarks.run.suite import pair_up, suite
 from lf.benchmarks.timing import latency
 from lf.core import Artifact, BadInput, Card, GateFailed, LfError, UsageError
 from lf.data import open_dataset
+from lf.extraction.variant import Variant
 from lf.runtimes.ort import OrtSession
 
 SMALL_NOISE = np.random.default_rng(0).normal(0, 0.05, 200).tolist()

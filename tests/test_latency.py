@@ -14,13 +14,13 @@ from lf.benchmarks import PROTOCOLS
 from lf.benchmarks.report import latency_table, tables
 from lf.benchmarks.run import gate, results
 from lf.benchmarks.run.gate import Gate
-from lf.benchmarks.run.predict import Variant
 from lf.benchmarks.run.suite import latencies
 from lf.benchmarks.timing import energy, latency
 from lf.benchmarks.timing import latency_stats as stats
 from lf.core import BadInput, Card, LfError, UsageError
 from lf.data import open_dataset
 from lf.extraction import agreement
+from lf.extraction.variant import Variant
 from lf.formats import model_file
 from lf.models import MODELS
 from lf.models.resolve import resolve

@@ -16,11 +16,11 @@ from lf.benchmarks import PROTOCOLS
 from lf.benchmarks.report import figures, match_pictures
 from lf.benchmarks.run import results
 from lf.benchmarks.run.evaluate import bench
-from lf.benchmarks.run.predict import Variant
 from lf.cli import pictures as cli_pictures
 from lf.core import BadInput, Features, Unavailable, UsageError
 from lf.data import Pair, open_dataset
 from lf.data.homography import warp_points
+from lf.extraction.variant import Variant
 
 SHIFT = np.array([[1.0, 0.1, 12.0], [0.05, 1.0, -9.0], [1e-4, 0.0, 1.0]])
 GREY = np.full((240, 320), 128, np.uint8)

@@ -11,12 +11,12 @@ import pytest
 from lf.benchmarks import PROTOCOLS
 from lf.benchmarks.run import results, score
 from lf.benchmarks.run.evaluate import bench
-from lf.benchmarks.run.predict import Variant
 from lf.cli import features as cli_features
 from lf.core import BadInput, Features, UsageError
 from lf.data import open_dataset
 from lf.data.homography import warp_points
 from lf.data.layouts import LAYOUTS, pairs
+from lf.extraction.variant import Variant
 from lf.models.resolve import resolve
 
 PAIRS = ("v_graffiti_1_3", "v_boat_1_2", "i_leuven_1_4", "i_bikes_1_2")

@@ -111,5 +111,7 @@ def _unforeseen(error: Exception) -> int:
 
 
 def _failed(text: str, code: int) -> int:
-    console.note(f"lf: {' '.join(text.splitlines())}")
+    from lf.cli.translate import translate
+
+    console.note(f"lf: {translate(' '.join(text.splitlines()), typer.main.get_command(app))}")
     return code

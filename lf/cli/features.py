@@ -80,12 +80,12 @@ def extract(
     from functools import partial
 
     from lf.benchmarks.run import superpoint_export
-    from lf.benchmarks.run.predict import Variant
     from lf.core import pick
     from lf.data.layouts import LAYOUTS
     from lf.extraction import store
     from lf.extraction.pools import POOLS
     from lf.extraction.stream import cores
+    from lf.extraction.variant import Variant
     from lf.models.resolve import resolve
 
     pairs, part = pick(LAYOUTS, layout, "layout").open is None, parse_shard(shard)

@@ -147,8 +147,8 @@ def _measured(
     And where the files are, by their sha256.
     """
     from lf.benchmarks import PROTOCOLS
-    from lf.benchmarks.run.predict import Variant
     from lf.benchmarks.run.suite import timings
+    from lf.extraction.variant import Variant
     from lf.quantize import ENGINES as WRITERS
     from lf.studies.sweep_files import make, with_decode
     from lf.studies.sweep_runs import Runs

@@ -13,10 +13,10 @@ from lf.benchmarks import METRICS, PROTOCOLS
 from lf.benchmarks.protocols.protocol import Protocol
 from lf.benchmarks.run.drops import worse
 from lf.benchmarks.run.evaluate import bench
-from lf.benchmarks.run.predict import Variant
 from lf.core import Artifact, UsageError, pick
 from lf.core.console import Progress
 from lf.data import Pair, dataset_digest, open_dataset
+from lf.extraction.variant import Variant
 
 if TYPE_CHECKING:
     from lf.quantize.search.sensitivity import Drop

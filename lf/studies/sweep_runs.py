@@ -11,10 +11,10 @@ from typing import Any
 from lf.benchmarks import PROTOCOLS
 from lf.benchmarks.run import results
 from lf.benchmarks.run.evaluate import Progress, bench
-from lf.benchmarks.run.predict import Variant
 from lf.benchmarks.run.suite import timings
 from lf.core import BadInput, LfError, Unavailable, UsageError, files
 from lf.data import Pair, dataset_digest, open_dataset
+from lf.extraction.variant import Variant
 from lf.studies.sweep_plan import FLOAT, Data, Plan, Row
 
 Run = dict[str, Any]

@@ -12,10 +12,11 @@ import numpy as np
 from lf.benchmarks import METRICS, PROTOCOLS
 from lf.benchmarks.report import figures, match_pictures
 from lf.benchmarks.run.evaluate import bench
-from lf.benchmarks.run.predict import Predictor, Variant
+from lf.benchmarks.run.predict import Predictor
 from lf.core import Array, files, pick
 from lf.core.console import Progress
 from lf.data import open_dataset
+from lf.extraction.variant import Variant
 
 if TYPE_CHECKING:
     from lf.train.boards import Board

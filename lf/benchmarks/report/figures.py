@@ -17,9 +17,10 @@ from lf.benchmarks.protocols.summary import SPLITS
 from lf.benchmarks.report import match_pictures
 from lf.benchmarks.report.tables import describe
 from lf.benchmarks.run.drops import at
-from lf.benchmarks.run.predict import Predictor, Variant
+from lf.benchmarks.run.predict import Predictor
 from lf.core import Array, BadInput, Unavailable, files
 from lf.data import Pair, dataset_digest
+from lf.extraction.variant import Variant
 
 Run = dict[str, Any]
 Progress = Callable[[int, int, str], None]

@@ -14,12 +14,13 @@ import numpy as np
 
 from lf.benchmarks.protocols.protocol import Protocol
 from lf.benchmarks.protocols.summary import overview
-from lf.benchmarks.run.predict import Predictor, Variant
+from lf.benchmarks.run.predict import Predictor
 from lf.benchmarks.run.results import environment
 from lf.core import Artifact, BadInput, SessionInfo
 from lf.data import Pair, dataset_digest
 from lf.extraction.extractor import Extractor
 from lf.extraction.stream import in_order
+from lf.extraction.variant import Variant
 
 Progress = Callable[[int, int, str], None]
 

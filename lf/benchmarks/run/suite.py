@@ -12,13 +12,14 @@ from lf.benchmarks.protocols.protocol import Protocol
 from lf.benchmarks.report import figures
 from lf.benchmarks.run import results
 from lf.benchmarks.run.evaluate import Progress, assemble, bench, evaluated
-from lf.benchmarks.run.predict import Variant, check_resize
+from lf.benchmarks.run.predict import check_resize
 from lf.benchmarks.run.results import environment
 from lf.benchmarks.timing import latency
 from lf.core import Array, Artifact, UsageError, pick
 from lf.data import Pair, open_dataset
 from lf.data.images import list_images, read
 from lf.extraction import agreement
+from lf.extraction.variant import Variant
 from lf.models import MODELS
 from lf.runtimes import BACKENDS, engines
 
@@ -55,8 +56,36 @@ def suite(
     """
     if pictures and out is None:
         raise UsageError("--pictures needs --out DIR to draw into")
-    rule = pick(PROTOCOLS, protocol, "protocol")
     variants = [Variant(artifact, backend, keypoints, size) for artifact, backend in pair_up(artifacts, backends)]
+    return evaluate_variants(
+        variants,
+        data,
+        protocol,
+        limit_sequences=limit_sequences,
+        threads=threads,
+        workers=workers,
+        repeats=repeats,
+        out=out,
+        pictures=pictures,
+        progress=progress,
+    )
+
+
+def evaluate_variants(
+    variants: Sequence[Variant],
+    data: str,
+    protocol: str,
+    *,
+    limit_sequences: int | None = None,
+    threads: int = 1,
+    workers: int = 1,
+    repeats: int = 0,
+    out: Path | None = None,
+    pictures: bool = False,
+    progress: Progress = lambda done, total, text: None,
+) -> list[dict[str, Any]]:
+    """Evaluate variants on the same pairs; see `suite`."""
+    rule = pick(PROTOCOLS, protocol, "protocol")
     pairs = open_dataset(data, limit_sequences, exclude=rule.without)
     for variant in variants:
         results.refuse_stand_in(variant.backend, variant.open(threads).session.info.provider)

@@ -23,12 +23,13 @@ import numpy as np
 
 from lf.benchmarks import PROTOCOLS
 from lf.benchmarks.protocols.protocol import Protocol
-from lf.benchmarks.run.predict import Variant, published
+from lf.benchmarks.run.predict import published
 from lf.benchmarks.timing import energy
 from lf.benchmarks.timing import latency_stats as stats
 from lf.core import Array, LfError
 from lf.core.registry import load_plugins
 from lf.extraction.extractor import Clock, Extractor
+from lf.extraction.variant import Variant
 from lf.models.resolve import resolve
 from lf.runtimes import BACKENDS
 

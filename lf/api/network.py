@@ -1,0 +1,182 @@
+"""Network: a model file opened from Python, with the verbs of the command as methods."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lf.core import Array, Artifact, Card, Features
+from lf.core.console import Progress
+from lf.core.registry import load_plugins
+from lf.extraction import store, stream
+from lf.extraction.extractor import Extractor
+from lf.models.resolve import resolve
+
+
+def load(source: str | Path | Artifact | Network, backend: str | None = None, threads: int = 1) -> Network:
+    """Open a network.
+
+    Args:
+        source: a model file (.onnx, .tflite, .safetensors), a public checkpoint (.pth, .pt, .pth.tar), the name of
+            shipped weights or of a baseline (`lf models` lists them), or what another function of `lf` returned.
+        backend: the engine, a name that `lf doctor` lists. None chooses the first installed one that runs the file.
+        threads: threads of the engine.
+
+    Returns:
+        The network. The engine is opened when it is first needed.
+
+    Raises:
+        LfError: `BadInput` for a file that is missing, damaged or of no known network, `UsageError` for an unknown name
+            or a backend that does not run the file, `Unavailable` for an engine that is not installed.
+
+    Example:
+        >>> import lf
+        >>> lf.load("wren")
+        <lf network wren fp32, wren.safetensors>
+    """
+    load_plugins()
+    if isinstance(source, Network):
+        return Network(source.artifact, backend or source.backend, threads)
+    artifact = source if isinstance(source, Artifact) else resolve(source)
+    return Network(artifact, backend or store.engine_for(artifact), threads)
+
+
+class Network:
+    """A model file in an engine.
+
+    A network can be used from several threads at once: calls of `extract` take turns.
+
+    Attributes:
+        artifact: the file and its card.
+        backend: name of the engine.
+        threads: threads of the engine.
+    """
+
+    def __init__(self, artifact: Artifact, backend: str, threads: int = 1) -> None:
+        """Use `lf.load` instead."""
+        self.artifact, self.backend, self.threads = artifact, backend, threads
+        self._opened: Extractor | None = None
+        self._turn = threading.Lock()
+
+    def __repr__(self) -> str:
+        """Model, scheme and file name."""
+        return f"<lf network {self.card.model} {self.card.scheme}, {self.path.name}>"
+
+    @property
+    def path(self) -> Path:
+        """The model file."""
+        return self.artifact.path
+
+    @property
+    def card(self) -> Card:
+        """What the file says of itself: model, scheme, input, outputs, and the steps that made it."""
+        return self.artifact.card
+
+    def extract(self, image: Array | str | Path, top_k: int | None = None) -> Features:
+        """Extract the keypoints and descriptors of an image, as the network was published to do.
+
+        Args:
+            image: (H, W) grey or (H, W, 3) RGB, as `lf.read` gives it, or the path of an image file.
+            top_k: keep the best so many keypoints; None keeps all.
+
+        Returns:
+            Features, best score first: keypoints (N, 2) float32 in pixels of the image, x then y, pixel centres at
+            integers; scores (N,); descriptors (N, D) of unit length.
+
+        Raises:
+            BadInput: an image that cannot be read, is too small for the network, or whose array has another shape,
+                type or range than expected.
+
+        Example:
+            >>> import lf, numpy as np
+            >>> image = np.zeros((120, 160), np.uint8)
+            >>> image[40:80, 60:100] = 255
+            >>> features = lf.load("wren").extract(image, top_k=4)
+            >>> features.keypoints.shape, features.descriptors.shape
+            ((4, 2), (4, 64))
+        """
+        if isinstance(image, str | Path):
+            image = read(image)
+        with self._turn:
+            if self._opened is None:
+                self._opened = Extractor(self.artifact, self.backend, self.threads)
+            return stream.published(self._opened, image).top(top_k)
+
+    def export(self, to: str = "onnx", output: str | Path | None = None, **options: Any) -> Network:
+        """Convert the network to another format; the numbers stay the same.
+
+        Args:
+            to: the format, a name that `lf export --help` lists.
+            output: the file to write; by default the name of this file with the suffix of the format, in the current
+                folder.
+            options: `size`, `opset`, `cut`, `top_k`, `half`, `images`: see `lf.export.export`.
+
+        Returns:
+            The new file, checked against this one before it was written.
+
+        Raises:
+            UsageError: an unknown format, or an option that does not fit it.
+            GateFailed: the new file gives other numbers than this one; nothing is written.
+        """
+        from lf.export import export
+
+        return load(export(self.artifact, to, _path(output), **_paths(options)))
+
+    def quantize(
+        self,
+        scheme: str = "w8a8",
+        images: str | Path | None = None,
+        output: str | Path | None = None,
+        progress: Progress = lambda done, total, text: None,
+        **options: Any,
+    ) -> Network:
+        """Make a file with fewer bits from this float one.
+
+        Args:
+            scheme: number format, a name that `lf quantize --help` lists.
+            images: folder of calibration images that are in no benchmark.
+            output: the file to write; by default the name of this file with the scheme, in the current folder.
+            progress: called with (done, total, text) for every image and layer.
+            options: `calibration`, `limit`, `seed`, `exclude`, `bits`, `rounding`, `engine`: see
+                `lf.quantize.quantize`.
+
+        Returns:
+            The quantized network. Its warnings are in `card.made[-1]["warnings"]`.
+
+        Raises:
+            UsageError: an unknown scheme, or no calibration images.
+            BadInput: no usable image, or images of a benchmark.
+            LfError: the result gives non-finite values; nothing is written.
+        """
+        from lf.quantize import quantize
+
+        return load(quantize(self.artifact, scheme, _path(images), _path(output), progress=progress, **_paths(options)))
+
+
+def read(path: str | Path) -> Array:
+    """Read an image file.
+
+    Args:
+        path: PNG, JPEG, WebP, BMP, TIFF, PGM or PPM, 8 or 16 bits per channel.
+
+    Returns:
+        (H, W, 3) uint8 RGB in stored orientation; 16-bit values are scaled to 8 bits.
+
+    Raises:
+        BadInput: the file is missing, damaged, too large or too small, or carries a rotation tag.
+    """
+    from lf.data import images
+
+    return images.read(Path(path))
+
+
+def _path(given: str | Path | None) -> Path | None:
+    return None if given is None else Path(given)
+
+
+def _paths(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The same options, folders as paths."""
+    folders = ("images", "exclude")
+    return {name: Path(value) if name in folders and value is not None else value for name, value in options.items()}

@@ -1,0 +1,158 @@
+"""Evaluate networks on pairs of images with known homographies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from lf.api.network import Network, load
+from lf.benchmarks.run import results
+from lf.benchmarks.run.drops import Worse, worse
+from lf.benchmarks.run.suite import evaluate_variants
+from lf.core import Artifact, Unavailable, UsageError
+from lf.core.console import Progress
+from lf.extraction.variant import Variant
+
+Run = dict[str, Any]
+
+
+def evaluate(
+    networks: Sequence[str | Path | Artifact | Network] | str | Path | Artifact | Network,
+    data: str = "procedural",
+    protocol: str = "kp2d-fixed",
+    *,
+    backend: str | None = None,
+    limit_sequences: int | None = None,
+    keypoints: str | None = None,
+    size: tuple[int, int] | None = None,
+    threads: int = 1,
+    workers: int = 1,
+    out: str | Path | None = None,
+    progress: Progress = lambda done, total, text: None,
+) -> Runs:
+    """Evaluate networks on the same pairs under one protocol.
+
+    Args:
+        networks: what `lf.load` takes, one or several; the first is the reference of `Runs.drops`.
+        data: a folder in HPatches layout, `warps:DIR` of photos, or `procedural[:N]`.
+        protocol: how the numbers are made, a name that `lf bench --help` lists.
+        backend: the engine of all networks; None takes that of each network.
+        limit_sequences: use the first so many sequences.
+        keypoints: describe the points of this baseline, such as `sift`, instead of the network's own.
+        size: (H, W) pixels, another input size of the network; keypoints are mapped back.
+        threads: threads of each engine.
+        workers: images at a time; the numbers are the same.
+        out: folder for results.json and the features of every image; the same call resumes.
+        progress: called with (done, total, text) for every pair.
+
+    Returns:
+        One run for each network, in order.
+
+    Raises:
+        UsageError: an unknown protocol, dataset or backend, or no network.
+        BadInput: the dataset does not hold what it should, or an image of it calibrated a network.
+        Unavailable: an engine is not installed.
+
+    Example:
+        >>> import lf
+        >>> runs = lf.evaluate(["wren", "sift"], data="procedural:2")
+        >>> [run["artifact"]["model"] for run in runs]
+        ['wren', 'sift']
+    """
+    several = [networks] if isinstance(networks, str | Path | Artifact | Network) else list(networks)
+    if not several:
+        raise UsageError("no network to evaluate; give at least one file or name, for example ['wren']")
+    opened = [load(network, backend) for network in several]
+    variants = [Variant(network.artifact, network.backend, keypoints, size) for network in opened]
+    return Runs(
+        evaluate_variants(
+            variants,
+            data,
+            protocol,
+            limit_sequences=limit_sequences,
+            threads=threads,
+            workers=workers,
+            out=None if out is None else Path(out),
+            progress=progress,
+        )
+    )
+
+
+class Runs(Sequence[Run]):
+    """Runs of the same pairs; the first is the reference."""
+
+    def __init__(self, runs: Sequence[Run]) -> None:
+        """Use `lf.evaluate` or `Runs.read`."""
+        self._runs = list(runs)
+
+    @classmethod
+    def read(cls, path: str | Path) -> Runs:
+        """Read a results file.
+
+        Raises:
+            BadInput: it is no results file.
+        """
+        return cls(results.load(Path(path)))
+
+    def __len__(self) -> int:
+        """Number of runs."""
+        return len(self._runs)
+
+    def __getitem__(self, index: Any) -> Any:
+        """A run, or a slice of them."""
+        return Runs(self._runs[index]) if isinstance(index, slice) else self._runs[index]
+
+    def __iter__(self) -> Iterator[Run]:
+        """The runs, in order."""
+        return iter(self._runs)
+
+    def drops(self, metric: str) -> list[Worse | None]:
+        """How much worse each later run is than the first, pair by pair.
+
+        Args:
+            metric: for example `repeatability`.
+
+        Returns:
+            One record for each run but the first: `drop`, `interval` (95 %, paired bootstrap over pairs), `n` pairs.
+            None where no pair has a value in both runs.
+
+        Raises:
+            UsageError: an unknown metric.
+        """
+        from lf.benchmarks import METRICS
+        from lf.core import pick
+
+        pick(METRICS, metric, "metric")
+        return [worse(self._runs[0], run, metric) for run in self._runs[1:]]
+
+    def to_dataframe(self) -> Any:
+        """One row for each run and pair, as a pandas DataFrame.
+
+        Raises:
+            Unavailable: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ModuleNotFoundError as error:
+            raise Unavailable('a data frame needs pandas; type: pip install "lf[dataframe]"') from error
+        rows = [
+            {
+                "model": run["artifact"]["model"],
+                "scheme": run["artifact"]["scheme"],
+                "backend": run["backend"],
+                "protocol": run["protocol"],
+                **pair,
+            }
+            for run in self._runs
+            for pair in run["pairs"]
+        ]
+        return pandas.DataFrame(rows)
+
+    def save(self, path: str | Path) -> Path:
+        """Write a results file, as `lf bench --out` does.
+
+        Returns:
+            The path.
+        """
+        return results.save(Path(path), self._runs)

@@ -1,0 +1,36 @@
+"""Variant: a model file in an engine, as it is evaluated and timed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lf.core import Artifact, pick
+from lf.extraction.extractor import Extractor
+from lf.models import MODELS
+from lf.models.resolve import resolve
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What is evaluated: a file in an engine.
+
+    Attributes:
+        artifact: the file.
+        backend: the engine.
+        keypoints: a baseline whose points are described, such as `sift`; None for the network's own.
+        size: (H, W) to which the picture that the protocol gives is resized for the network, whose points then go back
+            to the protocol's pixels; None leaves it as it is.
+    """
+
+    artifact: Artifact
+    backend: str
+    keypoints: str | None = None
+    size: tuple[int, int] | None = None
+
+    def open(self, threads: int = 1) -> Extractor:
+        """The extractor of this variant; see `Extractor` for what it raises, and UsageError for an unknown baseline."""
+        points = None
+        if self.keypoints:
+            pick({name: None for name, row in MODELS.items() if not row.module}, self.keypoints, "baseline")
+            points = Extractor(resolve(self.keypoints), "opencv", threads)
+        return Extractor(self.artifact, self.backend, threads, points, self.size)
