@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lf.core import MAX_PIXELS, Card, UsageError
-from lf.models import features, kp2d, opencv, r2d2, superpoint, wren
+from lf.models import features, kp2d, opencv, r2d2, superpoint, swift, wren
 from lf.models.row import UNKNOWN_LICENCE as UNKNOWN_LICENCE
 from lf.models.row import Model as Model
 
 DEFAULT = "wren"  # the network that demo, gate and documents use
-FAMILIES = (superpoint, r2d2, kp2d, wren, opencv)
+FAMILIES = (superpoint, r2d2, kp2d, swift, wren, opencv)
 
 MODELS: dict[str, Model] = {name: row for family in FAMILIES for name, row in family.ROWS.items()}
 

@@ -27,9 +27,14 @@ def heatmap(detector: Array) -> Array:
     total = cells.sum(0)
     cells = cells[:-1]
     cells /= total
+    return unfold(cells, CELL)
+
+
+def unfold(cells: Array, side: int) -> Array:
+    """(side * side, h, w) -> (side * h, side * w): the channels are the pixels of a square, row by row."""
     _, rows, columns = cells.shape
-    unfolded = cells.reshape(CELL, CELL, rows, columns).transpose(2, 0, 3, 1)
-    return np.ascontiguousarray(unfolded).reshape(rows * CELL, columns * CELL)
+    unfolded = cells.reshape(side, side, rows, columns).transpose(2, 0, 3, 1)
+    return np.ascontiguousarray(unfolded).reshape(rows * side, columns * side)
 
 
 def refine(heat: Array, points: Array) -> Array:

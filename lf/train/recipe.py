@@ -13,7 +13,7 @@ from lf.models import MODELS
 
 ABOVE_ZERO = (  # every other number may be 0
     *("steps", "batch", "lr", "picture_size", "size"),
-    *("adaptations", "temperature", "io_points", "patch_ratio", "trials"),
+    *("scale", "adaptations", "temperature", "io_points", "patch_ratio", "trials"),
 )
 GIVEN = ("model", "method", "about", "data", "settings")  # what makes it that recipe; all else can be overridden
 
@@ -31,6 +31,8 @@ CHOICES: dict[str, tuple[str, ...]] = {  # what a setting that is a word may say
     "reliability_loss": ("ap", "hardnet"),
     "source": ("synthetic", "flow", "both"),
     "descriptor_loss": ("dual-softmax", "sparse", "dense"),
+    "matchability": ("found", "none", "reward"),
+    "rivals": ("batch", "pair"),
     "kp2d.descriptor_loss": ("triplet", "dual-softmax"),
 }
 

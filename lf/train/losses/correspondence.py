@@ -32,16 +32,46 @@ def dual_softmax(
     Returns:
         The mean loss of each pair (B,), and which correspondences are mutual nearest neighbours (B, M).
     """
-    similarity = one @ two.transpose(1, 2) / temperature
+    loss, hit = _compare(one, two, _close(at, near), valid, temperature)
+    return mean_over(loss, valid), hit
+
+
+def batch_softmax(
+    one: Tensor, two: Tensor, at: tuple[Tensor, Tensor], valid: Tensor, near: float, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """As `dual_softmax`, but the correspondences of all pairs are each other's negatives; one mean loss ()."""
+    count = one.shape[1]
+    pair, place = valid.nonzero().unbind(1)
+    if not len(pair):
+        return one.sum() * 0, torch.zeros_like(valid)
     with torch.no_grad():
-        close = (_distance(at[0]) < near) | (_distance(at[1]) < near)
-        close &= ~torch.eye(close.shape[1], dtype=torch.bool, device=close.device)
+        of_pairs = torch.zeros(len(valid) * count, len(valid) * count, dtype=torch.bool, device=one.device)
+        for index, block in enumerate(_close(at, near)):
+            of_pairs[index * count : (index + 1) * count, index * count : (index + 1) * count] = block
+        flat = pair * count + place
+        close = of_pairs[flat][:, flat][None]
+    every = torch.ones(1, len(flat), dtype=torch.bool, device=one.device)
+    loss, hit = _compare(one[pair, place][None], two[pair, place][None], close, every, temperature)
+    found = torch.zeros_like(valid)
+    found[pair, place] = hit[0]
+    return mean_over(loss, every).mean(), found
+
+
+def _close(at: tuple[Tensor, Tensor], near: float) -> Tensor:
+    """(B, M, M), which two correspondences lie closer than `near` in either view."""
+    close = (_distance(at[0]) < near) | (_distance(at[1]) < near)
+    return close & ~torch.eye(close.shape[1], dtype=torch.bool, device=close.device)
+
+
+def _compare(one: Tensor, two: Tensor, close: Tensor, valid: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """The loss of each correspondence (B, M), and which are mutual nearest neighbours."""
+    similarity = one @ two.transpose(1, 2) / temperature
     similarity = similarity.masked_fill(close | ~valid[:, :, None] | ~valid[:, None, :], -1e4)
     target = torch.arange(similarity.shape[1], device=similarity.device).expand(len(similarity), -1)
     rows = F.cross_entropy(similarity.transpose(1, 2), target, reduction="none")
     columns = F.cross_entropy(similarity, target, reduction="none")
     hit = (similarity.argmax(2) == target) & (similarity.argmax(1) == target) & valid
-    return mean_over((rows + columns) / 2, valid), hit
+    return (rows + columns) / 2, hit
 
 
 def mean_over(value: Tensor, valid: Tensor) -> Tensor:

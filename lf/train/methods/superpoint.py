@@ -133,8 +133,8 @@ class Method:
         valid = both.gather(1, index)
         one, two = (p[..., :2].gather(1, index[..., None].expand(-1, -1, 2)) for p in points)
         first, second = descriptor.chunk(2)
-        first = _sample(first, one + dice.noise(*one.shape[1:]) * SHAKE, self.recipe.size, self.centres)
-        second = _sample(second, two + dice.noise(*two.shape[1:]) * SHAKE, self.recipe.size, self.centres)
+        first = sample_at(first, one + dice.noise(*one.shape[1:]) * SHAKE, self.recipe.size, self.centres)
+        second = sample_at(second, two + dice.noise(*two.shape[1:]) * SHAKE, self.recipe.size, self.centres)
         loss, hit = correspondence.dual_softmax(first, second, (one, two), valid, CELL, settings["temperature"])
         found = torch.ones_like(both, dtype=torch.float32)
         found.scatter_(1, index, torch.where(valid, hit.float(), 1.0))
@@ -163,7 +163,7 @@ def _leads(points: Tensor, size: tuple[int, int]) -> Tensor:
     return (score > 0) & (score >= best.gather(1, cell))
 
 
-def _sample(descriptor: Tensor, points: Tensor, size: tuple[int, int], centres: bool) -> Tensor:
+def sample_at(descriptor: Tensor, points: Tensor, size: tuple[int, int], centres: bool = True) -> Tensor:
     """Unit descriptors (B, N, D) at pixel points (B, N, 2): by true cell centres, or else by the published rule.
 
     They are `describe_wren` and `describe_superpoint` of `lf.models.decode`.

@@ -154,8 +154,31 @@ def render(pictures: Tensor, homography: Tensor, size: tuple[int, int]) -> tuple
     return view, inside
 
 
-def photometric(view: Tensor, dice: Dice) -> Tensor:
-    """Change (pairs, C, H, W) in [0, 1]: blur, gamma, contrast, brightness, shading, noise; then round to 8 bit."""
+def render_smooth(pictures: Tensor, homography: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """As `render`, but a view whose pixels cover several of its picture is taken from the picture made smaller."""
+    height, width = size
+    middle = homography @ torch.tensor([(width - 1) / 2, (height - 1) / 2, 1.0], dtype=homography.dtype)
+    covered = torch.linalg.det(homography).abs() / middle[:, 2].abs().clamp(min=1e-6) ** 3  # px of the picture, area
+    levels = (covered.log2() / 2).round().clamp(0, 3).long()
+    view = pictures.new_empty((*pictures.shape[:2], *size))
+    inside = torch.empty((len(pictures), *size), dtype=torch.bool, device=pictures.device)
+    for level in levels.unique().tolist():
+        index = (levels == level).nonzero()[:, 0]
+        shrink = 2**level
+        smaller = torch.tensor([[1.0, 0.0, -(shrink - 1) / 2], [0.0, 1.0, -(shrink - 1) / 2], [0.0, 0.0, shrink]])
+        chosen = pictures[index.to(pictures.device)]
+        if level:
+            chosen = F.interpolate(chosen, scale_factor=1 / shrink, mode="area")
+        made = render(chosen, smaller.to(homography.dtype) @ homography[index], size)
+        view[index.to(pictures.device)], inside[index.to(pictures.device)] = made
+    return view, inside
+
+
+def photometric(view: Tensor, dice: Dice, strength: float = 1.0) -> Tensor:
+    """Change (pairs, C, H, W) in [0, 1]: blur, gamma, contrast, brightness, shading, noise; then round to 8 bit.
+
+    `strength` widens the changes of light and noise, not the blur.
+    """
     channels, height, width = view.shape[1:]
 
     def draw(low: float, high: float) -> Tensor:
@@ -163,10 +186,10 @@ def photometric(view: Tensor, dice: Dice) -> Tensor:
 
     blurred = F.avg_pool2d(F.pad(view, (1, 1, 1, 1), mode="replicate"), 3, 1)
     view = torch.lerp(view, blurred, draw(-0.6, 1.0).clamp(min=-0.35))  # below zero sharpens
-    view = view.clamp(0, 1) ** draw(-0.5, 0.5).exp()
-    view = (view - 0.5) * draw(0.45, 1.4) + 0.5 + draw(-0.2, 0.2)
+    view = view.clamp(0, 1) ** (strength * draw(-0.5, 0.5)).exp()
+    view = (view - 0.5) * draw(0.45, 1.4) ** strength + 0.5 + strength * draw(-0.2, 0.2)
     coarse = dice.uniform(-1, 1, 1, 4, 4).to(view.device)
     shade = F.interpolate(coarse, size=(height, width), mode="bicubic", align_corners=True)
-    view = view * (1 + shade * draw(0.0, 0.45))
-    view = view + dice.noise(channels, height, width) * draw(-0.02, 0.05).clamp(min=0)
+    view = view * (1 + shade * draw(0.0, 0.45) * strength)
+    view = view + dice.noise(channels, height, width) * draw(-0.02, 0.05).clamp(min=0) * strength
     return (view.clamp(0, 1) * 255).round() / 255

@@ -1,0 +1,52 @@
+"""Decode Swift's raw maps with numpy, by the conventions of `lf.models.decode`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from lf.core import Array, LfError
+from lf.models.decode import Decoded, detect, head, refine, sample, unfold
+
+CELL = 4  # px, between two descriptors
+LOUDEST = 40.0  # of a logit: its exponential still has room in float32
+
+
+def swift(
+    maps: Mapping[str, Array],
+    *,
+    threshold: float,
+    nms_radius: int,
+    border: int,
+    temperature: float,
+    top_k: int | None = None,
+) -> Decoded:
+    """Decode Swift: greedy maxima of a map of every pixel, moved to the 5x5 soft-argmax of their logits.
+
+    Args:
+        maps: score (4, h, w) logits of the pixels of 2x2 squares, row by row; descriptor (D, h, w) un-normalised.
+        threshold: smallest score, a probability.
+        nms_radius: px; a point suppresses the square of side 2 * nms_radius + 1 round it.
+        border: px; points nearer to an edge are dropped, after they suppressed others.
+        temperature: logits are divided by it where the soft-argmax reads them.
+        top_k: keep this many of the best; None keeps all.
+
+    Returns:
+        keypoints (N, 2) float32 px, scores (N,) float32 descending, descriptors (N, D) float32 of unit length.
+
+    Raises:
+        LfError: a map is missing, of the wrong shape, or not finite.
+    """
+    score = head(maps, "score")
+    if len(score) != 4:
+        raise LfError(f"the score map has shape {score.shape}; expected (4, height, width)")
+    odds = np.exp(np.clip(unfold(score, 2), -LOUDEST, LOUDEST))  # where a sigmoid is 1, they still differ
+    points, odd = detect(odds, threshold / (1 - threshold), nms_radius, border, top_k)
+    points = refine(odds ** np.float32(1 / temperature) if temperature != 1 else odds, points)
+    return points, odd / (1 + odd), describe_swift(maps, points)
+
+
+def describe_swift(maps: Mapping[str, Array], points: Array) -> Array:
+    """Unit descriptors (N, D) at any points (N, 2) px, by true cell centres, four pixels apart."""
+    return sample(head(maps, "descriptor"), (points + np.float32(0.5)) / CELL - np.float32(0.5))

@@ -1,0 +1,81 @@
+"""How a map of every pixel learns where points are: the shape of a peak from a window, its height from a heat map.
+
+A softmax over cells knows no shape across their edges. Here each label has a window of its own, which may lie anywhere
+round it, so that the pixels beside a peak learn how much lower they must be: that is what sub-pixel positions are read
+from. A window says nothing of heights; the heat map does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+REACH = 4  # px; a window has 9x9 pixels
+SHIFT = 2  # px; farthest that the middle of a window lies from its label, along either axis
+SHARP = 0.7  # px, standard deviation of the position in a window
+WIDE, SPOT = 0.9, 3  # px, of a spot of the heat map: standard deviation, and where it ends
+
+
+def window(logits: Tensor, view: Tensor, points: Tensor, shift: Tensor) -> Tensor:
+    """Cross-entropy (V,) of the softmax over the window of each label, against a Gaussian round its true place.
+
+    Args:
+        logits: (B, H, W).
+        view: (V,) int64, which of the B a label lies in.
+        points: (V, 2) x, y of the labels, px.
+        shift: (V, 2) int64, of the window's middle from the pixel of its label.
+    """
+    height, width = logits.shape[1:]
+    last = torch.tensor([width - 1, height - 1], device=logits.device)
+    middle = (points.round().long() + shift).clamp(min=REACH).minimum(last - REACH)
+    pixels = middle[:, None] + _square(REACH, logits.device)  # (V, 81, 2)
+    read = logits.flatten().take((view[:, None] * height + pixels[..., 1]) * width + pixels[..., 0])
+    target = (_squares(pixels, points) / (-2 * SHARP**2)).softmax(1)
+    return -(target * read.log_softmax(1)).sum(1)
+
+
+def heat(view: Tensor, points: Tensor, weight: Tensor, shape: Sequence[int]) -> Tensor:
+    """The largest Gaussian at every pixel (B, H, W) over labels (V, 2) px of a weight (V,) in [0, 1] each."""
+    _, height, width = shape
+    pixels = points.round().long()[:, None] + _square(SPOT, points.device)
+    spots = (_squares(pixels, points) / (-2 * WIDE**2)).exp() * weight[:, None]
+    last = torch.tensor([width - 1, height - 1], device=points.device)
+    inside = ((pixels >= 0) & (pixels <= last)).all(2)
+    index = ((view[:, None] * height + pixels[..., 1]) * width + pixels[..., 0])[inside]
+    return (
+        torch.zeros(shape, device=points.device).flatten().scatter_reduce(0, index, spots[inside], "amax").view(shape)
+    )
+
+
+def height(logits: Tensor, target: Tensor, seen: Tensor) -> Tensor:
+    """Mean binary cross-entropy of logits (B, H, W) over the pixels that `seen` (B, H, W) names."""
+    every = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    return (every * seen).sum() / seen.sum().clamp(min=1)
+
+
+def leading(points: Tensor, size: tuple[int, int], radius: int) -> Tensor:
+    """Which labels (B, N, 3) x, y, score are above 0 and have none better in the square of `radius` px: (B, N) bool."""
+    height, width = size
+    score = points[..., 2]
+    last = torch.tensor([width - 1, height - 1], device=points.device)
+    pixel = points[..., :2].round().long().clamp(min=0).minimum(last)
+    pixel = pixel[..., 1] * width + pixel[..., 0]
+    best = torch.zeros(len(points), height * width, device=points.device).scatter_reduce(1, pixel, score, "amax")
+    best = F.max_pool2d(best.view(-1, 1, height, width), (1, 2 * radius + 1), 1, (0, radius))
+    best = F.max_pool2d(best, (2 * radius + 1, 1), 1, (radius, 0))
+    return (score > 0) & (score >= best.flatten(1).gather(1, pixel))
+
+
+def _square(reach: int, device: torch.device) -> Tensor:
+    """(n, 2) x, y of the pixels round a pixel, row by row."""
+    span = torch.arange(-reach, reach + 1, device=device)
+    y, x = torch.meshgrid(span, span, indexing="ij")
+    return torch.stack([x, y], -1).view(-1, 2)
+
+
+def _squares(pixels: Tensor, points: Tensor) -> Tensor:
+    """Squared distances (V, n) of pixels (V, n, 2) from their label (V, 2)."""
+    return (pixels - points[:, None]).square().sum(2)

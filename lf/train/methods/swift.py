@@ -1,0 +1,139 @@
+"""How Swift learns: pairs of views of one picture, positions from windows, descriptors from their rivals.
+
+Positions: `lf.train.losses.window_losses`. Descriptors: a dual softmax over the labels of all pairs of the step.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lf.train import Recipe
+from lf.train.label_sources import first_labels
+from lf.train.losses import correspondence, window_losses
+from lf.train.losses.window_losses import SHIFT
+from lf.train.methods.superpoint import MISLED, SHAKE, sample_at
+from lf.train.pictures import Pictures
+from lf.train.sample import Sample, pairs
+from lf.train.views import random_views
+from lf.train.views.random_views import Dice, Spread
+
+PLACE = Spread(scale=(0.6, 1.3), rotation=25.0, tilt=0.05, shift=0.4)  # where in its picture a pair looks
+CROWD = 4  # px: of labels as near as this, along both axes, the best counts, as at run time
+NEAR = 5.0  # px: labels nearer than this are no rivals of each other
+
+
+class Method:
+    """One training run's pictures, labels and loss. Settings:
+
+    labels: `corners`, or a folder made by `lf label`.
+    scale: the second view is up to so many times larger or smaller than the first.
+    rotation: degrees by which it is turned, a standard deviation; 90 and more is any turn.
+    light: how much light, contrast and noise differ; 1 is what the other methods have.
+    matchability: how the score learns which labels can be matched. `none`: it does not. `found`: a label whose
+        descriptor did not find its partner gets a lower spot in the heat map. `reward`: scores of labels that found
+        their partner are pulled up, those of the others down, as DISK does (arXiv 2006.13566).
+    heat_weight, descriptor_weight: in the sum; the windows have 1.
+    points: most labels of a pair whose descriptors are compared.
+    rivals: a descriptor is told from those of its `pair`, or of the whole `batch`.
+    temperature: of the softmax over similarities.
+    """
+
+    extra: nn.Module | None = None
+    images = 2  # per pair of the batch
+
+    def __init__(self, recipe: Recipe, pictures: Pictures, device: torch.device) -> None:
+        """Label the pictures."""
+        self.recipe = recipe
+        self.device = device
+        self.pictures = pictures
+        self.square = (recipe.picture_size, recipe.picture_size)
+        scale = recipe.settings["scale"]
+        self.relation = Spread((1 / scale, scale), recipe.settings["rotation"], tilt=0.22, shift=0.3)
+        self.labels = first_labels(recipe, pictures).to(device)
+
+    def state(self) -> dict[str, Tensor]:
+        """What `restore` needs besides the network."""
+        return {"labels": self.labels}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Undo everything since `state` was taken."""
+        self.labels = state["labels"]
+
+    def begin_step(self, step: int, network: nn.Module) -> None:
+        """Nothing changes on the way."""
+
+    def loss(self, network: nn.Module, dice: Dice) -> tuple[Tensor, dict[str, Tensor]]:
+        """The mean loss of the pairs, and its parts for the log."""
+        settings = self.recipe.settings
+        batch, seen, points, _ = self._views(dice)
+        dice.data_ready()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.bf16):
+            score, descriptor = network(batch.contiguous(memory_format=torch.channels_last))
+        logits = F.pixel_shuffle(score.float(), 2)[:, 0]
+        matching, found, known, matched = self._match(descriptor.float(), points, dice)
+        both = torch.cat(points)
+        view, place = window_losses.leading(both, self.recipe.size, CROWD).nonzero().unbind(1)
+        at = both[view, place, :2]
+        shift = torch.cat((dice.rand(2, both.shape[1], 2) * (2 * SHIFT + 1)).unbind(1)).long() - SHIFT
+        position = window_losses.window(logits, view, at, shift[view, place]).mean()
+        weight = torch.ones_like(at[:, 0])
+        if settings["matchability"] == "found":
+            weight = torch.where(torch.cat([found, found])[view, place], weight, MISLED)
+        heat = window_losses.height(logits, window_losses.heat(view, at, weight, logits.shape), seen)
+        loss = position + settings["heat_weight"] * heat + settings["descriptor_weight"] * matching
+        if settings["matchability"] == "reward":
+            loss = loss - reward(logits, both, torch.cat([found, found]), torch.cat([known, known]))
+        parts = {"position": position, "heat": heat, "descriptor": matching, "matched": matched}
+        return loss, {name: part.detach() for name, part in parts.items()}
+
+    def sample(self, dice: Dice) -> list[Sample]:
+        """The pairs of a step, for people to look at."""
+        batch, seen, points, relation = self._views(dice)
+        return pairs(batch, torch.cat(points), homography=relation.inverse(), inside=seen)
+
+    def _views(self, dice: Dice) -> tuple[Tensor, Tensor, list[Tensor], Tensor]:
+        """Views (2 B, C, H, W), first ones first; what of them is picture (2 B, H, W); the labels of the first and of
+        the second ones (B, N, 3); homographies (B, 3, 3) from second to first.
+        """
+        size = self.recipe.size
+        chosen = dice.integers(len(self.pictures))
+        pictures, known = self.pictures.take(chosen), self.labels[chosen.to(self.device)]
+        place = random_views.sample(dice, size, self.square, PLACE)
+        relation = random_views.sample(dice, size, size, self.relation)
+        both, seen, points = [], [], []
+        for homography in (place, place @ relation):
+            view, inside = random_views.render_smooth(pictures, homography, size)
+            both.append(random_views.photometric(view, dice, self.recipe.settings["light"]))
+            seen.append(inside)
+            points.append(random_views.project(known, homography.inverse(), size))
+        return torch.cat(both), torch.cat(seen), points, relation
+
+    def _match(self, descriptor: Tensor, points: list[Tensor], dice: Dice) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The descriptor loss; which labels (B, N) found their partner or were not asked; which were asked; the share
+        of these that found it.
+        """
+        settings = self.recipe.settings
+        both = (points[0][..., 2] > 0) & (points[1][..., 2] > 0)
+        index = correspondence.choose(both, dice.rand(both.shape[1]), settings["points"])
+        valid = both.gather(1, index)
+        one, two = (p[..., :2].gather(1, index[..., None].expand(-1, -1, 2)) for p in points)
+        first, second = descriptor.chunk(2)
+        first = sample_at(first, one + dice.noise(*one.shape[1:]) * SHAKE, self.recipe.size)
+        second = sample_at(second, two + dice.noise(*two.shape[1:]) * SHAKE, self.recipe.size)
+        compare = correspondence.batch_softmax if settings["rivals"] == "batch" else correspondence.dual_softmax
+        loss, hit = compare(first, second, (one, two), valid, NEAR, settings["temperature"])
+        found = torch.ones_like(both).scatter(1, index, hit | ~valid)
+        known = torch.zeros_like(both).scatter(1, index, valid)
+        return loss.mean(), found, known, hit.sum() / valid.sum().clamp(min=1)
+
+
+def reward(logits: Tensor, points: Tensor, found: Tensor, known: Tensor) -> Tensor:
+    """The mean over the `known` labels of their score, counted against where the partner was not found."""
+    height, width = logits.shape[1:]
+    last = torch.tensor([width - 1, height - 1], device=logits.device)
+    pixel = points[..., :2].round().long().clamp(min=0).minimum(last)
+    peak = F.max_pool2d(logits[:, None], 3, 1, 1).flatten(1)
+    score = peak.gather(1, pixel[..., 1] * width + pixel[..., 0]).sigmoid()
+    return correspondence.mean_over(torch.where(found, score, -score), known).mean()
