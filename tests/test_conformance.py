@@ -264,7 +264,7 @@ def test_bound_memory_gives_the_same_maps(file, monkeypatch):
 
 def test_a_compiler_that_is_not_there(file, monkeypatch):
     monkeypatch.setenv("CXX", "compiler-of-the-moon")
-    with pytest.raises(Unavailable, match=r"no C\+\+ compiler compiler-of-the-moon .+ or use --backend torch"):
+    with pytest.raises(Unavailable, match=r"no C\+\+ compiler compiler-of-the-moon .+ or type: `backend=torch`"):
         open_session(file("wren", ".safetensors"), "torch-compile")
     assert "install g++" in said_of("torch-compile")
 

@@ -178,10 +178,12 @@ def test_what_is_not_compiled_never_runs_on_the_cpu_instead(stub, tmp_path):
     calls = stub()
     model, _ = made.heads("wren", SIZE)
     artifact = made.save(tmp_path / "wren_edgetpu.tflite", model, "wren", SIZE)
-    with pytest.raises(UsageError, match=r"is not compiled for the Edge TPU .* lf export FILE --to edgetpu"):
+    with pytest.raises(UsageError, match=r"is not compiled for the Edge TPU .* `export\(FILE, to=edgetpu\)`"):
         open_it(artifact)
     plain = made.save(tmp_path / "wren.tflite", model, "wren", SIZE)
-    with pytest.raises(UsageError, match=r"edgetpu runs _edgetpu.tflite; make such a file with lf export --to edgetpu"):
+    with pytest.raises(
+        UsageError, match=r"edgetpu runs _edgetpu.tflite; make such a file with `export\(MODEL\.tflite, to=edgetpu\)`"
+    ):
         open_it(plain)
     assert calls() == []
 

@@ -659,7 +659,7 @@ def test_constants_are_moved_inside(tmp_path):
     path.write_bytes(outside(heads("wren", (16, 24))[0]))
     report = examine(path.read_bytes(), "")
     assert {(each.state, each.rule, each.source) for each in report.operators} == {("cpu", "outside", "S")}
-    assert "--fix moves it inside" in report.first.reason
+    assert "the option fix moves it inside" in report.first.reason
     (said,) = fix.fix(path, out)
     assert said.endswith("constants moved inside the table")
     assert examine(out.read_bytes(), "").counts["cpu"] == 0
@@ -680,7 +680,9 @@ def test_constants_are_moved_inside(tmp_path):
 )
 def test_what_cannot_be_mended_is_named(tmp_path, model):
     path, out = written(tmp_path, model), tmp_path / "fixed.tflite"
-    with pytest.raises(GateFailed, match=r"at 0 stays on the CPU, .*; --fix mends nothing of it; nothing was written"):
+    with pytest.raises(
+        GateFailed, match=r"at 0 stays on the CPU, .*; `fix` repairs nothing of it; nothing was written"
+    ):
         fix.fix(path, out)
     assert not out.exists()
 

@@ -373,11 +373,11 @@ def test_outputs_may_change_places(parent, compiler, tmp_path):
 
 def test_what_it_starts_from_is_checked(tmp_path, tiny):
     with pytest.raises(
-        UsageError, match=r"starts from an int8 .tflite file; type: lf quantize MODEL.onnx --for tflite"
+        UsageError, match=r"starts from an int8 .tflite file; type: `quantize\(MODEL\.onnx, engine=tflite"
     ):
         export(tiny(), "edgetpu", tmp_path / "new_edgetpu.tflite")
     ready = save(tmp_path / "m.tflite", heads("wren")[0], "wren")
-    with pytest.raises(UsageError, match=r"--size, --images: the .tflite file settles all of that; type: lf export "):
+    with pytest.raises(UsageError, match=r"`size`, `images`: the .tflite file settles all of that; type: `export\("):
         export(ready, "edgetpu", tmp_path / "new_edgetpu.tflite", size=(240, 320), images=tmp_path)
     done = save(tmp_path / "m_edgetpu.tflite", compiled("wren"), "wren")
     with pytest.raises(UsageError, match="is compiled for the Edge TPU already"):

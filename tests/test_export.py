@@ -132,8 +132,8 @@ def test_default_name(checkpoints, few_pictures, tmp_path, monkeypatch):
     [
         ("onnxx", "a.onnx", {}, "did you mean 'onnx'"),
         ("onnx", "a.tflite", {}, "-o a.onnx"),
-        ("onnx", "a.onnx", {"size": (65, 96)}, "for example --size 64x96"),
-        ("onnx", "a.onnx", {"size": (0, 96)}, "for example --size 8x96"),
+        ("onnx", "a.onnx", {"size": (65, 96)}, "for example `size=64x96`"),
+        ("onnx", "a.onnx", {"size": (0, 96)}, "for example `size=8x96`"),
         ("onnx", "a.onnx", {"opset": 11}, "expected 18 to 23"),
     ],
 )

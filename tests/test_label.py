@@ -193,7 +193,7 @@ def test_the_limit_counts_all_photos(artifact, photos, tmp_path):
 def test_other_settings_are_refused(artifact, photos, tmp_path, change):
     run(artifact, photos, tmp_path / "out", limit=1)
     before = contents(tmp_path / "out")
-    with pytest.raises(UsageError, match=f"labels made with {next(iter(change))}=.*choose another --out"):
+    with pytest.raises(UsageError, match=f"labels made with {next(iter(change))}=.*choose another `out`"):
         run(artifact, photos, tmp_path / "out", Settings(**{"warps": 5, "size": (64, 80), **change}))
     assert contents(tmp_path / "out") == before
 

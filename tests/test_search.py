@@ -299,7 +299,7 @@ def test_layers_that_are_asked_for_are_not_searched(wren, photos, tmp_path):
     "text", ["", "repeatability", "repeatability=", "repeatability=x", "mma@3=-1", "mma@3=nan", "mma@3=1,mma@3=2", "=1"]
 )
 def test_budgets_that_are_none(text):
-    with pytest.raises(UsageError, match=r"expected METRIC=NUMBER with commas.*for example --max-drop"):
+    with pytest.raises(UsageError, match=r"expected METRIC=NUMBER with commas.*for example `max_drop"):
         parse_budget(text)
 
 
@@ -308,7 +308,7 @@ def test_budget():
     chosen = choose(["repeatability", "mma@3"], None)
     assert {metric: rule.name for metric, rule in chosen.items()} == {"repeatability": "kp2d-fixed", "mma@3": "mma"}
     assert {rule.name for rule in choose(["h_auc@5"], "auc").values()} == {"auc"}
-    with pytest.raises(UsageError, match=r"mma@3 is no metric of protocol kp2d, but of mma; type: --protocol kp2d,mma"):
+    with pytest.raises(UsageError, match=r"mma@3 is no metric of protocol kp2d, but of mma; type: `protocol=kp2d,mma`"):
         choose(["mma@3"], "kp2d")
     with pytest.raises(UsageError, match="unknown metric by which files are judged 'n_matches'"):
         choose(["n_matches"], None)
@@ -388,7 +388,7 @@ def test_the_commands(lf, heads, photos, tmp_path):
     assert "found.search/search.json: was made with another" in err
     code, said, err = lf("quantize", *common, "-o", tmp_path / "no.onnx", "--max-drop", "mma@3=1", "--protocol", "kp2d")
     assert code == 2
-    assert "type: --protocol kp2d,mma" in err
+    assert "type: `protocol=kp2d,mma`" in err
     assert not (tmp_path / "no.onnx").exists()
     code, said, err = lf("quantize", *common, "-o", tmp_path / "no.onnx")  # --data is among them
     assert (code, said) == (2, "")

@@ -64,7 +64,9 @@ def test_labels_of_photos_move_into_their_squares(photos):
 def test_a_photo_without_labels_is_named(photos):
     (photos / "labels" / "b.png.npz").unlink()
     recipe, squares = joint(photos, f"labels={photos / 'labels'}")
-    with pytest.raises(BadInput, match=r"labels: has no labels for b\.png; make them with: lf label CHECKPOINT --data"):
+    with pytest.raises(
+        BadInput, match=r"labels: has no labels for b\.png; make them with: `label\(CHECKPOINT, data=DIR"
+    ):
         label_sources.first_labels(recipe, squares)
 
 

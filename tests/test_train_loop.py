@@ -375,7 +375,7 @@ def test_weights_and_biases_without_an_account(tmp_path, monkeypatch):
     module.init = lambda **options: ["nobody"].remove("you")
     monkeypatch.setitem(sys.modules, "wandb", module)
     one = types.SimpleNamespace(recipe=fake(), data=["procedural"], out=tmp_path / "run")
-    with pytest.raises(Unavailable, match=r"--wandb: .+ not in list; type: wandb login, or set WANDB_MODE=offline"):
+    with pytest.raises(Unavailable, match=r"`wandb`: .+ not in list; type: wandb login, or set WANDB_MODE=offline"):
         boards.BOARDS["wandb"]().scalars(one, 1, {"a": 1.0})
 
 

@@ -61,7 +61,7 @@ def explain(error: OSError, path: Path) -> LfError:
     """What to raise where `path` could not be written: LfError for a full disk, else UsageError."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return LfError(f"{path}: the disk is full; nothing was written. Free some space or choose another place")
-    return UsageError(f"{path}: cannot be written ({error.strerror or error}); choose another place with -o or --out")
+    return UsageError(f"{path}: cannot be written ({error.strerror or error}); choose another place")
 
 
 class _Tried(Exception):

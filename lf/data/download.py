@@ -80,7 +80,7 @@ def get(source: Source, out: Path, progress: Progress = lambda done, total, text
     if home.is_dir() and _complete(source, home):
         return out
     if home.exists() and not (home.is_dir() and not any(home.iterdir())):
-        raise UsageError(f"{out}: is there already and holds something else; choose another folder with --out")
+        raise UsageError(f"{out}: is there already and holds something else; choose another `out`")
     home.parent.mkdir(parents=True, exist_ok=True)
     part = home.with_name(f"{home.name}.zip.part")
     try:

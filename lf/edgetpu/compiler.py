@@ -58,11 +58,11 @@ def export(
     if artifact.path.suffix != ".tflite":
         raise UsageError(
             f"{artifact.path}: export to edgetpu starts from an int8 .tflite file; "
-            "type: lf quantize MODEL.onnx --for tflite --images DIR"
+            "type: `quantize(MODEL.onnx, engine=tflite, images=DIR)`"
         )
     if images is not None or settled:
-        given = ", ".join(f"--{name}" for name in (*settled, *(["images"] if images is not None else [])))
-        raise UsageError(f"{given}: the .tflite file settles all of that; type: lf export {artifact.path} --to edgetpu")
+        given = ", ".join(f"`{name}`" for name in (*settled, *(["images"] if images is not None else [])))
+        raise UsageError(f"{given}: the .tflite file settles all of that; type: `export({artifact.path}, to=edgetpu)`")
     data, where = files.read_bytes(artifact.path, "a TFLite model"), str(artifact.path)
     predicted = examine(data, where)
     if predicted.compiled:

@@ -43,14 +43,14 @@ def fix(path: Path, out: Path) -> list[str]:
         UsageError: `out` is no .tflite file.
     """
     if out.suffix != ".tflite":
-        raise UsageError(f"{out}: --fix writes .tflite files; type: -o {out.stem}.tflite")
+        raise UsageError(f"{out}: `fix` writes .tflite files; type: `output={out.stem}.tflite`")
     files.refuse_own(out, path)
     data, card = files.read_bytes(path, "a TFLite model"), model_file.read_card(path)
     before = examine(data, str(path))
     mended, done = mend(data, str(path))
     if not done:
         if before.first:
-            raise GateFailed(f"{path}: {_left(before)}; --fix mends nothing of it; nothing was written")
+            raise GateFailed(f"{path}: {_left(before)}; `fix` repairs nothing of it; nothing was written")
         files.write_bytes(out, data)
         return []
     compare(data, mended, str(path), before)
@@ -142,7 +142,7 @@ def _opened(content: bytes, where: str) -> Any:
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError as error:
-        raise Unavailable(f'{where}: --fix compares files in LiteRT; type: pip install "lf[edge]"') from error
+        raise Unavailable(f'{where}: `fix` compares files in LiteRT; type: pip install "lf[edge]"') from error
     try:
         with quiet():
             interpreter = Interpreter(model_content=content, num_threads=1)
@@ -159,7 +159,7 @@ def _random(rng: np.random.Generator, details: dict[str, Any]) -> Array:
         return np.asarray(rng.integers(limits.min, limits.max, shape, endpoint=True).astype(dtype))
     if dtype == np.float32:
         return np.asarray(rng.random(shape, np.float32))
-    raise LfError(f"input {details['name']} holds {dtype}; --fix knows int8, uint8 and float32")
+    raise LfError(f"input {details['name']} holds {dtype}; `fix` knows int8, uint8 and float32")
 
 
 def _run(interpreter: Any, inputs: list[Array], where: str) -> list[Array]:

@@ -129,7 +129,7 @@ def prelu(operator: Operator) -> Iterator[Finding]:
 def resized(operator: Operator) -> Iterator[Finding]:
     if operator.option("halfPixelCenters", False):
         mended = operator.name == "RESIZE_NEAREST_NEIGHBOR"
-        hint = "; --fix mends whole factors" if mended else ""
+        hint = "; the option fix repairs whole factors" if mended else ""
         yield refused("resize", "I", f"half_pixel_centers is true: the version is not supported{hint}")
     for tensor in operator.outputs:
         yield doubt("resize", "D", f"to {shown(tensor)}: large ones may stay on the CPU, no limit is documented")

@@ -97,7 +97,7 @@ def general(operator: Operator) -> Iterator[Finding]:
         if tensor.kind not in ("INT8", "UINT8", "INT32", "INT64"):
             yield refused("data-type", "D", f"a constant is {tensor.kind}, expected 8-bit, or INT32")
         if tensor.outside:
-            yield refused("outside", "S", "a constant lies outside of the table; --fix moves it inside")
+            yield refused("outside", "S", "a constant lies outside of the table; the option fix moves it inside")
     if operator.name in SAME_SCALES:
         yield from _same(operator)
 

@@ -81,7 +81,7 @@ def on_ray(
         import ray
         import ray.data
     except ImportError as error:
-        raise Unavailable('--pool ray needs the package ray; type: pip install "lf[ray]"') from error
+        raise Unavailable('`pool=ray` needs the package ray; type: pip install "lf[ray]"') from error
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     count = min(len(found), max(SHARDS, -(-len(found) // IMAGES)))
     rows = [_row(found, (index, count)) for index in range(count)]
@@ -146,7 +146,7 @@ def _room(ray: Any, cpus: int) -> int:
     if not room:
         raise Unavailable(
             f"no machine of the pool has {cpus} cores; they have {', '.join(map(str, machines))}: "
-            "ask for fewer --workers or --threads"
+            "ask for fewer `workers` or `threads`"
         )
     return room
 

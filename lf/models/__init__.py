@@ -27,7 +27,7 @@ def check_size(size: tuple[int, int] | None, model: Model, name: str) -> None:
     """Raise UsageError if a side is not a positive multiple of what the network needs, or the picture far too large."""
     step = model.multiple
     if size and size[0] * size[1] > MAX_PIXELS:
-        raise UsageError(f"--size {size[0]}x{size[1]}: expected at most {MAX_PIXELS // 1_000_000} million pixels")
+        raise UsageError(f"`size={size[0]}x{size[1]}`: expected at most {MAX_PIXELS // 1_000_000} million pixels")
     if size and (min(size) < step or any(side % step for side in size)):
         fits = "x".join(str(max(step, round(side / step) * step)) for side in size)
-        raise UsageError(f"--size {size[0]}x{size[1]}: {name} needs multiples of {step}; for example --size {fits}")
+        raise UsageError(f"`size={size[0]}x{size[1]}`: {name} needs multiples of {step}; for example `size={fits}`")

@@ -35,7 +35,7 @@ class Backend:
     suffixes: tuple[str, ...]
     about: str
     options: Mapping[str, Any] = field(default_factory=dict)
-    maker: str = "lf export"
+    maker: str = "`export(CHECKPOINT, to=onnx)`"
     one_session: bool = False
 
     @property
@@ -78,7 +78,7 @@ BACKENDS: dict[str, Backend] = {
         "edge",
         (".tflite",),
         "LiteRT on the CPU, XNNPACK",
-        maker="lf quantize --for tflite",
+        maker="`quantize(MODEL.onnx, engine=tflite, images=DIR)`",
     ),
     "edgetpu": Backend(
         "lf.runtimes.edgetpu",
@@ -86,7 +86,7 @@ BACKENDS: dict[str, Backend] = {
         "edge",
         ("_edgetpu.tflite",),
         "LiteRT on a Coral Edge TPU, never on the CPU instead",
-        maker="lf export --to edgetpu",
+        maker="`export(MODEL.tflite, to=edgetpu)`",
         one_session=True,
     ),
     "openvino": Backend(

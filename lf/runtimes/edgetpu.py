@@ -42,7 +42,7 @@ def open_session(artifact: Artifact, threads: int) -> LitertSession:
     if not compiled:
         raise UsageError(
             f"{artifact.path}: is not compiled for the Edge TPU and would run on the CPU; "
-            "compile it with: lf export FILE --to edgetpu, or choose --backend tflite"
+            "compile it with: `export(FILE, to=edgetpu)`, or choose `backend=tflite`"
         )
     signature(artifact, model)
     found = probe(library(), device(), str(artifact.path), artifact.sha256)

@@ -113,7 +113,7 @@ def open_session(artifact: Artifact, threads: int) -> LitertSession:
     model, compiled = load(artifact)
     if compiled:
         raise Unavailable(
-            f"{artifact.path}: is compiled for the Edge TPU and runs there only (--backend edgetpu); "
+            f"{artifact.path}: is compiled for the Edge TPU and runs there only (`backend=edgetpu`); "
             "on the CPU use the file it was compiled from, without _edgetpu in its name"
         )
     return LitertSession(artifact, model, threads, "XNNPACK")

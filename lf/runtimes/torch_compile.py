@@ -36,7 +36,7 @@ class CompiledSession(TorchSession):
         """
         there, detail = examine()
         if not there:
-            raise Unavailable(f"{detail}, or use --backend torch")
+            raise Unavailable(f"{detail}, or type: `backend=torch`")
         super().__init__(artifact, threads)
         torch, channels = self._torch, MODELS[artifact.card.model].channels
         options: dict[str, Any] = {"cpp.threads": threads, "compile_threads": 1}  # the latter: no processes that stay
@@ -47,7 +47,7 @@ class CompiledSession(TorchSession):
                 self.run(np.zeros((1, channels, *FIRST), np.float32))
         except RuntimeError as error:  # of its front end, of its back end, and of the compiler
             why = one_line(error, 300)
-            raise Unavailable(f"torch.compile cannot compile {artifact.path}: {why}; use --backend torch") from error
+            raise Unavailable(f"torch.compile cannot compile {artifact.path}: {why}; type: `backend=torch`") from error
         self.info = SessionInfo("torch.compile", torch.__version__, "cpu", threads)
 
 

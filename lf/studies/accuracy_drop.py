@@ -107,7 +107,7 @@ def choose(metrics: Iterable[str], protocols: str | None) -> dict[str, Protocol]
             others = [name for name, rule in PROTOCOLS.items() if _yields(rule, metric)]
             raise UsageError(
                 f"{metric} is no metric of protocol {named}, but of {', '.join(others)}; "
-                f"type: --protocol {named},{others[0]}"
+                f"type: `protocol={named},{others[0]}`"
             )
         found[metric] = fits[0]
     return found
@@ -136,8 +136,8 @@ def parse_budget(text: str) -> dict[str, float]:
             limit = math.nan
         if not name or not 0 <= limit < math.inf or name in budget:
             raise UsageError(
-                f"--max-drop {text}: expected METRIC=NUMBER with commas, each metric once, no number below 0, "
-                'for example --max-drop "correctness@1=0.01,repeatability=0.005"'
+                f"`max_drop={text}`: expected METRIC=NUMBER with commas, each metric once, no number below 0, "
+                'for example `max_drop="correctness@1=0.01,repeatability=0.005"`'
             )
         budget[name] = limit
     return budget

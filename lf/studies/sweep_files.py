@@ -104,7 +104,7 @@ def _fit(artifact: Artifact, plan: Plan) -> Artifact:
     if size and other:
         raise UsageError(
             f"{artifact.path} takes {size[0]}x{size[1]} only, other sizes are evaluated by {', '.join(other)}; "
-            "export it again with --dynamic"
+            "export it again with a free size"
         )
     if not one_size:
         return artifact

@@ -249,7 +249,7 @@ RECIPES: dict[str, Recipe] = {
     "distil": Recipe(
         model="superpoint-small",
         method="distil",
-        about="any network in few bits, taught by its own float weights: --set init=CHECKPOINT --set weight_bits=3",
+        about="any network in few bits, taught by its own float weights: give init=CHECKPOINT weight_bits=3",
         steps=800,
         batch=8,
         size=(160, 160),
@@ -266,7 +266,7 @@ RECIPES: dict[str, Recipe] = {
     "superpoint-liteml": _published(
         "superpoint-bn",
         "superpoint",
-        "the QAT configuration of LiteML: w4a8 in 800 steps of stage 3, from --set init=CHECKPOINT",
+        "the QAT configuration of LiteML: w4a8 in 800 steps of stage 3, from init=CHECKPOINT",
         steps=800,
         batch=32,
         settings=_PUBLISHED_JOINT,
@@ -278,7 +278,7 @@ RECIPES: dict[str, Recipe] = {
     "r2d2-fast": dataclasses.replace(
         _r2d2(
             "fast-r2d2",
-            "Fast-R2D2, 5 epochs: tunes the published weights with --set init=FILE --set repeat_loss=dice",
+            "Fast-R2D2, 5 epochs: tunes the published weights with init=FILE repeat_loss=dice",
         ),
         steps=13_340,
         batch=6,

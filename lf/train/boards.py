@@ -36,7 +36,7 @@ class TensorBoard:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
-            raise Unavailable('--tensorboard needs the package tensorboard; type: pip install "lf[train]"') from error
+            raise Unavailable('`tensorboard` needs the package tensorboard; type: pip install "lf[train]"') from error
         self._open: Any = SummaryWriter
         self._writer: Any = None
 
@@ -77,7 +77,7 @@ class WeightsAndBiases:
         try:
             import wandb
         except ImportError as error:
-            raise Unavailable("--wandb needs the package wandb; type: pip install wandb") from error
+            raise Unavailable("`wandb` needs the package wandb; type: pip install wandb") from error
         self._wandb: Any = wandb
         self._run: Any = None
 
@@ -103,7 +103,7 @@ class WeightsAndBiases:
                 self._run = self._wandb.init(project="lf", name=run.out.name, dir=str(run.out), **options)
             except Exception as error:  # no account, no network, no room
                 why = one_line(error)
-                raise Unavailable(f"--wandb: {why}; type: wandb login, or set WANDB_MODE=offline") from error
+                raise Unavailable(f"`wandb`: {why}; type: wandb login, or set WANDB_MODE=offline") from error
         return self._run
 
 

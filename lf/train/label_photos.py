@@ -79,7 +79,7 @@ def label(
     """
     index, count = shard
     if not 0 <= index < count:
-        raise UsageError(f"--shard {index}/{count}: expected I/N with I from 0 to N - 1, for example 0/{max(count, 1)}")
+        raise UsageError(f"`shard={index}/{count}`: expected I/N with I from 0 to N - 1, for example 0/{max(count, 1)}")
     labeller = Labeller(artifact, settings, find_device(device))
     paths = images.list_images(data, limit)
     _claim(out, artifact, settings, len(paths))
@@ -116,7 +116,7 @@ def read_labels(folder: Path) -> dict[str, Labels]:
         BadInput: no folder of labels, or a damaged file in it.
     """
     if not (folder / MANIFEST).is_file():
-        raise BadInput(f"{folder}: holds no {MANIFEST}; make them with: lf label CHECKPOINT --data DIR")
+        raise BadInput(f"{folder}: holds no {MANIFEST}; make them with: `label(CHECKPOINT, data=DIR)`")
     found = {}
     for path in sorted(path for path in folder.rglob("*.npz") if path.name[0] != "."):  # else being written
         found[path.relative_to(folder).as_posix().removesuffix(".npz")] = _read(path)
@@ -130,11 +130,11 @@ def points_of(known: dict[str, Labels], folder: Path, name: str, sha256: str) ->
         BadInput: it has none, or those of a photo of other bytes.
     """
     if name not in known:
-        raise BadInput(f"{folder}: has no labels for {name}; make them with: lf label CHECKPOINT --data DIR")
+        raise BadInput(f"{folder}: has no labels for {name}; make them with: `label(CHECKPOINT, data=DIR)`")
     if known[name].sha256 != sha256:
         raise BadInput(
             f"{folder / name}.npz: labels another photo of the name {name}, or one that has changed since; expected "
-            f"labels of all photos below one DIR; type again: lf label CHECKPOINT --data DIR --out {folder}"
+            f"labels of all photos below one DIR; type again: `label(CHECKPOINT, data=DIR, out={folder})`"
         )
     return known[name].points
 
@@ -150,7 +150,7 @@ def _claim(out: Path, artifact: Artifact, settings: Settings, count: int) -> Non
         for key, value in own.items():
             there = found.get(key) if isinstance(found, dict) else None
             if there != value:
-                raise UsageError(f"{out}: holds labels made with {key}={there}, not {value}; choose another --out")
+                raise UsageError(f"{out}: holds labels made with {key}={there}, not {value}; choose another `out`")
     files.write_json(path, {"model": artifact.card.model, "settings": own, "count": count, "lf": __version__})
 
 

@@ -114,7 +114,7 @@ def _prepare(
     left = state.read(recipe, data, out, workers.device)
     if recipe.weight_bits and not recipe.init:
         raise UsageError(
-            f"recipe: weight_bits={recipe.weight_bits} starts from a float network; type: --set init=CHECKPOINT"
+            f"recipe: weight_bits={recipe.weight_bits} starts from a float network; type: `init=CHECKPOINT`"
         )
     if workers.first:
         files.write_json(out / SETTINGS, state.identity(recipe, data))  # an `out` that cannot be written is found now

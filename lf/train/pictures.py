@@ -133,14 +133,14 @@ def shares(data: Sequence[str], total: int) -> list[tuple[str, int]]:
     for source in data:
         name, _, count = source.rpartition(":")
         if count.isdecimal() and not int(count):
-            raise UsageError(f"--data {source}: expected a count above 0; leave the source out, or leave its count out")
+            raise UsageError(f"`data={source}`: expected a count above 0; leave the source out, or leave its count out")
         split.append((name, int(count)) if count.isdecimal() else (source, 0))
     if not total:
         return split
     rest = total - sum(count for _, count in split)
     open_ = [i for i, (_, count) in enumerate(split) if not count]
     if rest < len(open_) or (rest and not open_):
-        raise UsageError(f"--data {' '.join(data)}: counts do not add up to the recipe's pictures={total}")
+        raise UsageError(f"`data={' '.join(data)}`: counts do not add up to the recipe's pictures={total}")
     for turn, index in enumerate(open_):
         split[index] = (split[index][0], rest // len(open_) + (turn < rest % len(open_)))
     return split
@@ -149,7 +149,7 @@ def shares(data: Sequence[str], total: int) -> list[tuple[str, int]]:
 def _count(source: str) -> int:
     """How many photos there are."""
     if source in DRAWN:
-        raise UsageError(f"this recipe takes every photo once: give it --data DIR, or say how many: {source}:1500")
+        raise UsageError(f"this recipe takes every photo once: give it `data=DIR`, or say how many: {source}:1500")
     return len(images.list_images(Path(source)))
 
 

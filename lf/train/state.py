@@ -100,7 +100,7 @@ def read(recipe: Recipe, data: Sequence[str], out: Path, where: torch.device) ->
         BadInput: it is damaged.
     """
     path, own = out / CHECKPOINT, json.dumps(identity(recipe, data))
-    other = UsageError(f"{out}: belongs to a run with other settings; choose another --out, or remove it")
+    other = UsageError(f"{out}: belongs to a run with other settings; choose another `out`, or remove it")
     if not path.exists():  # perhaps of a run that is still before its first checkpoint, or was killed there
         path = out / SETTINGS
         if path.exists() and files.read_json(path, "the settings of a run, or no such file") != json.loads(own):

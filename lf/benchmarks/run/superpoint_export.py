@@ -89,7 +89,7 @@ def _look(picture: Picture, protocol: Protocol) -> Look:
         fits = ", ".join(name for name in PROTOCOLS if name.startswith(OWN.name))
         raise UsageError(
             f"protocol {protocol.name} prepares {picture.key} otherwise than the files of pytorch-superpoint are made; "
-            f"expected {fits}; or score the files one by one, without --data"
+            f"expected {fits}; or score the files one by one, without `data`"
         )
     grey, _ = OWN.prepare(image, 1)
     return Look(_thumbnail(grey / np.float32(255)), native)

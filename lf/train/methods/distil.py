@@ -48,9 +48,9 @@ class Method:
             BadInput: see `lf.models.checkpoint.load`.
         """
         if not recipe.init:
-            raise UsageError("recipe: init= names no teacher; type: --set init=CHECKPOINT")
+            raise UsageError("recipe: init= names no teacher; type: `init=CHECKPOINT`")
         if not recipe.weight_bits:
-            raise UsageError("recipe: weight_bits=0 leaves the network what it is; type: --set weight_bits=4")
+            raise UsageError("recipe: weight_bits=0 leaves the network what it is; type: `weight_bits=4`")
         self.recipe, self.pictures, self.device = recipe, pictures, device
         self.heads = tuple(MODELS[recipe.model].heads)
         if not LOSSES.keys() >= set(self.heads) or not any(set(self.heads) >= set(each) for each in POINTS):
