@@ -236,7 +236,7 @@ def test_a_wrong_shard_is_named(artifact, photos, tmp_path, shard):
 
 
 def test_what_is_no_folder_of_labels_is_refused(artifact, photos, tmp_path):
-    with pytest.raises(BadInput, match=r"holds no manifest\.json; make them with: lf label"):
+    with pytest.raises(BadInput, match=r"holds no manifest\.json; make them with: `label"):
         read_labels(photos)
     run(artifact, photos, tmp_path / "out", limit=1)
 

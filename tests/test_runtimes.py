@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 import warnings
 from dataclasses import replace
@@ -381,7 +382,8 @@ def test_the_wrong_kind_of_file_is_named(backend):
     artifact = Artifact(Path("m.txt"), Card("wren", WEIGHTS, (1, None, None)))
     takes = ", ".join(BACKENDS[backend].suffixes)
     with pytest.raises(
-        UsageError, match=f"m.txt: backend {backend} runs {takes}; make such a file with {BACKENDS[backend].maker}"
+        UsageError,
+        match=re.escape(f"m.txt: backend {backend} runs {takes}; make such a file with {BACKENDS[backend].maker}"),
     ):
         open_session(artifact, backend)
 

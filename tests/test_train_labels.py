@@ -64,9 +64,7 @@ def test_labels_of_photos_move_into_their_squares(photos):
 def test_a_photo_without_labels_is_named(photos):
     (photos / "labels" / "b.png.npz").unlink()
     recipe, squares = joint(photos, f"labels={photos / 'labels'}")
-    with pytest.raises(
-        BadInput, match=r"labels: has no labels for b\.png; make them with: `label\(CHECKPOINT, data=DIR"
-    ):
+    with pytest.raises(BadInput, match=r"labels: has no labels for b\.png; make them with: `label\(CHECK"):
         label_sources.first_labels(recipe, squares)
 
 
@@ -80,7 +78,7 @@ def test_labels_of_another_photo_of_the_same_name_are_refused(photos):
     assert str(caught.value) == (
         f"{photos / 'labels' / 'a.png.npz'}: labels another photo of the name a.png, or one that has changed since; "
         "expected labels of all photos below one DIR; "
-        f"type again: lf label CHECKPOINT --data DIR --out {photos / 'labels'}"
+        f"type again: `label(CHECKPOINT, data=DIR, out={photos / 'labels'})`"
     )
 
 
