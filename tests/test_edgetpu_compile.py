@@ -373,7 +373,7 @@ def test_outputs_may_change_places(parent, compiler, tmp_path):
 
 def test_what_it_starts_from_is_checked(tmp_path, tiny):
     with pytest.raises(
-        UsageError, match=r"starts from an int8 .tflite file; type: `quantize\(MODEL\.onnx, engine=tflite"
+        UsageError, match=r"starts from an int8 .tflite file; type: `quantize\(MODEL\.onnx, writer=tflite"
     ):
         export(tiny(), "edgetpu", tmp_path / "new_edgetpu.tflite")
     ready = save(tmp_path / "m.tflite", heads("wren")[0], "wren")

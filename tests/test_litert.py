@@ -264,7 +264,7 @@ def test_another_operator_shape_than_declared_is_named(tmp_path):
 def test_another_kind_of_file_is_named(tmp_path, suffix):
     artifact = made.save(tmp_path / "m.tflite", made.heads("wren", SIZE)[0], "wren", SIZE)
     with pytest.raises(
-        UsageError, match=r"backend tflite runs \.tflite; make such a file with `quantize\(MODEL\.onnx, engine=tflite"
+        UsageError, match=r"backend tflite runs \.tflite; make such a file with `quantize\(MODEL\.onnx, writer=tflite"
     ):
         open_session(replace(artifact, path=tmp_path / f"m{suffix}"), "tflite")
 

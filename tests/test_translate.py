@@ -16,7 +16,7 @@ from lf.cli.translate import translate
         ("type: `scheme=w8a16`", "type: --scheme w8a16"),
         ("leave out `size`, `opset`", "leave out --size, --opset"),
         ("type: `export(CHECKPOINT, to=onnx)`", "type: lf export CHECKPOINT --to onnx"),
-        ("type: `quantize(M.onnx, engine=tflite, images=DIR)`", "type: lf quantize M.onnx --for tflite --images DIR"),
+        ("type: `quantize(M.onnx, writer=tflite, images=DIR)`", "type: lf quantize M.onnx --for tflite --images DIR"),
         ("type: `export(M.onnx, half=True)`", "type: lf export M.onnx --half"),
         ("type: `data.list(DIR)`", "type: lf data list DIR"),
         ("type: `init=CHECKPOINT`", "type: --set init=CHECKPOINT"),

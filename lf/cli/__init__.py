@@ -7,7 +7,7 @@ import io
 import os
 import signal
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -17,40 +17,72 @@ from lf.core.registry import load_plugins
 
 load_plugins()  # before the commands list the rows of the tables in their help
 
-from lf.cli import check, features, label, look, make, measure, pictures, show, sweep, train, tune, weigh  # noqa: E402
+from lf.cli import (  # noqa: E402
+    baseline_accept,
+    bench,
+    check,
+    compare,
+    data_get,
+    data_list,
+    data_show,
+    demo,
+    doctor,
+    export,
+    extract,
+    inspect,
+    label,
+    live,
+    match,
+    models,
+    quantize,
+    renamed,
+    score,
+    search,
+    sensitivity,
+    sweep,
+    time,
+    train,
+    tune,
+)
 
 INTERRUPTED = 128 + signal.SIGINT  # the shells' exit code
+ABOUT = "Export, quantize and benchmark local-feature networks."
+HELP = {"help_option_names": ["-h", "--help"]}
 
-app = typer.Typer(
-    name="lf",
-    help="From a PyTorch local-feature network to the device it must run on, knowing what that cost.",
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-)
-baseline = typer.Typer(help="Reference results that the gate compares with.")
-data = typer.Typer(help="Datasets to evaluate on.")
+app = typer.Typer(name="lf", help=ABOUT, context_settings=HELP, rich_markup_mode="rich", pretty_exceptions_enable=False)
+baseline = typer.Typer(help="Reference results of the gate.", rich_markup_mode="rich")
+data = typer.Typer(help="Datasets: download, list, show.", rich_markup_mode="rich")
 
-for command in (
-    *(make.export, make.quantize, check.check, weigh.sensitivity, train.train, label.label),
-    *(measure.bench, measure.compare, sweep.sweep, tune.tune, features.score),
-    *(features.extract, pictures.match),
-    *(look.inspect, look.doctor, look.models, look.demo),
-):
-    app.command(epilog=train.LIST if command is train.train else None)(command)
-baseline.command()(measure.accept)
-data.command("get")(pictures.data_get)
-data.command("list")(look.data_list)
-data.command("show")(show.data_show)
-app.add_typer(baseline, name="baseline")
-app.add_typer(data, name="data")
+PANELS: dict[str, tuple[Any, ...]] = {  # of lf --help -> the commands, in order; each file holds one, of its name
+    "Convert": (export, quantize, search, sensitivity, check),
+    "Measure": (bench, time, compare, tune, sweep, score),
+    "Use": (extract, match, live, demo),
+    "Train": (train, label),
+    "Look": (inspect, models, doctor),
+}
+
+
+def _epilog(module: Any) -> str:
+    return "\n\n".join(filter(None, [f"Examples:\n\n{module.EXAMPLES}", getattr(module, "LIST", "")]))
+
+
+for panel, modules in PANELS.items():
+    for module in modules:
+        name = module.__name__.rpartition(".")[2]
+        app.command(name, epilog=_epilog(module), rich_help_panel=panel)(getattr(module, name))
+baseline.command("accept", epilog=_epilog(baseline_accept))(baseline_accept.accept)
+data.command("get", epilog=_epilog(data_get))(data_get.data_get)
+data.command("list", epilog=_epilog(data_list))(data_list.data_list)
+data.command("show", epilog=_epilog(data_show))(data_show.data_show)
+app.add_typer(baseline, name="baseline", rich_help_panel="Measure")
+app.add_typer(data, name="data", rich_help_panel="Look")
 
 
 @app.callback(invoke_without_command=True)
 def root(
     context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version")] = False
 ) -> None:
-    """From a PyTorch local-feature network to the device it must run on, knowing what that cost."""
+    """Export, quantize and benchmark local-feature networks."""
     if version:
         console.result(f"lf {__version__}")
         raise typer.Exit
@@ -69,7 +101,8 @@ def main() -> None:
         code = _failed(str(error), error.exit_code)
     except typer.TyperException as error:
         text = error.format_message() if isinstance(error, typer.BadParameter) else str(error)
-        code = _failed(f"{text.rstrip('.')} (see lf --help)", UsageError.exit_code)
+        moved = renamed.now(error)
+        code = _failed(moved or f"{text.rstrip('.')} (see lf --help)", UsageError.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         code = _failed(
             "interrupted; nothing half-written is left, the same command resumes or starts again", INTERRUPTED

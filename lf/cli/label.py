@@ -1,4 +1,4 @@
-"""The command `lf label`."""
+"""`lf label`: label photos by homographic adaptation."""
 
 from __future__ import annotations
 
@@ -7,38 +7,38 @@ from typing import Annotated
 
 import typer
 
-from lf.cli.options import File, Threads, parse_shard, parse_size
+from lf.cli.options import HOW, Device, File, Folder, Json, Shard, Threads, parse_shard, parse_size
 from lf.core import console
-from lf.models.resolve import resolve
+
+EXAMPLES = "lf label magicpoint.safetensors --photos PHOTOS --out labels"
 
 
 def label(
     checkpoint: File,
-    data: Annotated[Path, typer.Option(readable=False, metavar="DIR", help="Photos to label, searched recursively")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the labels go; the same DIR resumes")],
-    warps: Annotated[int, typer.Option(min=1, help="Views per photo; the first is the photo itself")] = 100,
-    size: Annotated[
-        str, typer.Option(metavar="HxW", help="Every photo is brought to about this area, in proportion")
-    ] = "240x320",
-    shard: Annotated[str, typer.Option(metavar="I/N", help="Of N runs that share the photos the I-th")] = "0/1",
-    limit: Annotated[int | None, typer.Option(min=1, help="Label the first so many photos")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the views")] = 0,
-    bf16: Annotated[bool, typer.Option("--bf16", help="Run the network in bfloat16")] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    photos: Annotated[Path, typer.Option(readable=False, metavar="DIR", help="Photos to label, also in subfolders")],
+    out: Folder,
+    warps: Annotated[int, typer.Option(min=1, help="Views per photo, the photo itself first")] = 100,
+    area: Annotated[str, typer.Option(metavar="HxW", help="Area of every photo; its shape is kept")] = "240x320",
+    shard: Shard = "0/1",
+    limit: Annotated[int | None, typer.Option(min=1, help="Label only the first N photos")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the views")] = 0,
+    bf16: Annotated[bool, typer.Option("--bf16", help="Run the network in bfloat16", rich_help_panel=HOW)] = False,
+    device: Device = "auto",
     threads: Threads = 1,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object")] = False,
+    json: Json = False,
 ) -> None:
-    """Label photos with the corners a detector sees in many views of them; stop and run again to go on."""
+    """Label photos by homographic adaptation."""
     from dataclasses import asdict
 
+    from lf.models.resolve import resolve
     from lf.train.homographic_adaptation import Settings
     from lf.train.label_photos import label as run
 
-    settings = Settings(warps=warps, size=parse_size(size), seed=seed, bf16=bf16)
+    settings = Settings(warps=warps, size=parse_size(area), seed=seed, bf16=bf16)
     with console.progress() as progress:
         tally = run(
             resolve(checkpoint),
-            data,
+            photos,
             out,
             settings,
             shard=parse_shard(shard),
@@ -47,9 +47,5 @@ def label(
             threads=threads,
             progress=progress,
         )
-    for why in tally.failed.values():
-        console.note(f"lf: skipped: {why}")
-    if json:
-        console.as_json({"out": str(out), **asdict(tally)})
-    else:
-        console.result(out)
+    console.skipped(tally.failed)
+    console.as_json({"out": str(out), **asdict(tally)}) if json else console.result(out)

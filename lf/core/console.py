@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,14 @@ def note(text: str) -> None:
             os.write(_KEPT[0], f"{text}\n".encode(errors="backslashreplace"))
         else:
             print(text, file=sys.stderr, flush=True)
+
+
+def skipped(failed: Mapping[str, str], count: int | None = None) -> None:
+    """Say why images were skipped, and how many of `count`."""
+    for why in failed.values():
+        note(f"lf: skipped: {why}")
+    if failed and count is not None:
+        note(f"lf: skipped {len(failed)} of {count} images")
 
 
 def summary(markdown: str) -> None:

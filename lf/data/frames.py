@@ -112,3 +112,16 @@ def _next(capture: cv2.VideoCapture) -> Array | None:
 def _rate(capture: cv2.VideoCapture) -> float:
     rate = capture.get(cv2.CAP_PROP_FPS)
     return float(rate) if 1 <= rate <= 240 else RATE
+
+
+def open_source(source: str) -> Source:
+    """Frames of a camera (its number), a folder of images, or a video file.
+
+    Raises:
+        BadInput: it is none of them.
+        Unavailable: the camera cannot be opened.
+    """
+    path = Path(source)
+    if source.isdecimal() and not path.exists():
+        return camera(int(source))
+    return folder(path) if path.is_dir() else video(path)

@@ -58,7 +58,7 @@ def export(
     if artifact.path.suffix != ".tflite":
         raise UsageError(
             f"{artifact.path}: export to edgetpu starts from an int8 .tflite file; "
-            "type: `quantize(MODEL.onnx, engine=tflite, images=DIR)`"
+            "type: `quantize(MODEL.onnx, writer=tflite, images=DIR)`"
         )
     if images is not None or settled:
         given = ", ".join(f"`{name}`" for name in (*settled, *(["images"] if images is not None else [])))

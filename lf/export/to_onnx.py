@@ -37,7 +37,7 @@ def export(
     artifact: Artifact,
     out: Path,
     *,
-    size: tuple[int, int] | None = SIZE,
+    size: tuple[int, int] | None = None,
     opset: int = OPSET,
     images: Path | None = None,
 ) -> Artifact:
@@ -59,7 +59,7 @@ def export(
         raise UsageError(f"{artifact.path}: export to onnx starts from a checkpoint ({', '.join(CHECKPOINTS)})")
     model = pick(NETWORKS, artifact.card.model, "network")
     if opset not in OPSETS:
-        raise UsageError(f"--opset {opset}: expected {OPSETS[0]} to {OPSETS[-1]}")
+        raise UsageError(f"`opset={opset}`: expected {OPSETS[0]} to {OPSETS[-1]}")
     check_size(size, model, artifact.card.model)
     proto = trace(artifact, size, opset)
     options = {"to": "onnx", "size": list(size) if size else None, "opset": opset}

@@ -1,4 +1,4 @@
-"""ENGINES: who writes SCHEMES in which dialect. Other numbers, same network."""
+"""WRITERS: quantization writers, one per target runtime."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ BITS = (3, 4, 8, 16, 32)  # what the weights of a single layer may have; with 16
 
 
 @dataclass(frozen=True)
-class Engine:
-    """Who writes schemes in the dialect of what runs them.
+class Writer:
+    """A writer of quantized files for one runtime.
 
     Attributes:
         module: dotted name of a module with a function `quantize`: see `lf.quantize.write.ort.quantize`.
@@ -43,14 +43,14 @@ class Engine:
     one_size: bool = False
 
 
-ENGINES: dict[str, Engine] = {
-    "ort": Engine(
+WRITERS: dict[str, Writer] = {
+    "ort": Writer(
         "lf.quantize.write.ort",
         ".onnx",
         tuple(SCHEMES),
         "ONNX Runtime on x86: 8 bits where it is fast, the rest in float",
     ),
-    "tflite": Engine(
+    "tflite": Writer(
         "lf.quantize.write.tflite",
         ".tflite",
         ("w8a8", "w8a8-tensor"),
@@ -66,7 +66,7 @@ def quantize(
     images: Path | None = None,
     out: Path | None = None,
     *,
-    engine: str = "ort",
+    writer: str = "ort",
     calibration: str | None = None,
     limit: int | None = None,
     seed: int = 0,
@@ -83,7 +83,7 @@ def quantize(
         images: folder of photos to calibrate on; schemes that need none leave it alone. Without it, the ranges count
             that training for this very scheme learned, where the card of the file has them.
         out: the file to write; `<name of the parent>.<scheme><suffix>` in the current folder by default.
-        engine: a row of ENGINES, whose dialect is written.
+        writer: a row of WRITERS, whose dialect is written.
         calibration: how ranges are found, a name of CALIBRATIONS; the scheme's usual one by default.
         limit: use at most so many photos; the scheme's usual number by default.
         seed: chooses the photos when there are more.
@@ -95,23 +95,23 @@ def quantize(
         progress: (done, total, text), called per photo and per layer.
 
     Raises:
-        UsageError: unknown scheme, engine, calibration, rounding or layer, a rounding that the scheme does not
+        UsageError: unknown scheme, writer, calibration, rounding or layer, a rounding that the scheme does not
             allow, no folder of photos, words on photos where none are looked at, or a file that is not float ONNX.
         BadInput: no usable photo, or photos of a benchmark.
         LfError: the result gives non-finite values, or would not run in integers; nothing is written.
     """
-    row, dialect = pick(SCHEMES, scheme, "scheme"), pick(ENGINES, engine, "engine")
+    row, dialect = pick(SCHEMES, scheme, "scheme"), pick(WRITERS, writer, "writer")
     if scheme not in dialect.schemes:
-        raise UsageError(f"--for {engine} knows no scheme {scheme}; known: {', '.join(dialect.schemes)}")
+        raise UsageError(f"`writer={writer}` knows no scheme {scheme}; known: {', '.join(dialect.schemes)}")
     observer(calibration or row.calibration, row.activations)
     for name, count in (bits or {}).items():
         if count not in BITS or ((row.dynamic or row.weights == 16) and count != 32):
             expected = "32" if row.dynamic or row.weights == 16 else ", ".join(map(str, BITS))
             raise UsageError(f"{name}={count}: scheme {scheme} knows layers with {expected} bits")
     float_onnx(artifact)
-    out = out or usual_name(artifact, scheme, engine)
+    out = out or usual_name(artifact, scheme, writer)
     if out.suffix != dialect.suffix:
-        raise UsageError(f"{out}: engine {engine} reads {dialect.suffix} files; type: -o {out.stem}{dialect.suffix}")
+        raise UsageError(f"{out}: writer {writer} makes {dialect.suffix} files; type: -o {out.stem}{dialect.suffix}")
     files.refuse_own(out, artifact.path)
     trained = bool(learned_ranges(artifact, scheme))
     rounding = _rounding(scheme, rounding or ("nearest" if trained else row.rounding))
@@ -134,14 +134,15 @@ def quantize(
                 f"{', '.join(unused)}: {artifact.path} brings the ranges along that training for {scheme} learned; "
                 "leave that out, or calibrate on photos: --images DIR"
             )
-    writer = importlib.import_module(dialect.module)
-    made: Artifact = writer.quantize(artifact, scheme, row, photos, out, bits or {}, rounding)
+    made: Artifact = importlib.import_module(dialect.module).quantize(
+        artifact, scheme, row, photos, out, bits or {}, rounding
+    )
     return made
 
 
-def usual_name(artifact: Artifact, scheme: str, engine: str = "ort") -> Path:
+def usual_name(artifact: Artifact, scheme: str, writer: str = "ort") -> Path:
     """The file in the current folder that a quantized one is written to where none is named."""
-    return Path(f"{artifact.path.stem}.{scheme}{ENGINES[engine].suffix}")
+    return Path(f"{artifact.path.stem}.{scheme}{WRITERS[writer].suffix}")
 
 
 def _rounding(scheme: str, rounding: str) -> str:

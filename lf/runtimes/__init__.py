@@ -78,7 +78,7 @@ BACKENDS: dict[str, Backend] = {
         "edge",
         (".tflite",),
         "LiteRT on the CPU, XNNPACK",
-        maker="`quantize(MODEL.onnx, engine=tflite, images=DIR)`",
+        maker="`quantize(MODEL.onnx, writer=tflite, images=DIR)`",
     ),
     "edgetpu": Backend(
         "lf.runtimes.edgetpu",

@@ -15,7 +15,7 @@ from lf.core import Artifact, BadInput, GateFailed, LfError, UsageError, console
 from lf.data.images import list_images
 from lf.formats import model_file
 from lf.models.resolve import resolve
-from lf.quantize import ENGINES, SCHEMES, quantize
+from lf.quantize import SCHEMES, WRITERS, quantize
 from lf.quantize.calibrate.photos import digest
 from lf.studies.sweep_plan import FLOAT, Network, Plan, Row
 
@@ -43,7 +43,7 @@ def make(plan: Plan, out: Path, progress: console.Progress | None) -> list[Row]:
     folder, rows = out / "models", list[Row]()
     photos = _photos(plan)
     opened = [(network, resolve(network.file)) for network in plan.networks]
-    suffix = ENGINES[plan.engine].suffix
+    suffix = WRITERS[plan.writer].suffix
     added = {
         network.name: [_added(network.name, name, path, of, suffix) for name, path in network.add.items()]
         for network, of in opened
@@ -90,13 +90,13 @@ def _refuse_leak(plan: Plan, photos: dict[str, str], added: list[Row]) -> None:
 
 
 def _fit(artifact: Artifact, plan: Plan) -> Artifact:
-    """The same ONNX file, of the one size of the protocols where the engine's files have only one.
+    """The same ONNX file, of the one size of the protocols where the writer's files have only one.
 
     Raises:
         UsageError: it takes one size only and a protocol evaluates at another, or the protocols have several.
     """
     sizes = {name: PROTOCOLS[name].size for data in plan.data for name in data.protocols}
-    size, one_size = artifact.card.size, ENGINES[plan.engine].one_size
+    size, one_size = artifact.card.size, WRITERS[plan.writer].one_size
     if one_size and (None in sizes.values() or len({*sizes.values()}) > 1):
         several = ", ".join(f"{name} at {'x'.join(map(str, of)) if of else 'any'}" for name, of in sizes.items())
         raise UsageError(f"files for {plan.backend} take one size, and this plan has {several}; make a plan for each")
@@ -155,7 +155,7 @@ def _scheme(
     """The row of one quantized file; of one that its guards refuse, with what they say."""
     if base is None:  # not made in a dry run
         return Row(network.name, scheme, None)
-    suffix, options = ENGINES[plan.engine].suffix, dict(network.options.get(scheme, {}))
+    suffix, options = WRITERS[plan.writer].suffix, dict(network.options.get(scheme, {}))
     path = folder / f"{network.name}.{scheme}{suffix}"
     recipe = {
         "lf": __version__,
@@ -168,7 +168,7 @@ def _scheme(
     make: Callable[[], Artifact] | None = None
     if progress:
         says = _within(f"{network.name} {scheme}:", progress)
-        make = partial(quantize, base, scheme, plan.images, path, engine=plan.engine, progress=says, **options)
+        make = partial(quantize, base, scheme, plan.images, path, writer=plan.writer, progress=says, **options)
     made, refused = _once(path, recipe, make)
     return Row(network.name, scheme, made, refused.replace(str(base.path), base.path.name))
 

@@ -96,12 +96,12 @@ class Network:
 class Plan:
     """A sweep file, read and checked; see the module.
 
-    The engine is the one that writes what the backend runs; `size` is that of `lf.benchmarks.run.predict.Variant`.
+    The writer makes what the backend runs; `size` is that of `lf.extraction.variant.Variant`.
     """
 
     images: Path | None
     backend: str
-    engine: str
+    writer: str
     threads: int
     repeats: int
     data: tuple[Data, ...]
@@ -127,12 +127,12 @@ class Row:
     refused: str = ""
 
 
-def load(path: Path, engines: Mapping[str, Any], options: Mapping[str, type]) -> Plan:
+def load(path: Path, writers: Mapping[str, Any], options: Mapping[str, type]) -> Plan:
     """Read a sweep file.
 
     Args:
         path: the TOML file.
-        engines: who quantizes: name -> what it writes, as `suffix`, and in which `schemes`.
+        writers: quantization writers by name, with their `suffix` and `schemes`.
         options: what a scheme may be made with, and of what type it is.
 
     Raises:
@@ -147,11 +147,11 @@ def load(path: Path, engines: Mapping[str, Any], options: Mapping[str, type]) ->
     for name, least in (("threads", 1), ("repeats", 0)):
         if top[name] < least:
             raise BadInput(f"{path}: {name} = {top[name]}; expected at least {least}")
-    engine = writer_for(top["backend"], engines, str(path))
+    writer = writer_for(top["backend"], writers, str(path))
     usual = _names(top["schemes"], f"{path}: schemes", empty=True)
     data = tuple(_data(each, path.parent, where) for where, each in _tables(top, "data", path))
     models = _tables(top, "model", path)
-    schemes = dict.fromkeys(engines[engine].schemes)
+    schemes = dict.fromkeys(writers[writer].schemes)
     networks = tuple(_network(each, path.parent, usual, schemes, options, where) for where, each in models)
     _once([each.name for each in data], f"{path}: data")
     _once([network.name for network in networks], f"{path}: models")
@@ -160,19 +160,20 @@ def load(path: Path, engines: Mapping[str, Any], options: Mapping[str, type]) ->
         if type(limit) not in (int, float) or not math.isfinite(limit) or METRICS[metric].higher_is_better is None:
             raise BadInput(f"{path}: goal {metric} = {limit}; expected a metric that has a better end, and a number")
     images = path.parent / Path(top["images"]).expanduser() if top["images"] else None
-    return Plan(images, top["backend"], engine, top["threads"], top["repeats"], data, networks, top["goals"])
+    return Plan(images, top["backend"], writer, top["threads"], top["repeats"], data, networks, top["goals"])
 
 
-def writer_for(backend: str, engines: Mapping[str, Any], where: str) -> str:
-    """The one of `engines`, see `load`, that writes what a backend runs.
+def writer_for(backend: str, writers: Mapping[str, Any], where: str) -> str:
+    """Name of the writer that makes what a backend runs.
+
 
     Raises:
         UsageError: an unknown backend, or none does.
     """
     runs = pick(BACKENDS, backend, "backend").suffixes
-    fits = [name for name, row in engines.items() if row.suffix in runs]
+    fits = [name for name, row in writers.items() if row.suffix in runs]
     if not fits:
-        made = dict.fromkeys(row.suffix for row in engines.values())
+        made = dict.fromkeys(row.suffix for row in writers.values())
         others = ", ".join(name for name, row in BACKENDS.items() if made.keys() & {*row.suffixes})
         raise UsageError(f"{where}: backend {backend} runs no {' or '.join(made)} files; these do: {others}")
     return fits[0]

@@ -19,6 +19,7 @@ from lf.core import Array, Artifact, UsageError, pick
 from lf.data import Pair, open_dataset
 from lf.data.images import list_images, read
 from lf.extraction import agreement
+from lf.extraction.store import engine_for
 from lf.extraction.variant import Variant
 from lf.models import MODELS
 from lf.runtimes import BACKENDS, engines
@@ -30,7 +31,7 @@ DRAWN = (480, 640)  # (H, W) px of the picture that is timed where a protocol le
 
 def suite(
     artifacts: Sequence[Artifact],
-    backends: Sequence[str],
+    backends: Sequence[str] | None,
     data: str,
     protocol: str,
     *,
@@ -41,21 +42,21 @@ def suite(
     workers: int = 1,
     repeats: int = 30,
     out: Path | None = None,
-    pictures: bool = False,
+    draw: bool = False,
     progress: Progress = lambda done, total, text: None,
 ) -> list[dict[str, Any]]:
     """Evaluate every file in every engine that runs it; the runs of a results file, in the order of the command line.
 
     `workers` pictures are worked at together, see `bench`. `keypoints` names a baseline whose points every network
     describes, `size` what every picture is resized to, see `Variant`. `out` keeps results.json and the features of
-    every picture, from which an interrupted run resumes, and with `pictures` what they look like.
+    every picture, from which an interrupted run resumes, and with `draw` pictures of the pairs.
 
     Raises:
         UsageError: unknown names, a file or engine without its counterpart, or pictures without a place.
         Unavailable: an engine or the plots extra is not there; found before anything is computed.
     """
-    if pictures and out is None:
-        raise UsageError("--pictures needs --out DIR to draw into")
+    if draw and out is None:
+        raise UsageError("`draw` needs a folder to draw into; type: `out=DIR`")
     variants = [Variant(artifact, backend, keypoints, size) for artifact, backend in pair_up(artifacts, backends)]
     return evaluate_variants(
         variants,
@@ -66,7 +67,7 @@ def suite(
         workers=workers,
         repeats=repeats,
         out=out,
-        pictures=pictures,
+        draw=draw,
         progress=progress,
     )
 
@@ -81,7 +82,7 @@ def evaluate_variants(
     workers: int = 1,
     repeats: int = 0,
     out: Path | None = None,
-    pictures: bool = False,
+    draw: bool = False,
     progress: Progress = lambda done, total, text: None,
 ) -> list[dict[str, Any]]:
     """Evaluate variants on the same pairs; see `suite`."""
@@ -89,7 +90,7 @@ def evaluate_variants(
     pairs = open_dataset(data, limit_sequences, exclude=rule.without)
     for variant in variants:
         results.refuse_stand_in(variant.backend, variant.open(threads).session.info.provider)
-    if pictures:
+    if draw:
         figures.plotter()
     cache = out / "cache" if out else None
     how: dict[str, Any] = {"threads": threads, "workers": workers, "cache": cache, "progress": progress}
@@ -99,23 +100,28 @@ def evaluate_variants(
             run.update(timing)
     if out:
         results.save(out / RESULTS, runs)
-        if pictures:
+        if draw:
             figures.draw(runs, variants, pairs, rule, cache, out / "pictures", progress)
     return runs
 
 
-def pair_up(artifacts: Sequence[Artifact], backends: Sequence[str]) -> list[tuple[Artifact, str]]:
-    """Every (file, engine) that fit together by the file's type.
+def pair_up(artifacts: Sequence[Artifact], backends: Sequence[str] | None) -> list[tuple[Artifact, str]]:
+    """Every (file, engine) that fit together by the file's type; without engines, each file in the first that runs it.
 
     Raises:
         UsageError: an unknown engine, one without a file, or a file without an engine.
+        Unavailable: no engine for a file is installed.
     """
+    if backends is None:
+        return [(artifact, engine_for(artifact)) for artifact in artifacts]
     rows = {name: pick(BACKENDS, name, "backend") for name in backends}
     found = [(a, name) for a in artifacts for name in rows if name in engines(a.path)]
     for name, row in rows.items():
         if name not in {backend for _, backend in found}:
             takes = ", ".join(row.suffixes)
-            raise UsageError(f"no file for backend {name}, which runs {takes}; lf export makes one; or leave it out")
+            raise UsageError(
+                f"backend {name} runs {takes} files; none was given. Type: {row.maker}, or leave {name} out"
+            )
     for artifact in artifacts:
         if artifact not in [a for a, _ in found]:
             fits = ", ".join(engines(artifact.path))
@@ -138,10 +144,10 @@ def timings(
 
 def latencies(
     artifacts: Sequence[Artifact],
-    backends: Sequence[str],
+    backends: Sequence[str] | None,
     protocol: str,
     *,
-    images: Path | None = None,
+    photo: Path | None = None,
     keypoints: str | None = None,
     size: tuple[int, int] | None = None,
     threads: int = 1,
@@ -154,9 +160,9 @@ def latencies(
 
     Args:
         artifacts: model files.
-        backends: rows of BACKENDS.
+        backends: rows of BACKENDS; None takes for each file the first that runs it.
         protocol: row of PROTOCOLS, for the size and how it is extracted.
-        images: a photo, or a folder of which the first one is taken; None draws one.
+        photo: an image to time, or a folder of which the first one is taken; None draws one.
         keypoints: see `suite`.
         size: see `suite`.
         threads: of every engine.
@@ -171,7 +177,7 @@ def latencies(
         BadInput: no readable photo.
     """
     if not repeats:
-        raise UsageError("--latency with --repeats 0 has nothing to time; give 1 or more")
+        raise UsageError("`repeats=0` times nothing; give 1 or more")
     rule = pick(PROTOCOLS, protocol, "protocol")
     if size:
         check_resize(rule)
@@ -181,7 +187,7 @@ def latencies(
     infos = [variant.open(threads).session.info for variant in variants]
     for variant, info in zip(variants, infos, strict=True):
         results.refuse_stand_in(variant.backend, info.provider)
-    name, image = _picture(images, rule.size or DRAWN)
+    name, image = _picture(photo, rule.size or DRAWN)
     prepared = _prepared(variants, image, rule)
     about = {"dataset_digest": hashlib.sha256(prepared.tobytes()).hexdigest(), "image_size": prepared.shape[:2]}
     found = latency.measure(
@@ -196,11 +202,11 @@ def latencies(
     return runs
 
 
-def _picture(images: Path | None, size: tuple[int, int]) -> tuple[str, Array]:
+def _picture(photo: Path | None, size: tuple[int, int]) -> tuple[str, Array]:
     """Name and pixels, uint8 (H, W, 3) RGB."""
-    if images is None:
+    if photo is None:
         return "a drawn picture", next(agreement.drawn(size, 1))
-    path = list_images(images, 1)[0] if images.is_dir() else images
+    path = list_images(photo, 1)[0] if photo.is_dir() else photo
     return path.name, read(path)
 
 

@@ -1,12 +1,11 @@
-"""The command `lf data show`: what a benchmark or a training step would see, as one picture."""
+"""Draw what a benchmark or a training step sees, as one picture."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from lf.core import UsageError, console, files, pick
 
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
     from lf.train import Recipe
     from lf.train.sample import Sample
 
-PAIRS, SINGLES, COLUMNS = 4, 9, 3  # pairs, and single images in so many columns, when --count does not say
+PAIRS, SINGLES, COLUMNS = 4, 9, 3  # pairs, and single images in so many columns, by default
 PICTURES = 48  # of a recipe's are made for its sheet: thousands look alike
 SHAPES = "shapes"
 SIZE = (240, 320)  # px of a drawn shape
@@ -26,41 +25,48 @@ PAIR_NOTE = (
 LABEL_NOTE = "Rings: labelled points."
 
 
-def data_show(
-    spec: Annotated[str, typer.Argument(metavar="WHAT", help="Dataset as for lf bench --data, a recipe, or: shapes")],
-    data: Annotated[
-        list[str] | None, typer.Option(metavar="DIR[:N]", help="With a recipe: what it learns from, as for lf train")
-    ] = None,
-    change: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="With a recipe: change it, as for lf train")
-    ] = None,
-    labels: Annotated[
-        Path | None,
-        typer.Option(readable=False, metavar="DIR", help="With a folder of photos: what lf label made of it"),
-    ] = None,
-    count: Annotated[int | None, typer.Option(min=1, help="How many to draw; 4 pairs or 9 images else")] = None,
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="Where to write")] = Path("data.png"),
-) -> None:
-    """Draw what a source holds: pairs with their ground truth, the views of a recipe, labels on their photos."""
+Page = tuple[str, "list[Panel]", int, str]  # title, panels, columns, note
+
+
+def draw(
+    spec: str,
+    output: Path,
+    photos: list[str] | None = None,
+    change: Sequence[str] = (),
+    labels: Path | None = None,
+    count: int | None = None,
+    progress: console.Progress = lambda done, total, text: None,
+) -> Path:
+    """Draw what a source holds as one picture.
+
+    Args:
+        spec: a dataset, a recipe, `shapes`, or a folder of photos that have labels.
+        output: the picture.
+        photos: with a recipe: the sources it learns from.
+        change: with a recipe: settings, KEY=VALUE.
+        labels: with a folder of photos: the folder of their labels.
+        count: pairs or images to draw.
+        progress: called with (done, total, text).
+
+    Raises:
+        UsageError: an unknown name, or options that do not belong to it.
+    """
     from lf.benchmarks.report.match_pictures import save
     from lf.data import contact_sheets
     from lf.train import RECIPES
 
-    if (data or change) and (spec not in RECIPES or labels):
+    if (photos or change) and (spec not in RECIPES or labels):
         known = ", ".join(RECIPES)
-        raise UsageError(f"--data and --set belong to a recipe, not to {spec}; say for example: lf data show {known}")
+        raise UsageError(f"`photos` and `change` belong to a recipe, not to {spec}; for example: lf data show {known}")
     if labels:
         title, panels, columns, note = _labelled(Path(spec), labels, count)
     elif spec in RECIPES:
-        title, panels, columns, note = _recipe(spec, RECIPES[spec].override(change or []), data, count)
+        title, panels, columns, note = _recipe(spec, RECIPES[spec].override(change), photos, count, progress)
     elif spec == SHAPES:
         title, panels, columns, note = _shapes(count)
     else:
         title, panels, columns, note = _dataset(spec, count)
-    console.result(save(output, contact_sheets.sheet(title, panels, columns, note)))
-
-
-Page = tuple[str, "list[Panel]", int, str]  # title, panels, columns, note
+    return save(output, contact_sheets.sheet(title, panels, columns, note))
 
 
 def _dataset(spec: str, count: int | None) -> Page:
@@ -117,12 +123,12 @@ def _shapes(count: int | None) -> Page:
     return title, panels, COLUMNS, LABEL_NOTE
 
 
-def _recipe(name: str, recipe: Recipe, data: list[str] | None, count: int | None) -> Page:
+def _recipe(name: str, recipe: Recipe, data: list[str] | None, count: int | None, progress: console.Progress) -> Page:
     from lf.data import contact_sheets
     from lf.data.contact_sheets import Panel
 
     sources = data or [recipe.data]
-    made, pictures = _samples(name, recipe, sources, count)
+    made, pictures = _samples(name, recipe, sources, count, progress)
     what = "views" if made[0].flow is None else "pairs"
     title = f"recipe {name}, method {recipe.method}: {what} of {recipe.size[0]} x {recipe.size[1]} px as in its first "
     title += f"steps, of {pictures} pictures ({', '.join(sources)})"
@@ -139,7 +145,9 @@ def _recipe(name: str, recipe: Recipe, data: list[str] | None, count: int | None
     return title, panels, COLUMNS, LABEL_NOTE
 
 
-def _samples(name: str, recipe: Recipe, data: list[str], count: int | None) -> tuple[list[Sample], int]:
+def _samples(
+    name: str, recipe: Recipe, data: list[str], count: int | None, progress: console.Progress
+) -> tuple[list[Sample], int]:
     """The samples of the first steps, and how many of the recipe's pictures were made for them."""
     import importlib
     import tempfile
@@ -153,14 +161,14 @@ def _samples(name: str, recipe: Recipe, data: list[str], count: int | None) -> t
     if not hasattr(module.Method, "sample"):
         raise UsageError(
             f"recipe {name}: its method {recipe.method} cannot show what it sees; "
-            f"give the class Method in lf/train/{recipe.method}.py a `sample`, see lf/train/sample.py"
+            f"give the class Method in lf/train/methods/{recipe.method}.py a sample(), see lf/train/sample.py"
         )
     some = [(source, n * PICTURES // recipe.pictures if n else PICTURES) for source, n in shares(data, recipe.pictures)]
     few = [(source, min(max(1, n), recipe.pictures or PICTURES)) for source, n in some]
     small = dataclasses.replace(recipe, pictures=sum(n for _, n in few))
     cpu = torch.device("cpu")
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as folder, console.progress() as progress:
+    with tempfile.TemporaryDirectory() as folder:
         pictures = collect(small, [f"{source}:{n}" for source, n in few], Path(folder), progress).on(cpu)
         method = module.Method(small, pictures, cpu)
         found: list[Sample] = []

@@ -1,38 +1,54 @@
-"""Layers weighed by what they cost the geometry: the command sensitivity, and quantize within a budget."""
+"""Per-layer sensitivity of geometric metrics, and quantization within an accuracy budget."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import typer
-
-from lf.cli.options import PROCEDURAL, Data, File, Json, Protocols
 from lf.core import Artifact, console
 from lf.core.console import Progress
-from lf.models.resolve import resolve
-from lf.quantize import CALIBRATIONS, SCHEMES
 
-EVALUATIONS = 40  # of a search, when --max-evaluations does not say
+if TYPE_CHECKING:
+    from lf.quantize.search.journal import Journal
+
+EVALUATIONS = 40  # files that a search evaluates at most, by default
 PARTS = {"search": "the pairs of the search", "confirm": "the others"}
 
 
-def sensitivity(
-    model: File,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where rows, features and the picture go; it resumes there")],
-    data: Data = PROCEDURAL,
-    images: Annotated[
-        Path | None, typer.Option(readable=False, metavar="DIR", help="Photos to calibrate on; none of the data")
-    ] = None,
-    scheme: Annotated[str, typer.Option(help=f"Number format: {', '.join(SCHEMES)}")] = "w8a8",
-    protocol: Protocols = None,
-    limit_sequences: Annotated[int | None, typer.Option(min=1, help="Use the first so many sequences")] = None,
-    calibration: Annotated[str | None, typer.Option(help=f"How ranges are found: {', '.join(CALIBRATIONS)}")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Calibrate on at most so many photos")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Chooses the photos when there are more")] = 0,
-    json: Json = False,
-) -> None:
-    """Rank the layers of a float ONNX file by what quantizing each alone costs the geometry, beside its tensors."""
+class Study(NamedTuple):
+    """Rows of a sensitivity study, the file that keeps them, the picture, and the protocols that measured them."""
+
+    rows: Sequence[Mapping[str, Any]]
+    journal: Journal
+    picture: Path
+    protocols: list[str]
+
+
+def study_layers(
+    parent: Artifact,
+    out: Path,
+    data: str,
+    images: Path | None,
+    scheme: str,
+    protocol: str | None,
+    limit_sequences: int | None,
+    photos: Mapping[str, Any],
+    progress: Progress,
+) -> Study:
+    """Measure what quantizing each layer of a float ONNX file alone costs the geometry.
+
+    Args:
+        parent: a float ONNX file.
+        out: folder for rows, features and picture; the same folder resumes.
+        data: see `lf.data.open_dataset`.
+        images: folder of calibration images.
+        scheme: a row of SCHEMES.
+        protocol: names with commas; None takes what the metrics need.
+        limit_sequences: use the first so many.
+        photos: `calibration`, `limit` and `seed` of the calibration images.
+        progress: called with (done, total, text).
+    """
     from lf.benchmarks.report import ranking
     from lf.benchmarks.report.figures import plotter
     from lf.quantize import float_onnx, open_photos
@@ -40,31 +56,24 @@ def sensitivity(
     from lf.quantize.search.sensitivity import Layers, studied, study
     from lf.studies.accuracy_drop import Judge, open_pairs, yielded
 
-    parent = float_onnx(resolve(model))
+    float_onnx(parent)
     row, metrics = studied(scheme), yielded(ranking.TOLERANCES, protocol)
-    plotter()
+    plotter()  # fails before the work if it is not installed
     judge = Judge(parent, open_pairs(data, metrics, limit_sequences), data, metrics, out / "cache")
-    photos_of = {"calibration": calibration or row.calibration, "limit": limit or row.limit, "seed": seed}
-    identity = {"scheme": scheme, **circumstances(parent, images, photos_of), **judge.identity}
-    journal = Journal(out / "sensitivity.json", identity)
-    with console.progress() as progress:
-        photos = open_photos(scheme, images, calibration=calibration, limit=limit, seed=seed, progress=progress)
-        rows = study(Layers(parent, scheme, photos), judge, journal, progress)
+    known = {name: value or getattr(row, name, value) for name, value in photos.items()}
+    journal = Journal(
+        out / "sensitivity.json", {"scheme": scheme, **circumstances(parent, images, known), **judge.identity}
+    )
+    calibration = open_photos(scheme, images, progress=progress, **photos)
+    rows = study(Layers(parent, scheme, calibration), judge, journal, progress)
     legend = "dotted: tolerated, lines: 95 % intervals, *: stays float"
-    title = f"{parent.path.name} {scheme}: what each layer costs alone; {legend}"
+    title = f"{parent.path.name} {scheme}: cost of each layer alone; {legend}"
     picture = ranking.draw(rows, title, out / "sensitivity.png")
-    if json:
-        console.as_json(ranking.document(journal.identity, rows))
-        console.note(f"wrote {journal.path} and {picture}")
-    else:
-        console.result(f"{parent.path.name} {scheme}, {', '.join({r.name: 0 for r in metrics.values()})} on {data}")
-        console.result(ranking.table(rows))
-        console.result(journal.path)
-        console.result(picture)
+    return Study(rows, journal, picture, list({rule.name: 0 for rule in metrics.values()}))
 
 
 class Where(NamedTuple):
-    """On what drops are measured, how often at most, and the folder that keeps it: see the options of `lf quantize`."""
+    """On what drops are measured, how often at most, and the folder that keeps it: see `lf search`."""
 
     data: str
     protocol: str | None

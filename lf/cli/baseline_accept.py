@@ -1,0 +1,22 @@
+"""`lf baseline accept`: make results the reference of the gate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lf.core import console
+
+EXAMPLES = "lf baseline accept out/gate/results.json -o tests/baselines/wren.json"
+
+
+def accept(
+    new: Annotated[Path, typer.Argument(readable=False, metavar="NEW.json", help="Results to accept")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="Baseline file to replace")],
+) -> None:
+    """Make results the baseline; nothing else changes it."""
+    from lf.benchmarks.run import results
+
+    console.result(results.save(output, results.load(new)))

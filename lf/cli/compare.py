@@ -1,0 +1,34 @@
+"""`lf compare`: judge new results by gates."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lf.cli.options import Json
+from lf.core import console
+
+EXAMPLES = "lf compare REF.json results/results.json --gates gates.toml"
+
+
+def compare(
+    reference: Annotated[Path, typer.Argument(readable=False, metavar="REF.json", help="Results to compare with")],
+    new: Annotated[Path, typer.Argument(readable=False, metavar="NEW.json", help="Results to judge")],
+    gates: Annotated[Path, typer.Option(readable=False, metavar="FILE", help="TOML file of [[gate]] tables")],
+    json: Json = False,
+) -> None:
+    """Judge new results by gates; exit code 3 when one fails."""
+    from dataclasses import asdict
+
+    from lf.benchmarks.report import tables
+    from lf.benchmarks.run import gate, results
+
+    found = gate.compare(results.load(reference), results.load(new), gate.load_gates(gates))
+    if json:
+        console.as_json({"verdicts": [{**asdict(verdict), "passed": verdict.passed} for verdict in found]})
+    else:
+        console.result(tables.verdicts(found))
+    console.summary(tables.verdicts(found))
+    gate.enforce(found)

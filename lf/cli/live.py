@@ -1,0 +1,46 @@
+"""`lf live`: keypoints and tracks of a camera, a video or a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lf.cli.options import WHERE, Backend, Threads
+from lf.core import console
+from lf.models import DEFAULT
+
+EXAMPLES = "lf live 0\n\nlf live drive.mp4 --model wren.w8a8.onnx --out tracks.mp4"
+
+
+def live(
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="Number of a camera, video file, or folder of images")
+    ],
+    model: Annotated[str, typer.Option(metavar="FILE", help="Model file or name of shipped weights")] = DEFAULT,
+    backend: Backend = None,
+    top_k: Annotated[int, typer.Option(min=1, help="Keep the N best keypoints of each frame")] = 300,
+    frames: Annotated[int | None, typer.Option(min=1, help="Stop after N frames")] = None,
+    out: Annotated[
+        Path, typer.Option(metavar="PATH", help="Folder of pictures, or video .avi, .mp4", rich_help_panel=WHERE)
+    ] = Path("out/live"),
+    threads: Threads = 1,
+) -> None:
+    """Draw keypoints and tracks of moving pictures."""
+    from lf.data import frames as sources
+    from lf.extraction import store
+    from lf.extraction.extractor import Extractor
+    from lf.models.resolve import resolve
+    from lf.studies import live as tracks
+
+    artifact = resolve(model)
+    extractor = Extractor(artifact, backend or store.engine_for(artifact), threads)
+    shown = sources.open_source(source)
+    if source.isdecimal():
+        console.note(f"{shown.name}: Ctrl-C ends it")
+    with console.progress() as progress:
+        seen = tracks.run(shown, extractor, out, top_k, frames, progress)
+    info = extractor.session.info
+    console.note(f"{artifact.path.name} in {info.engine} {info.version}, {info.provider}: {seen}")
+    console.result(out)

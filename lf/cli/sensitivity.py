@@ -1,0 +1,53 @@
+"""`lf sensitivity`: rank layers by what quantizing each alone costs."""
+
+from __future__ import annotations
+
+from lf.cli.options import (
+    PROCEDURAL,
+    Calibration,
+    Data,
+    File,
+    Folder,
+    Images,
+    Json,
+    Limit,
+    Protocols,
+    Scheme,
+    Seed,
+    Sequences,
+)
+from lf.core import console
+
+EXAMPLES = "lf sensitivity wren.onnx --images PHOTOS --data warps:OTHERS --out DIR"
+
+
+def sensitivity(
+    model: File,
+    out: Folder,
+    data: Data = PROCEDURAL,
+    images: Images = None,
+    scheme: Scheme = "w8a8",
+    protocol: Protocols = None,
+    limit_sequences: Sequences = None,
+    calibration: Calibration = None,
+    limit: Limit = None,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Measure what quantizing each layer alone costs."""
+    from lf.benchmarks.report import ranking
+    from lf.models.resolve import resolve
+    from lf.studies.budget_search import study_layers
+
+    parent = resolve(model)
+    photos = {"calibration": calibration, "limit": limit, "seed": seed}
+    with console.progress() as progress:
+        found = study_layers(parent, out, data, images, scheme, protocol, limit_sequences, photos, progress)
+    if json:
+        console.as_json(ranking.document(found.journal.identity, found.rows))
+        console.note(f"wrote {found.journal.path} and {found.picture}")
+        return
+    console.result(f"{parent.path.name} {scheme}, {', '.join(found.protocols)} on {data}")
+    console.result(ranking.table(found.rows))
+    console.result(found.journal.path)
+    console.result(found.picture)

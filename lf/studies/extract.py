@@ -1,0 +1,84 @@
+"""Extract the features of images: choose the layout's writer, the pool and the workers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from lf.benchmarks.run import superpoint_export
+from lf.core import Artifact, BadInput, UsageError, pick
+from lf.core.console import Progress
+from lf.data.layouts import LAYOUTS
+from lf.extraction import store
+from lf.extraction.pools import POOLS
+from lf.extraction.stream import cores
+from lf.extraction.variant import Variant
+
+
+def extract(
+    artifact: Artifact,
+    images: Sequence[str],
+    out: Path,
+    layout: str = "lf",
+    *,
+    backend: str | None = None,
+    threads: int = 1,
+    workers: int | None = None,
+    shard: tuple[int, int] = store.WHOLE,
+    pool: str | None = None,
+    top_k: int | None = None,
+    keypoints: str | None = None,
+    progress: Progress = lambda done, total, text: None,
+) -> store.Tally:
+    """Write the features of images; the same folder resumes.
+
+    Args:
+        artifact: the network.
+        images: image files and folders; for a layout of pairs, one dataset.
+        out: folder for the features.
+        layout: a row of LAYOUTS.
+        backend: the engine; None takes the first that runs the file.
+        threads: threads of each engine.
+        workers: images at a time; None takes the free cores, in a pool 1.
+        shard: (I, N): process shard I of N.
+        pool: a row of POOLS, or None for this machine.
+        top_k: keep the best so many keypoints.
+        keypoints: describe the points of this baseline.
+        progress: called with (done, total, text).
+
+    Raises:
+        UsageError: options that do not fit together.
+        BadInput: none of the images could be read.
+    """
+    pairs = pick(LAYOUTS, layout, "layout").open is None
+    spread = pick(POOLS, pool, "pool") if pool else None
+    _check(pairs, layout, len(images), pool, shard)
+    artifact = replace(artifact, path=artifact.path.absolute()) if pool else artifact
+    variant = Variant(artifact, backend or store.engine_for(artifact), keypoints)
+    if pairs:
+        tally = superpoint_export.write(variant.open(threads), images[0], out, top_k, progress)
+    elif spread:
+        found, opener = store.find([*map(Path, images)]), partial(variant.open, threads)
+        tally = spread(opener, found, out, layout, top_k, progress, cpus=threads, workers=workers or 1)
+    else:
+        found = store.share(store.find([*map(Path, images)]), shard)
+        count = workers or max(1, cores() // threads)
+        tally = store.extract_images(
+            variant.open(threads), found, out, layout, top_k, progress, workers=count, shard=shard
+        )
+    whole = tally.written + tally.kept + len(tally.failed)
+    if whole and len(tally.failed) == whole:
+        raise BadInput(f"none of the {whole} images could be read; the first: {next(iter(tally.failed.values()))}")
+    return tally
+
+
+def _check(pairs: bool, layout: str, count: int, pool: str | None, shard: tuple[int, int]) -> None:
+    """Raise UsageError if the options do not fit together."""
+    if pairs and count != 1:
+        raise UsageError(f"layout {layout} holds pairs: give one folder in HPatches layout, not {count} paths")
+    if pairs and (pool or shard != store.WHOLE):
+        raise UsageError(f"layout {layout} numbers the pairs of a dataset in one run; leave out `shard` and `pool`")
+    if pool and shard != store.WHOLE:
+        raise UsageError("`pool` shares the images out by itself; leave out `shard`")

@@ -1,0 +1,88 @@
+"""A sweep: networks x schemes x data x protocols, from one plan into one page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+
+from lf.benchmarks.report.tables import markdown
+from lf.benchmarks.run import results
+from lf.core import files
+from lf.core.console import Progress
+from lf.quantize import WRITERS
+from lf.studies import sweep_table
+from lf.studies.sweep_files import OPTIONS, make
+from lf.studies.sweep_plan import Row, load
+from lf.studies.sweep_runs import Runs, timed
+
+TABLE, RESULTS = "table.md", "results.json"
+
+
+def sweep(plan: Path, out: Path, progress: Progress) -> tuple[Path, Path]:
+    """Run a plan; return the table and the results file. The same folder resumes."""
+    runs = _opened(plan, out)
+    rows = make(runs.plan, out, progress)
+    runs.evaluate(runs.todo(rows), progress, lambda: _write(plan, runs, rows))
+    for of_one in _by_network(rows) if runs.plan.repeats else ():
+        if runs.latency(of_one) is None:
+            runs.measure(of_one, progress)
+    _write(plan, runs, rows)
+    return out / TABLE, out / RESULTS
+
+
+def outline(plan: Path, out: Path) -> str:
+    """What is there and what is to be made, evaluated and timed."""
+    runs = _opened(plan, out)
+    return _there(make(runs.plan, out, None), runs)
+
+
+def _opened(plan: Path, out: Path) -> Runs:
+    """The runs of a plan; a dataset that is missing is found before hours of work."""
+    runs = Runs(load(plan, WRITERS, OPTIONS), out)
+    for data in runs.plan.data:
+        for protocol in data.protocols:
+            runs.pairs(data, protocol)
+    return runs
+
+
+def _by_network(rows: Sequence[Row]) -> Iterator[list[Row]]:
+    return (list(some) for _, some in groupby(rows, lambda row: row.network))
+
+
+def _write(plan: Path, runs: Runs, rows: Sequence[Row]) -> None:
+    """Both files, of the runs there are by now."""
+    of_networks = {some[0].network: runs.latency(some) or {} for some in _by_network(rows)} if runs.plan.repeats else {}
+    latency = {(network, scheme): timing for network, found in of_networks.items() for scheme, timing in found.items()}
+    found = {(job.row.network, job.row.scheme, job.data.name, job.protocol): runs.kept(job) for job in runs.jobs(rows)}
+    there = {name: timed(run, latency.get(name[:2], {})) for name, run in found.items() if run}
+    text = sweep_table.page(
+        f"Sweep {plan.stem}",
+        runs.plan,
+        rows,
+        lambda data, protocol: {name[:2]: run for name, run in there.items() if name[2:] == (data.name, protocol)},
+        runs.failed,
+        latency,
+    )
+    results.save(runs.out / RESULTS, list(there.values()))
+    files.write_bytes(runs.out / TABLE, (text + "\n").encode("utf-8", "surrogateescape"))
+
+
+def _there(rows: Sequence[Row], runs: Runs) -> str:
+    """What a dry run says: what is to be made, evaluated and timed."""
+    todo = [job for job in runs.jobs(rows) if not job.row.refused and runs.kept(job) is None]
+    lines, times = [], 0
+    for some in _by_network(rows):
+        measured = not runs.plan.repeats or runs.latency(some) is not None
+        times += not measured
+        for row in some:
+            state = "refused" if row.refused else "there" if row.artifact else "to make"
+            left = sum(job.row == row for job in todo)
+            whole = len(runs.jobs([row]))
+            lines.append([row.network, row.scheme, state, f"{whole - left} of {whole}" if not row.refused else "-"])
+    made = sum(not row.artifact and not row.refused for row in rows)
+    pairs = sum(len(runs.pairs(job.data, job.protocol)[0]) for job in todo)
+    return (
+        f"{markdown(['model', 'scheme', 'file', 'runs there'], lines)}\n\n"
+        f"to do: {made} files, {len(todo)} runs of {pairs} pairs, latency of {times} networks"
+    )

@@ -1,0 +1,216 @@
+"""Find the fastest file, engine, size and number of threads on this machine within an accuracy budget."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lf.benchmarks import PROTOCOLS
+from lf.benchmarks.report import pareto
+from lf.benchmarks.report.figures import plotter
+from lf.benchmarks.run import results
+from lf.benchmarks.run.predict import check_resize
+from lf.benchmarks.run.suite import timings
+from lf.core import Artifact, GateFailed, UsageError, console, pick
+from lf.extraction.variant import Variant
+from lf.models import check_size, row_of
+from lf.models.resolve import resolve
+from lf.quantize import SCHEMES, WRITERS
+from lf.runtimes import BACKENDS
+from lf.studies.accuracy_drop import choose, parse_budget
+from lf.studies.sweep_files import make, with_decode
+from lf.studies.sweep_plan import FLOAT, Data, Network, Plan, Row, located, name_of, writer_for
+from lf.studies.sweep_runs import Run, Runs
+
+BUDGET = "repeatability=0.005,correctness@1=0.01,matching_score=0.01,localization_error=0.02"
+ENGINES = ("ort-cpu", "openvino")  # tried by default, where they are installed
+RESULTS, PICTURE = "results.json", "front.png"
+LEGEND = (
+    "->: the fastest whose mean drops are within the budget. *: nothing tried is at least as accurate, as fast and as "
+    "small.\nDrops are from fp32 in the first engine, with paired 95 % intervals; not shown: within in the mean, not "
+    "with the whole interval.\nms: the median from picture to features, all in turns."
+)
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What was tried.
+
+    Attributes:
+        candidates: every file, engine, size and number of threads; fp32 in the first engine first.
+        budget: metric -> how much its mean may drop.
+        paths: sha256 -> file.
+        out: folder of results and picture.
+    """
+
+    candidates: Sequence[pareto.Candidate]
+    budget: Mapping[str, float]
+    paths: Mapping[str, Path]
+    out: Path
+
+    @property
+    def best(self) -> pareto.Candidate | None:
+        """The fastest within the budget, or None."""
+        return pareto.fastest(self.candidates)
+
+    def document(self) -> dict[str, Any]:
+        """The best, what nothing beats, and the results file; JSON."""
+        front = [one.answer for one in pareto.front(self.candidates)]
+        return {"best": self.best and self.best.answer, "front": front, "results": str(self.out / RESULTS)}
+
+    def page(self) -> str:
+        """The table, its legend and the picture."""
+        parts = [pareto.about(self.candidates[0].run), pareto.table(self.candidates, self.budget), LEGEND]
+        return "\n\n".join([*parts, f"{self.out / PICTURE}"])
+
+    def enforce(self) -> None:
+        """Raise GateFailed if nothing keeps the budget."""
+        if self.best is None:
+            said = ",".join(f"{name}={most:g}" for name, most in self.budget.items())
+            raise GateFailed(f"nothing that was tried keeps {said}; allow more, or try other formats and engines")
+
+    def answer(self) -> str:
+        """The fastest within the budget, and its file."""
+        assert self.best is not None
+        return f"fastest within the budget: {self.best.name}, {self.paths[self.best.run['artifact']['sha256']]}"
+
+
+def tune(
+    model: str,
+    out: Path,
+    images: Path | None,
+    data: str,
+    backend: str | None,
+    scheme: str,
+    threads: str,
+    size: str | None,
+    cut: str | None,
+    max_drop: str,
+    protocol: str,
+    repeats: int,
+    progress: console.Progress,
+) -> Tuned:
+    """Evaluate and time a network in engines, schemes, sizes and threads; see `lf tune --help` for the words.
+
+    Raises:
+        UsageError: a file that is not float, or an unknown name.
+        Unavailable: an engine or the plots extra is not installed; found before the work.
+    """
+    parent = resolve(model)
+    if parent.card.scheme != FLOAT:
+        raise UsageError(f"{parent.path}: is {parent.card.scheme}; give lf tune the float file that it was made from")
+    budget, counts = parse_budget(max_drop), _counts(threads)
+    choose(budget, protocol)
+    plotter()  # fails before an hour of work if it is not installed
+    engines = backend.split(",") if backend else [name for name in ENGINES if BACKENDS[name].installed]
+    sizes = _sizes(size, protocol, parent)
+    if cut not in (None, "features"):
+        raise UsageError(f"`cut={cut}`: every file ends at its raw heads; `cut=features` tries the other end, too")
+    plans = [
+        _plan(model, images, data, name, scheme.split(","), protocol, of)
+        for name in dict.fromkeys(engines)
+        for of in dict.fromkeys(sizes)
+    ]
+    found, paths = _measured(plans, out, counts, bool(cut), repeats, progress)
+    candidates = [pareto.judge(found[0], run, budget) for run in found]
+    results.save(out / RESULTS, found)
+    pareto.draw(candidates, out / PICTURE)
+    return Tuned(candidates, budget, paths, out)
+
+
+def _sizes(text: str | None, protocol: str, parent: Artifact) -> list[tuple[int, int] | None]:
+    """The input sizes to try: None is that of the protocol."""
+    sizes = [_size(each) for each in text.split(",")] if text else []
+    for size in sizes:
+        check_resize(pick(PROTOCOLS, protocol, "protocol"))
+        check_size(size, row_of(parent.card), parent.card.model)
+    return [None, *sizes]
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, _, width = text.partition("x")
+    if not (height.isdecimal() and width.isdecimal()):
+        raise UsageError(f"`size={text}`: expected HEIGHTxWIDTH in pixels, for example `size=240x320`")
+    return int(height), int(width)
+
+
+def _counts(text: str) -> list[int]:
+    words = text.split(",")
+    if not all(word.isdecimal() and int(word) for word in words):
+        raise UsageError(f"`threads={text}`: expected numbers from 1 on with commas, for example `threads=1,2`")
+    return [*dict.fromkeys(map(int, words))]
+
+
+def _plan(
+    model: str,
+    images: Path | None,
+    data: str,
+    backend: str,
+    schemes: list[str],
+    protocol: str,
+    size: tuple[int, int] | None,
+) -> Plan:
+    """A sweep over one network in one engine at one size, in those of the schemes that are made for it."""
+
+    for scheme in schemes:
+        pick(SCHEMES, scheme, "scheme")
+    rule = pick(PROTOCOLS, protocol, "protocol")
+    writer = writer_for(backend, WRITERS, "`backend`")
+    fits = tuple(scheme for scheme in schemes if scheme in WRITERS[writer].schemes)
+    network = Network(name_of(model), model, fits, {}, {})
+    return Plan(
+        images=images,
+        backend=backend,
+        writer=writer,
+        threads=1,
+        repeats=0,
+        data=(Data("data", data, *located(data, Path()), (rule.name,)),),
+        networks=(network,),
+        goals={},
+        size=size,
+    )
+
+
+def _measured(
+    plans: list[Plan], out: Path, counts: list[int], decoded: bool, repeats: int, progress: console.Progress
+) -> tuple[list[Run], dict[str, Path]]:
+    """A run with its latency for every file, engine, size and number of threads; fp32 of the first engine first.
+
+    And where the files are, by their sha256.
+    """
+
+    (data,) = plans[0].data
+    (protocol,) = data.protocols
+    tried: list[tuple[Variant, int, Run]] = []
+    for plan in plans:
+        size = "x".join(map(str, plan.size or ()))
+        runs = Runs(plan, out / plan.backend / size)
+        place = out / size if WRITERS[plan.writer].one_size else out
+        rows = make(plan, place, progress)
+        if decoded:
+            rows = [each for row in rows for each in (row, with_decode(row, place, progress)) if each]
+        runs.evaluate(runs.todo(rows), progress, lambda: None)
+        tried += [
+            (Variant(row.artifact, plan.backend, size=plan.size), count, run)
+            for row in rows
+            for run in _kept(runs, row)
+            for count in counts
+            if row.artifact
+        ]
+        for row in rows:
+            if why := row.refused or runs.failed.get((row.network, row.scheme), ""):
+                console.note(f"lf: {row.scheme} for {plan.backend} is left out: {why}")
+    variants, threads, measured = zip(*tried, strict=True)
+    pair = Runs(plans[0], out).pairs(data, protocol)[0][0]
+    times = timings(variants, pair, PROTOCOLS[protocol], threads, repeats, progress)
+    found = [
+        {**run, **timing, "environment": {**run["environment"], "threads": count}}
+        for run, timing, count in zip(measured, times, threads, strict=True)
+    ]
+    return found, {variant.artifact.sha256: variant.artifact.path for variant in variants}
+
+
+def _kept(runs: Runs, row: Row) -> list[Any]:
+    return [run for job in runs.jobs([row]) if (run := runs.kept(job))]
