@@ -149,8 +149,8 @@ def device(tmp_path_factory):
     [
         (("bench", "wren.tflite", "--backend", "tflite", "--data", "procedural:2", "--repeats", "2"), "| wren  | w8a8"),
         (("extract", "wren.tflite", "pictures", "--out", "features"), "features"),
-        (("demo", "--images", "pictures", "--model", "wren.tflite", "--out", "seen.avi"), "seen.avi"),
-        (("inspect", "wren.tflite"), "scheme    w8a8"),
+        (("live", "pictures", "--model", "wren.tflite", "--out", "seen.avi"), "seen.avi"),
+        (("inspect", "wren.tflite"), "scheme           w8a8"),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "",
 )

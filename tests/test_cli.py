@@ -24,6 +24,7 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from lf import __version__, cli
+from lf.cli import renamed
 from lf.core import Card, console
 from lf.formats import model_file
 from lf.models import MODELS, checkpoint
@@ -131,15 +132,33 @@ def test_help_and_version(lf):
         "doctor",
         "models",
         "demo",
+        "time",
+        "live",
+        "search",
     ):
         assert command in words
         assert "--help" in lf(command, "--help").done()
 
 
 def test_the_help_of_train_says_what_each_recipe_is(lf):
-    lines = lf("train", "--help").done().splitlines()
+    words = " ".join(lf("train", "--help").done().split())
     for name, recipe in RECIPES.items():
-        assert [line.split(maxsplit=1)[1] for line in lines if line.split()[:1] == [name]] == [recipe.about]
+        assert f"{name}: {recipe.about}" in words
+
+
+@pytest.mark.parametrize(("place", "typed"), renamed.OPTIONS.items())
+def test_old_spellings_name_the_new_one(lf, place, typed):
+    command, option = place
+    line = lf(*command.split(), option).refused(2)
+    assert line == f"lf: {option} of lf {command} has moved; type: {typed} (docs/migration.md)"
+
+
+def test_every_option_fits_the_width_of_a_terminal(lf, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    words = lf("--help").done()
+    assert max(map(len, words.splitlines())) <= 80
+    assert "…" not in words
+    assert lf("-h").done() == words
 
 
 def test_models_lists_every_row(lf):
@@ -168,8 +187,8 @@ def test_inspect_prints_the_card_and_how_it_was_made(lf, tiny):
     text, data = lf("inspect", artifact.path).done(), json.loads(lf("inspect", artifact.path, "--json").done())
     assert data["sha256"] == model_file.load(artifact.path).sha256
     assert Card.from_json(json.dumps(data), "stdout") == card
-    assert "command=quantize  limit=3" in text
-    assert "calibration {'count': 1}" in text
+    assert "step 1: quantize\n  limit                        3\n" in text
+    assert "calibration.files            1 entries" in text
     assert "aaa" not in text
 
 
@@ -181,7 +200,7 @@ def test_inspect_knows_checkpoints(lf, weights, name):
 
 
 def test_bench_prints_what_it_keeps_and_compare_judges_it(lf, tiny, scenes, tmp_path):
-    words = ("bench", tiny().path, "--data", scenes, "--repeats", 0, "--out", tmp_path / "out")
+    words = ("bench", tiny().path, "--data", scenes, "--protocol", "kp2d", "--repeats", 0, "--out", tmp_path / "out")
     first = lf(*words).done()
     kept = tmp_path / "out" / "results.json"
     assert first.splitlines()[-1] == str(kept)
@@ -237,7 +256,7 @@ def test_train_prints_the_path_of_its_weights(lf, tmp_path):
         (["bench", "FILE", "--protocol", "kp3d"], "unknown protocol 'kp3d'; did you mean 'kp2d'"),
         (["bench", "FILE", "--data", "hpatchez:x"], "unknown dataset 'hpatchez'; did you mean 'hpatches'"),
         (["bench", "FILE", "--data", "procedural:many"], "'procedural:many' needs a number of sequences"),
-        (["bench", "FILE", "--backend", "torch"], "no file for backend torch, which runs .safetensors, "),
+        (["bench", "FILE", "--backend", "torch"], "backend torch runs .safetensors, "),
         (["train", "wrenn", "--out", "X"], "unknown recipe 'wrenn'; did you mean 'wren'? known: wren"),
         (["train", "wren", "--out", "X", "--set", "step=3"], "unknown recipe setting 'step'; did you mean 'steps'"),
         (["train", "wren", "--out", "X", "--device", "tpu"], "unknown device 'tpu'; "),
@@ -253,9 +272,8 @@ def test_train_prints_the_path_of_its_weights(lf, tmp_path):
         (["quantize", "FILE", "--images", "X", "-o", "FILE"], "is the file that this is made from; choose"),
         (["quantize", "FILE", "--bits", "a=³"], "--bits a=³: expected LAYER=BITS, for example"),
         (["quantize", "FILE", "--images", "X", "--seed", "-1"], "Invalid value for '--seed'"),
-        (["quantize", "FILE", "--images", "X", "--max-evaluations", "3"], "--max-evaluations and --search belong to a"),
-        (["quantize", "FILE", "--images", "X", "--max-drop", ""], "--max-drop : expected METRIC=NUMBER with commas"),
-        (["label", "FILE", "--data", "X", "--out", "X", "--shard", "²/4"], "--shard ²/4: expected I/N, for"),
+        (["search", "FILE", "--images", "X", "--max-drop", ""], "--max-drop : expected METRIC=NUMBER with commas"),
+        (["label", "FILE", "--photos", "X", "--out", "X", "--shard", "²/4"], "--shard ²/4: expected I/N, for"),
         (["export", "FILE", "--to", "onyx"], "unknown export target 'onyx'; did you mean 'onnx'"),
         (["quantize", "FILE", "--images", "X", "--scheme", "w8a9"], "unknown scheme 'w8a9'; did you mean 'w8a8'"),
     ],
@@ -427,7 +445,7 @@ def test_no_photos(lf, tiny, tmp_path, command, prepare, text):
     prepare(tmp_path / "photos")
     words = {
         "quantize": ["quantize", tiny(size=(48, 64)).path, "-o", tmp_path / "q.onnx", "--images", tmp_path / "photos"],
-        "train": ["train", "wren", "--out", tmp_path / "out", "--data", tmp_path / "photos"],
+        "train": ["train", "wren", "--out", tmp_path / "out", "--photos", tmp_path / "photos"],
     }[command]
     before = contents(tmp_path)
     assert text in lf(*words).refused(5)
@@ -468,7 +486,7 @@ def test_a_file_without_permission_is_bad_input_like_a_missing_one(lf, tmp_path,
         ("baseline", "accept", "a.json", "-o", "out.json"),
         ("match", "a.png", "a.png", "--model", "wren"),
         ("match", "a.png", "a.png", "--model", "wren", "--homography", "g.toml"),
-        ("demo", "--video", "g.toml"),
+        ("live", "g.toml"),
         ("score", "a.json", "--protocol", "kp2d"),
         ("check", "g.toml"),
     ):
@@ -537,7 +555,7 @@ def photos(tmp_path):
 def test_photos_that_nothing_looked_at_are_told(lf, tiny, photos, tmp_path, options, told):
     said = lf("quantize", tiny().path, "--scheme", "w4", "--images", photos, *options, "-o", tmp_path / "made.onnx")
     assert said.code == 0
-    assert said.err == (f"{photos}: no photo was looked at, w4 needs none\n" if told else "")
+    assert said.err == ("--images is ignored: scheme w4 needs no calibration images\n" if told else "")
 
 
 def writers(model, scenes, photos, where):
@@ -563,7 +581,7 @@ def test_a_place_that_cannot_be_written_is_said_before_anything_is_timed(lf, tin
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("lf.benchmarks.run.suite.latencies", lambda *given, **more: pytest.fail("it is timed"))
     Path("file").write_bytes(b"")
-    assert f"{words[1].partition('.')[0]}" in (line := lf("bench", tiny().path, "--latency", *words).refused(2))
+    assert f"{words[1].partition('.')[0]}" in (line := lf("time", tiny().path, *words).refused(2))
     assert "cannot be written (" in line
 
 
@@ -696,7 +714,7 @@ def test_an_interrupted_bench_resumes(lf, tiny, tmp_path):
 
 
 def test_an_internal_error_is_one_line_unless_debugged(lf, monkeypatch):
-    monkeypatch.setattr("lf.cli.look.resolve", lambda name: {}[name])
+    monkeypatch.setattr("lf.models.resolve.resolve", lambda name: {}[name])
     said = lf("inspect", "x")
     assert (said.code, said.err) == (1, "lf: internal error: KeyError: 'x' (set LF_DEBUG=1 for the traceback)\n")
     monkeypatch.setenv("LF_DEBUG", "1")

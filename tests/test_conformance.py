@@ -18,8 +18,7 @@ from lf.export import export
 from lf.extraction import agreement
 from lf.extraction.extractor import Extractor
 from lf.models.resolve import resolve
-from lf.quantize import ENGINES as WRITERS
-from lf.quantize import quantize
+from lf.quantize import WRITERS, quantize
 from lf.runtimes import BACKENDS, open_session, opencv_dnn, ort
 from lf.studies import doctor
 

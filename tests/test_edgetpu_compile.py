@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tflite_files import compiled, heads, save
 
 from lf import cli
-from lf.cli import make
+from lf.cli import export as command
 from lf.core import GateFailed, LfError, Unavailable, UsageError
 from lf.edgetpu import compiler as to_edgetpu
 from lf.edgetpu import log as edgetpu_log
@@ -170,7 +170,7 @@ def test_its_name_says_what_it_is(parent, compiler, tmp_path, monkeypatch):
 def test_the_command_compiles(parent, compiler, tmp_path, capsys):
     compiler({"says": ALL, "makes": "good.tflite"})
     out = tmp_path / "new_edgetpu.tflite"
-    make.export(str(parent.path), to="edgetpu", output=out)
+    command.export(str(parent.path), to="edgetpu", output=out)
     assert capsys.readouterr().out == f"{out}\n"
     assert TARGETS["edgetpu"].parent == "tflite"
 

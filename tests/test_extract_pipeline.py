@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 import pytest
 
-from lf.cli import features as cli_features
+from lf.cli import extract as cli_extract
 from lf.core import BadInput, Features, LfError, Unavailable, UsageError
 from lf.data.layouts import LAYOUTS, h5
 from lf.extraction import pools, store, stream
@@ -331,7 +331,7 @@ def test_every_worker_has_a_session_of_its_own(tiny, tmp_path, monkeypatch):
 
 
 def command(capsys, *words, **options):
-    cli_features.extract(*words, json=True, **options)
+    cli_extract.extract(*words, json=True, **options)
     said = capsys.readouterr()
     return json.loads(said.out), said.err
 
@@ -362,7 +362,7 @@ def test_the_command_takes_workers_and_a_shard(model, photos, tmp_path, capsys):
 )
 def test_what_is_no_shard_is_refused(model, photos, tmp_path, shard, text):
     with pytest.raises(UsageError) as refused:
-        cli_features.extract(model.path, [str(photos)], tmp_path / "out", shard=shard)
+        cli_extract.extract(model.path, [str(photos)], tmp_path / "out", shard=shard)
     assert str(refused.value) == text
     assert not (tmp_path / "out").exists()
 
@@ -378,7 +378,7 @@ def test_what_is_no_shard_is_refused(model, photos, tmp_path, shard, text):
 )
 def test_what_does_not_go_together_is_refused(model, photos, tmp_path, options, text):
     with pytest.raises(UsageError, match=text):
-        cli_features.extract(model.path, [str(photos)], tmp_path / "out", **options)
+        cli_extract.extract(model.path, [str(photos)], tmp_path / "out", **options)
 
 
 # --- pools

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import pytest
 
-from lf.cli import features as cli_features
+from lf.cli import extract as cli_extract
 from lf.core import BadInput, Features, LfError, Unavailable, UsageError
 from lf.data.layouts import LAYOUTS, h5, pairs
 from lf.extraction import store, stream
@@ -360,7 +360,7 @@ def photos(tmp_path):
 
 def run(capsys, *words, **options):
     """Call the command; its object on stdout, and what it said on stderr."""
-    cli_features.extract(*words, json=True, **options)
+    cli_extract.extract(*words, json=True, **options)
     said = capsys.readouterr()
     return json.loads(said.out), said.err
 
@@ -415,7 +415,7 @@ def test_extract_names_images_once(photos, tmp_path):
 def test_a_name_that_hdf5_cannot_keep_is_refused_before_anything_is_extracted(tiny, photos, tmp_path):
     bad = (photos / "a.png").rename(photos / os.fsdecode(b"\xff.png"))
     with pytest.raises(BadInput, match=r"\.png: the name of this image is not UTF-8, as HDF5 needs it; rename it or"):
-        cli_features.extract(str(tiny().path), [str(photos)], tmp_path / "out", "hloc")
+        cli_extract.extract(str(tiny().path), [str(photos)], tmp_path / "out", "hloc")
     assert bad.is_file()
     assert not (tmp_path / "out").exists()
 

@@ -288,35 +288,21 @@ def test_other_places_are_refused(tmp_path, clip):
 
 
 def lf(*arguments):
-    return CliRunner().invoke(cli.app, ["demo", *map(str, arguments)])
+    return CliRunner().invoke(cli.app, [*map(str, arguments)])
 
 
-@pytest.mark.parametrize("kind", ["--images", "--video"])
+@pytest.mark.parametrize("kind", ["images", "video"])
 def test_the_command_follows_real_points(tmp_path, album, clip, model, kind):
-    source, out = (album if kind == "--images" else clip), tmp_path / "seen.avi"
-    done = lf(kind, source, "--model", model.path, "--backend", "tflite", "--out", out)
+    source, out = (album if kind == "images" else clip), tmp_path / "seen.avi"
+    done = lf("live", source, "--model", model.path, "--backend", "tflite", "--out", out)
     assert (done.exit_code, done.stdout) == (0, f"{out}\n")
     assert "wren.tflite in litert " in done.stderr
     assert "XNNPACK: " in done.stderr
-    assert cv2.VideoCapture(str(out)).get(cv2.CAP_PROP_FRAME_COUNT) == (4 if kind == "--images" else 6)
+    assert cv2.VideoCapture(str(out)).get(cv2.CAP_PROP_FRAME_COUNT) == (4 if kind == "images" else 6)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "text"),
-    [
-        (("--camera", 0, "--video", "x.avi"), "one of --camera, --video and --images, not more"),
-        (("--model", "wren"), "--model, --backend, --top-k and --frames belong to --camera, --video or --images"),
-        (("--frames", 3), "belong to --camera"),
-    ],
-)
-def test_options_that_do_not_fit_are_named(arguments, text):
-    done = lf(*arguments)
-    assert isinstance(done.exception, UsageError)
-    assert text in str(done.exception)
-
-
-def test_the_command_without_a_source_is_the_demo(monkeypatch, tmp_path):
+def test_the_demo_runs_the_main_job(monkeypatch, tmp_path):
     called = []
     monkeypatch.setattr("lf.studies.demo.demo", lambda out, threads, progress: called.append((out, threads)))
-    assert lf("--out", tmp_path, "--threads", 2).exit_code == 0
+    assert lf("demo", "--out", tmp_path, "--threads", 2).exit_code == 0
     assert called == [(tmp_path, 2)]

@@ -16,7 +16,7 @@ from lf.benchmarks import PROTOCOLS
 from lf.benchmarks.report import figures, match_pictures
 from lf.benchmarks.run import results
 from lf.benchmarks.run.evaluate import bench
-from lf.cli import pictures as cli_pictures
+from lf.cli import data_get, match
 from lf.core import BadInput, Features, Unavailable, UsageError
 from lf.data import Pair, open_dataset
 from lf.data.homography import warp_points
@@ -204,8 +204,8 @@ def test_draw_makes_curves_and_the_extremes_of_each_run(tiny, tmp_path):
 @pytest.fixture
 def command():
     app = typer.Typer()
-    app.command()(cli_pictures.match)
-    app.command("get")(cli_pictures.data_get)
+    app.command()(match.match)
+    app.command("get")(data_get.data_get)
     return lambda *words: CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
 
 

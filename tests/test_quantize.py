@@ -226,7 +226,7 @@ def test_usage(wren, photos, tmp_path, monkeypatch):
     ):
         quantize(wren, "w8a8", photos, bits={"detektor": 32})
     with pytest.raises(UsageError, match="unknown engine 'orto'; did you mean 'ort'"):
-        quantize(wren, "w8a8", photos, engine="orto")
+        quantize(wren, "w8a8", photos, writer="orto")
     with pytest.raises(UsageError, match=r"-o a\.onnx"):
         quantize(wren, "w8a8", photos, tmp_path / "a.tflite")
     made = quantize(wren, "w8a8", photos)

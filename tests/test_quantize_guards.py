@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from lf.cli import make
+from lf.cli import quantize as command
 from lf.core import Artifact, BadInput, LfError
 from lf.extraction.extractor import Extractor
 from lf.formats import cards, model_file
@@ -305,7 +305,7 @@ def test_the_command_prints_warnings_beside_the_result(wren, photos, tmp_path, m
     monkeypatch.setattr(checks, "time_ratio", lambda parent, made: 2.0)
     parent = changed(wren, tmp_path / "uneven.onnx", uneven)
     made = tmp_path / "a.onnx"
-    make.quantize(str(parent.path), photos, "w8a8", calibration="mse", limit=2, output=made)
+    command.quantize(str(parent.path), photos, "w8a8", calibration="mse", limit=2, output=made)
     out, err = capsys.readouterr()
     assert out == f"{made}\n"
     assert [line.split()[:2] for line in err.splitlines()] == [["warning:", "head"], ["warning:", str(made)]]

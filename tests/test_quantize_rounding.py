@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lf.cli import make
+from lf.cli import quantize as command
 from lf.core import UsageError
 from lf.extraction import agreement
 from lf.extraction.extractor import Extractor
@@ -330,6 +330,6 @@ def test_usage(wren, photos, monkeypatch, tmp_path):
 
 
 def test_the_command(wren, photos, tmp_path, capsys):
-    make.quantize(str(wren.path), photos, "w4a8", limit=2, rounding="nearest", output=tmp_path / "a.onnx")
+    command.quantize(str(wren.path), photos, "w4a8", limit=2, rounding="nearest", output=tmp_path / "a.onnx")
     assert capsys.readouterr().out == f"{tmp_path / 'a.onnx'}\n"
     assert b'"method": "nearest"' in (tmp_path / "a.onnx").read_bytes()

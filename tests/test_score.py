@@ -11,7 +11,8 @@ import pytest
 from lf.benchmarks import PROTOCOLS
 from lf.benchmarks.run import results, score
 from lf.benchmarks.run.evaluate import bench
-from lf.cli import features as cli_features
+from lf.cli import extract as cli_extract
+from lf.cli import score as cli_score
 from lf.core import BadInput, Features, UsageError
 from lf.data import open_dataset
 from lf.data.homography import warp_points
@@ -37,7 +38,7 @@ def said(capsys):
     """Run `lf score --json`; the object that it prints."""
 
     def call(*paths, protocol, **options):
-        cli_features.score([*paths], protocol, json=True, **options)
+        cli_score.score([*paths], protocol, json=True, **options)
         return json.loads(capsys.readouterr().out)
 
     return call
@@ -167,7 +168,7 @@ def test_rows_keep_their_order(tmp_path, said):
 
 
 def test_the_table_shows_every_file(tmp_path, capsys):
-    cli_features.score([stored(tmp_path / "a.npz"), stored(tmp_path / "b.npz")], "mma")
+    cli_score.score([stored(tmp_path / "a.npz"), stored(tmp_path / "b.npz")], "mma")
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["|", "|", "a.npz", "|", "b.npz", "|"]
     assert any(line.startswith("| mma@3 ") for line in lines)
@@ -208,12 +209,12 @@ def test_points_without_scores_are_all_taken(tmp_path, said, capsys):
     options = {"protocol": "superpoint", "layout": "superpoint"}
     assert said(tmp_path / "0.npz", top_k=5, **options) == said(tmp_path / "0.npz", **options)
     assert said(tmp_path / "0.npz", **options)["n_keypoints0"] == 60
-    cli_features.score([tmp_path / "0.npz"], **options)
+    cli_score.score([tmp_path / "0.npz"], **options)
     assert (
         "0.npz: no scores, as SIFT's files; all points count. For the AP of SIFT: --ap crosscheck"
         in capsys.readouterr().err
     )
-    cli_features.score([tmp_path / "0.npz"], **options, ap="two-way")
+    cli_score.score([tmp_path / "0.npz"], **options, ap="two-way")
     assert capsys.readouterr().err == ""
 
 
@@ -239,13 +240,13 @@ def root(tmp_path_factory):
 
 
 def extract(root, out, layout, model="orb"):
-    cli_features.extract(model, [str(root)], out, layout)
+    cli_extract.extract(model, [str(root)], out, layout)
     return out
 
 
 def scored(folder, root, layout, protocol, capsys):
     capsys.readouterr()
-    cli_features.score([folder], protocol, data=str(root), layout=layout, json=True)
+    cli_score.score([folder], protocol, data=str(root), layout=layout, json=True)
     (run,) = json.loads(capsys.readouterr().out)["runs"]
     return run
 
@@ -278,7 +279,7 @@ def test_superpoint_export_resumes(root, tmp_path, capsys):
     (out / "2.npz").unlink()
     before = (out / "0.npz").stat().st_mtime_ns
     capsys.readouterr()
-    cli_features.extract("orb", [str(root)], out, "superpoint", json=True)
+    cli_extract.extract("orb", [str(root)], out, "superpoint", json=True)
     done = json.loads(capsys.readouterr().out)
     assert (done["written"], done["kept"]) == (1, 3)
     assert (out / "0.npz").stat().st_mtime_ns == before
@@ -383,5 +384,5 @@ def test_the_document_is_that_of_bench(root, tmp_path, capsys):
     assert results.load(path)[0]["pairs"] == run["pairs"]
     assert run["latency_ms"] is None
     capsys.readouterr()
-    cli_features.score([out], "kp2d", data=str(root), layout="lf")
+    cli_score.score([out], "kp2d", data=str(root), layout="lf")
     assert "stored" in capsys.readouterr().out

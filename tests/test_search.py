@@ -375,7 +375,7 @@ def test_the_commands(lf, heads, photos, tmp_path):
     common = (heads.path, "--images", photos, "--limit", 2, "--data", "procedural:2")
     out = tmp_path / "found.onnx"
     budget = ("--max-drop", "mma@1=1,mma@3=1", "-o", out, "--scheme", "w4a8")
-    code, said, err = lf("quantize", *common, *budget)
+    code, said, err = lf("search", *common, *budget)
     assert (code, said) == (0, f"{out}\n"), err
     assert "| mma@1   | 1       |" in err
     assert "raised after 1 evaluations: none" in err
@@ -383,16 +383,16 @@ def test_the_commands(lf, heads, photos, tmp_path):
     split = model_file.load(out).card.made[-1]["search"]["split"]
     assert [split[name]["pairs"] for name in ("search", "confirm")] == [1, 1]
     assert split["search"]["data"] != split["confirm"]["data"]
-    code, said, err = lf("quantize", *common, *budget, "--seed", 1)
+    code, said, err = lf("search", *common, *budget, "--seed", 1)
     assert (code, said) == (2, "")
     assert "found.search/search.json: was made with another" in err
-    code, said, err = lf("quantize", *common, "-o", tmp_path / "no.onnx", "--max-drop", "mma@3=1", "--protocol", "kp2d")
+    code, said, err = lf("search", *common, "-o", tmp_path / "no.onnx", "--max-drop", "mma@3=1", "--protocol", "kp2d")
     assert code == 2
-    assert "type: `protocol=kp2d,mma`" in err
+    assert "type: --protocol kp2d,mma" in err
     assert not (tmp_path / "no.onnx").exists()
     code, said, err = lf("quantize", *common, "-o", tmp_path / "no.onnx")  # --data is among them
     assert (code, said) == (2, "")
-    assert "--search belong to a search within a budget; type for example: --max-drop" in err
+    assert "--data of lf quantize has moved; type: lf search FILE --data ROOT (docs/migration.md)" in err
 
     folder = tmp_path / "deep" / "study"
     study = ("sensitivity", *common, "--scheme", "w4", "--protocol", "mma", "--out", folder)

@@ -13,9 +13,10 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from lf.cli import show
+from lf.cli import data_show
 from lf.core import BadInput, UsageError
 from lf.data import contact_sheets, homography, images
+from lf.studies import data_pictures
 from lf.train import RECIPES
 from lf.train.sample import pairs, single
 
@@ -163,6 +164,7 @@ def test_single_views_have_no_flow():
     assert [(len(sample.views), sample.flow, len(sample.labels[0])) for sample in made] == [(1, None, 4)] * 3
 
 
+SILENT = lambda done, total, text: None  # noqa: E731
 METHODS = {recipe.method: name for name, recipe in reversed(RECIPES.items())}
 SHOWN = [m for m in METHODS if hasattr(importlib.import_module(f"lf.train.methods.{m}").Method, "sample")]
 
@@ -171,7 +173,7 @@ SHOWN = [m for m in METHODS if hasattr(importlib.import_module(f"lf.train.method
 def test_what_a_method_shows_agrees_with_itself(method):
     """Labels that both views see lie where the flow says; so do pictures, though their colours changed."""
     recipe = RECIPES[METHODS[method]].override(["size=160", "picture_size=200", "seed=2"])
-    made, _ = show._samples(METHODS[method], recipe, [recipe.data], 3)
+    made, _ = data_pictures._samples(METHODS[method], recipe, [recipe.data], 3, SILENT)
     assert len(made) == 3
     for sample in made:
         assert all(view.shape == (160, 160, 3) and view.dtype == np.uint8 for view in sample.views)
@@ -201,7 +203,7 @@ def test_what_a_method_shows_agrees_with_itself(method):
 def lf(monkeypatch, tmp_path):
     """Run `lf data show ... -o out.png` in this process; errors are raised."""
     app = typer.Typer()
-    app.command()(show.data_show)
+    app.command()(data_show.data_show)
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments):
@@ -254,7 +256,7 @@ def test_a_photo_whose_name_is_not_utf8_is_shown(lf, tmp_path):
 def test_errors_say_what_to_type(lf, tmp_path, monkeypatch):
     with pytest.raises(UsageError, match="unknown recipe, dataset or folder 'wrenn'; did you mean 'wren'"):
         lf("wrenn")
-    with pytest.raises(UsageError, match="--data and --set belong to a recipe, not to procedural"):
+    with pytest.raises(UsageError, match="`photos` and `change` belong to a recipe, not to procedural"):
         lf("procedural", "--set", "size=64")
     with pytest.raises(UsageError, match="unknown recipe setting"):
         lf("wren", "--set", "sise=64")
@@ -272,7 +274,7 @@ def test_errors_say_what_to_type(lf, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("total", "count"), [(25, 4), (3, 9), (1, 4), (9, 1), (5, 5)])
 def test_examples_are_spread_over_all(total, count):
-    chosen = show._spread(total, count)
+    chosen = data_pictures._spread(total, count)
     assert len(chosen) == len(set(chosen)) == min(total, count)
     assert chosen[0] == 0
     assert count == 1 or chosen[-1] == total - 1
@@ -280,8 +282,8 @@ def test_examples_are_spread_over_all(total, count):
 
 def test_a_sheet_goes_on_with_the_next_step_where_one_batch_is_not_enough():
     recipe = RECIPES["wren"].override(["size=64", "pictures=4", "picture_size=96", "batch=2"])
-    made, count = show._samples("wren", recipe, ["procedural"], 3)
-    again, _ = show._samples("wren", recipe, ["procedural"], 1)
+    made, count = data_pictures._samples("wren", recipe, ["procedural"], 3, SILENT)
+    again, _ = data_pictures._samples("wren", recipe, ["procedural"], 1, SILENT)
     assert (len(made), count) == (3, 4)
     np.testing.assert_array_equal(made[0].views[0], again[0].views[0])
     assert not np.array_equal(made[0].views[0], made[2].views[0])  # the third is of the second step

@@ -15,7 +15,7 @@ from lf.benchmarks.run import results
 from lf.core import BadInput, LfError, UsageError
 from lf.extraction import agreement
 from lf.formats import model_file, tflite
-from lf.quantize import ENGINES, quantize
+from lf.quantize import WRITERS, quantize
 from lf.studies import sweep_files, sweep_plan, sweep_runs, sweep_table
 from lf.studies.sweep_plan import Row
 
@@ -90,7 +90,7 @@ FOR_TFLITE = 'schemes = ["w8a8", "w4"]', 'schemes = ["w8a8"]\nbackend = "tflite"
 
 
 def load(place):
-    return sweep_plan.load(place / "plan.toml", ENGINES, sweep_files.OPTIONS)
+    return sweep_plan.load(place / "plan.toml", WRITERS, sweep_files.OPTIONS)
 
 
 def table_of(place):

@@ -19,7 +19,7 @@ from lf.extraction import agreement
 from lf.extraction.extractor import Extractor
 from lf.formats import model_file, onnx_to_tflite, tflite, tflite_heads
 from lf.models import MODELS
-from lf.quantize import ENGINES, SCHEMES, quantize
+from lf.quantize import SCHEMES, WRITERS, quantize
 from lf.quantize.write import float_heads
 
 ROW, SIZE = "kp2dtiny-s-coral", (64, 96)
@@ -59,7 +59,7 @@ def small(parent, drawn_photos, tmp_path_factory, kept, few_pictures):
     with pytest.MonkeyPatch.context() as patch:
         for name in ("convert", "quantize"):
             patch.setattr(onnx_to_tflite, name, remember(name, getattr(onnx_to_tflite, name)))
-        return quantize(parent, "w8a8", drawn_photos, tmp_path_factory.mktemp("int8") / "net.tflite", engine="tflite")
+        return quantize(parent, "w8a8", drawn_photos, tmp_path_factory.mktemp("int8") / "net.tflite", writer="tflite")
 
 
 def graph_of(artifact):
@@ -195,7 +195,7 @@ def test_a_head_that_int8_destroyed_is_refused(parent, drawn_photos, kept, small
     monkeypatch.setattr(onnx_to_tflite, "convert", lambda graph: kept["convert"])
     monkeypatch.setattr(onnx_to_tflite, "quantize", lambda data, per_channel: tflite.write(model))
     with pytest.raises(GateFailed, match=f"in int8: head {head} has .* on photos; expected at least"):
-        quantize(parent, "w8a8", drawn_photos, tmp_path / "wrong.tflite", engine="tflite")
+        quantize(parent, "w8a8", drawn_photos, tmp_path / "wrong.tflite", writer="tflite")
     assert not [*tmp_path.iterdir()]
 
 
@@ -393,10 +393,10 @@ def test_the_way_is_chosen_by_the_version_of_onnx2tf(network, monkeypatch, versi
 # --- what is asked for ---
 
 
-@pytest.mark.parametrize("scheme", [name for name in SCHEMES if name not in ENGINES["tflite"].schemes])
+@pytest.mark.parametrize("scheme", [name for name in SCHEMES if name not in WRITERS["tflite"].schemes])
 def test_a_scheme_that_tflite_does_not_have_is_refused(parent, scheme):
-    with pytest.raises(UsageError, match=f"--for tflite knows no scheme {scheme}; known: w8a8, w8a8-tensor"):
-        quantize(parent, scheme, engine="tflite")
+    with pytest.raises(UsageError, match=f"`writer=tflite` knows no scheme {scheme}; known: w8a8, w8a8-tensor"):
+        quantize(parent, scheme, writer="tflite")
 
 
 @pytest.mark.parametrize(
@@ -410,7 +410,7 @@ def test_a_scheme_that_tflite_does_not_have_is_refused(parent, scheme):
 def test_quantize_says_what_does_not_fit(parent, drawn_photos, tmp_path, options, text):
     given = {"images": drawn_photos, "out": tmp_path / options.pop("out", "net.tflite"), **options}
     with pytest.raises(UsageError) as caught:
-        quantize(parent, "w8a8", engine="tflite", **given)
+        quantize(parent, "w8a8", writer="tflite", **given)
     assert text in str(caught.value)
 
 
@@ -439,8 +439,7 @@ def test_export_starts_from_float(tiny, tmp_path):
     ("words", "text"),
     [
         (["export", "--half"], "--half belongs to --to tflite"),
-        (["quantize", "--for", "tflite", "--max-drop", "mma@3=0.01"], "--max-drop searches the bits of single layers"),
-        (["quantize", "--for", "tflight"], "unknown engine 'tflight'; did you mean 'tflite'?"),
+        (["quantize", "--for", "tflight"], "unknown writer 'tflight'; did you mean 'tflite'?"),
     ],
 )
 def test_the_command_says_what_does_not_fit(parent, capsys, monkeypatch, words, text):
@@ -452,5 +451,5 @@ def test_the_command_says_what_does_not_fit(parent, capsys, monkeypatch, words, 
 
 
 def test_the_rows_are_there():
-    assert TARGETS["tflite"].suffix == ENGINES["tflite"].suffix == ".tflite"
-    assert set(ENGINES["tflite"].schemes) < set(SCHEMES)
+    assert TARGETS["tflite"].suffix == WRITERS["tflite"].suffix == ".tflite"
+    assert set(WRITERS["tflite"].schemes) < set(SCHEMES)

@@ -248,6 +248,6 @@ def test_a_quantized_file_is_refused(lf, place):
 
 
 def test_the_default_engines_are_rows():
-    from lf.cli.tune import ENGINES
+    from lf.studies.tune import ENGINES
 
     assert set(ENGINES) < set(BACKENDS)
