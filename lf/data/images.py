@@ -16,7 +16,7 @@ import numpy as np
 from lf.core import MAX_PIXELS, Array, BadInput
 from lf.core.console import quiet
 from lf.data import Picture
-from lf.data.headers import TIFF_ORIENTATION, declared_size, tiff_tags, white
+from lf.data.headers import declared_size, turned, white
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".ppm", ".pgm", ".bmp", ".webp", ".tif", ".tiff")
 MIN_SIDE = 16  # px; below this no network of ours has a cell to look at
@@ -59,24 +59,14 @@ def read(path: Path, smallest: int = MIN_SIDE) -> Array:
         what a PNM file says it is, becomes 255, and rounded.
 
     Raises:
-        BadInput: absent, not an image, damaged, too large or too small, or turned; the text names the file.
+        BadInput: absent, not an image of one of the types of SUFFIXES, whatever its name says, damaged, too large or
+            too small, or a TIFF with a rotation tag; the text names the file.
     """
     try:
         data = path.read_bytes()
     except OSError as error:
         raise BadInput(f"{path}: cannot be read ({error.strerror}); expected an image file") from error
-    height, width = declared_size(data) or (0, 0)
-    if height * width > MAX_PIXELS:
-        limit = MAX_PIXELS // 1_000_000
-        raise BadInput(f"{path}: declares {width} x {height} pixels; expected at most {limit} million, make it smaller")
-    if tiff_tags(data).get(TIFF_ORIENTATION, 1) != 1:
-        raise BadInput(f"{path}: a TIFF with a rotation tag, which cannot be ignored; save it without, or as PNG")
-    image = decode(data)
-    if image is None:
-        raise BadInput(
-            f"{path}: {len(data)} bytes that do not decode (damaged, cut short, or no image); "
-            f"expected a whole image file of a type like {', '.join(SUFFIXES)}"
-        )
+    image = _decoded(path, data)
     if image.dtype not in (np.uint8, np.uint16):
         raise BadInput(f"{path}: holds {image.dtype} values; expected 8 or 16 bits per channel")
     most = white(data) or np.iinfo(image.dtype).max
@@ -86,6 +76,29 @@ def read(path: Path, smallest: int = MIN_SIDE) -> Array:
     if min(height, width) < smallest:
         raise BadInput(f"{path}: {width} x {height} pixels; expected at least {smallest} x {smallest}")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def _decoded(path: Path, data: bytes) -> Array:
+    """(H, W, 3) BGR in stored orientation.
+
+    Raises:
+        BadInput: see `read`.
+    """
+    size = declared_size(data)
+    if size and size[0] * size[1] > MAX_PIXELS:
+        limit, shape = MAX_PIXELS // 1_000_000, f"{size[1]} x {size[0]}"
+        raise BadInput(f"{path}: declares {shape} pixels; expected at most {limit} million, make it smaller")
+    if turned(data):
+        raise BadInput(f"{path}: a TIFF with a rotation tag, which cannot be ignored; save it without, or as PNG")
+    image = decode(data) if size else None  # a container that the header reader does not know is not decoded
+    if image is None:
+        raise BadInput(
+            f"{path}: {len(data)} bytes that do not decode (damaged, cut short, or no image); "
+            f"expected a whole image file of one of the types {', '.join(SUFFIXES)}"
+        )
+    if image.shape[:2] != size:
+        raise BadInput(f"{path}: declares (H, W) {size} and decodes to {image.shape[:2]}; save it again, as PNG")
+    return image
 
 
 def picture(path: Path, key: str) -> Picture:
