@@ -27,6 +27,11 @@ DECODE = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
 LOG: Any = getattr(cv2.utils, "logging", cv2)  # OpenCV 5 moved getLogLevel and setLogLevel out of cv2 itself
 
 
+def is_image(name: str) -> bool:
+    """Whether a file name has one of the SUFFIXES, compared without case."""
+    return name.lower().endswith(SUFFIXES)
+
+
 def decode(data: bytes) -> Array | None:
     """What OpenCV makes of the file, without words of its own or of its libraries on stderr: (H, W, 3) BGR, or None."""
     with unheard(), quiet():  # libpng and libjpeg know nothing of the level of OpenCV's log
@@ -135,7 +140,7 @@ def list_images(folder: Path, limit: int | None = None) -> list[Path]:
     for where, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
         seen.add(os.path.realpath(where))
         folders[:] = [f for f in folders if f[0] != "." and os.path.realpath(Path(where, f)) not in seen]  # no circles
-        found += [Path(where, n) for n in names if n[0] != "." and n.lower().endswith(SUFFIXES)]
+        found += [Path(where, n) for n in names if n[0] != "." and is_image(n)]
     if not found:
         raise BadInput(f"{folder}: holds no image; expected files with one of {', '.join(SUFFIXES)}")
     return sorted(found, key=lambda path: os.fsencode(path.as_posix()))[:limit]
