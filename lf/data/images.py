@@ -21,6 +21,9 @@ from lf.data.headers import declared_size, turned, white
 SUFFIXES = (".png", ".jpg", ".jpeg", ".ppm", ".pgm", ".bmp", ".webp", ".tif", ".tiff")
 MIN_SIDE = 16  # px; below this no network of ours has a cell to look at
 
+PIXELS = "expected a numpy array of uint8, or of floats from 0 to 1, (H, W) grey or (H, W, 3) RGB"
+ROUNDING = 1e-5  # how far resizing and grey conversion may leave [0, 1]
+
 # Homographies are given in stored pixels, so a rotation tag in the metadata must not be obeyed.
 DECODE = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
 
@@ -104,6 +107,64 @@ def _decoded(path: Path, data: bytes) -> Array:
     if image.shape[:2] != size:
         raise BadInput(f"{path}: declares (H, W) {size} and decodes to {image.shape[:2]}; save it again, as PNG")
     return image
+
+
+def check(image: Any) -> Array:
+    """Check the pixels of an image: the one seam for everything that is extracted from.
+
+    Args:
+        image: a numpy array, (H, W) grey or (H, W, 3) RGB, in any order of memory; uint8, or floats from 0 to 1.
+
+    Returns:
+        The same pixels: uint8, or float32.
+
+    Raises:
+        BadInput: anything else. The text says what it is, what was expected and what to type.
+    """
+    if not isinstance(image, np.ndarray):
+        name = f"{type(image).__module__}.{type(image).__qualname__}"
+        raise BadInput(f"an image of type {name}; {PIXELS}; convert it, such as with numpy.asarray(image)")
+    if help_ := _misshapen(image.shape) or _mistyped(image.dtype):
+        raise BadInput(f"an image of {image.dtype} and shape {image.shape}; {PIXELS}; {help_}")
+    if image.dtype == np.uint8:
+        return np.asarray(image)
+    with np.errstate(invalid="ignore"):
+        low, high = float(image.min()), float(image.max())
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise BadInput(f"an image of {image.dtype} holds a value that is not finite; {PIXELS}; replace it")
+    if low < -ROUNDING or high > 1 + ROUNDING:
+        raise BadInput(
+            f"an image of {image.dtype} with values from {low:.6g} to {high:.6g}; {PIXELS}; "
+            "where 255 is white type: image / 255"
+        )
+    return np.asarray(image, np.float32)
+
+
+def _misshapen(shape: tuple[int, ...]) -> str:
+    """What to type where a shape is neither (H, W) nor (H, W, 3), or has no pixel; else nothing."""
+    if 0 in shape:
+        return "give one with pixels"
+    if len(shape) == 2 or (len(shape) == 3 and shape[2] == 3):
+        return ""
+    if len(shape) == 4:
+        return "pass the images of a batch one by one"
+    if len(shape) != 3:
+        return "reshape it"
+    planes_first = {1: "type: image[0]", 3: "type: image.transpose(1, 2, 0)"}
+    if shape[0] in planes_first and shape[2] > 4:
+        return planes_first[shape[0]]
+    return {1: "type: image[..., 0]", 4: "type: image[..., :3]"}.get(shape[2], "give one channel or three")
+
+
+def _mistyped(dtype: np.dtype[Any]) -> str:
+    """What to type where values are neither uint8 nor floats; else nothing."""
+    if dtype == np.uint8 or dtype.kind == "f":
+        return ""
+    if dtype.kind == "b":
+        return "type: image.astype(numpy.uint8) * 255"
+    if dtype == np.uint16:
+        return "where 65535 is white type: (image / 257).round().astype(numpy.uint8)"
+    return "where 255 is white type: image.astype(numpy.uint8)"
 
 
 def picture(path: Path, key: str) -> Picture:
