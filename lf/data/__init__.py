@@ -10,11 +10,12 @@ import hashlib
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 
-from lf.core import Array, UsageError, pick
+from lf.core import Array, UsageError, console, pick
 
 
 @dataclass(frozen=True)
@@ -106,19 +107,61 @@ def open_dataset(
         seed: of what is drawn at random; read by `warps` and `procedural`.
         exclude: names of sequences to leave out; read by `hpatches`.
 
+    Returns:
+        The pairs. Copies among them are kept, with a remark on stderr.
+
     Raises:
         UsageError: unknown dataset, or one without its folder.
         BadInput: the folder does not hold what it should.
     """
     if limit_sequences is not None and limit_sequences < 1:
         raise UsageError(f"the limit on sequences must be at least 1, got {limit_sequences}")
-    wanted = Wanted(limit_sequences, seed, exclude)
+    pairs = _open(spec, Wanted(limit_sequences, seed, exclude))
+    for remark in remarks(pairs):
+        _say(f"lf: {spec}: {remark}")
+    return pairs
+
+
+def _open(spec: str, wanted: Wanted) -> list[Pair]:
     name, colon, where = spec.partition(":")
     if name in DATASETS and (colon or name == "procedural"):
         return DATASETS[name](where, wanted)
     if colon and not Path(spec).exists() and "/" not in name:
         return pick(DATASETS, name, "dataset")(where, wanted)
     return _hpatches(spec, wanted)
+
+
+def remarks(pairs: Sequence[Pair]) -> list[str]:
+    """Warnings about pairs that move a mean unseen: copies of a pair, and pairs of an image with itself among others.
+
+    Where every pair shows one image twice the numbers say so themselves: that is a test of the tools.
+    """
+    seen: dict[tuple[str, str, bytes], Pair] = {}
+    again: list[tuple[Pair, Pair]] = []
+    for pair in pairs:
+        known = seen.setdefault((pair.first.digest, pair.second.digest, pair.homography.tobytes()), pair)
+        if known is not pair:
+            again.append((pair, known))
+    same = [pair for pair in pairs if pair.first.digest == pair.second.digest]
+    found = []
+    if again:
+        names = " as ".join(f"{pair.sequence} {pair.name}" for pair in again[0])
+        found.append(
+            f"{len(again)} of {len(pairs)} pairs are copies, such as {names}: same images, same homography; "
+            "each one counts, delete the copies"
+        )
+    if 0 < len(same) < len(pairs):
+        found.append(
+            f"{len(same)} of {len(pairs)} pairs show one image twice, such as {same[0].sequence} {same[0].name}: "
+            "they count and measure nothing, delete them"
+        )
+    return found
+
+
+@cache
+def _say(text: str) -> None:
+    """Print a remark on stderr, once in a process."""
+    console.note(text)
 
 
 def dataset_digest(pairs: Sequence[Pair]) -> str:

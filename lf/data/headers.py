@@ -5,7 +5,9 @@ from __future__ import annotations
 import struct
 
 TIFF_WIDTH, TIFF_HEIGHT, TIFF_ORIENTATION = 256, 257, 274  # tags, TIFF 6.0, section 8
-TIFF_SHORT, TIFF_LONG = 3, 4  # types of a tag's value
+TIFF_INTEGERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 16: "Q", 17: "q"}  # type of a value -> struct format
+TIFF_MOST_TAGS = 0xFFFF  # libtiff reads no larger directory
+TIFFS = {b"II*\0": "<", b"MM\0*": ">", b"II+\0": "<", b"MM\0+": ">"}  # first bytes -> byte order; + is BigTIFF
 
 
 def declared_size(data: bytes) -> tuple[int, int] | None:
@@ -14,13 +16,14 @@ def declared_size(data: bytes) -> tuple[int, int] | None:
         if data.startswith(b"\x89PNG"):
             width, height = struct.unpack(">II", data[16:24])
         elif data.startswith(b"BM"):
-            width, height = struct.unpack("<ii", data[18:26])
+            width, height = struct.unpack("<HH", data[18:22]) if _is_os2(data) else struct.unpack("<ii", data[18:26])
         elif data.startswith(b"\xff\xd8"):
             height, width = _jpeg_size(data)
         elif data[:4] == b"RIFF" and data[8:12] == b"WEBP":
             height, width = _webp_size(data)
-        elif tags := tiff_tags(data):
-            height, width = tags[TIFF_HEIGHT], tags[TIFF_WIDTH]
+        elif data[:4] in TIFFS:
+            tags = _tiff_tags(data)
+            height, width = tags[TIFF_HEIGHT] or 0, tags[TIFF_WIDTH] or 0
         else:
             width, height = _pnm(data)[:2]
     except (struct.error, ValueError, KeyError):
@@ -40,22 +43,48 @@ def white(data: bytes) -> int | None:
     return most if data[:2] in (b"P5", b"P6") or most > 255 else None
 
 
-def tiff_tags(data: bytes) -> dict[int, int]:
-    """Tag -> value, of the whole numbers of the first picture of a TIFF file; empty for other and for damaged files."""
-    order = {b"II*\0": "<", b"MM\0*": ">"}.get(data[:4])
-    if order is None:
-        return {}
-    found = {}
+def turned(data: bytes) -> bool:
+    """Whether a decoder may turn or mirror the first picture of a TIFF file; False for other and for damaged files.
+
+    A rotation tag that is repeated, or is not one whole number, counts: decoders differ in what they make of it.
+    """
     try:
-        (start,) = struct.unpack_from(order + "I", data, 4)
-        (count,) = struct.unpack_from(order + "H", data, start)
-        for at in range(start + 2, start + 2 + 12 * count, 12):
-            tag, kind, number = struct.unpack_from(order + "HHI", data, at)
-            if number == 1 and kind in (TIFF_SHORT, TIFF_LONG):
-                (found[tag],) = struct.unpack_from(order + ("H" if kind == TIFF_SHORT else "I"), data, at + 8)
-    except struct.error:
-        return {}
+        return data[:4] in TIFFS and _tiff_tags(data).get(TIFF_ORIENTATION, 1) != 1
+    except (struct.error, ValueError):
+        return False  # nor is its size known
+
+
+def _tiff_tags(data: bytes) -> dict[int, int | None]:
+    """Tag -> value, of the first picture of a TIFF file; None where a tag is repeated or is not one whole number.
+
+    Raises:
+        struct.error: cut short.
+        ValueError: more tags than libtiff reads.
+    """
+    order, word, count = TIFFS[data[:4]], *(("Q", "Q") if b"+" in data[:4] else ("I", "H"))
+    wide = struct.calcsize(word)  # bytes of an offset, and of the field of a value; the first offset begins there
+    (start,) = _at(order + word, data, wide)
+    (tags,) = _at(order + count, data, start)
+    if tags > TIFF_MOST_TAGS:
+        raise ValueError(f"{tags} tags in one directory")
+    start += struct.calcsize(count)
+    step = 4 + 2 * wide
+    found: dict[int, int | None] = {}
+    for at in range(start, start + tags * step, step):
+        tag, kind, number = _at(f"{order}HH{word}", data, at)
+        form = order + TIFF_INTEGERS.get(kind, "")
+        fits = number == 1 and 0 < struct.calcsize(form) <= wide
+        found[tag] = None if tag in found or not fits else _at(form, data, at + 4 + wide)[0]
     return found
+
+
+def _at(form: str, data: bytes, start: int) -> tuple[int, ...]:
+    """Unpack whole numbers that begin at a byte, however far away a file says that it is."""
+    return struct.unpack(form, data[start : start + struct.calcsize(form)])
+
+
+def _is_os2(data: bytes) -> bool:
+    return data[14:18] == b"\x0c\0\0\0"  # the size of the oldest header of a BMP file
 
 
 def _pnm(data: bytes) -> list[int]:
@@ -99,14 +128,18 @@ def _jpeg_size(data: bytes) -> tuple[int, int]:
 
     Raises:
         struct.error: there is none.
-        ValueError: what should be a segment is not.
+        ValueError: likewise.
     """
     position = 2
     while True:
-        marker, kind, length = struct.unpack(">BBH", data[position : position + 4])
-        if marker != 0xFF:
-            raise ValueError("not a JPEG segment")
+        position = data.index(0xFF, position)  # decoders pass over other bytes between segments
+        kind, length = struct.unpack(">BH", data[position + 1 : position + 4])
         if 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):  # start of frame, table B.1 of ITU-T T.81
             height, width = struct.unpack(">HH", data[position + 5 : position + 9])
             return height, width
-        position += 1 if kind == 0xFF else 2 + length  # a run of 0xFF is padding
+        if kind == 0xFF:  # padding
+            position += 1
+        elif kind in (0x00, 0x01) or 0xD0 <= kind <= 0xD8:  # markers without a segment
+            position += 2
+        else:
+            position += 2 + length

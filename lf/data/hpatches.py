@@ -1,4 +1,6 @@
-"""The HPatches layout: `<i_*|v_*>/1.ppm ... 6.ppm` and `H_1_2 ... H_1_6`; any number of pairs, other image formats too.
+"""The HPatches layout: `<i_*|v_*>/1.ppm ... 6.ppm` and `H_1_2 ... H_1_6`; any number of pairs and any image format.
+
+Every image and every homography has one name, so that no pair is counted twice or left out without a word.
 
 Source: Balntas et al., "HPatches: a benchmark and evaluation of handcrafted and learned local descriptors", CVPR 2017.
 """
@@ -6,15 +8,16 @@ Source: Balntas et al., "HPatches: a benchmark and evaluation of handcrafted and
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from lf.core import Array, BadInput
+from lf.core import Array, BadInput, one_line
 from lf.data import Pair, Picture, images
 
-SUFFIXES = (".ppm", ".png", ".jpg", ".jpeg")
+LIMIT = 1 << 16  # bytes of a homography file
 
 # Sequences with images above 1600 x 1200, left out by protocol `mma` (D2-Net, arXiv:1905.03561; the first is spelt so).
 OVERSIZE = (
@@ -31,7 +34,8 @@ def pairs(root: Path, limit_sequences: int | None = None, exclude: Collection[st
         exclude: names of sequences to leave out, such as OVERSIZE.
 
     Raises:
-        BadInput: no folder that can be read, no sequence in it, a missing image, or a file that is no homography.
+        BadInput: no folder that can be read, no sequence in it, an image that is missing or there twice, a file that
+            is no homography or has no name for one, or H_1_1.
     """
     if not root.is_dir():
         raise BadInput(f"{root}: no such folder; expected one that holds sequences named i_* and v_*")
@@ -53,36 +57,91 @@ def sequence(folder: Path) -> list[Pair]:
     Raises:
         BadInput: see `pairs`.
     """
-    numbers = sorted(int(f.name[4:]) for f in folder.glob("H_1_*") if f.name[4:].isdecimal())
+    try:
+        names = sorted(path.name for path in folder.iterdir())
+    except OSError as error:
+        raise BadInput(f"{folder}: cannot be read ({error.strerror}); expected a sequence") from error
+    numbers, found = _homographies(folder, names), _images(folder, names)
     if not numbers:
         raise BadInput(f"{folder}: holds no homography; expected files H_1_2, H_1_3 ...")
-    first = find(folder, 1)
-    return [Pair(folder.name, f"1_{k}", first, find(folder, k), read_homography(folder / f"H_1_{k}")) for k in numbers]
+    first, *others = (_picture(folder, found.get(k, []), k) for k in (1, *numbers))
+    return [
+        Pair(folder.name, f"1_{k}", first, other, read_homography(folder / f"H_1_{k}"))
+        for k, other in zip(numbers, others, strict=True)
+    ]
 
 
-def find(folder: Path, number: int) -> Picture:
-    """Image `number` of a sequence, in the first format it has.
+def _homographies(folder: Path, names: Sequence[str]) -> list[int]:
+    """The numbers K of the files H_1_K, ascending. A copy with a longer name, such as H_1_2.bak, is passed over.
 
     Raises:
-        BadInput: it has none.
+        BadInput: H_1_1, a second name for one number, such as H_1_02, or a number with a longer name only.
     """
-    for suffix in SUFFIXES:
-        path = folder / f"{number}{suffix}"
-        if path.is_file():
-            return images.picture(path, f"{folder.name}/{number}")
-    raise BadInput(f"{folder}: image {number} is missing; expected {number} with one of {', '.join(SUFFIXES)}")
+    found = []
+    for name in names:
+        match = re.fullmatch(r"H_1_(\d+)(.*)", name, re.DOTALL)
+        if match is None:
+            continue
+        number, more = int(match[1]), match[2]
+        plain = f"H_1_{number}"
+        if number == 1 and not more:
+            raise BadInput(f"{folder / name}: pairs image 1 with itself; delete the file")
+        if name == plain:
+            found.append(number)
+        elif plain in names and not more:
+            raise BadInput(f"{folder}: {name} and {plain} are both the homography of image {number}; delete one")
+        elif plain not in names and number != 1:
+            raise BadInput(f"{folder / name}: expected the name {plain}; rename the file, or delete it")
+    return sorted(found)
+
+
+def _images(folder: Path, names: Sequence[str]) -> dict[int, list[str]]:
+    """Number -> the image files that are named after it, `01.png` too."""
+    found: dict[int, list[str]] = {}
+    for name in names:
+        stem = name.rpartition(".")[0]
+        if stem.isdecimal() and images.is_image(name) and (folder / name).is_file():
+            found.setdefault(int(stem), []).append(name)
+    return found
+
+
+def _picture(folder: Path, found: Sequence[str], number: int) -> Picture:
+    """Image `number` of a sequence, from the files that may be it.
+
+    Raises:
+        BadInput: there is none, more than one, or one with another name.
+    """
+    if not found:
+        takes = sorted(images.SUFFIXES, key=lambda suffix: suffix != ".ppm")  # the format of the original comes first
+        raise BadInput(f"{folder}: image {number} is missing; expected {number} with one of {', '.join(takes)}")
+    if len(found) > 1:
+        raise BadInput(f"{folder}: {' and '.join(found)} are all image {number}; keep one, delete the rest")
+    stem, _, suffix = found[0].rpartition(".")
+    if stem != str(number):
+        raise BadInput(f"{folder / found[0]}: expected the name {number}.{suffix}; rename the file")
+    return images.picture(folder / found[0], f"{folder.name}/{number}")
 
 
 def read_homography(path: Path) -> Array:
     """(3, 3) float64 from nine numbers, row by row, scaled as in the file.
 
+    The text is ASCII or UTF-8, with a byte order mark or without; commas or white space separate the numbers of a line.
+
     Raises:
         BadInput: absent, not nine finite numbers, or without an inverse.
     """
     try:
-        values = np.array([float(word) for word in path.read_text(encoding="ascii").split()])
+        with path.open("rb") as file:
+            data = file.read(LIMIT + 1)
+        if len(data) > LIMIT:
+            raise ValueError(f"more than {LIMIT} bytes")
+        lines = (line.strip().removesuffix(",") for line in data.decode("utf-8-sig").splitlines())
+        values = np.array([float(word) for line in lines for word in line.split("," if "," in line else None)])
     except (OSError, ValueError) as error:
-        raise BadInput(f"{path}: cannot be read as a homography ({error}); expected 9 numbers") from error
+        raise BadInput(
+            f"{path}: cannot be read as a homography ({one_line(error, 100)}); expected 9 numbers with spaces, line "
+            "breaks or commas between them, as ASCII or UTF-8 text"
+        ) from error
     if len(values) != 9:
         raise BadInput(f"{path}: {len(values)} numbers, expected 9")
     if not np.isfinite(values).all():

@@ -16,15 +16,23 @@ import numpy as np
 from lf.core import MAX_PIXELS, Array, BadInput
 from lf.core.console import quiet
 from lf.data import Picture
-from lf.data.headers import TIFF_ORIENTATION, declared_size, tiff_tags, white
+from lf.data.headers import declared_size, turned, white
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".ppm", ".pgm", ".bmp", ".webp", ".tif", ".tiff")
 MIN_SIDE = 16  # px; below this no network of ours has a cell to look at
+
+PIXELS = "expected a numpy array of uint8, or of floats from 0 to 1, (H, W) grey or (H, W, 3) RGB"
+ROUNDING = 1e-5  # how far resizing and grey conversion may leave [0, 1]
 
 # Homographies are given in stored pixels, so a rotation tag in the metadata must not be obeyed.
 DECODE = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
 
 LOG: Any = getattr(cv2.utils, "logging", cv2)  # OpenCV 5 moved getLogLevel and setLogLevel out of cv2 itself
+
+
+def is_image(name: str) -> bool:
+    """Whether a file name has one of the SUFFIXES, compared without case."""
+    return name.lower().endswith(SUFFIXES)
 
 
 def decode(data: bytes) -> Array | None:
@@ -59,24 +67,14 @@ def read(path: Path, smallest: int = MIN_SIDE) -> Array:
         what a PNM file says it is, becomes 255, and rounded.
 
     Raises:
-        BadInput: absent, not an image, damaged, too large or too small, or turned; the text names the file.
+        BadInput: absent, not an image of one of the types of SUFFIXES, whatever its name says, damaged, too large or
+            too small, or a TIFF with a rotation tag; the text names the file.
     """
     try:
         data = path.read_bytes()
     except OSError as error:
         raise BadInput(f"{path}: cannot be read ({error.strerror}); expected an image file") from error
-    height, width = declared_size(data) or (0, 0)
-    if height * width > MAX_PIXELS:
-        limit = MAX_PIXELS // 1_000_000
-        raise BadInput(f"{path}: declares {width} x {height} pixels; expected at most {limit} million, make it smaller")
-    if tiff_tags(data).get(TIFF_ORIENTATION, 1) != 1:
-        raise BadInput(f"{path}: a TIFF with a rotation tag, which cannot be ignored; save it without, or as PNG")
-    image = decode(data)
-    if image is None:
-        raise BadInput(
-            f"{path}: {len(data)} bytes that do not decode (damaged, cut short, or no image); "
-            f"expected a whole image file of a type like {', '.join(SUFFIXES)}"
-        )
+    image = _decoded(path, data)
     if image.dtype not in (np.uint8, np.uint16):
         raise BadInput(f"{path}: holds {image.dtype} values; expected 8 or 16 bits per channel")
     most = white(data) or np.iinfo(image.dtype).max
@@ -86,6 +84,87 @@ def read(path: Path, smallest: int = MIN_SIDE) -> Array:
     if min(height, width) < smallest:
         raise BadInput(f"{path}: {width} x {height} pixels; expected at least {smallest} x {smallest}")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def _decoded(path: Path, data: bytes) -> Array:
+    """(H, W, 3) BGR in stored orientation.
+
+    Raises:
+        BadInput: see `read`.
+    """
+    size = declared_size(data)
+    if size and size[0] * size[1] > MAX_PIXELS:
+        limit, shape = MAX_PIXELS // 1_000_000, f"{size[1]} x {size[0]}"
+        raise BadInput(f"{path}: declares {shape} pixels; expected at most {limit} million, make it smaller")
+    if turned(data):
+        raise BadInput(f"{path}: a TIFF with a rotation tag, which cannot be ignored; save it without, or as PNG")
+    image = decode(data) if size else None  # a container that the header reader does not know is not decoded
+    if image is None:
+        raise BadInput(
+            f"{path}: {len(data)} bytes that do not decode (damaged, cut short, or no image); "
+            f"expected a whole image file of one of the types {', '.join(SUFFIXES)}"
+        )
+    if image.shape[:2] != size:
+        raise BadInput(f"{path}: declares (H, W) {size} and decodes to {image.shape[:2]}; save it again, as PNG")
+    return image
+
+
+def check(image: Any) -> Array:
+    """Check the pixels of an image: the one seam for everything that is extracted from.
+
+    Args:
+        image: a numpy array, (H, W) grey or (H, W, 3) RGB, in any order of memory; uint8, or floats from 0 to 1.
+
+    Returns:
+        The same pixels: uint8, or float32.
+
+    Raises:
+        BadInput: anything else. The text says what it is, what was expected and what to type.
+    """
+    if not isinstance(image, np.ndarray):
+        name = f"{type(image).__module__}.{type(image).__qualname__}"
+        raise BadInput(f"an image of type {name}; {PIXELS}; convert it, such as with numpy.asarray(image)")
+    if help_ := _misshapen(image.shape) or _mistyped(image.dtype):
+        raise BadInput(f"an image of {image.dtype} and shape {image.shape}; {PIXELS}; {help_}")
+    if image.dtype == np.uint8:
+        return np.asarray(image)
+    with np.errstate(invalid="ignore"):
+        low, high = float(image.min()), float(image.max())
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise BadInput(f"an image of {image.dtype} holds a value that is not finite; {PIXELS}; replace it")
+    if low < -ROUNDING or high > 1 + ROUNDING:
+        raise BadInput(
+            f"an image of {image.dtype} with values from {low:.6g} to {high:.6g}; {PIXELS}; "
+            "where 255 is white type: image / 255"
+        )
+    return np.asarray(image, np.float32)
+
+
+def _misshapen(shape: tuple[int, ...]) -> str:
+    """What to type where a shape is neither (H, W) nor (H, W, 3), or has no pixel; else nothing."""
+    if 0 in shape:
+        return "give one with pixels"
+    if len(shape) == 2 or (len(shape) == 3 and shape[2] == 3):
+        return ""
+    if len(shape) == 4:
+        return "pass the images of a batch one by one"
+    if len(shape) != 3:
+        return "reshape it"
+    planes_first = {1: "type: image[0]", 3: "type: image.transpose(1, 2, 0)"}
+    if shape[0] in planes_first and shape[2] > 4:
+        return planes_first[shape[0]]
+    return {1: "type: image[..., 0]", 4: "type: image[..., :3]"}.get(shape[2], "give one channel or three")
+
+
+def _mistyped(dtype: np.dtype[Any]) -> str:
+    """What to type where values are neither uint8 nor floats; else nothing."""
+    if dtype == np.uint8 or dtype.kind == "f":
+        return ""
+    if dtype.kind == "b":
+        return "type: image.astype(numpy.uint8) * 255"
+    if dtype == np.uint16:
+        return "where 65535 is white type: (image / 257).round().astype(numpy.uint8)"
+    return "where 255 is white type: image.astype(numpy.uint8)"
 
 
 def picture(path: Path, key: str) -> Picture:
@@ -122,7 +201,7 @@ def list_images(folder: Path, limit: int | None = None) -> list[Path]:
     for where, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
         seen.add(os.path.realpath(where))
         folders[:] = [f for f in folders if f[0] != "." and os.path.realpath(Path(where, f)) not in seen]  # no circles
-        found += [Path(where, n) for n in names if n[0] != "." and n.lower().endswith(SUFFIXES)]
+        found += [Path(where, n) for n in names if n[0] != "." and is_image(n)]
     if not found:
         raise BadInput(f"{folder}: holds no image; expected files with one of {', '.join(SUFFIXES)}")
     return sorted(found, key=lambda path: os.fsencode(path.as_posix()))[:limit]

@@ -13,6 +13,7 @@ import numpy as np
 
 from lf.core import Array, Artifact, BadInput, Features, LfError, Session, Unavailable, UsageError
 from lf.core.registry import load_plugins
+from lf.data.images import check
 from lf.models import Model, check_size, row_of
 from lf.runtimes import BACKENDS, open_session
 
@@ -89,20 +90,22 @@ class Extractor:
         return Extractor(self.artifact, *self._opened, points, self.resize, **self.settings)
 
     def __call__(self, image: Array, clock: Clock | None = None) -> Features:
-        """Keypoints of a uint8 image (H, W) grey or (H, W, 3) RGB, single scale.
+        """Keypoints of an image, single scale.
+
+        The image is a numpy array (H, W) grey or (H, W, 3) RGB, of uint8 or of floats from 0 to 1.
 
         With `resize`, or a file made for one size, the image is resized to that, and the keypoints are mapped back,
         half-pixel exact.
 
         Raises:
-            BadInput: the image is smaller than one cell of the network.
+            BadInput: another kind of image, see `lf.data.images.check`, or one smaller than a cell of the network.
             LfError: descriptors that are not of unit length, or a non-finite map.
         """
         clock = clock or Clock()
-        height, width = image.shape[:2]
         with clock.phase("preprocess"):
             resized = self.fit(image)
             tensor = self.tensor(resized)
+        height, width = image.shape[:2]
         with clock.phase("network"):
             maps = self.session.run(tensor)
         with clock.phase("postprocess"):
@@ -136,7 +139,8 @@ class Extractor:
         by W/w without a half-pixel term, as published (arXiv 1906.06195, the authors' extraction).
 
         Raises:
-            BadInput: the network has no published pyramid, the file takes one size only, or the image is too small.
+            BadInput: the network has no published pyramid, the file takes one size only, or the image is too small, or
+                of another kind than `__call__` takes.
         """
         rule = self.model.pyramid
         if rule is None:
@@ -146,9 +150,10 @@ class Extractor:
         if self.resize:
             raise BadInput(f"{self.artifact.path}: a pyramid has sizes of its own; leave --size out")
         clock = clock or Clock()
+        coloured = self._colour(image)
+        level: Array = coloured.astype(np.float32) / 255 if coloured.dtype == np.uint8 else coloured
         height, width = image.shape[:2]
         longest, scale = max(height, width), 1.0
-        level: Array = self._colour(image).astype(np.float32) / 255
         found: list[Features] = []
         while scale + 0.001 >= max(rule["min_scale"], rule["min_size"] / longest):
             shape = round(width * scale), round(height * scale)
@@ -175,7 +180,13 @@ class Extractor:
             return Features(found.keypoints, found.scores, found.descriptors, size, diameter)
 
     def fit(self, image: Array) -> Array:
-        """The image in the network's colours, resized if that was asked for or the file takes one size; still uint8."""
+        """The image in the network's colours, resized if that was asked for or the file takes one size; still uint8.
+
+        Floats stay floats.
+
+        Raises:
+            BadInput: see `lf.data.images.check`.
+        """
         image = self._colour(image)
         wanted = self.resize or self.artifact.card.size
         if wanted is None or image.shape[:2] == wanted:
@@ -185,7 +196,7 @@ class Extractor:
         return cv2.resize(image, wanted[::-1], interpolation=how)
 
     def tensor(self, image: Array) -> Array:
-        """(h, w) or (h, w, 3), uint8 or float in [0, 1] -> (1, C, H, W) float32, cut to the network's multiple."""
+        """What `fit` returns, uint8 or floats from 0 to 1 -> (1, C, H, W) float32, cut to the network's multiple."""
         step = self.model.multiple
         height, width = (side - side % step for side in image.shape[:2])
         if not height or not width:
@@ -198,6 +209,8 @@ class Extractor:
         return np.ascontiguousarray(planes, np.float32)
 
     def _colour(self, image: Array) -> Array:
+        """The checked image in the network's colours: every way into the network begins here."""
+        image = check(image)
         if self.model.channels == 1 and image.ndim == 3:
             return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
         if self.model.channels == 3 and image.ndim == 2:

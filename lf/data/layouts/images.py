@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from lf.core import Array, BadInput, Features
-from lf.data.images import SUFFIXES
+from lf.data.images import is_image
 from lf.data.layouts import h5, npz
 
 Arrays = dict[str, Array]
@@ -73,7 +73,7 @@ class Folder:
     def _find(self, parent: Path, stem: str) -> Path:
         """The file with the codec's tag, or else the only one that is named after the image and is none itself."""
         names = sorted(p.name for p in parent.iterdir()) if parent.is_dir() else []
-        ours = [n for n in names if n.startswith(f"{stem}.") and not n.lower().endswith(SUFFIXES)]
+        ours = [n for n in names if n.startswith(f"{stem}.") and not is_image(n)]
         found = [n for n in ours if n.endswith(self._codec.tag)] or ours
         if len(found) != 1:
             have = f"{', '.join(found)}: which one?" if found else "none"
