@@ -257,7 +257,7 @@ def test_train_prints_the_path_of_its_weights(lf, tmp_path):
         (["bench", "FILE", "--data", "hpatchez:x"], "unknown dataset 'hpatchez'; did you mean 'hpatches'"),
         (["bench", "FILE", "--data", "procedural:many"], "'procedural:many' needs a number of sequences"),
         (["bench", "FILE", "--backend", "torch"], "backend torch runs .safetensors, "),
-        (["train", "wrenn", "--out", "X"], "unknown recipe 'wrenn'; did you mean 'wren'? known: wren"),
+        (["train", "wrenn", "--out", "X"], "unknown recipe 'wrenn'; did you mean 'wren'? known: swift"),
         (["train", "wren", "--out", "X", "--set", "step=3"], "unknown recipe setting 'step'; did you mean 'steps'"),
         (["train", "wren", "--out", "X", "--device", "tpu"], "unknown device 'tpu'; "),
         (["inspect", "nosuch"], "'nosuch' is neither a file nor shipped weights"),

@@ -62,7 +62,7 @@ def command(tmp_path_factory):
     ("words", "expected"),
     [
         (("models",), "sift-50"),
-        (("bench", "--help"), "opencv-too"),
+        (("doctor",), "opencv-too"),
         (("bench", "--help"), "kp2d-100"),
         (("quantize", "--help"), "w8a8-too"),
         (("bench", "sift", "--backend", "opencv", "--data", "none:1"), "shapes"),
