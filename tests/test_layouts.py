@@ -155,6 +155,50 @@ def test_sift_pairs_of_pytorch_superpoint_have_no_scores(tmp_path):
     pair = pairs.read_superpoint(tmp_path / "0.npz")
     assert not pair.scored
     assert pair.first.scores.tolist() == [1, 1]
+    scored = {"warped_prob": np.array([[1.0, 2, 0.5], [3, 4, 0.5]])}
+    np.savez(tmp_path / "1.npz", **one, **{f"warped_{k}": v for k, v in one.items()} | scored, homography=np.eye(3))
+    with pytest.raises(BadInput, match=r"warped_prob of shape \(2, 3\); expected \(N, 2\)"):
+        pairs.read_superpoint(tmp_path / "1.npz")
+
+
+def unscored(layout, folder, name=NAME):
+    """Take the scores out of what `put` wrote."""
+    if layout == "hloc":
+        with pytest.importorskip("h5py").File(folder / "features.h5", "a") as file:
+            del file[name]["scores"]
+        return
+    (path,) = folder.glob(f"{name}.*")
+    kept = {key: value for key, value in arrays(path).items() if key != "scores"}
+    with path.open("wb") as file:
+        np.savez(file, **kept)
+
+
+@pytest.mark.parametrize("layout", IMAGES)
+def test_features_without_scores_are_read_in_the_order_of_the_file(layout, tmp_path):
+    put(layout, tmp_path, features())
+    before = get(layout, tmp_path)
+    unscored(layout, tmp_path)
+    found = get(layout, tmp_path)
+    assert (before.scored, found.scored) == (True, False)
+    assert np.array_equal(found.keypoints, before.keypoints)
+    assert np.array_equal(found.descriptors, before.descriptors)
+    assert found.scores.tolist() == [1] * 5
+    assert not found.top(3).scored
+    assert np.array_equal(found.top(None).keypoints, found.keypoints)
+
+
+def test_posfeat_h5_files_without_scores_are_read(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    found = features(scales=False)
+    (tmp_path / "v_a").mkdir()
+    for kind in ("keypoints", "descriptors"):
+        with h5py.File(tmp_path / f"v_a/{kind}.h5", "w") as file:
+            file["1"] = getattr(found, kind)
+    assert not get("posfeat", tmp_path).scored
+    with h5py.File(tmp_path / "v_a/scores.h5", "w") as file:
+        file["2"] = found.scores[:, None]
+    with pytest.raises(BadInput, match=r"scores.h5: holds no 1 but 2"):
+        get("posfeat", tmp_path)
 
 
 # --- which file belongs to an image
@@ -210,7 +254,7 @@ HOSTILE = {
     "text": (b"hello", "cannot be read as npz"),
     "empty": (b"", "is empty"),
     "cut short": (npz()[:-40], "cannot be read as npz"),
-    "no scores": (npz(scores=None), "holds no scores but keypoints, descriptors, size; expected features with"),
+    "no keypoints": (npz(keypoints=None), "holds no keypoints but scores, descriptors, size; expected features with"),
     "a pickle": (npz(scores=np.array([{}, 1, 2], dtype=object)), "scores holds object, not numbers"),
     "words": (npz(scores=np.array(["a", "b", "c"])), "not numbers"),
     "claims terabytes": (archive(size=header((1 << 40, 1 << 10))), "size claims the shape"),
@@ -218,6 +262,7 @@ HOSTILE = {
     "no header": (archive(size=b"\x93NUMPY\x01\x00"), "cannot be read as npz"),
     "later version": (archive(size=b"\x93NUMPY\x09\x00" + bytes(64)), "cannot be read as npz"),
     "other lengths": (npz(scores=np.ones(4)), "features do not fit together"),
+    "no points": (npz(keypoints=np.array(3.0), scores=None), "features do not fit together"),
     "a column": (npz(keypoints=np.ones((3, 3))), "features do not fit together"),
     "not finite": (npz(scores=np.array([1, np.nan, 1])), "scores holds a value that is not finite"),
     "too large": (npz(keypoints=np.full((3, 2), 1e300)), "non-finite"),
@@ -279,7 +324,7 @@ def _replace(name, value):
     [
         (_huge, "scores claims 4398046511104 bytes"),
         (_elsewhere, "scores is missing or no dataset of this file"),
-        (_replace("scores", None), "holds no scores but descriptors, image_size, keypoints, scales"),
+        (_replace("keypoints", None), "holds no keypoints but descriptors, image_size, scales, scores"),
         (_replace("scores", "words"), "scores is no array of numbers"),
         (_replace("scores", np.full(5, np.nan)), "scores holds a value that is not finite"),
         (_replace("keypoints", np.ones((5, 3))), r"keypoints of shape \(5, 3\); expected \(N, 2\)"),
@@ -341,6 +386,13 @@ def pair_file(path, **changes):
 def test_a_malformed_pair_is_refused(changes, text, tmp_path):
     with pytest.raises(BadInput, match=text):
         pairs.read(pair_file(tmp_path / "pair.npz", **changes))
+
+
+def test_a_stored_pair_needs_no_scores(tmp_path):
+    found = pairs.read(pair_file(tmp_path / "pair.npz", scores0=None, scores1=None))
+    assert not found.scored
+    assert found.second.scores.tolist() == [1, 1, 1]
+    assert pairs.read(pair_file(tmp_path / "pair.npz")).scored
 
 
 # --- extraction

@@ -207,7 +207,14 @@ def test_points_without_scores_are_all_taken(tmp_path, said, capsys):
         sift |= {"desc": data["descriptors0"], "warped_desc": data["descriptors1"]}
     np.savez(tmp_path / "0.npz", **sift)
     options = {"protocol": "superpoint", "layout": "superpoint"}
-    assert said(tmp_path / "0.npz", top_k=5, **options) == said(tmp_path / "0.npz", **options)
+    assert said(tmp_path / "0.npz", top_k=60, **options) == said(tmp_path / "0.npz", **options)
+    says = (
+        "0.npz: 60 points without scores, of which protocol superpoint cannot take the 5 best; store the scores, or "
+        "take all points with `top_k=60`, or without `top_k` by one of these protocols: superpoint, superpoint-fixed, "
+        "mma"
+    )
+    with pytest.raises(BadInput, match=f"{says}$"):
+        said(tmp_path / "0.npz", top_k=5, **options)
     assert said(tmp_path / "0.npz", **options)["n_keypoints0"] == 60
     cli_score.score([tmp_path / "0.npz"], **options)
     assert (
@@ -328,6 +335,71 @@ def test_features_of_native_images_go_where_the_protocol_has_its_homography(prot
     if protocol != "auc":
         assert run["summary"]["repeatability"] == 1
         assert run["summary"]["localization_error"] < 1e-3
+
+
+def without_scores(out, images=None):
+    """Take the scores out of files of layout lf; by default out of all."""
+    for path in images or sorted(out.rglob("*.npz")):
+        with np.load(path) as data:
+            kept = {name: data[name] for name in data if name != "scores"}
+        np.savez(path, **kept)
+    return out
+
+
+def test_points_of_a_dataset_without_scores_are_all_taken(root, tmp_path, capsys):
+    want = scored(exact(root, tmp_path / "out"), root, "lf", "mma", capsys)
+    run = scored(without_scores(tmp_path / "out"), root, "lf", "mma", capsys)
+    assert run["pairs"] == want["pairs"]
+    assert run["protocol_digest"] == PROTOCOLS["mma"].digest
+    run = scored(tmp_path / "out", root, "lf", "kp2d", capsys)  # 64 points are not more than its k
+    assert run["summary"]["repeatability"] == 1
+    assert run["protocol_details"]["params"]["k"] is None
+    capsys.readouterr()
+    cli_score.score([tmp_path / "out"], "kp2d", data=str(root), layout="lf")
+    assert capsys.readouterr().err.endswith("out: no scores; all points count, and k of protocol kp2d does not\n")
+    assert scored(tmp_path / "out", root, "lf", "superpoint", capsys)["protocol_details"]["params"]["k"] is None
+
+
+@pytest.mark.parametrize("protocol", ["mma", "kp2d", "kp2d-fixed", "superpoint", "auc"])
+def test_no_best_points_are_taken_where_there_are_no_scores(protocol, root, tmp_path):
+    out = without_scores(exact(root, tmp_path / "out"))
+    with pytest.raises(BadInput) as refused:
+        score.score_folder(out, str(root), "lf", score.choose(protocol, 20))
+    assert str(refused.value).startswith(
+        f"{out}: i_a 1_2: 64 points without scores, of which protocol {protocol} cannot take the 20 best; store the"
+    )
+    with pytest.raises(BadInput, match=r"i_a 1_2: 64 points without .+ kp2d cannot take the 20 best"):
+        score.score_folder(out, str(root), "lf", PROTOCOLS["kp2d"].vary(k=20))
+
+
+def test_scores_in_some_files_only_are_refused(root, tmp_path):
+    out = exact(root, tmp_path / "out")
+    without_scores(out, [out / "v_b" / "2.png.lf.npz"])
+    with pytest.raises(BadInput, match="out: some images have scores and some have none; expected features of one"):
+        score.score_folder(out, str(root), "lf", PROTOCOLS["mma"])
+
+
+def test_a_stored_pair_without_scores_takes_all_points(tmp_path, said):
+    with np.load(stored(tmp_path / "a.npz")) as data:
+        np.savez(tmp_path / "b.npz", **{name: data[name] for name in data if not name.startswith("scores")})
+    assert said(tmp_path / "b.npz", protocol="mma") == said(tmp_path / "a.npz", protocol="mma")
+    with pytest.raises(
+        BadInput, match=r"b.npz: 60 points without scores, of which protocol mma cannot take the 7 best"
+    ):
+        said(tmp_path / "b.npz", protocol="mma", top_k=7)
+
+
+def test_hloc_features_without_scores(shared, tmp_path):
+    """Case 11: all 300 points of either image, as a matcher with mutual nearest neighbours sees them."""
+    pytest.importorskip("h5py")
+    case, photos = shared / "cases/11-hloc-without-scores", shared / "data/oxford/v_boat"
+    if not case.is_dir():
+        pytest.skip("needs ../shared/cases")
+    (tmp_path / "v_x").mkdir()
+    for name in ("1.png", "2.png", "H_1_2"):
+        (tmp_path / "v_x" / name).write_bytes((photos / name).read_bytes())
+    (pair,) = score.score_folder(case, str(tmp_path), "hloc", PROTOCOLS["mma"])["pairs"]
+    assert (pair["n_matches"], pair["mma@3"]) == (184, pytest.approx(0.7663043478260869))
 
 
 def test_features_outside_of_the_crop_are_dropped(root, tmp_path, capsys):

@@ -89,6 +89,7 @@ _SUPERPOINT = Protocol(
     },
     metrics=(*_HOMOGRAPHY_METRICS, "nn_map"),
     inlier_mask=INLIER_MASK,
+    unscored=True,
 )
 _KP2D = Protocol(
     name="kp2d",

@@ -31,6 +31,7 @@ class Features:
         descriptors: (N, D) float32; `extract` returns unit vectors.
         size: (width, height) of the original image, pixels.
         scales: (N,) float32 diameter of the supporting patch in pixels, or None.
+        scored: False where a file of another tool has no scores. `scores` are all 1 then, and no point is the best.
 
     Raises:
         LfError: lengths differ, an axis is missing, or a value is not finite.
@@ -41,6 +42,7 @@ class Features:
     descriptors: Array
     size: tuple[int, int]
     scales: Array | None = None
+    scored: bool = True
 
     def __post_init__(self) -> None:
         """Cast to float32 and check the shapes: the seam at which a wrong backend is caught."""
@@ -71,7 +73,8 @@ class Features:
     def take(self, index: Array) -> Features:
         """Keep the rows of `index` (int or bool (N,)), in that order."""
         scales = None if self.scales is None else self.scales[index]
-        return Features(self.keypoints[index], self.scores[index], self.descriptors[index], self.size, scales)
+        keypoints, scores, descriptors = self.keypoints[index], self.scores[index], self.descriptors[index]
+        return replace(self, keypoints=keypoints, scores=scores, descriptors=descriptors, scales=scales)
 
 
 @dataclass(frozen=True)

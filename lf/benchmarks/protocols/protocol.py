@@ -41,6 +41,7 @@ class Protocol:
         aggregates: numbers of a run that are no mean of a metric, or of fewer pairs; rows of METRICS.
         inlier_mask: family of OpenCV's RANSAC inlier mask behind inlier counts, or None if it has none (Q4).
         without: sequences that it leaves out.
+        unscored: whether it takes all points where they have no scores, whatever its `k`; the others need `k` best.
         above: family of a network in `lf.models` -> the score that its points must exceed, where the protocol has a
             threshold of its own beside the model's.
     """
@@ -55,6 +56,7 @@ class Protocol:
     aggregates: Mapping[str, Aggregate] = field(default_factory=dict)
     inlier_mask: str | None = None
     without: tuple[str, ...] = ()
+    unscored: bool = False
     above: Mapping[str, float] = field(default_factory=dict)
 
     def prepare(self, image: Array, channels: int) -> tuple[Array, Scale]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ FILES: dict[str, Callable[[Path], Stored]] = {"pair": pairs.read, "superpoint": 
 def choose(name: str, top_k: int | None = None, ap: str | None = None) -> Protocol:
     """A protocol, with another k or another kind of average precision where they are given.
 
+    One whose k is given needs scores of more points than that, whatever `Protocol.unscored` says.
+
     Raises:
         UsageError: unknown name, or a protocol without that parameter.
     """
@@ -38,7 +41,8 @@ def choose(name: str, top_k: int | None = None, ap: str | None = None) -> Protoc
     changes: dict[str, Any] = {} if top_k is None else {"k": top_k}
     if ap is not None:
         changes["ap"] = pick(APS, ap, "average precision")
-    return protocol.vary(**changes)
+    varied = protocol.vary(**changes)
+    return varied if top_k is None else replace(varied, unscored=False)
 
 
 def score_files(paths: Sequence[Path], protocol: Protocol, layout: str = "pair") -> dict[str, dict[str, Any]]:
@@ -84,7 +88,7 @@ def _cell(value: Any) -> str:
 
 
 def refuse(where: object, pair: Stored, protocol: Protocol) -> None:
-    """Raise BadInput if the two images have descriptors of two kinds, or are not of the protocol's size."""
+    """Raise BadInput if the two images have descriptors of two kinds, or do not have the protocol's size or scores."""
     lengths = [features.descriptors.shape[1] for features in (pair.first, pair.second)]
     if lengths[0] != lengths[1]:
         raise BadInput(f"{where}: descriptors of {lengths[0]} and of {lengths[1]} numbers; expected one length")
@@ -95,6 +99,13 @@ def refuse(where: object, pair: Stored, protocol: Protocol) -> None:
                 f"{where}: points of a {width}x{height} image, which protocol {protocol.name} does not evaluate; "
                 f"these do: {', '.join(fits)}"
             )
+    k = None if pair.scored or protocol.unscored else protocol.params.get("k")
+    if k is not None and (most := max(len(pair.first), len(pair.second))) > k:
+        free = ", ".join(name for name, row in PROTOCOLS.items() if row.unscored or row.params.get("k") is None)
+        raise BadInput(
+            f"{where}: {most} points without scores, of which protocol {protocol.name} cannot take the {k} best; store "
+            f"the scores, or take all points with `top_k={most}`, or without `top_k` by one of these protocols: {free}"
+        )
 
 
 def for_scores(protocol: Protocol, pair: Stored) -> Protocol:
@@ -127,19 +138,19 @@ def score_folder(
     )
     digest, records = hashlib.sha256(), []
     sizes: dict[str, int] = {}
-    rules: dict[str, Protocol] = {}
+    rule, kinds = protocol, set[bool]()
     for index, (pair, stored) in enumerate(zip(dataset, read, strict=True)):
         progress(index, len(dataset), f"{layout} {pair.sequence} {pair.name}")
         for picture, features in ((pair.first, stored.first), (pair.second, stored.second)):
             sizes[picture.key] = _add(digest, features)
+            kinds.add(features.scored)
+        if len(kinds) > 1:
+            raise BadInput(f"{folder}: some images have scores and some have none; expected features of one kind")
         refuse(f"{folder}: {pair.sequence} {pair.name}", stored, protocol)
         rule = for_scores(protocol, stored)
-        rules[rule.digest] = rule
         scores = rule.score(stored.first, stored.second, stored.homography)
         records.append({"sequence": pair.sequence, "pair": pair.name, **scores})
     progress(len(dataset), len(dataset), layout)
-    if len(rules) > 1:
-        raise BadInput(f"{folder}: some files have scores and some have none; expected files of one kind")
     subject = _subject(folder, layout, digest.hexdigest(), sum(sizes.values()))
     return assemble(subject, environment(SessionInfo("stored", __version__, "none", 1)), dataset, data, rule, records)
 
@@ -185,7 +196,8 @@ def _prepared(store: Store, protocol: Protocol, picture: Picture) -> tuple[Featu
         sizes = " or ".join(f"{s[1]}x{s[0]}" for s in (native, protocol.size) if s)
         raise BadInput(f"{picture.key}: features of a {found.size[0]}x{found.size[1]} image; expected {sizes}")
     rows, columns = protocol.kept(native)
-    kept = ((found.keypoints >= -0.5) & (found.keypoints < np.array([columns, rows]) - 0.5)).all(axis=1)
-    points = warp_points(found.keypoints[kept], protocol.matrix(native))
+    inside = (found.keypoints >= -0.5) & (found.keypoints < np.array([columns, rows]) - 0.5)
+    kept = found.take(np.flatnonzero(inside.all(axis=1)))
+    points = warp_points(kept.keypoints, protocol.matrix(native))
     height, width = protocol.size or native
-    return Features(points, found.scores[kept], found.descriptors[kept], (width, height)), native
+    return replace(kept, keypoints=points, size=(width, height), scales=None), native

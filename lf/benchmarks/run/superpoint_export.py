@@ -47,7 +47,7 @@ def read(folder: Path, dataset: Sequence[Pair], protocol: Protocol) -> Iterator[
     for pair, path in zip(dataset, _assign(folder, dataset, looks), strict=True):
         stored = pairs.read_superpoint(path)
         sizes = looks[pair.first.key].native, looks[pair.second.key].native
-        yield Stored(stored.first, stored.second, protocol.homography(pair.homography, *sizes), stored.scored)
+        yield Stored(stored.first, stored.second, protocol.homography(pair.homography, *sizes))
 
 
 def write(

@@ -102,10 +102,8 @@ class Hdf5:
         """See `Store`."""
         with _opened(self._h5py, self._path) as file:
             group, where = self._find(file, key), f"{self._path}: {key}"
-            scales = _array(group, "scales", where) if "scales" in group else None
-            points, scores, descriptors, stored = (
-                _array(group, name, where) for name in ("keypoints", "scores", "descriptors", LAST)
-            )
+            scales, scores = (_array(group, n, where) if n in group else None for n in ("scales", "scores"))
+            points, descriptors, stored = (_array(group, name, where) for name in ("keypoints", "descriptors", LAST))
         size = npz.size(where, LAST, stored)
         return npz.features(where, npz.columns(where, "keypoints", points, 2), scores, descriptors.T, size, scales)
 
@@ -122,20 +120,20 @@ class Hdf5:
 
 
 def read_sequence(folder: Path, stem: str, size: tuple[int, int]) -> Features:
-    """Image `stem` of PoSFeat's keypoints.h5, scores.h5, descriptors.h5 of one sequence, rows as stored.
+    """Image `stem` of PoSFeat's keypoints.h5, descriptors.h5 and, if it is there, scores.h5; rows as stored.
 
     Raises:
         Unavailable: h5py is not installed.
         BadInput: a file or the image is missing, or holds something else.
     """
-    arrays = []
-    for kind in ("keypoints", "scores", "descriptors"):
+    arrays = {}
+    for kind in ("keypoints", "descriptors", *(["scores"] if (folder / "scores.h5").is_file() else [])):
         with _opened(_h5py(), folder / f"{kind}.h5") as file:
-            arrays.append(_array(file, stem, str(folder / f"{kind}.h5")))
-    points, scores, descriptors = arrays
+            arrays[kind] = _array(file, stem, str(folder / f"{kind}.h5"))
     where = f"{folder}: {stem}"
-    scores = npz.columns(where, "scores", scores, 1)[:, 0]
-    return npz.features(where, npz.columns(where, "keypoints", points, 2), scores, descriptors, size)
+    points = npz.columns(where, "keypoints", arrays["keypoints"], 2)
+    scores = npz.columns(where, "scores", arrays["scores"], 1)[:, 0] if "scores" in arrays else None
+    return npz.features(where, points, scores, arrays["descriptors"], size)
 
 
 def _h5py() -> Any:

@@ -13,6 +13,7 @@ from lf.data.images import is_image
 from lf.data.layouts import h5, npz
 
 Arrays = dict[str, Array]
+POINTS, SCORES = ("keypoints", "descriptors"), "scores"  # arrays of every codec; a file may lack the scores
 DIAMETER = 32.0  # px, of R2D2's patch at scale 1; also for features that know no scale
 
 
@@ -22,10 +23,10 @@ class Codec:
 
     Attributes:
         tag: what follows the name of the image in the name of the file.
-        needed: arrays that a file must have.
+        needed: arrays that a file must have, beside those of POINTS.
         pack: features -> arrays.
         unpack: (path for messages, arrays, size of the image) -> features, rows in the order of the file.
-        optional: arrays that a file may have.
+        optional: arrays that a file may have, beside SCORES.
         sequences: whether a sequence can be a folder of h5 files instead.
     """
 
@@ -64,8 +65,9 @@ class Folder:
         if self._codec.sequences and (parent / "keypoints.h5").is_file():
             return h5.read_sequence(parent, Path(key).name, size)
         path = self._find(parent, Path(key).name)
-        what = f"features with {', '.join(self._codec.needed)}"
-        return self._codec.unpack(path, npz.read(path, what, self._codec.needed, self._codec.optional), size)
+        needed, optional = (*self._codec.needed, *POINTS), (SCORES, *self._codec.optional)
+        arrays = npz.read(path, f"features with {', '.join(needed)} and, if there are any, {SCORES}", needed, optional)
+        return self._codec.unpack(path, arrays, size)
 
     def _path(self, name: str) -> Path:
         return self._folder / f"{name}{self._codec.tag}"
@@ -98,7 +100,7 @@ def _pack_r2d2(features: Features) -> Arrays:
 def _unpack_r2d2(path: Path, arrays: Arrays, size: tuple[int, int]) -> Features:
     points = npz.columns(path, "keypoints", arrays["keypoints"], 3)
     size = npz.size(path, "imsize", arrays["imsize"])
-    return npz.features(path, points[:, :2], arrays["scores"], arrays["descriptors"], size, points[:, 2])
+    return npz.features(path, points[:, :2], arrays.get("scores"), arrays["descriptors"], size, points[:, 2])
 
 
 def _pack_d2net(features: Features) -> Arrays:
@@ -112,7 +114,7 @@ def _pack_d2net(features: Features) -> Arrays:
 def _unpack_d2net(path: Path, arrays: Arrays, size: tuple[int, int]) -> Features:
     """Its third column is 1 / scale of the pyramid's level, R2D2's is 32 / scale."""
     points = npz.columns(path, "keypoints", arrays["keypoints"], 3)
-    return npz.features(path, points[:, :2], arrays["scores"], arrays["descriptors"], size, points[:, 2] * DIAMETER)
+    return npz.features(path, points[:, :2], arrays.get("scores"), arrays["descriptors"], size, points[:, 2] * DIAMETER)
 
 
 def _pack_posfeat(features: Features) -> Arrays:
@@ -125,7 +127,7 @@ def _pack_posfeat(features: Features) -> Arrays:
 
 def _unpack_posfeat(path: Path, arrays: Arrays, size: tuple[int, int]) -> Features:
     points = npz.columns(path, "keypoints", arrays["keypoints"], 2)
-    scores = npz.columns(path, "scores", arrays["scores"], 1)[:, 0]
+    scores = npz.columns(path, SCORES, arrays[SCORES], 1)[:, 0] if SCORES in arrays else None
     return npz.features(path, points, scores, arrays["descriptors"], size)
 
 
@@ -141,11 +143,12 @@ def _pack_lf(features: Features) -> Arrays:
 
 def _unpack_lf(path: Path, arrays: Arrays, size: tuple[int, int]) -> Features:
     size = npz.size(path, "size", arrays["size"])
-    return npz.features(path, arrays["keypoints"], arrays["scores"], arrays["descriptors"], size, arrays.get("scales"))
+    return npz.features(
+        path, arrays["keypoints"], arrays.get("scores"), arrays["descriptors"], size, arrays.get("scales")
+    )
 
 
-_POINTS = ("keypoints", "scores", "descriptors")
-R2D2 = Codec(".r2d2", ("imsize", *_POINTS), _pack_r2d2, _unpack_r2d2)
-D2NET = Codec(".d2-net", _POINTS, _pack_d2net, _unpack_d2net)
-POSFEAT = Codec(".PoSFeat", _POINTS, _pack_posfeat, _unpack_posfeat, sequences=True)
-LF = Codec(".lf.npz", ("size", *_POINTS), _pack_lf, _unpack_lf, optional=("scales",))
+R2D2 = Codec(".r2d2", ("imsize",), _pack_r2d2, _unpack_r2d2)
+D2NET = Codec(".d2-net", (), _pack_d2net, _unpack_d2net)
+POSFEAT = Codec(".PoSFeat", (), _pack_posfeat, _unpack_posfeat, sequences=True)
+LF = Codec(".lf.npz", ("size",), _pack_lf, _unpack_lf, optional=("scales",))

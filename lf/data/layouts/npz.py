@@ -96,15 +96,21 @@ def size(where: object, name: str, array: Array) -> tuple[int, int]:
 
 
 def features(
-    where: object, points: Array, scores: Array, descriptors: Array, size: tuple[int, int], scales: Array | None = None
+    where: object,
+    points: Array,
+    scores: Array | None,
+    descriptors: Array,
+    size: tuple[int, int],
+    scales: Array | None = None,
 ) -> Features:
-    """`Features` of what a file holds.
+    """`Features` of what a file holds; `scores` are None where it holds none.
 
     Raises:
         BadInput: the arrays do not fit together.
     """
     try:
         with np.errstate(over="ignore"):  # float64 beyond float32 becomes inf, which Features refuses
-            return Features(points, scores, descriptors, size, scales)
+            known = np.ones(points.shape[:1]) if scores is None else scores
+            return Features(points, known, descriptors, size, scales, scored=scores is not None)
     except LfError as error:
         raise BadInput(f"{where}: {error}") from error

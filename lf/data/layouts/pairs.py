@@ -21,32 +21,41 @@ class Stored:
         first: of the first image, pixels of the evaluated image.
         second: of the second image, likewise.
         homography: (3, 3) float64, first -> second evaluated image.
-        scored: False where the file has no scores; those of the features are all 1 then.
         images: the two evaluated images, float32 (H, W) grey in [0, 1], where the file has them.
     """
 
     first: Features
     second: Features
     homography: Array
-    scored: bool = True
     images: tuple[Array, Array] | None = None
+
+    @property
+    def scored(self) -> bool:
+        """Whether both images have scores."""
+        return self.first.scored and self.second.scored
 
 
 def read(path: Path) -> Stored:
     """Read a stored pair: keypoints0 (N, 2), scores0, descriptors0 (N, D), image_shape0 (H, W), ...1, homography.
 
+    Both images may lack their scores.
+
     Raises:
         BadInput: it is none.
     """
-    names = ("keypoints", "scores", "descriptors", "image_shape")
+    names, scores = ("keypoints", "descriptors", "image_shape"), ("scores0", "scores1")
     needed = ("homography", *(f"{name}{index}" for index in "01" for name in names))
-    arrays = npz.read(path, "a stored pair with keypoints0, scores0, descriptors0, image_shape0, ...1", needed)
+    what = "a stored pair with keypoints0, scores0, descriptors0, image_shape0, ...1"
+    arrays = npz.read(path, what, needed, scores)
+    if len(arrays.keys() & {*scores}) == 1:
+        npz.read(path, what, (*needed, *scores))  # names the missing one
     both = []
     for index in "01":
-        points, scores, descriptors, shape = (arrays[f"{name}{index}"] for name in names)
+        points, descriptors, shape = (arrays[f"{name}{index}"] for name in names)
         height, width = npz.size(path, f"image_shape{index}", shape)
         points = npz.columns(path, f"keypoints{index}", points, 2)
-        both.append(npz.features(f"{path}: image {index}", points, scores, descriptors, (width, height)))
+        where = f"{path}: image {index}"
+        both.append(npz.features(where, points, arrays.get(f"scores{index}"), descriptors, (width, height)))
     return Stored(both[0], both[1], _homography(path, arrays["homography"]))
 
 
@@ -61,19 +70,18 @@ def read_superpoint(path: Path) -> Stored:
     names = ("image", "prob", "desc")
     needed = ("homography", *(f"{prefix}{name}" for prefix in ("", "warped_") for name in names))
     arrays = npz.read(path, "a pair of pytorch-superpoint with image, prob, desc, warped_...", needed)
-    both, images, scored = [], [], True
+    both, images = [], []
+    scored = arrays["prob"].shape[1:] != (NO_SCORES,)
     for prefix in ("", "warped_"):
         image, prob, descriptors = (arrays[prefix + name] for name in names)
         if image.ndim != 2:
             raise BadInput(f"{path}: {prefix}image of shape {image.shape}; expected (H, W)")
         images.append(np.asarray(image, dtype=np.float32))
-        if scored and prob.ndim == 2 and prob.shape[1] == NO_SCORES:
-            scored = False
         prob = npz.columns(path, f"{prefix}prob", prob, 3 if scored else NO_SCORES)
-        scores = prob[:, 2] if scored else np.ones(len(prob))
+        scores = prob[:, 2] if scored else None
         where = f"{path}: {prefix}image"
         both.append(npz.features(where, prob[:, :2], scores, descriptors, (image.shape[1], image.shape[0])))
-    return Stored(both[0], both[1], _homography(path, arrays["homography"]), scored, (images[0], images[1]))
+    return Stored(both[0], both[1], _homography(path, arrays["homography"]), (images[0], images[1]))
 
 
 def write_superpoint(path: Path, stored: Stored, matches: tuple[Array, Array]) -> None:
