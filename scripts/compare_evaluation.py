@@ -84,13 +84,13 @@ def evaluate(file: str, root: Path, workers: int) -> Taken:
 
 
 def compare(names: Sequence[str], root: Path, workers: int, repeats: int = REPEATS) -> str:
-    """The table: medians over turns."""
+    """The table: medians over turns, and how many times as fast as the first within a turn."""
     taken = [[evaluate(name, root, workers) for name in names] for _ in range(repeats)]
     rows = []
     for name, *runs in zip(names, *taken, strict=True):
         wall, cpu = (median(getattr(run, kind) for run in runs) for kind in ("wall", "cpu"))
-        first = median(turn[0].cpu for turn in taken)
-        rows.append([Path(name).name, f"{wall:.1f}", f"{cpu:.1f}", f"{first / cpu:.2f}"])
+        first, own = (np.array([each.cpu for each in row]) for row in ([turn[0] for turn in taken], runs))
+        rows.append([Path(name).name, f"{wall:.1f}", f"{cpu:.1f}", turns.times(first, own)])
     return markdown([f"{workers} worker(s)", "s", "CPU s", "times the first, by CPU"], rows)
 
 

@@ -18,6 +18,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from lf.benchmarks.report.tables import markdown
 from lf.core import Array, BadInput, Session
 from lf.data import images
@@ -26,8 +28,9 @@ from lf.extraction.store import engine_for, extract_images, find
 from lf.extraction.stream import cores, published
 from lf.models.resolve import resolve
 from scripts import turns
+from scripts.turns import times
 
-IMAGES, TURNS = 40, 5
+IMAGES, TURNS = 40, 10
 
 
 class Turn(NamedTuple):
@@ -102,19 +105,17 @@ def measure(model: str, folder: Path, workers: int, backend: str | None, layout:
 
 
 def table(turns: Mapping[str, list[Turn]]) -> str:
-    """Medians of each way; its speed over that of the network alone within a turn, by clock and by processor."""
+    """Medians of each way; its speed over that of the network alone in the same turn, by clock and by processor."""
     first = next(iter(turns.values()))
     rows = []
     for name, taken in turns.items():
-        walls = [alone.wall / own.wall for alone, own in zip(first, taken, strict=True)]
-        cpus = [alone.cpu / own.cpu for alone, own in zip(first, taken, strict=True)]
         numbers = [
             1 / median(turn.wall for turn in taken),
             median(turn.cpu for turn in taken) * 1e3,
             median(turn.cpu / turn.wall for turn in taken),
         ]
-        ranges = (f"{median(of):.2f} [{min(of):.2f}, {max(of):.2f}]" for of in (walls, cpus))
-        rows.append([name, *(f"{number:.1f}" for number in numbers), *ranges])
+        speeds = map(times, np.array(first).T, np.array(taken).T)
+        rows.append([name, *(f"{number:.1f}" for number in numbers), *speeds])
     head = ["", "images/s", "CPU ms per image", "cores busy", "speed by the clock", "by the processor"]
     return markdown(head, rows)
 

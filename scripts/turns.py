@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from lf.benchmarks.timing.latency_stats import ratio
+from lf.benchmarks.timing.latency_stats import ratio, written
 from lf.core import Array, Artifact, LfError, UsageError
 from lf.runtimes import open_session
 
@@ -83,5 +83,4 @@ def measure(
 
 def times(slow: Array, fast: Array) -> str:
     """Slow over fast, (turns,) each: the median within a turn, and its 95 % bootstrap interval over turns."""
-    found = ratio(slow.tolist(), fast.tolist())
-    return "{:.2f} [{:.2f}, {:.2f}]".format(found["value"], *found["interval"]) if found else "-"
+    return written(ratio(slow.tolist(), fast.tolist()), len(slow))

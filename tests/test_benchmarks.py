@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tracemalloc
 
 import numpy as np
@@ -14,11 +15,14 @@ from lf.benchmarks import PROTOCOLS
 from lf.benchmarks.protocols import matching, metrics
 from lf.benchmarks.protocols.matching import mutual, nearest
 from lf.benchmarks.protocols.summary import (
+    MEAN,
     MEAN_ABOVE_0,
+    RESAMPLES,
     Aggregate,
     area_under_recall,
     bootstrap,
     interval,
+    number,
     overview,
     paired,
     recall_area,
@@ -234,7 +238,13 @@ RECORDS = [
 ]
 
 
-def test_means_leave_out_and_count_what_is_undefined():
+@pytest.fixture
+def any_number(monkeypatch):
+    """Intervals of any number of pairs, for those known by hand."""
+    monkeypatch.setattr("lf.benchmarks.protocols.summary.LEAST", 1)
+
+
+def test_means_leave_out_and_count_what_is_undefined(any_number):
     summary = summarise(RECORDS)
     assert summary["all"]["repeatability"] == {"mean": pytest.approx(0.4), "n": 3, "interval": (0, pytest.approx(0.7))}
     assert summary["all"]["localization_error"] == {"mean": 1, "n": 1, "interval": (1, 1)}
@@ -245,7 +255,7 @@ def test_means_leave_out_and_count_what_is_undefined():
     assert summarise([], PROTOCOLS["auc"].aggregates) == {"all": {}}
 
 
-def test_a_protocol_replaces_a_mean_or_adds_a_number():
+def test_a_protocol_replaces_a_mean_or_adds_a_number(any_number):
     left_out = Aggregate("repeatability", MEAN_ABOVE_0)
     summary = summarise(RECORDS, {"repeatability": left_out, "h_auc@3": Aggregate("mean_corner_error", recall_area(3))})
     assert (summary["all"]["repeatability"]["mean"], summary["all"]["repeatability"]["n"]) == (pytest.approx(0.6), 2)
@@ -257,7 +267,7 @@ def test_a_protocol_replaces_a_mean_or_adds_a_number():
     assert area["interval"][1] == pytest.approx((0.5 / 6 + 2.5) / 3)  # three times the best one
 
 
-def test_a_run_has_its_numbers_by_split():
+def test_a_run_has_its_numbers_by_split(any_number):
     fields = overview(RECORDS, PROTOCOLS["auc"].aggregates)
     assert set(fields) == {
         *("summary", "counts", "intervals"),
@@ -295,8 +305,25 @@ def test_bootstrap_brackets_the_mean_and_repeats():
     assert low < np.mean(values[:-1]) < high
     assert high - low == pytest.approx(2 * 1.96 / 20, rel=0.15)  # of the normal mean
     assert bootstrap(values, seed=3) == (low, high)
-    assert bootstrap([2.0]) == (2.0, 2.0)
+    assert bootstrap([2.0] * 10) == (2.0, 2.0)
     assert bootstrap([None]) is None
+
+
+@pytest.mark.parametrize("statistic", [MEAN, MEAN_ABOVE_0, recall_area(3)])
+def test_fewer_than_ten_values_have_no_interval(statistic):
+    for values in ([0.608], [0.1, 0.9], [*np.linspace(0.1, 0.9, 9)]):
+        assert bootstrap(values, statistic) is None
+        assert number(values, statistic)["interval"] is None
+        assert number(values, statistic)["n"] == len(values)
+        assert paired(values, values, statistic).draws is None
+    values = [*np.linspace(0.1, 0.9, 10)]
+    assert bootstrap(values, statistic)[0] < bootstrap(values, statistic)[1]
+    assert len(paired(values, values, statistic).draws) == RESAMPLES
+    assert bootstrap([*values[1:], *[None] * 90]) is None, "those that are defined count"
+    assert bootstrap([*values[1:], *[0.0] * 90], MEAN_ABOVE_0) is None
+    fields = overview([{"sequence": "v_a", "pair": "1_2", "repeatability": 0.608}], {})
+    assert json.loads(json.dumps(fields))["intervals"] == {"repeatability": None}
+    assert fields["intervals_by_split"] == {"v": {"repeatability": None}}
 
 
 def test_bootstrap_of_an_area_draws_pairs_and_not_areas():
@@ -317,7 +344,7 @@ def test_a_paired_change_sees_a_small_shift_that_the_intervals_hide():
     assert paired([None], [1.0]) is None
 
 
-def test_a_paired_change_of_an_area_counts_failures():
+def test_a_paired_change_of_an_area_counts_failures(any_number):
     change = paired([1.0, None, 9.0], [None, None, 1.0], recall_area(3))
     assert change[:3] == (pytest.approx(5 / 18), pytest.approx(5 / 18), 3)
     assert change.draws.max() == -change.draws.min() == pytest.approx((1 / 6 + 2) / 3)  # one pair, three times

@@ -103,6 +103,15 @@ def scenes(tmp_path):
     return root
 
 
+@pytest.fixture
+def enough(scenes):
+    """The same with as many pairs as a gate needs, all with one second picture."""
+    for number in range(3, 12):
+        (scenes / "i_a" / f"{number}.png").symlink_to(scenes / "i_a" / "2.png")
+        (scenes / "i_a" / f"H_1_{number}").write_text((scenes / "i_a" / "H_1_2").read_text())
+    return scenes
+
+
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory):
     """Checkpoints with random weights: Wren's as lf writes them, SuperPoint's as the public ones are."""
@@ -199,8 +208,23 @@ def test_inspect_knows_checkpoints(lf, weights, name):
     assert data["bytes"] == (weights / name).stat().st_size
 
 
-def test_bench_prints_what_it_keeps_and_compare_judges_it(lf, tiny, scenes, tmp_path):
-    words = ("bench", tiny().path, "--data", scenes, "--protocol", "kp2d", "--repeats", 0, "--out", tmp_path / "out")
+def test_a_gate_on_one_pair_is_undecided(lf, tiny, scenes, tmp_path):
+    page = lf("bench", tiny().path, "--data", scenes, "--protocol", "kp2d", "--repeats", 0, "--out", tmp_path).done()
+    assert "interval: n/a (1 pairs)" in page
+    kept, gates = tmp_path / "results.json", tmp_path / "gates.toml"
+    (run,) = json.loads(kept.read_text())["runs"]
+    assert run["intervals"]["repeatability"] is run["intervals_by_split"]["i"]["repeatability"] is None
+    gates.write_text('[[gate]]\nmetric = "repeatability"\nmax_drop = 0.0\nconfidence = 0.95\n')
+    failed = lf("compare", kept, kept, "--gates", gates)
+    assert failed.code == 3
+    assert "| undecided | wren fp32 ort-cpu kp2d | repeatability |" in failed.out
+    assert "repeatability may drop by 0, undecided: 1 pairs, at least 10 needed (" in failed.err
+    (verdict,) = json.loads(lf("compare", kept, kept, "--gates", gates, "--json").out)["verdicts"]
+    assert (verdict["passed"], verdict["undecided"], verdict["bound"], verdict["pairs"]) == (False, True, None, 1)
+
+
+def test_bench_prints_what_it_keeps_and_compare_judges_it(lf, tiny, enough, tmp_path):
+    words = ("bench", tiny().path, "--data", enough, "--protocol", "kp2d", "--repeats", 0, "--out", tmp_path / "out")
     first = lf(*words).done()
     kept = tmp_path / "out" / "results.json"
     assert first.splitlines()[-1] == str(kept)
@@ -209,7 +233,7 @@ def test_bench_prints_what_it_keeps_and_compare_judges_it(lf, tiny, scenes, tmp_
     assert said.err == f"wrote {kept}\n"
     (run,) = json.loads(said.out)["runs"]
     assert json.loads(kept.read_text())["runs"] == [run]
-    assert [pair["pair"] for pair in run["pairs"]] == ["1_2"]
+    assert [pair["pair"] for pair in run["pairs"]] == [f"1_{number}" for number in range(2, 12)]
 
     gates = tmp_path / "gates.toml"
     gates.write_text('[[gate]]\nmetric = "repeatability"\nmax_drop = 0.0\n')
@@ -217,7 +241,8 @@ def test_bench_prints_what_it_keeps_and_compare_judges_it(lf, tiny, scenes, tmp_
     baseline = tmp_path / "new" / "baseline.json"
     assert lf("baseline", "accept", kept, "-o", baseline).done() == f"{baseline}\n"
     assert json.loads(baseline.read_text()) == json.loads(kept.read_text())
-    run["pairs"][0]["repeatability"] -= 0.5
+    for pair in run["pairs"]:
+        pair["repeatability"] -= 0.5
     kept.write_text(json.dumps({"schema": 1, "runs": [run]}))
     failed = lf("compare", baseline, kept, "--gates", gates, "--json")
     assert failed.code == 3
@@ -227,8 +252,8 @@ def test_bench_prints_what_it_keeps_and_compare_judges_it(lf, tiny, scenes, tmp_
     assert [verdict["passed"] for verdict in json.loads(failed.out)["verdicts"]] == [False]
 
 
-def test_compare_writes_the_step_summary(lf, tiny, scenes, tmp_path, monkeypatch):
-    lf("bench", tiny().path, "--data", scenes, "--repeats", 0, "--out", tmp_path).done()
+def test_compare_writes_the_step_summary(lf, tiny, enough, tmp_path, monkeypatch):
+    lf("bench", tiny().path, "--data", enough, "--repeats", 0, "--out", tmp_path).done()
     (tmp_path / "gates.toml").write_text('[[gate]]\nmetric = "repeatability"\nmax_drop = 0.0\n')
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
     table = lf("compare", *[tmp_path / "results.json"] * 2, "--gates", tmp_path / "gates.toml").done()

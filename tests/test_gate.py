@@ -18,7 +18,7 @@ from lf.benchmarks.run.evaluate import bench
 from lf.benchmarks.run.gate import Gate
 from lf.benchmarks.run.predict import Predictor
 from lf.benchmarks.run.suite import pair_up, suite
-from lf.benchmarks.timing import latency
+from lf.benchmarks.timing import latency, latency_stats
 from lf.core import Artifact, BadInput, Card, GateFailed, LfError, UsageError
 from lf.data import open_dataset
 from lf.extraction.variant import Variant
@@ -58,14 +58,39 @@ def shifted(values, by):
 
 
 def test_the_same_run_passes_with_no_drop_at_all():
-    one = run(repeatability=[0.5, 0.6, 0.7], localization_error=[1, 2, 3])
+    one = run(repeatability=[0.5, 0.6, 0.7] * 4, localization_error=[1, 2, 3] * 4)
     for metric in ("repeatability", "localization_error"):
         verdict = judge(one, copy.deepcopy(one), metric=metric)
-        assert (verdict.passed, verdict.drop, verdict.bound, verdict.pairs) == (True, 0, 0, 3)
+        assert (verdict.passed, verdict.drop, verdict.bound, verdict.pairs) == (True, 0, 0, 12)
+
+
+@pytest.mark.parametrize(("pairs", "answer"), [(1, "undecided"), (9, "undecided"), (10, "pass")])
+@pytest.mark.parametrize("confidence", [0.95, 0.5])
+def test_a_gate_is_undecided_by_few_pairs(pairs, answer, confidence):
+    one = run(repeatability=[0.608] * pairs, localization_error=[1.0] * pairs)
+    verdict = judge(one, copy.deepcopy(one), confidence=confidence)
+    assert (verdict.answer, verdict.passed) == (answer, answer == "pass")
+    if answer == "pass":
+        gate.enforce([verdict])
+        return
+    assert verdict.bound is None
+    with pytest.raises(GateFailed) as caught:
+        gate.enforce([verdict])
+    assert caught.value.exit_code == 3
+    assert str(caught.value) == (
+        "1 of 1 gates failed: wren fp32 ort-cpu kp2d: repeatability may drop by 0, "
+        f"undecided: {pairs} pairs, at least 10 needed (0.6080 -> 0.6080)"
+    )
+
+
+def test_the_pairs_that_decide_are_those_with_a_value():
+    old, new = (run(localization_error=[1.0] * there + [None] * (40 - there)) for there in (40, 9))
+    assert judge(old, new, metric="localization_error").answer == "undecided"
+    assert report.drop(old, new, "localization_error") == "+0.000 interval: n/a (9 pairs)"
 
 
 def test_an_area_over_pairs_is_judged_from_their_errors():
-    sharp, blunt = (run(protocol="auc", mean_corner_error=values) for values in ([0.0, 0.0], [0.0, None]))
+    sharp, blunt = (run(protocol="auc", mean_corner_error=values * 5) for values in ([0.0, 0.0], [0.0, None]))
     for one in (sharp, blunt):
         one["summary"]["h_auc@3"] = None  # gates read the pairs, not the summary
     verdict = judge(sharp, blunt, metric="h_auc@3", max_drop=0.1)
@@ -77,7 +102,7 @@ def test_an_area_over_pairs_is_judged_from_their_errors():
     [("abs", 0.021, True), ("abs", 0.019, False), ("rel", 0.041, True), ("rel", 0.039, False)],
 )
 def test_a_drop_of_every_pair_is_known_exactly(kind, max_drop, passed):
-    values = [0.4, 0.5, 0.6]
+    values = [0.4, 0.5, 0.6] * 4
     verdict = judge(run(repeatability=values), run(repeatability=shifted(values, -0.02)), kind=kind, max_drop=max_drop)
     assert verdict.drop == pytest.approx(0.02)
     assert verdict.bound == pytest.approx(0.02)
@@ -89,9 +114,10 @@ def test_a_drop_of_every_pair_is_known_exactly(kind, max_drop, passed):
 @pytest.mark.parametrize("metric", METRICS)
 def test_worse_is_worse_for_every_metric(metric):
     worse = 1 if METRICS[metric].higher_is_better is False else -1
-    old = run(**{metric: [3.0, 4.0, 5.0]})
+    values = [3.0, 4.0, 5.0] * 4
+    old = run(**{metric: values})
     for direction in (worse, -worse):
-        verdict = judge(old, run(**{metric: shifted([3.0, 4.0, 5.0], 0.5 * direction)}), metric=metric, max_drop=0.1)
+        verdict = judge(old, run(**{metric: shifted(values, 0.5 * direction)}), metric=metric, max_drop=0.1)
         assert verdict.drop == pytest.approx(0.5 * direction * worse)
         assert verdict.passed is (direction != worse)
 
@@ -108,11 +134,11 @@ def test_the_bound_decides_and_not_the_mean(confidence, passed):
 
 
 def test_pairs_are_matched_by_name_and_undefined_ones_left_out():
-    old = run(localization_error=[1.0, None, 2.0, 3.0])
-    new = run(localization_error=[1.0, 1.0, None, 3.0])
+    old = run(localization_error=[1.0, None, 2.0, 3.0] * 5)
+    new = run(localization_error=[1.0, 1.0, None, 3.0] * 5)
     new["pairs"].reverse()
     verdict = judge(old, new, metric="localization_error")
-    assert (verdict.drop, verdict.pairs, verdict.passed) == (0, 2, True)
+    assert (verdict.drop, verdict.pairs, verdict.passed) == (0, 10, True)
 
 
 @pytest.mark.parametrize(("pairs", "lost", "passed"), [(1, 0.05, True), (2, 0.1, False), (19, 0.95, False)])
@@ -124,7 +150,7 @@ def test_pairs_that_became_undefined_are_counted(pairs, lost, passed):
         with pytest.raises(GateFailed, match=rf"undefined on {lost:.0%} more of the pairs"):
             gate.enforce([verdict])
         assert f"{20 - pairs}, {lost:.0%} lost" in report.verdicts([verdict])
-    assert judge(new, old, metric="localization_error").passed
+    assert judge(new, old, metric="localization_error").passed is (pairs < 19)  # one pair is too few
 
 
 def test_pairs_that_fall_to_0_are_a_drop_where_the_mean_leaves_zeros_out():
@@ -134,12 +160,12 @@ def test_pairs_that_fall_to_0_are_a_drop_where_the_mean_leaves_zeros_out():
 
 
 def test_gates_choose_their_runs_and_runs_their_reference():
-    reference = [run("fp32", repeatability=[0.6]), run("w8a8", repeatability=[0.5])]
-    new = [run("fp32", repeatability=[0.6]), run("w8a8", repeatability=[0.4])]
+    reference = [run("fp32", repeatability=[0.625] * 10), run("w8a8", repeatability=[0.5] * 10)]
+    new = [run("fp32", repeatability=[0.625] * 10), run("w8a8", repeatability=[0.375] * 10)]
     gates = [Gate("repeatability", 0.01), Gate("repeatability", 0.2, scheme="w8a8")]
     found = gate.compare(reference, new, gates)
     assert [(v.run, v.gate, v.reference, v.passed) for v in found] == [
-        ("wren fp32 ort-cpu kp2d", gates[0], 0.6, True),
+        ("wren fp32 ort-cpu kp2d", gates[0], 0.625, True),
         ("wren w8a8 ort-cpu kp2d", gates[0], 0.5, False),
         ("wren w8a8 ort-cpu kp2d", gates[1], 0.5, True),
     ]
@@ -151,7 +177,7 @@ def test_a_single_reference_of_the_protocol_serves_every_run():
     assert [v.reference for v in gate.compare(reference, new, [Gate("repeatability", 1)])] == [0.6, 0.6]
 
 
-OLD = run(repeatability=[0.6, 0.7])
+OLD = run(repeatability=[0.6, 0.7] * 5)
 
 
 @pytest.mark.parametrize(
@@ -204,7 +230,7 @@ def test_two_references_for_one_run_are_refused():
 
 def test_enforce_counts_and_names_the_first_failure():
     good = judge(OLD, OLD)
-    bad = judge(OLD, run(repeatability=[0.5, 0.6]), max_drop=0.01)
+    bad = judge(OLD, run(repeatability=[0.5, 0.6] * 5), max_drop=0.01)
     gate.enforce([good])
     with pytest.raises(GateFailed) as caught:
         gate.enforce([good, bad])
@@ -313,21 +339,81 @@ def cells(markdown):
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
-def timed(one, ms):
-    return {**one, "latency_ms": {"end_to_end": {"p50": ms, "p90": ms, "p99": ms, "n": 1}}}
+def timed(one, times, reference, void=None):
+    """A run with the timing fields of turns of `times`, ms each, against those of the reference in the same turns."""
+    of, base = ({phase: [*values] for phase in ("end_to_end", "cpu")} for values in (times, reference))
+    ratios = {"to": "a", **latency_stats.ratios(of, base)}
+    return {**one, **latency_stats.summarise(of, 1), "ratio": ratios, "void": void}
+
+
+def turns(factor, slow=()):
+    """Twelve turns of 30 ms times `factor`; those in `slow` take three times as long."""
+    return [30.0 * factor * (3 if turn in slow else 1) for turn in range(12)]
 
 
 def test_the_table_has_accuracy_speed_and_size():
+    first = turns(1)
     runs = [
-        timed(run(repeatability=[0.5, 0.7], localization_error=[1, None], n_matches=[100, 200]), 30),
-        timed(run("w8a8", repeatability=[0.4, 0.6], localization_error=[None, None], n_matches=[1, 2]), 10),
+        timed(run(repeatability=[0.5, 0.7], localization_error=[1, None], n_matches=[100, 200]), first, first),
+        timed(
+            run("w8a8", repeatability=[0.4, 0.6], localization_error=[None, None], n_matches=[1, 2]),
+            turns(1 / 3),
+            first,
+        ),
         run("w8a8", "torch", repeatability=[0.4, 0.6], localization_error=[1, 3], n_matches=[1, 2]),
     ]
     assert cells(report.table(runs)) == [
         ["model", "scheme", "backend", "repeat.", "loc. px", "p50 ms", "speed", "MB"],
-        ["wren", "fp32", "ort-cpu", "0.600", "1.000", "30.0", "1.00x", "1.50"],
-        ["wren", "w8a8", "ort-cpu", "0.500", "-", "10.0", "3.00x", "1.50"],
+        ["wren", "fp32", "ort-cpu", "0.600", "1.000", "30.0", "1.00x [1.00, 1.00]", "1.50"],
+        ["wren", "w8a8", "ort-cpu", "0.500", "-", "10.0", "3.00x [3.00, 3.00]", "1.50"],
         ["wren", "w8a8", "torch", "0.500", "2.000", "-", "-", "1.50"],
+    ]
+    assert report.foot(runs) == (
+        "speed: times as fast as the first row in the same turn; the median, and its 95 % bootstrap interval over turns"
+    )
+    assert report.foot(runs[2:]) == ""
+
+
+def test_the_speed_is_the_ratio_within_turns_and_not_of_two_medians():
+    """The machine is slow for a while, which begins within a turn: 7 slow turns of the first, 6 of the second."""
+    first, second = turns(1, slow=range(5, 12)), turns(2 / 3, slow=range(6, 12))
+    one, other = (timed(run(repeatability=[0.5]), times, first) for times in (first, second))
+    assert one["latency_ms"]["end_to_end"]["p50"] / other["latency_ms"]["end_to_end"]["p50"] == pytest.approx(2.25)
+    assert other["ratio"]["end_to_end"]["value"] == pytest.approx(1 / 1.5, abs=1e-4)
+    assert cells(report.table([one, other]))[2][-2] == "1.50x [1.50, 1.50]"
+    few = timed(run(repeatability=[0.5]), second[:9], first[:9])
+    assert cells(report.table([one, few]))[2][-2] == "1.50x interval: n/a (9 turns)"
+
+
+def test_void_rows_say_why_below_the_table():
+    first = turns(1)
+    runs = [
+        timed(run(repeatability=[0.5]), first, first),
+        timed(run("w8a8", repeatability=[0.4]), first, first, "busy"),
+    ]
+    for one in runs:
+        one |= {"environment": {"cpu": "a", "threads": 1, "versions": {"lf": "0"}, "commit": "c"}, "dataset": "d"}
+        one["protocol_details"] = {"version": 1}
+    page = report.page(runs)
+    assert "30.0 void" in page
+    assert (
+        page.count("- wren w8a8 ort-cpu: void: busy\n1 of 2 runs void: stop what else runs here and repeat the co") == 1
+    )
+    assert page.index("- wren w8a8 ort-cpu: void") < page.index("with 95 % interval")
+
+
+def test_few_pairs_have_no_interval():
+    one = run(repeatability=[0.608], localization_error=[None])
+    ten = run(repeatability=[0.5] * 12, localization_error=[None] * 3 + [1.0] * 9)
+    assert cells(report.averages([one]))[1] == ["wren fp32 ort-cpu", "all", "1", "0.608 interval: n/a (1 pairs)", "-"]
+    whole, views = cells(report.averages([ten]))[1:]
+    assert whole[3:] == ["0.500 [0.500, 0.500]", "1.000 interval: n/a (9 pairs)"]
+    assert views[1:] == ["v", *whole[2:]]
+    ten["pairs"][0]["sequence"] = ten["pairs"][1]["sequence"] = "i_0"
+    assert [row[1:4] for row in cells(report.averages([ten]))[1:]] == [
+        ["all", "12", "0.500 [0.500, 0.500]"],
+        ["i", "2", "0.500 interval: n/a (2 pairs)"],
+        ["v", "10", "0.500 [0.500, 0.500]"],
     ]
 
 
@@ -343,9 +429,9 @@ def test_runs_of_one_name_are_called_by_their_files():
 
 
 def test_drops_count_downwards_as_positive_whatever_the_metric():
-    first = run(repeatability=[0.5, 0.7], localization_error=[1, None])
-    second = run("w8a8", repeatability=[0.4, 0.6], localization_error=[1.5, 2])
-    third = run("w4a8", repeatability=[0.6, 0.8], localization_error=[None, None])
+    first = run(repeatability=[0.5, 0.7] * 10, localization_error=[1, None] * 10)
+    second = run("w8a8", repeatability=[0.4, 0.6] * 10, localization_error=[1.5, 2] * 10)
+    third = run("w4a8", repeatability=[0.6, 0.8] * 10, localization_error=[None, None] * 10)
     assert cells(report.drops([first, second, third])) == [
         ["drop from wren fp32 ort-cpu", "repeat.", "loc. px"],
         ["wren w8a8 ort-cpu", "+0.100 [+0.100, +0.100]", "+0.500 [+0.500, +0.500]"],
@@ -354,11 +440,12 @@ def test_drops_count_downwards_as_positive_whatever_the_metric():
 
 
 def test_verdicts_as_a_table():
-    bad = judge(OLD, run(repeatability=[0.5, 0.6]), max_drop=0.01)
-    assert cells(report.verdicts([judge(OLD, OLD), bad])) == [
+    bad, few = judge(OLD, run(repeatability=[0.5, 0.6] * 5), max_drop=0.01), run(repeatability=[0.6, 0.7])
+    assert cells(report.verdicts([judge(OLD, OLD), bad, judge(few, few)])) == [
         ["gate", "run", "metric", "reference", "new", "drop", "bound", "limit", "pairs"],
-        ["pass", "wren fp32 ort-cpu kp2d", "repeatability", "0.6500", "0.6500", "+0.0000", "+0.0000", "0.0000", "2"],
-        ["FAIL", "wren fp32 ort-cpu kp2d", "repeatability", "0.6500", "0.5500", "+0.1000", "+0.1000", "0.0100", "2"],
+        ["pass", "wren fp32 ort-cpu kp2d", "repeatability", "0.6500", "0.6500", "+0.0000", "+0.0000", "0.0000", "10"],
+        ["FAIL", "wren fp32 ort-cpu kp2d", "repeatability", "0.6500", "0.5500", "+0.1000", "+0.1000", "0.0100", "10"],
+        ["undecided", "wren fp32 ort-cpu kp2d", "repeatability", "0.6500", "0.6500", "+0.0000", "-", "0.0000", "2"],
     ]
 
 

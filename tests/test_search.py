@@ -348,7 +348,8 @@ def test_a_judge_compares_with_float(heads, tmp_path):
     pairs = open_pairs("procedural:2", metrics, None)
     judge, told = Judge(wren, pairs, "procedural:2", metrics, tmp_path / "cache"), []
     drops = judge(wren, lambda *state: told.append(state))
-    assert {metric: (row.drop, row.low, row.high) for metric, row in drops.items()} == dict.fromkeys(metrics, (0, 0, 0))
+    nothing = dict.fromkeys(metrics, (0, None, None, 2))  # two pairs have no interval
+    assert {metric: (row.drop, row.low, row.high, row.pairs) for metric, row in drops.items()} == nothing
     assert told[-1][:2] == (4, 4)
     kept = sorted((tmp_path / "cache").rglob("*.npz"))
     assert len(kept) == 8, "two pictures of two pairs, prepared for two protocols"
@@ -378,6 +379,8 @@ def test_the_commands(lf, heads, photos, tmp_path):
     code, said, err = lf("search", *common, *budget)
     assert (code, said) == (0, f"{out}\n"), err
     assert "| mma@1   | 1       |" in err
+    assert "interval: n/a (1 pairs)" in err
+    assert "kept in the mean of 1 pairs only, at least 10 are needed for an interval; take more data" in err
     assert "raised after 1 evaluations: none" in err
     assert "against w4a8 alone: 1.00 times as long here, 1.00 as predicted, 1.00 times the weights" in err
     split = model_file.load(out).card.made[-1]["search"]["split"]
@@ -400,6 +403,8 @@ def test_the_commands(lf, heads, photos, tmp_path):
     assert (code, err) == (0, "")
     assert said.endswith(f"{folder / 'sensitivity.json'}\n{folder / 'sensitivity.png'}\n")
     assert "Spearman rank correlation of noise (-SQNR) with" in said
+    assert "| n/a (2 pairs)" in said
+    assert "2 of 2 scores are not shown to differ from noise" in said
     code, said, err = lf(*study, "--json")
     assert code == 0
     found = json.loads(said)

@@ -268,6 +268,44 @@ def test_the_ranking_counts_drops_in_what_is_tolerated():
     assert found["spearman"]["all"] == pytest.approx({"score": -0.6, "repeatability": -0.6, "localization_error": None})
 
 
+def test_rows_whose_interval_holds_0_are_marked(tmp_path):
+    def row(layer, drop, low, high, pairs=40):
+        made = row_of(layer, "weights", drop, {"x": 30.0})
+        return made | {"drops": {"repeatability": {**made["drops"]["repeatability"], "low": low, "high": high}}}
+
+    few = row("few", 0.004, None, None)
+    few["drops"]["repeatability"]["pairs"] = 6
+    rows = [
+        row("noise", 0.02, -0.01, 0.05),
+        row("costs", 0.01, 0.002, 0.02),
+        few,
+        row("gains", -0.01, -0.02, -0.005),
+        row("same", 0.0, 0.0, 0.0),
+    ]
+    text = ranking.table(rows)
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ")]
+    assert lines[0][-1] == "interval of the score"
+    assert [(line[0], line[-1]) for line in lines[1:6]] == [
+        ("noise", "holds 0"),
+        ("costs", "above 0"),
+        ("few", "n/a (6 pairs)"),
+        ("same", "holds 0"),
+        ("gains", "below 0"),
+    ]
+    assert lines[3][5] == "+0.0040 interval: n/a (6 pairs)"
+    assert "3 of 5 scores are not shown to differ from noise: the interval holds 0, or there are fewer than 10" in text
+    shown = {each["layer"]: each["shown"] for each in ranking.document({}, rows)["ranking"]}
+    assert shown == {"noise": False, "costs": True, "few": False, "gains": True, "same": False}
+    pytest.importorskip("matplotlib")
+    assert cv2.imread(str(ranking.draw(rows, "a title", tmp_path / "ranking.png"))).shape[1] > 300
+
+
+def test_the_interval_is_that_of_the_metric_that_makes_the_score():
+    drops = {"repeatability": {"drop": 0.001, "low": -0.1, "high": 0.1, "parent": 0.6, "pairs": 40}}
+    drops["localization_error"] = {"drop": 0.1, "low": 0.05, "high": 0.2, "parent": 0.9, "pairs": 40}
+    assert ranking.evidence(row_of("a", "weights", 0, {}) | {"drops": drops}) == "above 0"
+
+
 def test_a_metric_without_values_ranks_first(tmp_path):
     pytest.importorskip("matplotlib")
     drops = {"repeatability": {"drop": None, "low": None, "high": None, "parent": None, "pairs": 0}}

@@ -205,7 +205,7 @@ def test_the_whole_command(place, lf, count):
     assert f"2 pairs of `procedural:2` ({runs[0]['dataset_digest'][:12]})" in text
     assert "| 3 of photos, percentile, seed 0 |" in text
     assert model_file.load(out / "models" / "tiny.w4.onnx").sha256[:16] in text
-    assert "| 1.00 (1.00) |" in text
+    assert "| 1.00 interval: n/a (1 turns) (1.00 interval: n/a (1 turns)) " in text
     assert "the most that a number may be worse than fp32: repeatability 0.01, mma@3 1." in text
     del count[:]
     assert "to do: 0 files, 0 runs of 0 pairs, latency of 0 networks" in lf("--dry-run")[1]
@@ -379,8 +379,14 @@ def run(network="net", scheme="fp32", protocol="kp2d-fixed", size=2_000_000, **m
     }
 
 
-def timing(network, whole):
-    return {"latency_ms": {"network": {"p50": network}, "end_to_end": {"p50": whole}}}
+def timing(network, whole, **changes):
+    """The timing fields of twelve turns; ratios as given, medians of the times that say otherwise."""
+    ratios = {"network": network, "end_to_end": whole}
+    return {
+        "latency_ms": {phase: {"p50": 7 * value, "n": 12} for phase, value in ratios.items()},
+        "ratio": {"to": "net"} | {phase: {"value": v, "interval": [v, v]} for phase, v in ratios.items()},
+        "void": None,
+    } | changes
 
 
 def cells(rows, runs, goals, latency=None):
@@ -392,27 +398,47 @@ def cells(rows, runs, goals, latency=None):
 
 def test_known_numbers_with_the_right_signs():
     """Both are 0.25 worse on every pair: repeatability falls, the error rises; fewer points are neither."""
+    better = {"repeatability": [0.5, 0.75], "localization_error": [1.0, 1.5], "n_matches": [100, 100]}
+    worse = {"repeatability": [0.25, 0.5], "localization_error": [1.25, 1.75], "n_matches": [9, 9]}
     runs = [
-        run(repeatability=[0.5, 0.75], localization_error=[1.0, 1.5], n_matches=[100, 100]),
-        run(scheme="w8a8", size=500_000, repeatability=[0.25, 0.5], localization_error=[1.25, 1.75], n_matches=[9, 9]),
+        run(**{name: values * 5 for name, values in better.items()}),
+        run(scheme="w8a8", size=500_000, **{name: values * 5 for name, values in worse.items()}),
     ]
     rows = [Row("net", scheme, None) for scheme in ("fp32", "w8a8", "w4")]
-    latency = {("net", "fp32"): timing(10, 20), ("net", "w8a8"): timing(4, 15)}
+    latency = {("net", "fp32"): timing(1, 1), ("net", "w8a8"): timing(0.4, 0.75)}
     head, _, *lines = cells(rows, runs, {}, latency)
     assert head == ["model", "scheme", "repeat.", "loc. px", "MB", "time"]
     assert lines == [
-        ["net", "fp32", "0.625", "1.250", "2.00", "1.00 (1.00)"],
-        ["net", "w8a8", "0.375 +0.250 [+0.250, +0.250]", "1.500 +0.250 [+0.250, +0.250]", "0.50", "0.40 (0.75)"],
+        ["net", "fp32", "0.625", "1.250", "2.00", "1.00 [1.00, 1.00] (1.00 [1.00, 1.00])"],
+        [
+            *("net", "w8a8", "0.375 +0.250 [+0.250, +0.250]", "1.500 +0.250 [+0.250, +0.250]", "0.50"),
+            "0.40 [0.40, 0.40] (0.75 [0.75, 0.75])",
+        ],
         ["net", "w4", "to do", "", "", ""],
+    ]
+
+
+def test_void_times_say_why_below_the_table():
+    runs = [run(repeatability=[0.5]), run(scheme="w8a8", repeatability=[0.5])]
+    latency = {("net", "fp32"): timing(1, 1), ("net", "w8a8"): timing(0.4, 0.75, void="busy")}
+    _, _, first, second, *foot = cells([Row("net", s, None) for s in ("fp32", "w8a8")], runs, {}, latency)
+    assert (first[-1][-4:], second[-1][-5:]) == ("00])", " void")
+    assert foot == [
+        [""],
+        ["- net w8a8: void: busy"],
+        [""],
+        [
+            "Void times mean nothing: stop what else runs here, delete the folder `latency` and repeat the command.",
+        ],
     ]
 
 
 def test_each_network_is_compared_with_its_own_float_file():
     runs = [
-        run("a", repeatability=[0.5]),
-        run("a", "w8a8", repeatability=[0.5]),
-        run("b", repeatability=[0.75]),
-        run("b", "w8a8", repeatability=[0.5]),
+        run("a", repeatability=[0.5] * 10),
+        run("a", "w8a8", repeatability=[0.5] * 10),
+        run("b", repeatability=[0.75] * 10),
+        run("b", "w8a8", repeatability=[0.5] * 10),
     ]
     lines = cells([Row(n, s, None) for n in "ab" for s in ("fp32", "w8a8")], runs, {})[2:]
     assert [line[2].partition(" ")[2] for line in lines] == [
@@ -426,20 +452,22 @@ def test_each_network_is_compared_with_its_own_float_file():
 @pytest.mark.parametrize(
     ("drops", "mark"),
     [
-        ([0.01] * 8, ""),
-        ([0.03] * 8, "!"),
-        ([0.1, -0.1] * 4, "?"),  # the mean is 0, but eight pairs cannot show it
-        ([-0.1] * 8, ""),
+        ([0.01] * 10, ""),
+        ([0.03] * 10, "!"),
+        ([0.1, -0.1] * 5, "?"),  # the mean is 0, but ten pairs cannot show it
+        ([-0.1] * 10, ""),
+        ([0.01] * 9, "?"),  # fewer pairs show nothing
+        ([0.03] * 9, "!"),
     ],
 )
 def test_a_goal_is_met_missed_or_not_shown(drops, mark):
-    base = run(repeatability=[0.5] * 8, localization_error=[1.0] * 8)
+    base = run(repeatability=[0.5] * len(drops), localization_error=[1.0] * len(drops))
     other = run(scheme="w8a8", repeatability=[0.5 - d for d in drops], localization_error=[1 + d for d in drops])
     goals = {"repeatability": 0.02, "localization_error": 0.02, "mma@3": 0.02}
     assert sweep_table.verdicts(base, other, goals) == {"repeatability": mark, "localization_error": mark}
     _, _, first, second = cells([Row("net", s, None) for s in ("fp32", "w8a8")], [base, other], goals)
     assert (first[-1], second[-1]) == ("-", {"": "met", "!": "missed", "?": "not shown"}[mark])
-    assert second[2].endswith("]" + f" {mark}".rstrip())
+    assert second[2].endswith(("]" if len(drops) > 9 else "interval: n/a (9 pairs)") + f" {mark}".rstrip())
 
 
 def test_what_is_undefined_on_every_pair_misses_its_goal():
@@ -473,9 +501,9 @@ def test_latency_is_kept_for_just_these_files(place, lf, monkeypatch):
     lf()
     lf()
     assert seen == [["fp32", "w8a8", "w4"]]
-    assert "| 3.00 (3.00) |" in table_of(place)
+    assert "| 3.00 [3.00, 3.00] (3.00 [3.00, 3.00]) |" in table_of(place)
     (place / "plan.toml").write_text((place / "plan.toml").read_text().replace('["w8a8", "w4"]', '["w4"]'))
     lf()
     assert seen[1:] == [["fp32", "w4"]]
-    assert "| 2.00 (2.00) |" in table_of(place)
+    assert "| 2.00 [2.00, 2.00] (2.00 [2.00, 2.00]) |" in table_of(place)
     assert json.loads((place / "out" / "latency" / "tiny.json").read_text())["timings"].keys() == {"fp32", "w4"}

@@ -35,9 +35,9 @@ def run(loss=0.0, ms=10.0, size=1_000_000, scheme="w8a8", backend="ort-cpu", thr
         "input_size": about.get("size_asked"),
         "backend": backend,
         "environment": {"threads": threads, "cpu": "a processor", "versions": {"lf": "0"}, "commit": "c0"},
-        "latency_ms": {"end_to_end": {"p50": ms}},
-        "ratio": {"end_to_end": {"value": ms / 10, "interval": [0, 1]}},
-        "void": None,
+        "latency_ms": {"end_to_end": {"p50": about.get("p50", ms), "n": 30}},
+        "ratio": {"to": "the first", "end_to_end": {"value": ms / 10, "interval": [0, 1]}},
+        "void": about.get("void"),
         "dataset": "drawn",
     }
 
@@ -99,6 +99,35 @@ def test_the_table_says_what_is_what():
     assert [line[0] for line in lines[2:]] == ["*", "->", "*"]
     assert [line[7] for line in lines[2:]] == ["beyond", "not shown", "within"]
     assert lines[3][6].startswith("0.495 +0.005 [-0.02")
+
+
+def test_the_fastest_is_that_of_the_least_ratio_within_turns():
+    """Two medians of times say the contrary: the machine was slow in other turns of either."""
+    ahead, behind = judged(ms=5, p50=9), judged(ms=6, p50=8, scheme="w4a8")
+    assert pareto.fastest([behind, ahead]) is ahead
+    assert pareto.front([behind, ahead]) == [ahead]
+    lines = pareto.table([behind, ahead], BUDGET).splitlines()[2:]
+    assert [line.split("|")[2].strip() for line in lines] == ["w8a8", "w4a8"]
+    assert [line.split("|")[6].strip() for line in lines] == ["0.50 [0.00, 1.00]", "0.60 [0.00, 1.00]"]
+    assert ahead.answer["ratio"] == {"to": "the first", "value": 0.5, "interval": [0, 1]}
+
+
+def test_few_pairs_show_nothing():
+    first, other = run(), run(loss=0.001)
+    for one in (first, other):
+        del one["pairs"][9:]
+    found = pareto.judge(first, other, BUDGET)
+    assert (found.used <= 1, found.shown) == (True, False)
+    assert found.answer["drops"] == {"repeatability": {"drop": pytest.approx(0.001), "interval": None, "pairs": 9}}
+    text = pareto.table([found], BUDGET)
+    assert "| 0.499 +0.001 interval: n/a (9 pairs) | not shown |" in text
+
+
+def test_void_times_say_why_below_the_table():
+    text = pareto.table([judged(), judged(ms=5, void="busy")], BUDGET)
+    assert text.endswith(
+        "\n\n- w8a8 ort-cpu 1t: void: busy\n1 of 2 runs void: stop what else runs here and repeat the command"
+    )
 
 
 @pytest.mark.parametrize(

@@ -114,8 +114,8 @@ class Runs(Sequence[Run]):
             metric: for example `repeatability`.
 
         Returns:
-            One record for each run but the first: `drop`, `interval` (95 %, paired bootstrap over pairs), `n` pairs.
-            None where no pair has a value in both runs.
+            One record for each run but the first: `drop`, `interval` (95 %, paired bootstrap over pairs; None below 10
+            pairs), `n` pairs. None where no pair has a value in both runs.
 
         Raises:
             UsageError: an unknown metric.

@@ -76,3 +76,5 @@ def bench(
     console.as_json(results.document(runs)) if json else console.result(tables.page(runs))
     if out:
         console.note(f"wrote {out / RESULTS}") if json else console.result(out / RESULTS)
+    if json and (void := tables.repeat(runs)):
+        console.note(void)

@@ -19,7 +19,7 @@ def compare(
     gates: Annotated[Path, typer.Option(readable=False, metavar="FILE", help="TOML file of [[gate]] tables")],
     json: Json = False,
 ) -> None:
-    """Judge new results by gates; exit code 3 when one fails."""
+    """Judge new results by gates; exit code 3 unless all pass."""
     from dataclasses import asdict
 
     from lf.benchmarks.report import tables
@@ -27,7 +27,8 @@ def compare(
 
     found = gate.compare(results.load(reference), results.load(new), gate.load_gates(gates))
     if json:
-        console.as_json({"verdicts": [{**asdict(verdict), "passed": verdict.passed} for verdict in found]})
+        said = [{**asdict(v), "passed": v.passed, "undecided": v.bound is None} for v in found]
+        console.as_json({"verdicts": said})
     else:
         console.result(tables.verdicts(found))
     console.summary(tables.verdicts(found))

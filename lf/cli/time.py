@@ -39,7 +39,7 @@ def time(
     json: Json = False,
 ) -> None:
     """Time files in turns, from image to features."""
-    from lf.benchmarks.report import latency_table
+    from lf.benchmarks.report import latency_table, tables
     from lf.benchmarks.run import results
     from lf.benchmarks.run.suite import LATENCY, latencies
     from lf.models.resolve import resolve
@@ -66,5 +66,5 @@ def time(
         files.write_json(github_benchmark, latency_table.github(runs))
     for path in written:
         console.note(f"wrote {path}") if json else console.result(path)
-    if json and (void := latency_table.repeat(runs)):
+    if json and (void := tables.repeat(runs)):
         console.note(void)

@@ -1,9 +1,14 @@
-"""The processor: its name, and the features that decide how fast int8 is."""
+"""The processor: its name, the features that decide how fast int8 is, and how times taken on it compare."""
 
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from pathlib import Path
+
+import numpy as np
+
+from lf.core.types import Array
 
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "asimddp", "i8mm")
 INT8 = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"}  # any of these multiplies int8 in one instruction
@@ -19,3 +24,11 @@ def cpu() -> tuple[str, list[str]]:
     fields = {key.strip(): value.strip() for key, value in fields.items()}
     flags = set((fields.get("flags") or fields.get("Features") or "").split())
     return fields.get("model name", platform.machine()), [flag for flag in FLAGS if flag in flags]
+
+
+def ratios_of_turns(times: Array | Sequence[float], reference: Array | Sequence[float]) -> Array:
+    """(turns,) times over those of the reference in the same turn, (turns,) each: in a turn both meet the same machine.
+
+    The median of these is what every comparison of times shows; a ratio of two medians is another number.
+    """
+    return np.divide(times, reference, dtype=np.float64)

@@ -64,7 +64,8 @@ class Judge:
             found = worse(self._before[rule.name], after[rule.name], metric)
             drops[metric] = Drop(None, None, None, None, 0)
             if found:
-                drops[metric] = Drop(found.drop, *found.interval, found.first, found.n)
+                low, high = found.interval or (None, None)
+                drops[metric] = Drop(found.drop, low, high, found.first, found.n)
         return drops
 
     def _runs(self, artifact: Artifact, cache: Path | None, progress: Progress) -> dict[str, dict[str, Any]]:

@@ -66,7 +66,7 @@ def study_layers(
     )
     calibration = open_photos(scheme, images, progress=progress, **photos)
     rows = study(Layers(parent, scheme, calibration), judge, journal, progress)
-    legend = "dotted: tolerated, lines: 95 % intervals, *: stays float"
+    legend = "dotted: tolerated, lines: 95 % intervals, pale and ?: no evidence of a cost, *: stays float"
     title = f"{parent.path.name} {scheme}: cost of each layer alone; {legend}"
     picture = ranking.draw(rows, title, out / "sensitivity.png")
     return Study(rows, journal, picture, list({rule.name: 0 for rule in metrics.values()}))
@@ -125,6 +125,7 @@ def within(
 
 
 def _say(made: Artifact, scheme: str) -> None:
+    from lf.benchmarks.protocols.summary import LEAST
     from lf.benchmarks.report.ranking import change
     from lf.benchmarks.report.tables import markdown
 
@@ -134,6 +135,11 @@ def _say(made: Artifact, scheme: str) -> None:
         rows.append([metric, f"{limit:g}", *(change(found["drops"][name][metric]) for name in PARTS)])
     heads = [f"{text}, {found['split'][name]['pairs']} pairs" for name, text in PARTS.items()]
     console.note(markdown(["drop of", "allowed", *heads], rows))
+    few = min(drop["pairs"] for drops in found["drops"].values() for drop in drops.values())
+    if few < LEAST:
+        console.note(
+            f"kept in the mean of {few} pairs only, at least {LEAST} are needed for an interval; take more data"
+        )
     raised = [f"{name}={count}" for name, count in found["raised"].items()]
     console.note(f"raised after {found['evaluations']} evaluations: {', '.join(raised) or 'none'}")
     console.note(f"computed in float: {', '.join(step['kept_float']) or 'none'}")

@@ -6,23 +6,27 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from lf.benchmarks import METRICS
-from lf.benchmarks.report.tables import SHORT, columns, digits, drop, markdown
+from lf.benchmarks.protocols.summary import LEAST
+from lf.benchmarks.report.tables import SHORT, columns, digits, drop, markdown, voids
 from lf.benchmarks.run import gate
 from lf.benchmarks.run.gate import Gate
+from lf.benchmarks.timing import latency_stats
 from lf.core import BadInput
 from lf.studies.sweep_plan import FLOAT, Data, Plan, Row
 
 Run = dict[str, Any]
 Name = tuple[str, str]  # network, scheme
 MISSED, OPEN = "!", "?"
-LEGEND = """\
+AGAIN = "Void times mean nothing: stop what else runs here, delete the folder `latency` and repeat the command."
+LEGEND = f"""\
 Each cell: the value, how much worse it is than fp32 of the same network (minus: better), and the 95 % interval of that,
-by bootstrap over pairs, paired. The drop is of the pairs on which both are defined. Time is that of a picture of
-240x320 px divided by fp32's: of the network, and in brackets of all from picture to features."""
+by bootstrap over pairs, paired. The drop is of the pairs on which both are defined; fewer than {LEAST} of them have no
+interval. Time is that of a picture of 240x320 px divided by fp32's in the same turn, the median with its 95 % interval
+over turns: of the network, and in parentheses of all from picture to features."""
 GOALS = f"""\
 Goals, the most that a number may be worse than fp32: {{}}.
 `{MISSED}` missed: the mean drop is beyond the goal. `{OPEN}` not shown: it is within, but its one-sided 95 % bound is
-beyond. Without a mark both are within: met. Judged before rounding."""
+beyond, or the pairs are too few for a bound. Without a mark both are within: met. Judged before rounding."""
 
 
 def page(
@@ -90,11 +94,12 @@ def table(
             cells = [_cell(base, run, metric, marks.get(metric, "")) for metric in names]
             cells += [
                 f"{run['artifact']['bytes'] / 1e6:.2f}",
-                ratio(latency.get((row.network, FLOAT)), latency.get(name)),
+                times(latency.get(name)),
             ]
             cells += [_goal(marks)] if judged else []
         lines.append([*name, *cells])
-    return markdown(head, lines)
+    void = voids((" ".join(name), timing.get("void")) for name, timing in latency.items())
+    return "\n\n".join([markdown(head, lines), *(["\n".join(void), AGAIN] if void else [])])
 
 
 def _cell(base: Run, run: Run, metric: str, mark: str) -> str:
@@ -123,12 +128,12 @@ def _goal(marks: Mapping[str, str]) -> str:
     return "missed" if MISSED in marks.values() else "not shown" if OPEN in marks.values() else "met"
 
 
-def ratio(base: Mapping[str, Any] | None, timing: Mapping[str, Any] | None) -> str:
-    """Median time over that of the float file: `0.31 (0.38)`, of the network and of all."""
-    if not base or not timing:
+def times(timing: Mapping[str, Any] | None) -> str:
+    """Time over that of the float file: `0.31 [0.30, 0.32] (0.38 [0.37, 0.39])`, of the network and of all."""
+    if not timing:
         return "-"
-    network, whole = (timing["latency_ms"][p]["p50"] / base["latency_ms"][p]["p50"] for p in ("network", "end_to_end"))
-    return f"{network:.2f} ({whole:.2f})"
+    network, whole = (latency_stats.said(timing, phase) for phase in ("network", "end_to_end"))
+    return f"{network} ({whole}){' void' if timing.get('void') else ''}"
 
 
 def _made(runs: Sequence[Run]) -> list[str]:

@@ -11,6 +11,7 @@ import numpy as np
 from lf.core import Array
 
 RESAMPLES = 2000
+LEAST = 10  # values that an interval needs: fewer do not show how far they scatter
 SPLITS = {"all": "", "i": "i_", "v": "v_"}  # name -> how its sequences begin: illumination, viewpoint
 LABELS = ("sequence", "pair")  # what a record holds beside its metrics
 
@@ -44,7 +45,7 @@ class Aggregate(NamedTuple):
 class Mean(TypedDict):
     """mean: the number, by the mean unless the protocol has another statistic, None without pairs. n: pairs behind it.
 
-    interval: 95 % bootstrap interval, see `bootstrap`.
+    interval: 95 % bootstrap interval, see `bootstrap`; None below LEAST pairs.
     """
 
     mean: float | None
@@ -59,14 +60,14 @@ class Change(NamedTuple):
         first: the statistic of the first.
         second: of the second.
         n: how many pairs.
-        draws: (RESAMPLES,) second - first over resampled pairs.
+        draws: (RESAMPLES,) second - first over resampled pairs; None below LEAST pairs.
         lost: how many fewer pairs count in the second, as a share of those of the first; below 0, more do.
     """
 
     first: float
     second: float
     n: int
-    draws: Array
+    draws: Array | None
     lost: float
 
 
@@ -145,9 +146,9 @@ def number(values: Sequence[Value], statistic: Statistic) -> Mean:
 
 
 def bootstrap(values: Sequence[Value], statistic: Statistic = MEAN, seed: int = 0) -> tuple[float, float] | None:
-    """95 % percentile interval over resampled pairs, among those that count; None if none does."""
+    """95 % percentile interval over resampled pairs, among those that count; None if fewer than LEAST do."""
     kept = _counted(values, statistic)
-    return interval(statistic.value(kept[_draws(len(kept), seed)])) if len(kept) else None
+    return interval(statistic.value(kept[_draws(len(kept), seed)])) if len(kept) >= LEAST else None
 
 
 def paired(
@@ -163,10 +164,12 @@ def paired(
     if not kept.size:
         return None
     old, new = statistic.value(kept).tolist()
-    draws = _draws(kept.shape[1], seed)
     had, has = (sum(value is not None for value in run) for run in zip(*both, strict=True))
-    change = statistic.value(kept[1][draws]) - statistic.value(kept[0][draws])
-    return Change(old, new, kept.shape[1], change, (had - has) / had)
+    n, change = kept.shape[1], None
+    if n >= LEAST:
+        draws = _draws(n, seed)
+        change = statistic.value(kept[1][draws]) - statistic.value(kept[0][draws])
+    return Change(old, new, n, change, (had - has) / had)
 
 
 def _counted(values: Iterable[Value], statistic: Statistic) -> Array:
@@ -183,3 +186,8 @@ def interval(draws: Array) -> tuple[float, float]:
     """The 2.5 and 97.5 percentiles."""
     low, high = np.quantile(draws, (0.025, 0.975))
     return float(low), float(high)
+
+
+def brackets(bounds: Sequence[float] | None, n: int, write: Callable[[float], str], of: str = "pairs") -> str:
+    """An interval as tables show it, `[low, high]`; where there is none, of how few values the number is."""
+    return f"interval: n/a ({n} {of})" if bounds is None else f"[{', '.join(map(write, bounds))}]"

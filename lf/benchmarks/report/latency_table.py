@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from lf.benchmarks.report.tables import Run, markdown, told_apart
+from lf.benchmarks.report.tables import Run, markdown, repeat, told_apart
+from lf.benchmarks.timing.latency_stats import said, written
 
 HEAD = (
     *("model", "scheme", "backend", "threads", "input", "p50 ms [p90 p99]", "ratio [95 %]", "CPU ms (ratio)"),
@@ -34,15 +35,15 @@ def describe(run: Run) -> str:
 def row(run: Run) -> list[str]:
     """The cells of one run."""
     artifact, times = run["artifact"], run["latency_ms"]
-    ratio, cpu = run["ratio"]["end_to_end"], run["ratio"]["cpu"]
+    cpu = run["ratio"]["cpu"] and written(run["ratio"]["cpu"], run["cpu_ms"]["n"], 3)
     whole, size = times["end_to_end"], run.get("input_size") or artifact["input"][1:]
     phases = " + ".join(ms(times[phase]["p50"]) for phase in ("preprocess", "network", "postprocess"))
     return [
         *(artifact["model"], artifact["scheme"], run["backend"], str(run["environment"]["threads"])),
         f"{size[0]}x{size[1]}" if all(size) else "any",
         f"{ms(whole['p50'])} [{ms(whole['p90'])} {ms(whole['p99'])}]{' void' if run['void'] else ''}",
-        f"{ratio['value']:.3f} [{ratio['interval'][0]:.3f}, {ratio['interval'][1]:.3f}]" if ratio else "-",
-        ms(run["cpu_ms"]["p50"]) + (f" ({cpu['value']:.3f})" if cpu else ""),
+        said(run, "end_to_end", 3),
+        ms(run["cpu_ms"]["p50"]) + (f" ({cpu})" if cpu else ""),
         *(phases, ms(run["load_ms"]), ms(run["cold_start_ms"])),
         f"{run['peak_rss_bytes'] / 1e6:.0f}" if run["peak_rss_bytes"] else "-",
     ]
@@ -72,20 +73,14 @@ def legend(runs: Sequence[Run]) -> str:
     return says + (f"\n{repeat(runs)}" if repeat(runs) else "")
 
 
-def repeat(runs: Sequence[Run]) -> str | None:
-    """The sentence that asks for another measurement, if runs are void."""
-    count = sum(bool(run["void"]) for run in runs)
-    return f"{count} of {len(runs)} runs void: stop what else runs here and repeat the command" if count else None
-
-
 def github(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """What github-action-benchmark reads with its tool `customSmallerIsBetter`: names stay the same between commits."""
     entries: list[dict[str, Any]] = []
     for run in told_apart(runs):
         name = f"{called(run)}, {run['environment']['threads']} thread(s), {run['protocol']}"
-        ratio = run["ratio"]["end_to_end"]
+        ratio = f"{said(run, 'end_to_end', 3)} times {run['ratio']['to']}"
         lines = [run["environment"]["cpu"], *remarks(run)]
-        extra = "\n".join([*lines, f"{ratio['value']} times {run['ratio']['to']}"] if ratio else lines)
+        extra = "\n".join([*lines, ratio] if run["ratio"]["end_to_end"] else lines)
         for phase in ("end_to_end", "network"):
             of = run["latency_ms"][phase]
             entry = {"name": f"{name}: {phase}", "unit": "ms", "value": of["p50"], "range": f"p90 {of['p90']}"}

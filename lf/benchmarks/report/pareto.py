@@ -8,13 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lf.benchmarks.protocols.summary import brackets
 from lf.benchmarks.report.figures import plotter
 from lf.benchmarks.report.latency_table import ms
-from lf.benchmarks.report.tables import SHORT, digits, markdown
+from lf.benchmarks.report.tables import SHORT, digits, markdown, repeat, signed, voids
 from lf.benchmarks.run.drops import at, worse
+from lf.benchmarks.timing.latency_stats import said
 from lf.core import FEATURES, files
 
 Run = dict[str, Any]
+Lost = tuple[float, tuple[float, float] | None, int]  # how much worse than the reference, 95 % interval, pairs
 MARKERS = "os^Dv*PX<>phd8H"
 
 
@@ -24,13 +27,13 @@ class Candidate:
 
     Attributes:
         run: a run with its latency, see docs/results.md.
-        drops: metric -> (how much worse than the reference, its 95 % interval), in the unit of the metric.
+        drops: metric -> Lost, in the unit of the metric.
         used: the largest drop as a share of what the budget allows; 1 uses it up.
-        shown: whether all of the 95 % interval of every drop is within, too.
+        shown: whether all of the 95 % interval of every drop is within, too; not where the pairs are too few for one.
     """
 
     run: Run
-    drops: Mapping[str, tuple[float, tuple[float, float]]] = field(default_factory=dict)
+    drops: Mapping[str, Lost] = field(default_factory=dict)
     used: float = 0.0
     shown: bool = True
 
@@ -60,7 +63,10 @@ class Candidate:
             "threads": place["threads"],
             "ms": self.ms,
             "bytes": artifact["bytes"],
-            "drops": {name: {"drop": drop, "interval": [*interval]} for name, (drop, interval) in self.drops.items()},
+            "ratio": {"to": self.run["ratio"]["to"], **self.run["ratio"]["end_to_end"]},
+            "drops": {
+                name: {"drop": drop, "interval": sure, "pairs": n} for name, (drop, sure, n) in self.drops.items()
+            },
             "budget_used": self.used if self.used != float("inf") else None,
             "void": self.run["void"],
         }
@@ -71,9 +77,14 @@ class Candidate:
         return float(self.run["latency_ms"]["end_to_end"]["p50"])
 
     @property
+    def time(self) -> float:
+        """That time over the first candidate's in the same turn, the median over turns: what candidates compare by."""
+        return float(self.run["ratio"]["end_to_end"]["value"])
+
+    @property
     def objectives(self) -> tuple[float, float, float]:
-        """Share of the budget, ms, bytes: all the better the smaller."""
-        return max(self.used, 0.0), self.ms, float(self.run["artifact"]["bytes"])
+        """Share of the budget, time, bytes: all the better the smaller."""
+        return max(self.used, 0.0), self.time, float(self.run["artifact"]["bytes"])
 
 
 def judge(reference: Run, run: Run, budget: Mapping[str, float]) -> Candidate:
@@ -81,15 +92,15 @@ def judge(reference: Run, run: Run, budget: Mapping[str, float]) -> Candidate:
 
     A metric without a value in both runs uses up everything.
     """
-    drops: dict[str, tuple[float, tuple[float, float]]] = {}
+    drops: dict[str, Lost] = {}
     used, shown = 0.0, True
     for metric, limit in budget.items():
         found = worse(reference, run, metric)
         if found is None:
             return Candidate(run, drops, float("inf"), False)
-        drops[metric] = found.drop, found.interval
+        drops[metric] = found.drop, found.interval, found.n
         share = found.drop / limit if limit else (float("inf") if found.drop > 0 else 0.0)
-        used, shown = max(used, share), shown and found.interval[1] <= limit
+        used, shown = max(used, share), shown and found.interval is not None and found.interval[1] <= limit
     return Candidate(run, drops, used, shown)
 
 
@@ -103,12 +114,12 @@ def front(candidates: Sequence[Candidate]) -> list[Candidate]:
             for other in candidates
         )
 
-    return sorted((one for one in candidates if not beaten(one)), key=lambda one: one.ms)
+    return sorted((one for one in candidates if not beaten(one)), key=lambda one: one.time)
 
 
 def fastest(candidates: Sequence[Candidate]) -> Candidate | None:
     """The fastest one whose drops are within the budget in the mean; None if there is none."""
-    return min((one for one in candidates if one.used <= 1), key=lambda one: one.ms, default=None)
+    return min((one for one in candidates if one.used <= 1), key=lambda one: one.time, default=None)
 
 
 def about(run: Run) -> str:
@@ -121,35 +132,36 @@ def about(run: Run) -> str:
 
 
 def table(candidates: Sequence[Candidate], budget: Mapping[str, float]) -> str:
-    """All candidates, the fastest first."""
+    """All candidates, the fastest first; below, why times are void."""
     best, undominated = fastest(candidates), front(candidates)
     head = ["", "scheme", "backend", "threads", "ms", "times the first", *(SHORT.get(name, name) for name in budget)]
     rows = []
-    for one in sorted(candidates, key=lambda one: one.ms):
-        run, ratio = one.run, one.run["ratio"]["end_to_end"]
+    for one in sorted(candidates, key=lambda one: one.time):
+        run = one.run
         rows.append(
             [
                 "->" if one is best else "*" if one in undominated else "",
                 *(one.form, run["backend"], str(run["environment"]["threads"])),
                 f"{ms(one.ms)}{' void' if run['void'] else ''}",
-                f"{ratio['value']:.2f}" if ratio else "-",
+                said(run, "end_to_end"),
                 *(_cell(one, metric) for metric in budget),
                 "within" if one.used <= 1 and one.shown else "not shown" if one.used <= 1 else "beyond",
                 f"{run['artifact']['bytes'] / 1e6:.2f}",
             ]
         )
-    return markdown([*head, "budget", "MB"], rows)
+    lines = [*voids((one.name, one.run["void"]) for one in candidates), repeat([one.run for one in candidates])]
+    return "\n\n".join(filter(None, [markdown([*head, "budget", "MB"], rows), "\n".join(filter(None, lines))]))
 
 
 def _cell(one: Candidate, metric: str) -> str:
     if metric not in one.drops:
         return "-"
-    drop, (low, high) = one.drops[metric]
-    return f"{digits(one.run['summary'][metric])} {drop:+z.3f} [{low:+z.3f}, {high:+z.3f}]"
+    drop, sure, n = one.drops[metric]
+    return f"{digits(one.run['summary'][metric])} {signed(drop)} {brackets(sure, n, signed)}"
 
 
 def draw(candidates: Sequence[Candidate], path: Path) -> Path:
-    """Latency against the share of the budget that is used: colours are backends, shapes are files, areas are bytes.
+    """Time against the share of the budget that is used: colours are backends, shapes are files, areas are bytes.
 
     A line joins those that nothing is at once as quick and as accurate as; those of them within the budget are named.
 
@@ -166,7 +178,7 @@ def draw(candidates: Sequence[Candidate], path: Path) -> Path:
     for one in candidates:
         run = one.run
         axes.scatter(
-            one.ms,
+            one.time,
             _height(one, top),
             s=30 + 170 * run["artifact"]["bytes"] / largest,
             color=f"C{backends.index(run['backend'])}",
@@ -179,17 +191,21 @@ def draw(candidates: Sequence[Candidate], path: Path) -> Path:
     for index, form in enumerate(forms):
         axes.scatter([], [], color="0.4", marker=MARKERS[index % len(MARKERS)], label=form)
     line = _quick_or_accurate(candidates)
-    axes.step([one.ms for one in line], [_height(one, top) for one in line], where="post", color="0.5", lw=1, zorder=0)
+    axes.step(
+        [one.time for one in line], [_height(one, top) for one in line], where="post", color="0.5", lw=1, zorder=0
+    )
     for index, one in enumerate(one for one in line if one.used <= 1):
         place = {"xytext": (6, 8 + 10 * (index % 2)), "textcoords": "offset points"}
-        axes.annotate(one.name, (one.ms, _height(one, top)), fontsize=8, **place)
+        axes.annotate(one.name, (one.time, _height(one, top)), fontsize=8, **place)
     axes.axhline(1, color="0.3", ls="--", lw=1)
     axes.annotate("budget", (1, 1), (-4, 3), xycoords=("axes fraction", "data"), textcoords="offset points", ha="right")
-    axes.set(xlabel="ms from picture to features, median", ylabel="share of the budget used", ylim=(-0.08 * top, top))
+    first = candidates[0].run["ratio"]["to"]
+    xlabel = f"time from picture to features, times that of {first} in the same turn"
+    axes.set(xlabel=xlabel, ylabel="share of the budget used", ylim=(-0.08 * top, top))
     axes.set_xscale("log")
     axes.margins(x=0.15)
-    ticks = [min(one.ms for one in candidates), max(one.ms for one in candidates)]
-    axes.set_xticks(ticks, [*map(ms, ticks)])
+    ticks = [min(one.time for one in candidates), max(one.time for one in candidates)]
+    axes.set_xticks(ticks, [*map("{:.2f}".format, ticks)])
     axes.minorticks_off()
     figure.legend(loc="outside right upper", frameon=False)
     buffer = io.BytesIO()
@@ -201,7 +217,7 @@ def draw(candidates: Sequence[Candidate], path: Path) -> Path:
 def _quick_or_accurate(candidates: Sequence[Candidate]) -> list[Candidate]:
     """The front without regard to size, the fastest first."""
     line: list[Candidate] = []
-    for one in sorted(candidates, key=lambda one: (one.ms, one.used)):
+    for one in sorted(candidates, key=lambda one: (one.time, one.used)):
         if not line or max(one.used, 0.0) < max(line[-1].used, 0.0):
             line.append(one)
     return line

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from lf.benchmarks import METRICS
+from lf.benchmarks.protocols.summary import LEAST, brackets
 from lf.benchmarks.report.figures import plotter
 from lf.benchmarks.report.tables import SHORT, markdown
 from lf.core import Array, files
@@ -24,6 +25,7 @@ TOLERANCES = {
     "mma@3": 0.005,
     "matching_score": 0.01,
 }
+PALE = 0.4  # opacity of bars that may be noise
 COLOURS = {"weights": "#0072B2", "activations": "#D55E00"}
 
 Row = Mapping[str, Any]  # {"layer", "part", "kept", "bits", "sqnr_db": {head: dB}, "drops": {metric: {"drop", ...}}}
@@ -32,6 +34,21 @@ Row = Mapping[str, Any]  # {"layer", "part", "kept", "bits", "sqnr_db": {head: d
 def score(row: Row) -> float:
     """The geometric score of a layer: its largest drop, counted in TOLERANCES; 1 uses one of them up alone."""
     return max(_drop(row, metric) / TOLERANCES[metric] for metric in row["drops"])
+
+
+def evidence(row: Row) -> str:
+    """Where the interval of the drop behind the score lies: `above 0`, `below 0`, `holds 0`, or `n/a` for few pairs."""
+    drop = row["drops"][max(row["drops"], key=lambda metric: _drop(row, metric) / TOLERANCES[metric])]
+    if drop["drop"] is None:
+        return "no value"
+    if drop["low"] is None:
+        return f"n/a ({drop['pairs']} pairs)"
+    return "above 0" if drop["low"] > 0 else "below 0" if drop["high"] < 0 else "holds 0"
+
+
+def shown(row: Row) -> bool:
+    """Whether the score is more than noise: the interval behind it does not hold 0."""
+    return evidence(row) in ("above 0", "below 0", "no value")
 
 
 def worst(row: Row) -> float:
@@ -90,7 +107,7 @@ def document(identity: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, Any]
         "identity": dict(identity),
         "tolerances": {metric: TOLERANCES[metric] for metric in rows[0]["drops"]},
         "ranking": [
-            {**row, "score": value if np.isfinite(value) else None}
+            {**row, "score": value if np.isfinite(value) else None, "shown": shown(row)}
             for row, value in zip(ranked(rows), scores, strict=True)
         ],
         "spearman": correlations(rows),
@@ -101,7 +118,8 @@ def table(rows: Sequence[Row]) -> str:
     """The ranking, and how far the tensors tell it."""
     metrics = [*rows[0]["drops"]]
     body = [_cells(row, metrics) for row in ranked(rows)]
-    head = ["layer", "part", "bits", "score", "SQNR dB", *(SHORT.get(metric, metric) for metric in metrics)]
+    names = [SHORT.get(metric, metric) for metric in metrics]
+    head = ["layer", "part", "bits", "score", "SQNR dB", *names, "interval of the score"]
     pairs = max(drop["pairs"] for row in rows for drop in row["drops"].values())
     rho = [[part, *map(_rho, found.values())] for part, found in correlations(rows).items()]
     units = ", ".join(f"{SHORT.get(name, name)} {TOLERANCES[name]:g} {METRICS[name].unit}".rstrip() for name in metrics)
@@ -110,8 +128,10 @@ def table(rows: Sequence[Row]) -> str:
             f"drop of each layer alone from float, {pairs} pairs, paired 95 % interval; score: the largest in units of "
             f"{units}; SQNR: of the worst head; *: the scheme leaves this layer in float",
             markdown(head, body),
+            f"{sum(not shown(row) for row in rows)} of {len(rows)} scores are not shown to differ from noise: the "
+            f"interval holds 0, or there are fewer than {LEAST} pairs. The order of such rows means nothing.",
             "Spearman rank correlation of noise (-SQNR) with",
-            markdown(["layers", "score", *head[5:]], rho),
+            markdown(["layers", "score", *names], rho),
         ]
     )
 
@@ -126,6 +146,7 @@ def _cells(row: Row, metrics: Sequence[str]) -> list[str]:
         f"{score(row):.2f}",
         f"{noise:.1f}" if np.isfinite(noise) else "-",
         *map(change, drops),
+        evidence(row),
     ]
 
 
@@ -133,7 +154,12 @@ def change(drop: Row) -> str:
     """A drop, as a dictionary, with its interval; never -0."""
     if drop["drop"] is None:
         return "-"
-    return f"{drop['drop']:+z.4f} [{drop['low']:+z.4f}, {drop['high']:+z.4f}]"
+    bounds = None if drop["low"] is None else (drop["low"], drop["high"])
+    return f"{_signed(drop['drop'])} {brackets(bounds, drop['pairs'], _signed)}"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+z.4f}"
 
 
 def _rho(value: float | None) -> str:
@@ -161,10 +187,11 @@ def draw(rows: Sequence[Row], title: str, out: Path) -> Path:
         name = f"drop of {metric.replace('_', ' ')}{f' ({unit})' if unit else ''}"
         _panel(axes, rows, [_drop(row, metric) for row in rows], name, TOLERANCES[metric])
         for place, drop in enumerate(row["drops"][metric] for row in rows):
-            if drop["drop"] is not None:
+            if drop["low"] is not None:
                 axes.plot([drop["low"], drop["high"]], [place, place], color="0.25", linewidth=0.9)
     _panel(panels[-1], rows, [worst(row) for row in rows], "SQNR of the worst head (dB)", None)
-    panels[0].set_yticks(range(len(rows)), [f"{_name(row)}, {row['part']}" for row in rows], fontsize=7)
+    labels = [f"{_name(row)}, {row['part']}{'' if shown(row) else ' ?'}" for row in rows]
+    panels[0].set_yticks(range(len(rows)), labels, fontsize=7)
     panels[0].invert_yaxis()
     for label, row in zip(panels[0].get_yticklabels(), rows, strict=True):
         label.set_color(COLOURS[row["part"]])
@@ -178,7 +205,7 @@ def _panel(axes: Any, rows: Sequence[Row], values: Sequence[float], title: str, 
     """A bar for every row; none where the value is beyond all numbers."""
     for place, (row, value) in enumerate(zip(rows, values, strict=True)):
         if np.isfinite(value):
-            axes.barh(place, value, color=COLOURS[row["part"]], height=0.7)
+            axes.barh(place, value, color=COLOURS[row["part"]], height=0.7, alpha=1 if shown(row) else PALE)
     axes.axvline(0, color="0.4", linewidth=0.6)
     if limit is not None:
         axes.axvline(limit, color="0.4", linewidth=0.8, linestyle=":")

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from lf.benchmarks import aggregate
-from lf.benchmarks.protocols.summary import SPLITS, Mean, number
+from lf.benchmarks.protocols.summary import SPLITS, Mean, brackets, number
 from lf.benchmarks.run.drops import at, worse
 from lf.benchmarks.run.gate import Verdict
+from lf.benchmarks.timing import latency_stats
 
 Run = dict[str, Any]
 
@@ -49,8 +50,28 @@ SHORT = {
 def page(runs: Sequence[Run]) -> str:
     """What `lf bench` prints: how the numbers were made, the table, how sure its means are, and the drops if any."""
     runs = told_apart(runs)
-    parts = [describe(runs[0]), table(runs), averages(runs)]
-    return "\n\n".join([*parts, drops(runs)] if len(runs) > 1 else parts)
+    parts = [describe(runs[0]), table(runs), foot(runs), averages(runs), drops(runs) if len(runs) > 1 else ""]
+    return "\n\n".join(filter(None, parts))
+
+
+def foot(runs: Sequence[Run]) -> str:
+    """What stands below `table`: why times are void, and what the speed is; nothing without times."""
+    says = (
+        "speed: times as fast as the first row in the same turn; the median, and its 95 % bootstrap interval over turns"
+    )
+    lines = [*voids((_name(run), run.get("void")) for run in runs), repeat(runs)]
+    return "\n".join(filter(None, [*lines, says if any(run.get("ratio") for run in runs) else ""]))
+
+
+def voids(found: Iterable[tuple[str, str | None]]) -> list[str]:
+    """A line for each run, of (name, why its times are void or None), whose times mean nothing."""
+    return [f"- {name}: void: {why}" for name, why in found if why]
+
+
+def repeat(runs: Sequence[Run]) -> str | None:
+    """The sentence that asks for another measurement, if runs are void."""
+    count = sum(bool(run.get("void")) for run in runs)
+    return f"{count} of {len(runs)} runs void: stop what else runs here and repeat the command" if count else None
 
 
 def told_apart(runs: Sequence[Run]) -> list[Run]:
@@ -65,16 +86,15 @@ def _renamed(run: Run) -> Run:
 
 
 def table(runs: Sequence[Run]) -> str:
-    """Runs of one protocol as rows: accuracy, drop against the first, end-to-end latency, size."""
+    """Runs of one protocol as rows: accuracy, end-to-end latency, speed against the first, size."""
     first = runs[0]
     names = [name for name in columns(first["protocol"]) if name in first["summary"]]
     head = ["model", "scheme", "backend", *(SHORT.get(n, n) for n in names), "p50 ms", "speed", "MB"]
     rows = [[run["artifact"]["model"], run["artifact"]["scheme"], run["backend"], *_cells(run, names)] for run in runs]
-    base = _p50(first)
     for row, run in zip(rows, runs, strict=True):
         ms = _p50(run)
         void = " void" if run.get("void") else ""
-        row += [f"{ms:.1f}{void}" if ms else "-", f"{base / ms:.2f}x" if base and ms else "-"]
+        row += [f"{ms:.1f}{void}" if ms else "-", latency_stats.speed(run) if ms else "-"]
         row.append(f"{run['artifact']['bytes'] / 1e6:.2f}")
     return markdown(head, rows)
 
@@ -98,10 +118,11 @@ def _over(pairs: Sequence[Run], run: Run, name: str) -> Mean:
 
 
 def _sure(value: Mean, pairs: int) -> str:
-    if value["interval"] is None:
+    if value["mean"] is None:
         return "-"
-    low, high = (digits(bound) for bound in value["interval"])
-    return f"{digits(value['mean'])} [{low}, {high}]" + (f" of {value['n']}" if value["n"] < pairs else "")
+    sure = brackets(value["interval"], value["n"], digits)
+    of = f" of {value['n']}" if value["interval"] and value["n"] < pairs else ""
+    return f"{digits(value['mean'])} {sure}{of}"
 
 
 def drops(runs: Sequence[Run]) -> str:
@@ -123,21 +144,25 @@ def drop(first: Run, run: Run, name: str) -> str:
     found = worse(first, run, name)
     if found is None:
         return "-"
-    low, high = found.interval
-    return f"{found.drop:+z.3f} [{low:+z.3f}, {high:+z.3f}]"
+    return f"{signed(found.drop)} {brackets(found.interval, found.n, signed)}"
+
+
+def signed(value: float) -> str:
+    """A drop, with its sign and three decimals; never -0."""
+    return f"{value:+z.3f}"
 
 
 def verdicts(found: Sequence[Verdict]) -> str:
     """One row per gate and run."""
     rows = [
         [
-            "pass" if verdict.passed else "FAIL",
+            verdict.answer,
             verdict.run,
             verdict.gate.metric,
             f"{verdict.reference:.4f}",
             f"{verdict.value:.4f}",
             f"{verdict.drop:+.4f}",
-            f"{verdict.bound:+.4f}",
+            "-" if verdict.bound is None else f"{verdict.bound:+.4f}",
             f"{verdict.limit:.4f}",
             f"{verdict.pairs}" + (f", {verdict.lost:.0%} lost" if verdict.lost > 0 else ""),
         ]

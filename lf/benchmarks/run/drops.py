@@ -18,7 +18,7 @@ class Worse(NamedTuple):
         first, second: the number of either.
         n: how many pairs.
         drop: by how much the second is worse, whichever way the metric points; in its unit.
-        draws: the same of resampled pairs, see `lf.benchmarks.protocols.summary.paired`.
+        draws: the same of resampled pairs, None if they are too few, see `lf.benchmarks.protocols.summary.paired`.
         lost: how many fewer pairs have a value in the second, see `lf.benchmarks.protocols.summary.Change`.
     """
 
@@ -26,13 +26,13 @@ class Worse(NamedTuple):
     second: float
     n: int
     drop: float
-    draws: Array
+    draws: Array | None
     lost: float
 
     @property
-    def interval(self) -> tuple[float, float]:
+    def interval(self) -> tuple[float, float] | None:
         """95 % of the drop."""
-        return interval(self.draws)
+        return None if self.draws is None else interval(self.draws)
 
 
 def worse(first: Run, second: Run, metric: str) -> Worse | None:
@@ -46,7 +46,8 @@ def worse(first: Run, second: Run, metric: str) -> Worse | None:
         return None
     sign = 1 if METRICS[metric].higher_is_better is False else -1
     drop = sign * (change.second - change.first)
-    return Worse(change.first, change.second, change.n, drop, sign * change.draws, change.lost)
+    draws = None if change.draws is None else sign * change.draws
+    return Worse(change.first, change.second, change.n, drop, draws, change.lost)
 
 
 def at(run: Run) -> str:

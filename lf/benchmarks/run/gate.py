@@ -9,6 +9,8 @@ A gates file is TOML:
     confidence = 0.95             # one-sided bound of the paired bootstrap over pairs; and the share of the
                                   # reference's pairs on which the metric must still be defined
     protocol = "kp2d"             # optional: only runs of this protocol, scheme, backend
+
+Fewer than LEAST pairs have no bound: such a gate is undecided, which is no pass.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from lf.benchmarks import METRICS
+from lf.benchmarks.protocols.summary import LEAST
 from lf.benchmarks.run.drops import at, worse
 from lf.core import BadInput, GateFailed, files, pick
 
@@ -53,6 +56,7 @@ class Verdict:
     """What a gate said of one run: `drop` is how much worse the mean is, `bound` its upper confidence bound.
 
     Both are of the pairs with a value in both runs; `lost` is the share of the reference's that fewer have one now.
+    The bound is None below LEAST pairs.
     """
 
     run: str
@@ -60,7 +64,7 @@ class Verdict:
     reference: float
     value: float
     drop: float
-    bound: float
+    bound: float | None
     limit: float
     pairs: int
     lost: float
@@ -68,7 +72,13 @@ class Verdict:
     @property
     def passed(self) -> bool:
         """Whether even the bound lies within the limit, and enough pairs have a value."""
-        return self.bound <= self.limit + 1e-12 and self.lost <= 1 - self.gate.confidence + 1e-12
+        within = self.bound is not None and self.bound <= self.limit + 1e-12
+        return within and self.lost <= 1 - self.gate.confidence + 1e-12
+
+    @property
+    def answer(self) -> str:
+        """`pass`, `FAIL`, or `undecided` where the pairs are too few for a bound."""
+        return "undecided" if self.bound is None else "pass" if self.passed else "FAIL"
 
 
 def load_gates(path: Path) -> list[Gate]:
@@ -131,9 +141,11 @@ def enforce(verdicts: Sequence[Verdict]) -> None:
     failed = [verdict for verdict in verdicts if not verdict.passed]
     if failed:
         worst = failed[0]
+        few = f"undecided: {worst.pairs} pairs, at least {LEAST} needed"
+        bound = few if worst.bound is None else f"the bound is {worst.bound:.4g}"
         raise GateFailed(
             f"{len(failed)} of {len(verdicts)} gates failed: {worst.run}: {worst.gate.metric} may drop by "
-            f"{worst.limit:.4g}, the bound is {worst.bound:.4g} ({worst.reference:.4f} -> {worst.value:.4f})"
+            f"{worst.limit:.4g}, {bound} ({worst.reference:.4f} -> {worst.value:.4f})"
             + (f", undefined on {worst.lost:.0%} more of the pairs" if worst.lost > 0 else "")
         )
 
@@ -166,7 +178,7 @@ def _judge(gate: Gate, old: Run, run: Run) -> Verdict:
     found = worse(old, run, gate.metric)
     if found is None:
         raise BadInput(f"{label(run)}: {gate.metric} is undefined on every pair; nothing to judge")
-    bound = float(np.quantile(found.draws, gate.confidence))
+    bound = None if found.draws is None else float(np.quantile(found.draws, gate.confidence))
     limit = gate.max_drop * (abs(found.first) if gate.kind == "rel" else 1)
     return Verdict(label(run), gate, found.first, found.second, found.drop + 0.0, bound, limit, found.n, found.lost)
 

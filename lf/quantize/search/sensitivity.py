@@ -43,7 +43,7 @@ class Drop:
 
     Attributes:
         drop: of the mean, in the unit of the metric, positive where worse; None where no pair has a value.
-        low, high: 95 % interval of the paired bootstrap over pairs.
+        low, high: 95 % interval of the paired bootstrap over pairs; None where they are too few for one.
         parent: the mean of the float file.
         pairs: how many.
     """

@@ -155,21 +155,21 @@ def slower(parent: Artifact, made: Artifact) -> str | None:
 
 
 def time_ratio(parent: Artifact, made: Artifact) -> float:
-    """Least CPU time of `made` over that of `parent`, in turns."""
+    """CPU time of `made` over that of `parent` in the same turn, the median over turns."""
     size = made.card.size or parent.card.size or SIZE
     picture = np.random.default_rng(0).random((1, parent.card.input[0], *size), np.float32)
     # by the suffix alone: nothing is compiled yet, whatever its name
     sessions = [open_session(each, engines(Path(each.path.suffix))[0]) for each in (parent, made)]
-    best = [np.inf, np.inf]
+    taken: list[list[float]] = []
     start = time.process_time()
-    for turn in range(100):
-        if turn > 2 and time.process_time() - start > SECONDS:
-            break
-        for index, session in enumerate(sessions):
+    while len(taken) < 4 or (len(taken) < 100 and time.process_time() - start < SECONDS):
+        taken.append([])
+        for session in sessions:
             before = time.process_time()
             session.run(picture)
-            best[index] = min(best[index], time.process_time() - before)
-    return best[1] / best[0]
+            taken[-1].append(time.process_time() - before)
+    first, second = np.array(taken[1:]).T  # the first turn warms up
+    return float(np.median(machine.ratios_of_turns(second, first)))
 
 
 def _keep(layers: Sequence[str]) -> str:
