@@ -600,6 +600,24 @@ def test_another_size_of_the_input_is_part_of_a_run_and_of_its_name(tiny, pairs,
     assert "| wren fp32 ort-cpu at 120x160 |" in page
 
 
+@pytest.mark.parametrize(("row", "radius"), [("wren", 9), ("kp2dtiny-s-coral", 4)])
+def test_suppression_is_part_of_a_run_and_of_its_name(network, pairs, tmp_path, row, radius):
+    artifact = network(row, (240, 320))
+    plain, apart = (
+        bench(Variant(artifact, "ort-cpu", nms=nms), pairs, "procedural:2", PROTOCOLS["kp2d"], cache=tmp_path / "cache")
+        for nms in (None, radius)
+    )
+    assert (plain["nms"], apart["nms"]) == (None, radius)
+    assert gate.label(apart) == f"{row} fp32 ort-cpu kp2d nms {radius}"
+    assert f"| {row} fp32 ort-cpu nms {radius} |" in report.page([plain, apart])
+    found = Variant(artifact, "ort-cpu", nms=radius).open()(pairs[0].first.load())
+    at = found.keypoints.round()
+    distance = np.abs(at[:, None] - at).max(2) + np.eye(len(at)) * 99
+    assert len(at) > 3
+    assert distance.min() > radius - 5 * (row == "wren"), "wren moves its points by up to two pixels afterwards"
+    assert len(found) < len(Variant(artifact, "ort-cpu").open()(pairs[0].first.load()))
+
+
 def test_a_protocol_of_every_size_has_none_to_go_back_to(tiny, pairs):
     with pytest.raises(UsageError, match="--size: protocol mma evaluates at the native size of every image; leave it"):
         bench(Variant(tiny(), "ort-cpu", size=(120, 160)), pairs, "procedural:2", PROTOCOLS["mma"])

@@ -105,6 +105,22 @@ def test_nms_is_the_greedy_rule(score, threshold, radius):
     assert peaks.nms(score, threshold, radius).tolist() == greedy(score, threshold, radius)
 
 
+@pytest.mark.parametrize("radius", [1, 4, 7])
+def test_points_are_thinned_by_the_greedy_rule(radius):
+    rng = np.random.default_rng(radius)
+    points = rng.uniform(-0.4, (59.4, 39.4), (300, 2)).astype(np.float32)
+    scores = rng.integers(-3, 3, 300).astype(np.float32) / 2
+    kept: list[int] = []
+    at = points.round()
+    for n in np.lexsort((at[:, 0], at[:, 1], -scores)):  # by falling score, equal ones row by row
+        if all(np.abs(at[n] - at[k]).max() > radius for k in kept):
+            kept.append(int(n))
+    found = peaks.thin(points, scores, (40, 60), radius)
+    assert {tuple(at[n]) for n in found} == {tuple(at[n]) for n in kept}
+    assert (np.diff(scores[found]) <= 0).all()
+    assert len(peaks.thin(points[:0], scores[:0], (40, 60), radius)) == 0
+
+
 @settings(max_examples=200, deadline=None)
 @given(score=MAPS, threshold=st.sampled_from([0.0, 0.25, 0.6]))
 def test_local_maxima_are_the_published_rule_with_ties_settled(score, threshold):

@@ -42,6 +42,10 @@ def bench(
     ] = 30,
     keypoints: Keypoints = None,
     size: Size = None,
+    nms: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="PX", help="Let the best point suppress others within PX", rich_help_panel=HOW),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Folder for results.json and features; it resumes", rich_help_panel=WHERE),
@@ -66,6 +70,7 @@ def bench(
             limit_sequences=limit_sequences,
             keypoints=keypoints,
             size=parse_size(size) if size else None,
+            nms=nms,
             threads=threads,
             workers=workers,
             repeats=repeats,

@@ -14,7 +14,7 @@ import numpy as np
 from lf.core import Array, Artifact, BadInput, Features, LfError, Session, Unavailable, UsageError
 from lf.core.registry import load_plugins
 from lf.data.images import check
-from lf.models import Model, check_size, row_of
+from lf.models import Model, check_size, peaks, row_of
 from lf.runtimes import BACKENDS, open_session
 
 PHASES = ("preprocess", "network", "postprocess")
@@ -45,6 +45,7 @@ class Extractor:
         settings: keyword arguments of the decoder; the row's, with what the caller overrides.
         keypoints: the extractor whose points are described, or None for the network's own.
         resize: (H, W) that was asked for, to which every image is resized; None leaves it to the file.
+        nms: px within which the best point was asked to suppress the others; None leaves that to the network.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Extractor:
         threads: int = 1,
         keypoints: Extractor | None = None,
         resize: tuple[int, int] | None = None,
+        nms: int | None = None,
         **settings: Any,
     ) -> None:
         """Open `artifact` in `backend`; `settings` override the model's published thresholds.
@@ -66,7 +68,9 @@ class Extractor:
         self.artifact = artifact
         self.model: Model = row_of(artifact.card)
         self.settings = {**self.model.settings, **settings}
-        self.keypoints, self.resize = keypoints, resize
+        self.keypoints, self.resize, self.nms = keypoints, resize, nms
+        if nms and "nms_radius" in self.settings:
+            self.settings["nms_radius"] = nms
         if resize:
             check_size(resize, self.model, artifact.card.model)
             if (fixed := artifact.card.size) and fixed != resize:
@@ -87,7 +91,7 @@ class Extractor:
         if BACKENDS[self._opened[0]].one_session:
             return self
         points = self.keypoints.again() if self.keypoints else None
-        return Extractor(self.artifact, *self._opened, points, self.resize, **self.settings)
+        return Extractor(self.artifact, *self._opened, points, self.resize, self.nms, **self.settings)
 
     def __call__(self, image: Array, clock: Clock | None = None) -> Features:
         """Keypoints of an image, single scale.
@@ -111,7 +115,7 @@ class Extractor:
         with clock.phase("postprocess"):
             keypoints, scores, descriptors = self._decode(_first(maps), resized)
             scale = np.array([width / resized.shape[1], height / resized.shape[0]], np.float32)
-            return self._checked(restore(keypoints, scale), scores, descriptors, (width, height))
+            return self._thinned(self._checked(restore(keypoints, scale), scores, descriptors, (width, height)))
 
     def check_engine(self) -> None:
         """Raise Unavailable if the engine does not run its network even on a small grey image.
@@ -165,7 +169,13 @@ class Extractor:
             if scale - 0.001 <= min(rule["max_scale"], rule["max_size"] / longest):
                 found.append(self._level(level, (width, height), scale, clock))
             scale /= 2**0.25
-        return _concatenate(found, (width, height)).top(int(rule["top_k"]))
+        return self._thinned(_concatenate(found, (width, height)).top(int(rule["top_k"])))
+
+    def _thinned(self, found: Features) -> Features:
+        """What is left after the suppression that was asked for, where the network's own decoding has none."""
+        if not self.nms or "nms_radius" in self.settings:
+            return found
+        return found.take(peaks.thin(found.keypoints, found.scores, (found.size[1], found.size[0]), self.nms))
 
     def _level(self, level: Array, size: tuple[int, int], scale: float, clock: Clock) -> Features:
         with clock.phase("preprocess"):

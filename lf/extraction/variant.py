@@ -20,17 +20,19 @@ class Variant:
         keypoints: a baseline whose points are described, such as `sift`; None for the network's own.
         size: (H, W) to which the picture that the protocol gives is resized for the network, whose points then go back
             to the protocol's pixels; None leaves it as it is.
+        nms: px within which the best point suppresses the others; None leaves that to the network.
     """
 
     artifact: Artifact
     backend: str
     keypoints: str | None = None
     size: tuple[int, int] | None = None
+    nms: int | None = None
 
     def open(self, threads: int = 1) -> Extractor:
         """The extractor of this variant; see `Extractor` for what it raises, and UsageError for an unknown baseline."""
         points = None
         if self.keypoints:
             pick({name: None for name, row in MODELS.items() if not row.module}, self.keypoints, "baseline")
-            points = Extractor(resolve(self.keypoints), "opencv", threads)
-        return Extractor(self.artifact, self.backend, threads, points, self.size)
+            points = Extractor(resolve(self.keypoints), "opencv", threads, nms=self.nms)
+        return Extractor(self.artifact, self.backend, threads, points, self.size, self.nms)

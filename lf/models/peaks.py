@@ -54,6 +54,18 @@ def nms(score: Array, threshold: float, radius: int) -> Array:
     return order[np.sort(np.concatenate(leaders))] if leaders else order
 
 
+def thin(points: Array, scores: Array, size: tuple[int, int], radius: int) -> Array:
+    """Greedy suppression, as by `nms`, of points (N, 2) px inside (H, W): which are kept, best first; one per pixel."""
+    last = np.array([size[1] - 1, size[0] - 1])
+    x, y = np.clip(np.round(points), 0, last).astype(np.intp).T
+    order = np.argsort(-scores, kind="stable")
+    pixels, first = np.unique((y * size[1] + x)[order], return_index=True)
+    score = np.full(size, -np.inf, np.float32)
+    score.reshape(-1)[pixels] = scores[order[first]]
+    kept: Array = order[first[np.searchsorted(pixels, nms(score, float(np.finfo(np.float32).min), radius))]]
+    return kept
+
+
 def falling(score: Array, index: Array) -> Array:
     """Flat indices (N,) of a float32 map, sorted by falling score; of equals the lowest index first.
 

@@ -51,5 +51,6 @@ def worse(first: Run, second: Run, metric: str) -> Worse | None:
 
 
 def at(run: Run) -> str:
-    """How the name of a run says the size that was asked for: ` at 180x240`, or nothing."""
-    return " at {}x{}".format(*run["input_size"]) if run.get("input_size") else ""
+    """How the name of a run says the size and the suppression that were asked for: ` at 180x240 nms 4`, or nothing."""
+    size = " at {}x{}".format(*run["input_size"]) if run.get("input_size") else ""
+    return size + (f" nms {run['nms']}" if run.get("nms") else "")

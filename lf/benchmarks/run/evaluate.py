@@ -90,6 +90,7 @@ def evaluated(variant: Variant, info: SessionInfo) -> dict[str, Any]:
         },
         "keypoints": variant.keypoints,
         "input_size": variant.size and list(variant.size),
+        "nms": variant.nms,
         "backend": variant.backend,
         "provider": info.provider,
     }

@@ -87,6 +87,7 @@ class Predictor:
             "settings": sorted(self.extractor.settings.items()),
             "pyramid": self.extractor.model.pyramid and dict(self.extractor.model.pyramid),
             "resize": self.extractor.resize,
+            "nms": self.extractor.nms,
             "geometry": [self.protocol.geometry.name, self.protocol.version, self.protocol.size],
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:24]

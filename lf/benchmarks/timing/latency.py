@@ -69,7 +69,7 @@ def measure(
         source = Path(folder) / "image.npy"
         np.save(source, image, allow_pickle=False)
         jobs = [
-            json.dumps([str(v.artifact.path), v.backend, v.keypoints, v.size, count, protocol.name, str(source)])
+            json.dumps([str(v.artifact.path), v.backend, v.keypoints, v.size, v.nms, count, protocol.name, str(source)])
             for v, count in zip(variants, counts, strict=True)
         ]
         workers = [stack.enter_context(_worker(job, count)) for job, count in zip(jobs, counts, strict=True)]
@@ -161,14 +161,14 @@ def _ask(worker: subprocess.Popen[str], what: str = "run") -> dict[str, Any]:
 def serve(job: str, questions: IO[str], answers: IO[str]) -> None:
     """The worker: open, extract once, then time one extraction per line read, until `end`."""
     load_plugins()
-    path, backend, keypoints, size, threads, protocol, source = json.loads(job)
+    path, backend, keypoints, size, nms, threads, protocol, source = json.loads(job)
     cv2.setNumThreads(threads)
     image = np.load(source, allow_pickle=False)
     start = time.perf_counter()
     importlib.import_module(BACKENDS[backend].package)
     imported = time.perf_counter()
     rule = PROTOCOLS[protocol]
-    extractor = Variant(resolve(path), backend, keypoints, size and (size[0], size[1])).open(threads)
+    extractor = Variant(resolve(path), backend, keypoints, size and (size[0], size[1]), nms).open(threads)
     extractor.settings["top_k"] = rule.params["k"]  # points that the protocol would drop are not described
     loaded = time.perf_counter()
     extract = extractor.pyramid if published(extractor, rule) else extractor
