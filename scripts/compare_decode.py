@@ -18,15 +18,15 @@ import numpy as np
 from lf.benchmarks.report.tables import markdown
 from lf.core import Array, Artifact, UsageError
 from lf.data import images
+from lf.export.to_features import PREFIX
 from lf.extraction.agreement import drawn
 from lf.extraction.extractor import Extractor
-from lf.formats import model_file
+from lf.formats import model_file, onnx_model
 from lf.runtimes import open_session
 from scripts import turns
 
 SIZE = (480, 640)  # H, W
 PICTURES, WARM_UP, REPEATS = 8, 2, 10
-PREFIX = "decode."  # of the names of what was appended
 
 
 def appended(features: Artifact, heads: dict[str, tuple[int, int]]) -> Any:
@@ -39,7 +39,7 @@ def appended(features: Artifact, heads: dict[str, tuple[int, int]]) -> Any:
     import onnx
     import onnxruntime as ort
 
-    model = onnx.load(features.path)
+    model = onnx_model.read(features.path)
     nodes = [node for node in model.graph.node if node.name.startswith(PREFIX)]
     constants = [each for each in model.graph.initializer if each.name.startswith(PREFIX)]
     inputs = [

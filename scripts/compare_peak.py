@@ -18,7 +18,7 @@ import numpy as np
 
 from lf.benchmarks.report.tables import markdown
 from lf.core import Array, Artifact, Card, UsageError
-from lf.formats import model_file
+from lf.formats import model_file, onnx_model
 from lf.runtimes import open_session
 from scripts import turns
 from scripts.compare_exports import SIZE
@@ -122,15 +122,14 @@ def rates(paths: Sequence[Path], backend: str, threads: int, repeats: int = REPE
         UsageError: a file of another type, or an engine that does not run it.
         BadInput: a damaged file.
     """
-    import onnx
-
     ours = []
     for path in paths:
         artifact = model_file.load(path)
         if path.suffix != ".onnx":
             raise UsageError(f"{path}: expected an ONNX file; lf export CHECKPOINT --to onnx makes one")
         open_session(artifact, backend, threads)  # says what is wrong with a damaged file
-        model = onnx.load(path)
+        onnx_model.refuse_rewritten(path, "measure", quantized=True)
+        model = onnx_model.read(path)
         integer = any(node.op_type in ("QuantizeLinear", "QLinearConv") for node in model.graph.node)
         ours.append((artifact, integer, operations(model, artifact.card.size or SIZE)))
     with tempfile.TemporaryDirectory(prefix="lf-peak-") as folder:

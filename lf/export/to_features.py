@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lf import __version__
-from lf.core import FEATURES, Array, Artifact, BadInput, Card, Features, GateFailed, UsageError
+from lf.core import FEATURES, Array, Artifact, BadInput, Card, Features, GateFailed, UsageError, one_line
 from lf.export import parity, to_onnx
 from lf.export.to_onnx import OWN
 from lf.extraction import agreement
 from lf.extraction.extractor import Extractor
-from lf.formats import model_file
+from lf.formats import model_file, onnx_model
 from lf.formats.onnx_graph import Graph
 from lf.models import NETWORKS, Model
 from lf.runtimes import CHECKPOINTS
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 TOP_K = 1000
+PREFIX = "decode."  # of the names of what is appended
 NEAR = 1e-3  # px, and SCORE * NEAR of a score, between two keypoints that count as one
 SCORE = 0.01
 COSINE = 1e-5  # a descriptor may miss so much of a cosine of 1
@@ -91,7 +92,13 @@ def export(
 def _appended(parent: Artifact, out: Path, draft: Path, top_k: int, images: Path | None) -> Artifact:
     import onnx
 
-    proto = append(onnx.load(parent.path), parent.card, top_k)
+    try:
+        proto = append(onnx_model.read(parent.path), parent.card, top_k)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise BadInput(
+            f"{parent.path}: not a valid ONNX graph ({one_line(error, 200)}); make the file again: "
+            "lf export CHECKPOINT --to onnx"
+        ) from error
     lengths = (2, 1, _depth(NETWORKS[parent.card.model]))
     card = parent.card.step(outputs={name: (length, 0) for name, length in zip(FEATURES, lengths, strict=True)})
     data = proto.SerializeToString()
@@ -124,7 +131,11 @@ def append(proto: ModelProto, card: Card, top_k: int) -> ModelProto:
     heads = {output.name: output for output in graph.output}
     if set(heads) != set(row.heads):
         raise BadInput(f"a file of {card.model} gives {', '.join(row.heads)}, this one {', '.join(heads)}")
-    g = Graph("decode.")
+    for node in onnx_model.nodes(proto):
+        if node.name.startswith(PREFIX):
+            node.name = f"network.{node.name}"
+    onnx_model.rename(proto, lambda name: name in FEATURES or name.startswith(PREFIX))
+    g = Graph(PREFIX)
     module, _, function = row.decode_onnx.partition(":")
     build = getattr(importlib.import_module(module), function)
     results = build(g, {name: name for name in row.heads}, **fixed, **row.settings, top_k=top_k)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from lf import __version__
 from lf.core import Artifact, LfError, UsageError, pick
 from lf.export import parity
-from lf.formats import model_file
+from lf.formats import model_file, onnx_model
 from lf.models import NETWORKS, check_size
 from lf.runtimes import CHECKPOINTS
 
@@ -123,8 +123,9 @@ def tidy(proto: ModelProto, name: str) -> ModelProto:
         holder.ClearField("metadata_props")
         holder.ClearField("doc_string")
     for node in graph.node:
-        if node.op_type == "Conv":  # named after its weights, so that messages name layers of the network
-            node.name = node.input[1].removesuffix(".weight")
+        if node.op_type == "Conv":  # the exporter's names say nothing
+            node.ClearField("name")
+    onnx_model.named(proto)
     free = [dim.dim_param for dim in graph.input[0].type.tensor_type.shape.dim if dim.dim_param]
     called = dict(zip(free, ("height", "width"), strict=False))
     for value in (*graph.input, *graph.output, *graph.value_info):

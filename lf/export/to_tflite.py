@@ -12,7 +12,7 @@ from lf.export import parity, to_onnx
 from lf.export.to_onnx import OWN
 from lf.extraction import agreement
 from lf.extraction.extractor import Extractor
-from lf.formats import model_file, onnx_to_tflite, tflite_heads
+from lf.formats import model_file, onnx_model, onnx_to_tflite, tflite_heads
 from lf.models import check_size
 from lf.runtimes import CHECKPOINTS
 
@@ -65,6 +65,7 @@ def _sized(parent: Artifact, size: tuple[int, int]) -> Artifact:
             f"{parent.path}: export to tflite starts from float .onnx or a checkpoint, this one is {card.scheme} "
             f"{parent.path.suffix}; for 8 bits type: lf quantize MODEL.onnx --for tflite --images DIR"
         )
+    onnx_model.refuse_rewritten(parent.path, "export")
     wanted = (card.size or to_onnx.SIZE) if size == OWN else size
     if card.size not in (None, wanted):
         own = "x".join(map(str, card.size))
@@ -75,11 +76,9 @@ def _sized(parent: Artifact, size: tuple[int, int]) -> Artifact:
 
 
 def _from_onnx(parent: Artifact, out: Path, folder: Path, images: Path | None, half: bool) -> Artifact:
-    import onnx
-
     size = parent.card.size
     assert size is not None
-    graph = onnx_to_tflite.static(onnx.load(parent.path), size)
+    graph = onnx_to_tflite.static(onnx_model.read(parent.path), size)
     reference = Extractor(parent, "ort-cpu")
     picture = next(agreement.drawn(size, 1))
     tensor = reference.tensor(reference.fit(picture))

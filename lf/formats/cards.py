@@ -17,6 +17,7 @@ from typing import Any
 
 from lf.core import BadInput
 from lf.formats import protobuf
+from lf.formats.onnx_bytes import outside
 
 KEY = "lf.card"
 ENTRY = "lf_card.json"
@@ -36,9 +37,17 @@ def _onnx_read(data: bytes, where: str) -> str | None:
     try:
         if not any(number == 7 for number, *_ in protobuf.fields(data)):
             raise ValueError("no graph in it")
-        return next((value for *_, key, value in _onnx_props(data) if key == KEY), None)
-    except (ValueError, IndexError) as error:
+        names, text = outside(data), next((value for *_, key, value in _onnx_props(data) if key == KEY), None)
+    except (ValueError, IndexError, RecursionError) as error:
         raise BadInput(f"{where}: not an ONNX model, or a truncated one ({error})") from error
+    if names:  # a hash of this file would not cover them, and they may lie anywhere on this machine
+        found = "".join(letter if letter.isprintable() else "?" for letter in ", ".join(names))[:100]
+        whole = where.removesuffix(".onnx") + ".whole.onnx"
+        raise BadInput(
+            f"{where}: keeps weights in {found}; put them inside: "
+            f"python -c \"import onnx; onnx.save(onnx.load('{where}'), '{whole}')\""
+        )
+    return text
 
 
 def _onnx_embed(data: bytes, text: str) -> bytes:

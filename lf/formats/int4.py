@@ -6,14 +6,13 @@ are rewritten without the library that owns the format, because a device that on
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from lf.core import Array
+from lf.formats.onnx_bytes import GRAPH, replaced
 from lf.formats.protobuf import encode_varint, fields, message, varint
 
-GRAPH, INITIALIZER = 7, 5  # fields of ModelProto and of GraphProto
+INITIALIZER = 5  # field of GraphProto
 DIMS, DATA_TYPE, RAW_DATA = 1, 2, 9  # fields of TensorProto
 INT4, INT8 = 22, 3  # types of TensorProto
 # how a node says what it does: field 4 of NodeProto, its length, its text
@@ -31,18 +30,7 @@ def widened(data: bytes) -> bytes:
     Raises:
         ValueError: not a protobuf message, or a truncated one.
     """
-    return _replaced(data, GRAPH, lambda graph: _replaced(graph, INITIALIZER, _tensor))
-
-
-def _replaced(data: bytes, field: int, change: Callable[[bytes], bytes]) -> bytes:
-    """The message with `change` applied to what each `field` holds; the very object when that changes nothing."""
-    parts, changed = [], False
-    for number, start, body, end in fields(data):
-        part, inner = data[start:end], data[body:end]
-        if number == field and (made := change(inner)) is not inner:
-            part, changed = message(field, made), True
-        parts.append(part)
-    return b"".join(parts) if changed else data
+    return replaced(data, GRAPH, lambda graph: replaced(graph, INITIALIZER, _tensor))
 
 
 def _tensor(data: bytes) -> bytes:

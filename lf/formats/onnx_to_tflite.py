@@ -79,7 +79,8 @@ def static(model: ModelProto, size: tuple[int, int]) -> ModelProto:
     for output in copy.graph.output:
         output.type.tensor_type.ClearField("shape")
     if opset(copy) > OPSET:
-        with suppress(RuntimeError):  # an operator it has no rule for; whether a newer set is read right, parity tells
+        # where it has no rule for an operator; whether a newer set is read right, parity tells
+        with suppress(RuntimeError, version_converter.ConvertError):
             copy = version_converter.convert_version(copy, OPSET)
     return shape_inference.infer_shapes(copy, strict_mode=True, data_prop=True)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 
-def varint(data: bytes, at: int) -> tuple[int, int]:
+def varint(data: bytes | memoryview, at: int) -> tuple[int, int]:
     """The number that begins at byte `at`, and where the next thing begins.
 
     Raises:
@@ -24,7 +24,7 @@ def varint(data: bytes, at: int) -> tuple[int, int]:
             raise ValueError("varint of more than 64 bits")
 
 
-def fields(data: bytes) -> Iterator[tuple[int, int, int, int]]:
+def fields(data: bytes | memoryview) -> Iterator[tuple[int, int, int, int]]:
     """Yield (field number, start of the field, start of its payload, end) of one message.
 
     Raises:

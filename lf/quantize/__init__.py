@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lf.core import Artifact, BadInput, UsageError, files, pick
+from lf.formats import onnx_model
 from lf.quantize.calibrate.observers import CALIBRATIONS as CALIBRATIONS
 from lf.quantize.calibrate.observers import observer
 from lf.quantize.round.rounding import ROUNDINGS as ROUNDINGS
@@ -180,6 +181,7 @@ def float_onnx(artifact: Artifact) -> Artifact:
 
     Raises:
         UsageError: it is not float, or no ONNX file.
+        BadInput: another tool has optimised or quantized it.
     """
     if artifact.card.features:
         raise UsageError(
@@ -191,6 +193,7 @@ def float_onnx(artifact: Artifact) -> Artifact:
             f"{artifact.path}: quantize starts from a float .onnx file, this one is {artifact.card.scheme} "
             f"{artifact.path.suffix}; make one with: lf export CHECKPOINT --to onnx"
         )
+    onnx_model.refuse_rewritten(artifact.path, "quantize")
     return artifact
 
 

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from lf.core import Array, Artifact, BadInput, SessionInfo, Unavailable, one_line
-from lf.formats.int4 import GRAPH, weights_only, widened
+from lf.formats.int4 import weights_only, widened
+from lf.formats.onnx_bytes import GRAPH, single_names
 from lf.formats.protobuf import message
 
 CPU = "CPUExecutionProvider"
@@ -96,7 +97,7 @@ def census(artifact: Artifact, threads: int, image: Array, provider: str) -> dic
     options.enable_profiling = True
     with tempfile.TemporaryDirectory(prefix="lf-profile-") as folder:
         options.profile_file_prefix = str(Path(folder, "ort"))
-        session = ort.InferenceSession(widened(data), options, providers=[provider])
+        session = ort.InferenceSession(single_names(widened(data)), options, providers=[provider])
         for _ in range(2):
             session.run(None, {session.get_inputs()[0].name: image})
         events = json.loads(Path(session.end_profiling()).read_text())
@@ -128,7 +129,8 @@ def _open(read: Callable[[], bytes], threads: int, provider: str, where: str) ->
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)  # ORT warns where it falls back
             # without its own way back to the CPU, of which it would tell on stdout
-            session = ort.InferenceSession(widened(data), options, providers=[provider], enable_fallback=0)
+            data = single_names(widened(data))
+            session = ort.InferenceSession(data, options, providers=[provider], enable_fallback=0)
     except UserWarning as error:
         raise Unavailable(f"{provider} was asked for and ONNX Runtime would use another: {error}") from error
     except Exception as error:  # its exceptions share no base class

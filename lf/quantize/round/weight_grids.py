@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lf.core import Array
+from lf.core import Array, BadInput, one_line
+from lf.formats import onnx_model
 
 if TYPE_CHECKING:
     from onnx import ModelProto, TensorProto
 
-OPSET, IR = 21, 10  # the first with a type of 4 bits, and with 16 bits in the standard operators
+OPSET = 21  # the first operator set with a type of 4 bits, and with 16 bits in the standard operators
+PER_CHANNEL = 13  # the first with a scale per channel, and with Split as merged heads need it
+IRS = {PER_CHANNEL: 7, OPSET: 10}  # versions of the format that came with them
 SHRINK = np.linspace(0.4, 1, 61)  # factors of the largest weight that are tried as the end of the grid
 WIDE = 16  # bits of a weight from which on its layer is computed in float
 
@@ -140,11 +144,47 @@ def _integers(values: Array, bits: int, name: str) -> TensorProto:
     return onnx.helper.make_tensor(name, onnx.TensorProto.INT4, values.shape, packed, raw=True)
 
 
-def lifted(model: ModelProto) -> ModelProto:
-    """The same graph in an operator set that has types of 4 and of 16 bits."""
+def untie(model: ModelProto, bits: Mapping[str, int]) -> None:
+    """Copy the weights that nodes of different bits share, in place: stored once, they would have those of the first.
+
+    Args:
+        model: float; other nodes than the convolutions in `bits` need 32.
+        bits: of the weights of every convolution.
+    """
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    weights = {node.input[1] for node in model.graph.node if node.name in bits}
+    taken, owners, copies = onnx_model.tensors(model), dict[str, int](), dict[tuple[str, int], str]()
+    for node in model.graph.node:
+        for place, name in enumerate(node.input):
+            count = bits.get(node.name, 32) if place == 1 else 32
+            if name not in weights or owners.setdefault(name, count) == count:
+                continue
+            if (name, count) not in copies:
+                copies[name, count] = fresh = onnx_model.free(f"{node.name}.weight", taken)
+                taken.add(fresh)
+                model.graph.initializer.append(tensors[name])
+                model.graph.initializer[-1].name = fresh
+            node.input[place] = copies[name, count]
+
+
+def lifted(model: ModelProto, opset: int, path: Path) -> ModelProto:
+    """The same graph, of the file `path`, in operator set `opset`, a key of IRS, or a later one.
+
+    Raises:
+        BadInput: it cannot be said in that set.
+    """
     from onnx import shape_inference, version_converter
 
-    if any(entry.domain in ("", "ai.onnx") and entry.version < OPSET for entry in model.opset_import):
-        model = version_converter.convert_version(model, OPSET)
-    model.ir_version = max(model.ir_version, IR)
+    version = next(entry.version for entry in model.opset_import if entry.domain in onnx_model.STANDARD)
+    if version >= opset and model.ir_version >= IRS[opset]:
+        return model
+    try:
+        if version < opset:
+            model = onnx_model.prepare(version_converter.convert_version(model, opset))  # it adds nodes without names
+    except (RuntimeError, version_converter.ConvertError) as error:
+        raise BadInput(
+            f"{path}: operator set {version} is too old: expected {opset} or newer, into which onnx cannot convert it "
+            f"({one_line(error, 200)}); make the file again: lf export CHECKPOINT --to onnx"
+        ) from error
+    model.ir_version = max(model.ir_version, IRS[opset])
     return shape_inference.infer_shapes(model)

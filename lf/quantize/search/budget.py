@@ -218,8 +218,9 @@ def _ladders(task: Task) -> dict[str, Layer]:
     with tempfile.TemporaryDirectory(prefix="lf-quantize-") as folder, ort.quiet():
         graph = ort.prepared(task.artifact.path, Path(folder, "prepared.onnx"))
     bits = ort.bits_of(graph, reference.model, scheme, task.asked, task.artifact)
-    fixed = {layer for name in task.asked for layer in (last_convolutions(graph, name) or [name])}
-    last = {layer for head in reference.model.heads for layer in last_convolutions(graph, head)}
+    heads = {head: last_convolutions(graph, head) for head in reference.model.heads}
+    fixed = {layer for name in task.asked for layer in heads.get(name, [name])}
+    last = {layer for layers in heads.values() for layer in layers}
     written = {node.name: node.output[0] for node in graph.graph.node if node.name in bits}
     picture = np.zeros((1, reference.model.channels, *(reference.artifact.card.size or SIZE)), np.float32)
     seen = shapes(graph, [*written.values()], picture)

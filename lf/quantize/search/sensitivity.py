@@ -154,7 +154,7 @@ class Layers:
         made = {"command": "sensitivity", "parent": self.artifact.sha256, **self._manifest}
         with tempfile.TemporaryDirectory(prefix="lf-quantize-") as folder:
             data = ort.stamped(self.graph(layer, parts, bits), self.artifact.card.model)
-            yield model_file.save(Path(folder, f"{layer}.onnx"), data, self.artifact.card.step(made=made))
+            yield model_file.save(Path(folder, "variant.onnx"), data, self.artifact.card.step(made=made))
 
     def sqnr(self, variant: Artifact) -> dict[str, float | None]:
         """Signal-to-noise ratio in dB of each head on drawn pictures; None where the variant does not touch it."""

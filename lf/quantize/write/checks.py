@@ -12,11 +12,13 @@ import numpy as np
 
 from lf.core import Array, Artifact, LfError, machine
 from lf.extraction.extractor import Extractor
+from lf.formats import onnx_model
 from lf.formats.int4 import widened
 from lf.quantize import SCHEMES
 from lf.quantize.calibrate.photos import SIZE
 from lf.quantize.calibrate.ranges import Range
 from lf.quantize.write.head_layers import last_convolutions, tail
+from lf.quantize.write.merge_pointwise import JOINT
 from lf.runtimes import engines, open_session
 
 if TYPE_CHECKING:
@@ -31,11 +33,17 @@ SECONDS = 0.5  # of timing
 SLOWER = 1.1  # times the parent's time
 
 
-def integers(path: Path, data: bytes, meant: Collection[str]) -> None:
+def integers(path: Path, data: bytes, meant: Collection[str], rest: Collection[str]) -> None:
     """Raise LfError unless just the convolutions `meant` run in integers in the graph that ONNX Runtime makes.
 
     Both ways. A pattern that it does not fuse is emulated in float, slower than float itself. And a float convolution
     between quantized tensors gets 8-bit weights of its own accord, one scale for all channels: 4 dB lost by one layer.
+
+    Args:
+        path: the float file, for the message.
+        data: the quantized file.
+        meant: names of the convolutions that are to run in integers.
+        rest: names of all others that the file may hold.
     """
     import onnx
     import onnxruntime as ort
@@ -48,7 +56,8 @@ def integers(path: Path, data: bytes, meant: Collection[str]) -> None:
         options.optimized_model_filepath = str(Path(folder, "optimised.onnx"))
         ort.InferenceSession(widened(data), options, providers=["CPUExecutionProvider"])
         nodes = onnx.load(options.optimized_model_filepath).graph.node
-    found = {node.name.removesuffix("_quant") for node in nodes if node.op_type in INTEGER}
+    known = {*meant, *rest}
+    found = {_layer(node.name, known) for node in nodes if node.op_type in INTEGER}
     says = (
         f"{path}: onnxruntime {ort.__version__} would run {len(found)} convolutions in integers where {len(meant)} are"
     )
@@ -62,6 +71,25 @@ def integers(path: Path, data: bytes, meant: Collection[str]) -> None:
             f"{says} meant; {', '.join(left)} would be emulated in float; nothing was written, "
             f"try another version of it, or type: {_keep(left)}"
         )
+    written = [node for node in onnx_model.nodes(onnx.load_from_string(data)) if onnx_model.CONVOLUTION in node.op_type]
+    names = {name for node in written for name in _layers(node.name, known)}
+    if names != known:
+        raise LfError(
+            f"{path}: quantized, it has {len(written)} convolutions where {len(known)} are known; "
+            f"{', '.join(sorted(names ^ known))} would be neither quantized nor kept in float on purpose; "
+            "nothing was written, type: lf export CHECKPOINT --to onnx, and start from that"
+        )
+
+
+def _layer(name: str, known: Collection[str]) -> str:
+    """The convolution that a node stands for; the dynamic quantizer appends to its name."""
+    return name if name in known else name.removesuffix("_quant")
+
+
+def _layers(name: str, known: Collection[str]) -> list[str]:
+    """The convolutions that a node stands for, several where they were merged."""
+    layer = _layer(name, known)
+    return [layer] if layer in known else layer.split(JOINT)
 
 
 def finite(path: Path, data: bytes, pictures: Iterable[Array], extractor: Extractor) -> None:

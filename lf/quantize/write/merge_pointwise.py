@@ -13,6 +13,8 @@ from lf.core import Array
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
+JOINT = "+"  # between the names of convolutions that became one
+
 
 def merge(model: ModelProto) -> None:
     """Join the float 1x1 convolutions that read one tensor into one with the outputs of all, and split that, in place.
@@ -31,7 +33,7 @@ def merge(model: ModelProto) -> None:
     for source, siblings in readers.items():
         if len(siblings) == 1:
             continue
-        name = "+".join(node.name for node in siblings)
+        name = JOINT.join(node.name for node in siblings)
         weight, bias = (np.concatenate([constants[node.input[i]] for node in siblings]) for i in (1, 2))
         sizes = np.array([len(constants[node.input[2]]) for node in siblings])
         fresh = {f"{name}.weight": weight, f"{name}.bias": bias, f"{name}.sizes": sizes}

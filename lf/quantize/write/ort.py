@@ -16,13 +16,13 @@ from lf import __version__
 from lf.core import Array, Artifact, LfError, UsageError
 from lf.extraction import agreement
 from lf.extraction.extractor import Extractor
-from lf.formats import model_file
+from lf.formats import model_file, onnx_model
 from lf.models import Model
 from lf.quantize import Scheme, learned_ranges
 from lf.quantize.calibrate.photos import SIZE, Photos, pinned
 from lf.quantize.calibrate.ranges import Range, learned, measure
 from lf.quantize.round.rounding import PIXELS, ROUNDINGS, Pictures
-from lf.quantize.round.weight_grids import lifted
+from lf.quantize.round.weight_grids import OPSET, PER_CHANNEL, lifted, untie
 from lf.quantize.write import checks, qdq
 from lf.quantize.write.head_layers import last_convolutions
 
@@ -48,9 +48,12 @@ def quantize(
     with tempfile.TemporaryDirectory(prefix="lf-quantize-") as folder, quiet():
         graph = prepared(artifact.path, Path(folder, "prepared.onnx"))
         bits = bits_of(graph, reference.model, scheme, asked, artifact)
+        untie(graph, bits)
         grid_bits = qdq.stored(scheme, bits, rounding)
         if not {*bits.values()} <= {8, 32} or scheme.activations == 16 != scheme.weights:
-            graph = lifted(graph)
+            graph = lifted(graph, OPSET, artifact.path)
+        elif scheme.calibrated:
+            graph = lifted(graph, PER_CHANNEL, artifact.path)
         kept = qdq.floats(scheme, bits)
         meant = [name for name in bits if name not in kept]
         ranges: dict[str, Range] = {}
@@ -67,7 +70,8 @@ def quantize(
         model = qdq.write(graph, scheme, bits, ranges, method.run(graph, grid_bits, pictures))
         data = stamped(model, artifact.card.model)
         onnx.checker.check_model(data)
-        checks.integers(artifact.path, data, meant if scheme.integer else [])
+        integer = meant if scheme.integer else []
+        checks.integers(artifact.path, data, integer, {*bits} - {*integer})
         card = artifact.card.step(scheme=name)
         small = Extractor(pinned(model_file.save(Path(folder, "result.onnx"), data, card)), "ort-cpu")
         try:
@@ -105,7 +109,7 @@ def bits_of(
     graph: ModelProto, model: Model, scheme: Scheme, asked: Mapping[str, int], artifact: Artifact
 ) -> dict[str, int]:
     """Bits of the weights of every convolution: what was asked for, 32 in fragile heads, else the scheme's."""
-    bits = {node.name: scheme.weights for node in graph.graph.node if node.op_type == "Conv"}
+    bits = dict.fromkeys(onnx_model.convolutions(graph, artifact.path), scheme.weights)
     fragile = dict.fromkeys(() if scheme.naive else model.keep_float, 32)
     for name, count in (fragile | dict(asked)).items():
         if name not in model.heads and name not in bits:
@@ -167,12 +171,15 @@ def cosine(a: Array, b: Array) -> float:
 
 
 def prepared(source: Path, target: Path) -> ModelProto:
+    """The model of an ONNX file, see `onnx_model.prepare`, its constants folded; every pass starts from it."""
     import onnx
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
+    plain = target.with_name(f"plain-{target.name}")
+    onnx.save(onnx_model.read(source), plain)
     # ONNX's own shape inference does for convolutions; the symbolic one needs sympy and is slow.
-    quant_pre_process(str(source), str(target), skip_symbolic_shape=True)
-    return onnx.load(target)
+    quant_pre_process(str(plain), str(target), skip_symbolic_shape=True)
+    return onnx_model.prepare(onnx.load(target))
 
 
 def stamped(model: ModelProto, name: str) -> bytes:
@@ -180,12 +187,12 @@ def stamped(model: ModelProto, name: str) -> bytes:
     model.producer_name, model.producer_version, model.graph.name = "lf", __version__, name
     used = {node.domain for node in model.graph.node}
     for index in reversed(range(len(model.opset_import))):
-        if model.opset_import[index].domain not in used | {"", "ai.onnx"}:
+        if model.opset_import[index].domain not in {*used, *onnx_model.STANDARD}:
             del model.opset_import[index]
     model.ClearField("metadata_props")
     for tensor in model.graph.initializer:
         tensor.ClearField("data_location")  # that of a temporary file
-    data: bytes = model.SerializeToString()
+    data: bytes = onnx_model.named(model).SerializeToString()
     return data
 
 

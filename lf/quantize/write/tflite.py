@@ -17,7 +17,7 @@ import numpy as np
 from lf import __version__
 from lf.core import Array, Artifact, GateFailed, LfError, UsageError
 from lf.extraction.extractor import Extractor
-from lf.formats import model_file, onnx_to_tflite, tflite, tflite_heads
+from lf.formats import model_file, onnx_model, onnx_to_tflite, tflite, tflite_heads
 from lf.quantize import Scheme
 from lf.quantize.calibrate.observers import Observer
 from lf.quantize.calibrate.photos import Photos, pinned
@@ -64,10 +64,10 @@ def quantize(
     card = reference.artifact.card
     assert card.size is not None
     with quiet():
-        graph, host = cut(onnx.load(artifact.path), reference.model.keep_float)
+        graph, host = cut(onnx_model.read(artifact.path), reference.model.keep_float)
         graph = onnx_to_tflite.static(graph, card.size)
     tensors = [*photos.tensors(reference)]
-    grids = _grids(graph, rounding, photos, tensors)
+    grids = _grids(artifact.path, graph, rounding, photos, tensors)
     graph = rounded(graph, grids)
     parent = tflite_heads.named(onnx_to_tflite.convert(graph), tensors[0], _maps(graph, tensors[0]))
     data = onnx_to_tflite.quantize(ranged(parent, tensors, photos.observe), scheme.per_channel)
@@ -93,12 +93,12 @@ def quantize(
     return model_file.save(out, data, card.step(scheme=name, made=step))
 
 
-def _grids(graph: ModelProto, rounding: str, photos: Photos, tensors: Sequence[Array]) -> dict[str, Grid]:
+def _grids(path: Path, graph: ModelProto, rounding: str, photos: Photos, tensors: Sequence[Array]) -> dict[str, Grid]:
     """The weights of every convolution as `rounding` puts them; none where that is TensorFlow's own way."""
     method = ROUNDINGS[rounding]
     if not method.settings:
         return {}
-    convolutions = {node.name: 8 for node in graph.graph.node if node.op_type == "Conv"}
+    convolutions = dict.fromkeys(onnx_model.convolutions(graph, path), 8)
     ranges = measure(graph, OPERATORS, False, tensors, photos.observe)
     few = tensors[: max(1, PIXELS // tensors[0][0, 0].size)]
     return method.run(graph, convolutions, Pictures(few, ranges, 8, photos.progress))

@@ -1,0 +1,80 @@
+"""Read and change the bytes of an ONNX file without the onnx package, which a device that only runs models lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+from lf.formats.protobuf import fields, message, varint
+
+GRAPH, NODE, NAME = 7, 1, 3  # fields of ModelProto, of GraphProto, of NodeProto
+TENSOR = "tensor"
+PLACE, ENTRIES = 14, 13  # fields of TensorProto: where its values are, and {key = 1, value = 2} about that place
+OUTSIDE = 1  # PLACE of values in another file
+
+# message -> its fields that lead to tensors, and what they hold (onnx.proto)
+PARTS: Mapping[str, Mapping[int, str]] = {
+    "model": {7: "graph", 25: "function"},
+    "function": {7: "node", 11: "attribute"},
+    "graph": {1: "node", 5: TENSOR, 15: "sparse"},
+    "node": {5: "attribute"},
+    "attribute": {5: TENSOR, 6: "graph", 10: TENSOR, 11: "graph", 22: "sparse", 23: "sparse"},
+    "sparse": {1: TENSOR, 2: TENSOR},
+}
+
+
+def replaced(data: bytes, field: int, change: Callable[[bytes], bytes]) -> bytes:
+    """The message with `change` applied to what each `field` holds; the very object when that changes nothing."""
+    parts, changed = [], False
+    for number, start, body, end in fields(data):
+        part, inner = data[start:end], data[body:end]
+        if number == field and (made := change(inner)) is not inner:
+            part, changed = message(field, made), True
+        parts.append(part)
+    return b"".join(parts) if changed else data
+
+
+def single_names(data: bytes) -> bytes:
+    """The same ONNX file without the names of nodes that an earlier node has; the very object when there is none.
+
+    Such names change nothing that is computed, and ONNX Runtime refuses the file for them.
+
+    Raises:
+        ValueError: not a protobuf message, or a truncated one.
+    """
+    taken = set[bytes]()
+
+    def single(node: bytes) -> bytes:
+        rows = [*fields(node)]
+        name = next((node[body:end] for number, _, body, end in rows if number == NAME), b"")
+        if name not in taken:
+            taken.add(name)
+            return node
+        return b"".join(node[start:end] for number, start, _, end in rows if number != NAME) if name else node
+
+    return replaced(data, GRAPH, lambda graph: replaced(graph, NODE, single))
+
+
+def outside(data: bytes) -> list[str]:
+    """Names of the files beside an ONNX file that hold weights of it (external data), each once.
+
+    Raises:
+        ValueError: not a protobuf message.
+        IndexError: a truncated one.
+    """
+    return list(dict.fromkeys(_outside(memoryview(data), "model")))
+
+
+def _outside(data: memoryview, kind: str) -> Iterator[str]:
+    """The same of one message, a row of PARTS or a TENSOR."""
+    name, away = "another file", False
+    for number, _, body, end in fields(data):
+        if part := PARTS.get(kind, {}).get(number):
+            yield from _outside(data[body:end], part)
+        elif kind == TENSOR and number == PLACE:
+            away = varint(data, body)[0] == OUTSIDE
+        elif kind == TENSOR and number == ENTRIES:
+            entry = {n: bytes(data[body + b : body + e]) for n, _, b, e in fields(data[body:end])}
+            if entry.get(1) == b"location":
+                name = entry.get(2, b"").decode(errors="replace")
+    if away:
+        yield name
