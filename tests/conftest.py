@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import originals
 import pytest
 
 from lf.cli import main
@@ -32,8 +33,19 @@ def lf(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Ca
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of development data beside the repository; without it the test is skipped."""
-    folder = Path(__file__).resolve().parents[2] / "shared"
-    return folder if folder.is_dir() else pytest.skip("needs ../shared (development data)")
+    return originals.SHARED if originals.SHARED.is_dir() else pytest.skip("needs ../shared (development data)")
+
+
+@pytest.fixture(scope="session")
+def original(request: pytest.FixtureRequest) -> Callable[[str], Path]:
+    """("kp2d/expected.json", say) -> that file of the original evaluators; only what is in ../shared may be skipped."""
+
+    def path(name: str) -> Path:
+        if name.endswith(originals.ELSEWHERE):
+            request.getfixturevalue("shared")
+        return originals.find(name)
+
+    return path
 
 
 @pytest.fixture
