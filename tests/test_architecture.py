@@ -167,6 +167,7 @@ def test_a_device_says_what_the_rest_needs(device):
     assert re.fullmatch(r"lf: the package \w+ is not installed; lf doctor says what to type\n", done.stderr)
 
 
+@pytest.mark.alone
 def test_help_is_quick():
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([sys.executable, "-m", "lf.cli", "--help"], capture_output=True, check=True)

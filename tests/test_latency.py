@@ -407,7 +407,7 @@ def test_a_worker_that_dies_says_why(tiny):
 @pytest.mark.parametrize(("row", "place"), [("superpoint-small", 1), ("r2d2", 0), ("kp2dtiny-s-coral", 2)])
 def test_the_published_forward_takes_turns_with_ours(row, place, network, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
-    exported = network(row)
+    exported = network(row, loud=True)
     checkpoint = exported.path.with_suffix(".safetensors")
     made = compare_exports.published(resolve(str(checkpoint)), tmp_path / "published.onnx", (64, 96))
     image = np.random.default_rng(0).random((1, MODELS[row].channels, 64, 96), np.float32)
