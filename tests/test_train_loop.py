@@ -227,6 +227,7 @@ def test_a_bad_loss_in_one_process_stops_both(two):
 # --- kill and resume
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_file(lf, tmp_path):
     """Killed without warning between two checkpoints, with a running mean."""
     changes, often = ("ema=0.9", "steps=11"), ("--save-every=3",)
