@@ -146,7 +146,7 @@ def _exported(folder: Path, name: str, size: tuple[int, int] | None, loud: bool)
     """Write a checkpoint of random weights into the folder, and its export beside it."""
     import torch
 
-    from lf.export import export
+    from lf.export import export, parity
     from lf.models import checkpoint
 
     row = MODELS[name]
@@ -156,7 +156,8 @@ def _exported(folder: Path, name: str, size: tuple[int, int] | None, loud: bool)
         torch.nn.init.kaiming_normal_(values)
     card = Card(name, {"origin": "test"}, (row.channels, None, None), outputs=dict(row.heads))
     parent = checkpoint.save(folder / f"{name}.safetensors", net, card)
-    with _two_pictures():
+    with _two_pictures() as patch:
+        patch.setattr(parity, "FREE_SIZES", ((64, 96), (96, 72)))
         export(parent, "onnx", folder / f"{name}.onnx", size=size)
 
 

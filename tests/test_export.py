@@ -25,9 +25,19 @@ pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
 SMALL = (64, 96)  # H, W
-FREE = ("superpoint", "r2d2", "fast-r2d2", "kp2d", "kp2dtiny-s-coral", "wren")  # one of every kind; the others fixed
+USUAL = {  # one of every kind; all others, and the other size, at night
+    ("superpoint", None),
+    ("superpoint-small", SMALL),
+    ("r2d2", None),
+    ("fast-r2d2", None),
+    ("kp2d", SMALL),
+    ("kp2d-resnet", SMALL),
+    ("kp2dtiny-s-coral", None),
+    ("swift-tiny", SMALL),
+    ("wren", None),
+}
 EVERY = [
-    pytest.param(name, size, marks=[] if (size is None) == (name in FREE) else pytest.mark.slow, id=f"{name}-{kind}")
+    pytest.param(name, size, marks=[] if (name, size) in USUAL else pytest.mark.slow, id=f"{name}-{kind}")
     for name in NETWORKS
     for size, kind in ((SMALL, "static"), (None, "dynamic"))
 ]
