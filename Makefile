@@ -15,9 +15,10 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal
 demo: $(VENV)/demo
 	$(BIN)/lf demo
 
-test: $(VENV)/dev lint
+# the gate and mypy have one process each, pytest has WORKERS
+test: $(VENV)/dev
+	$(MAKE) -j2 lint gate
 	$(PYTEST)
-	$(MAKE) gate
 
 # every test but those of a GPU, with coverage; then, one by one, those that measure the process they run in
 nightly: $(VENV)/nightly
