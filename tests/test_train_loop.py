@@ -88,9 +88,9 @@ def _fake(monkeypatch):
 
 
 def install_fake(put=dict.__setitem__):
-    module = types.ModuleType("lf.train.fake")
+    module = types.ModuleType("lf.train.methods.fake")
     module.Method = Fake
-    put(sys.modules, "lf.train.fake", module)
+    put(sys.modules, "lf.train.methods.fake", module)
 
 
 def fake(*changes, heads=2, extra=False, nan=1000, model="superpoint"):
