@@ -1,16 +1,29 @@
-# `make demo` shows the main job; `make test` runs what CI runs. Both build their environment from constraints.txt.
+# `make demo` shows the main job; `make test` runs what CI runs; `make nightly` what is too slow or too delicate for that.
+# All build their environment from constraints.txt.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
+# without byte code: pip would compile 50,000 files in one process, and Python compiles what it imports
+INSTALL := $(BIN)/pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e
+EXTRAS := export,quantize,train,plots,hloc,dataframe,tflite,openvino,dev
+# test processes, and one thread in each; worksteal keeps neighbours together, so what a module makes is made about once
+WORKERS ?= 2
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: demo test lint gate clean
+.PHONY: demo test nightly lint gate clean
 
 demo: $(VENV)/demo
 	$(BIN)/lf demo
 
-test: $(VENV)/dev lint
-	$(BIN)/pytest
-	$(MAKE) gate
+# the gate and mypy have one process each, pytest has WORKERS
+test: $(VENV)/dev
+	$(MAKE) -j2 lint gate
+	$(PYTEST)
+
+# every test but those of a GPU, with coverage; then, one by one, those that measure the process they run in
+nightly: $(VENV)/nightly
+	$(PYTEST) -m "not alone and not gpu" --cov --cov-report=term
+	$(BIN)/pytest -m "alone and not gpu"
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .
@@ -24,13 +37,18 @@ gate: $(VENV)/dev
 
 $(VENV)/demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[export,quantize]"
+	$(INSTALL) ".[export,quantize]"
 	touch $@
 
 $(VENV)/dev: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[export,quantize,train,plots,hloc,dataframe,tflite,openvino,dev]"
+	$(INSTALL) ".[$(EXTRAS)]"
 	touch $@ $(VENV)/demo
+
+$(VENV)/nightly: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) ".[$(EXTRAS),ray]"
+	touch $@ $(VENV)/dev $(VENV)/demo
 
 clean:
 	rm -rf $(VENV) out

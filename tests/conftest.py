@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
 import numpy as np
+import originals
 import pytest
+from filelock import FileLock
 
 from lf.cli import main
 from lf.core import Artifact, Card
 from lf.formats import model_file
 from lf.models import MODELS
+
+Once = Callable[[str, Callable[[Path], object]], Path]
 
 
 @pytest.fixture
@@ -32,8 +38,19 @@ def lf(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Ca
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of development data beside the repository; without it the test is skipped."""
-    folder = Path(__file__).resolve().parents[2] / "shared"
-    return folder if folder.is_dir() else pytest.skip("needs ../shared (development data)")
+    return originals.SHARED if originals.SHARED.is_dir() else pytest.skip("needs ../shared (development data)")
+
+
+@pytest.fixture(scope="session")
+def original(request: pytest.FixtureRequest) -> Callable[[str], Path]:
+    """("kp2d/expected.json", say) -> that file of the original evaluators; only what is in ../shared may be skipped."""
+
+    def path(name: str) -> Path:
+        if name.endswith(originals.ELSEWHERE):
+            request.getfixturevalue("shared")
+        return originals.find(name)
+
+    return path
 
 
 @pytest.fixture
@@ -43,7 +60,25 @@ def tiny(tmp_path: Path) -> Callable[..., Artifact]:
 
 
 @pytest.fixture(scope="session")
-def network(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Artifact]:
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """(name, make) -> a folder that `make` has filled, once for all test processes: the others wait and read."""
+    own = tmp_path_factory.getbasetemp()
+    root = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+    def folder(name: str, make: Callable[[Path], object]) -> Path:
+        place = root / "once" / name
+        place.mkdir(parents=True, exist_ok=True)
+        with FileLock(place / ".lock"):
+            if not (place / ".made").exists():
+                make(place)
+                (place / ".made").touch()
+        return place
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def network(once: Once) -> Callable[..., Artifact]:
     """(row of MODELS, size, loud) -> that network with random weights, exported to ONNX; each once a run.
 
     Loud ones have Kaiming's weights: at its smaller initial ones a network says little but its biases.
@@ -51,19 +86,25 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Artifact]
 
     @cache
     def make(name: str, size: tuple[int, int] | None = (64, 96), loud: bool = False) -> Artifact:
-        import torch
+        sides = "x".join(map(str, size or ("free",)))
+        folder = once(f"{name}-{sides}{'-loud' * loud}", lambda place: _exported(place, name, size, loud))
+        return model_file.load(folder / f"{name}.onnx")
 
+    return make
+
+
+@pytest.fixture(scope="session")
+def converted(network: Callable[..., Artifact], once: Once) -> Callable[[str], Artifact]:
+    """(row of MODELS) -> that loud network of 64x96 converted to float TFLite; each once a run."""
+
+    @cache
+    def make(name: str) -> Artifact:
         from lf.export import export
-        from lf.models import checkpoint
 
-        folder, row = tmp_path_factory.mktemp(name), MODELS[name]
-        torch.manual_seed(1)
-        net = checkpoint.build(name)
-        for values in (values for values in net.parameters() if loud and values.ndim == 4):
-            torch.nn.init.kaiming_normal_(values)
-        card = Card(name, {"origin": "test"}, (row.channels, None, None), outputs=dict(row.heads))
-        parent = checkpoint.save(folder / f"{name}.safetensors", net, card)
-        return export(parent, "onnx", folder / f"{name}.onnx", size=size)
+        parent = network(name, loud=True)
+        with _two_pictures():
+            folder = once(f"{name}-tflite", lambda place: export(parent, "tflite", place / f"{name}.tflite"))
+        return model_file.load(folder / f"{name}.tflite")
 
     return make
 
@@ -84,13 +125,40 @@ def drawn_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def few_pictures() -> Iterator[None]:
     """For modules whose subject is not a network's figures: agreement on two pictures, rounding from few windows."""
-    from lf.extraction import agreement
     from lf.quantize.round import rounding
+
+    with _two_pictures() as patch:
+        patch.setattr(rounding, "WINDOWS", 256)
+        yield
+
+
+@contextmanager
+def _two_pictures() -> Iterator[pytest.MonkeyPatch]:
+    """Conversions are compared on two pictures."""
+    from lf.extraction import agreement
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(agreement, "PICTURES", 2)
-        patch.setattr(rounding, "WINDOWS", 256)
-        yield
+        yield patch
+
+
+def _exported(folder: Path, name: str, size: tuple[int, int] | None, loud: bool) -> None:
+    """Write a checkpoint of random weights into the folder, and its export beside it."""
+    import torch
+
+    from lf.export import export, parity
+    from lf.models import checkpoint
+
+    row = MODELS[name]
+    torch.manual_seed(1)
+    net = checkpoint.build(name)
+    for values in (values for values in net.parameters() if loud and values.ndim == 4):
+        torch.nn.init.kaiming_normal_(values)
+    card = Card(name, {"origin": "test"}, (row.channels, None, None), outputs=dict(row.heads))
+    parent = checkpoint.save(folder / f"{name}.safetensors", net, card)
+    with _two_pictures() as patch:
+        patch.setattr(parity, "FREE_SIZES", ((64, 96), (96, 72)))
+        export(parent, "onnx", folder / f"{name}.onnx", size=size)
 
 
 def _convolutions(row: str, size: tuple[int, int] | None) -> tuple[bytes, Card]:

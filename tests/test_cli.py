@@ -626,6 +626,7 @@ def test_a_full_disk(lf, tiny, scenes, photos, tmp_path, monkeypatch, command):
     assert [p for p in (tmp_path / "out").rglob("*") if p.is_file()] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("pictures", "file", "left"),
     [
@@ -713,6 +714,7 @@ def wait_for(found, process):
     raise TimeoutError
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_leaves_whole_files(tmp_path):
     """That it resumes to the last bit is shown in test_train."""
     words = [word.replace("steps=2", "steps=100000") for word in FEW]
@@ -725,6 +727,7 @@ def test_an_interrupted_training_leaves_whole_files(tmp_path):
     assert list(contents(tmp_path)) == ["recipe.json"]
 
 
+@pytest.mark.slow
 def test_an_interrupted_bench_resumes(lf, tiny, tmp_path):
     words = ("bench", tiny().path, "--data", "procedural:5000", "--repeats", 0, "--out", tmp_path / "out")
     with start(*words) as process:

@@ -14,7 +14,6 @@ import pytest
 from two_threads import wrong_answers
 
 from lf.core import Artifact, BadInput, Unavailable, UsageError
-from lf.export import export
 from lf.extraction import agreement
 from lf.extraction.extractor import Extractor
 from lf.models.resolve import resolve
@@ -42,20 +41,14 @@ SIZE = (64, 96)  # H, W
 
 
 @pytest.fixture(scope="session")
-def file(network, tmp_path_factory):
+def file(network, converted):
     """(family, suffix of a file that a backend runs) -> that float network in it; each made once."""
-    made: dict[tuple[str, str], Artifact] = {}
 
     def make(family: str, suffix: str) -> Artifact:
+        if suffix == ".tflite":
+            return converted(family)
         onnx = network(family, loud=True)
-        if (family, suffix) not in made:
-            out = tmp_path_factory.mktemp("files") / f"{family}{suffix}"
-            made[family, suffix] = {
-                ".onnx": lambda: onnx,
-                ".safetensors": lambda: resolve(onnx.path.with_suffix(".safetensors")),
-                ".tflite": lambda: export(onnx, "tflite", out),
-            }[suffix]()
-        return made[family, suffix]
+        return onnx if suffix == ".onnx" else resolve(onnx.path.with_suffix(suffix))
 
     return make
 
@@ -129,6 +122,7 @@ def test_quantized_files_read_the_same_or_are_refused(quantized, here, name, sch
         assert noise < 10**-2, f"{head}: another rounding of a few levels, not another network"
 
 
+@pytest.mark.alone
 def test_one_thread_is_one_thread(file, backend):
     artifact = file("fast-r2d2", suffix(backend))
     session, other = (open_session(artifact, backend, threads) for threads in (1, 2))
@@ -173,6 +167,7 @@ print(sum(values.nbytes for values in session.run(image).values()), (status("VmR
 """
 
 
+@pytest.mark.alone
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
 def test_a_thousand_runs_leak_nothing(file, backend):
     artifact = file("wren", suffix(backend))
@@ -182,6 +177,7 @@ def test_a_thousand_runs_leak_nothing(file, backend):
     assert grown < 100 * maps, "less than a tenth of the outputs of a thousand runs"
 
 
+@pytest.mark.alone
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
 def test_sessions_close(file, backend):
     artifact = file("wren", suffix(backend))

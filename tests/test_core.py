@@ -172,6 +172,7 @@ json_values = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(st.sampled_from([*asdict(CARD)]), json_values)
 def test_no_value_in_a_card_raises_anything_else(name, value):
     try:

@@ -572,6 +572,7 @@ def test_what_is_no_model_is_named(tmp_path):
 DAMAGED = tflite.write(chain("RELU", "LEAKY_RELU", "RELU6", parallel=(2,))), tflite.write(resized(size=(16, 24)))
 
 
+@pytest.mark.slow
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_damage_ends_in_a_report_or_in_bad_input(data):

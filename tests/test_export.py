@@ -25,6 +25,22 @@ pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
 SMALL = (64, 96)  # H, W
+USUAL = {  # one of every kind; all others, and the other size, at night
+    ("superpoint", None),
+    ("superpoint-small", SMALL),
+    ("r2d2", None),
+    ("fast-r2d2", None),
+    ("kp2d", SMALL),
+    ("kp2d-resnet", SMALL),
+    ("kp2dtiny-s-coral", None),
+    ("swift-tiny", SMALL),
+    ("wren", None),
+}
+EVERY = [
+    pytest.param(name, size, marks=[] if (name, size) in USUAL else pytest.mark.slow, id=f"{name}-{kind}")
+    for name in NETWORKS
+    for size, kind in ((SMALL, "static"), (None, "dynamic"))
+]
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +71,7 @@ def few_pictures(monkeypatch):
     monkeypatch.setattr(agreement, "PICTURES", 2)
 
 
-@pytest.mark.parametrize("size", [SMALL, None], ids=["static", "dynamic"])
-@pytest.mark.parametrize("model", NETWORKS)
+@pytest.mark.parametrize(("model", "size"), EVERY)
 @pytest.mark.parametrize("target", [name for name, row in TARGETS.items() if row.parent == "checkpoint"])
 def test_every_model(target, model, size, checkpoints, few_pictures, tmp_path, capfd):
     parent = checkpoints(model)
@@ -75,9 +90,8 @@ def test_every_model(target, model, size, checkpoints, few_pictures, tmp_path, c
 
 
 @pytest.mark.parametrize("size", [SMALL, None], ids=["static", "dynamic"])
-def test_file(size, checkpoints, few_pictures, tmp_path):
-    parent = checkpoints("fast-r2d2")
-    made = export(parent, "onnx", tmp_path / "a.onnx", size=size)
+def test_file(size, network):
+    made = network("fast-r2d2", size)
     model = onnx.load(made.path)
     assert (model.producer_name, model.graph.name) == ("lf", "fast-r2d2")
     assert [(o.domain, o.version) for o in model.opset_import] == [("", to_onnx.OPSET)]
@@ -92,14 +106,14 @@ def test_file(size, checkpoints, few_pictures, tmp_path):
     assert b"site-packages" not in data
 
 
-def test_the_same_export_gives_the_same_bytes(checkpoints, few_pictures, tmp_path):
-    first, second = (export(checkpoints("wren"), "onnx", tmp_path / name, size=SMALL) for name in ("a.onnx", "b.onnx"))
+def test_the_same_export_gives_the_same_bytes(network, few_pictures, tmp_path):
+    first = network("wren", SMALL)
+    second = export(resolve(first.path.with_suffix(".safetensors")), "onnx", tmp_path / "b.onnx", size=SMALL)
     assert first.sha256 == second.sha256
 
 
-def test_free_size_takes_every_multiple(checkpoints, few_pictures, tmp_path):
-    made = export(checkpoints("wren"), "onnx", tmp_path / "a.onnx", size=None)
-    extractor = Extractor(made, "ort-cpu")
+def test_free_size_takes_every_multiple(network):
+    extractor = Extractor(network("wren", None), "ort-cpu")
     for height, width in ((32, 40), (104, 56)):
         maps = extractor.session.run(np.zeros((1, 1, height, width), np.float32))
         assert maps["detector"].shape == (1, 65, height // 8, width // 8)

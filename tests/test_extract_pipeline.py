@@ -198,6 +198,7 @@ main()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("signal", "code"), [(9, -9), (2, 130)], ids=["killed", "Ctrl-C"])
 def test_what_a_killed_process_left_is_gone_on_with(model, photos, tmp_path, layout, signal, code):
     run(model, photos, tmp_path / "one", layout)
@@ -506,6 +507,7 @@ def test_without_ray_the_extra_is_named(model, photos, tmp_path, monkeypatch):
         pooled(model, photos, tmp_path / "out", "lf")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # Ray's own
 def test_ray_on_two_machines_is_one_run(model, photos, tmp_path, monkeypatch):
     pytest.importorskip("ray.data")

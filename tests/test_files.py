@@ -270,6 +270,7 @@ def test_another_kind_of_file_is_named(tmp_path):
         model_file.read_card(tmp_path / "m.onx")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", model_file.CODECS)
 @given(data=st.data())
 def test_no_damage_raises_anything_else(tmp_path_factory, suffix, data):

@@ -423,7 +423,14 @@ def test_a_worker_that_dies_says_why(tiny):
 # --- in one process
 
 
-@pytest.mark.parametrize(("row", "place"), [("superpoint-small", 1), ("r2d2", 0), ("kp2dtiny-s-coral", 2)])
+@pytest.mark.parametrize(
+    ("row", "place"),
+    [
+        ("superpoint-small", 1),
+        pytest.param("r2d2", 0, marks=pytest.mark.slow),
+        pytest.param("kp2dtiny-s-coral", 2, marks=pytest.mark.slow),
+    ],
+)
 def test_the_published_forward_takes_turns_with_ours(row, place, network, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     exported = network(row)

@@ -274,6 +274,7 @@ CONSTANTS = [(WHOLE.index(b.data.tobytes()), len(b.data)) for b in made.heads("w
 TABLE = [at for at in range(len(WHOLE)) if not any(start <= at < start + size for start, size in CONSTANTS)]
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
 def test_no_damage_to_the_table_reaches_the_interpreter(tmp_path_factory, data):

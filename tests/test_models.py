@@ -643,6 +643,7 @@ def test_truncated_files(zipped, share, tmp_path):
         checkpoint.load(tmp_path / "it.pth")
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_damaged_files_fail_politely(data):

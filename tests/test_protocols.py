@@ -99,6 +99,7 @@ def test_the_same_image_scores_perfectly(name):
         assert scores["n_inliers"] == 80
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PROTOCOLS)
 @settings(deadline=None)
 @given(coordinates, coordinates, st.integers(-60, 60))

@@ -25,6 +25,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
 SMALL = (64, 96)  # H, W
+PLAIN = {"rounding": "nearest"}  # where the rounding is not the subject: the usual one takes two thirds of the time
 pytestmark = pytest.mark.usefixtures("few_pictures")
 
 
@@ -59,6 +60,22 @@ def bare(artifact: Artifact) -> bytes:
     return model.SerializeToString()
 
 
+def check_contents(made, row):
+    """What is in a calibrated file."""
+    model = onnx.load(made.path)
+    tensors = {i.name: i for i in model.graph.initializer}
+    if not row.symmetric:
+        assert not [node for node in model.graph.node if node.op_type == "Relu"], "absorbed by the scales"
+    scale = next(i for name, i in tensors.items() if name.startswith("trunk.1") and name.endswith("weight_scale"))
+    assert bool(scale.dims) == row.per_channel
+    assert {node.domain for node in model.graph.node if "Linear" in node.op_type} == {""}
+    zeros = [tensors[node.input[2]] for node in model.graph.node if node.op_type == "QuantizeLinear"]
+    kind = onnx.TensorProto.UINT16 if row.activations == 16 else onnx.TensorProto.UINT8
+    assert {zero.data_type for zero in zeros} == {kind}
+    if row.symmetric:
+        assert {int(onnx.numpy_helper.to_array(zero)) for zero in zeros} == {128}
+
+
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_every_scheme(scheme, wren, photos, tmp_path, capfd):
     out, row = tmp_path / "out" / "small.onnx", SCHEMES[scheme]
@@ -87,23 +104,8 @@ def test_every_scheme(scheme, wren, photos, tmp_path, capfd):
     assert set(floats) == {onnx.TensorProto.FLOAT}
     maps = Extractor(made, "ort-cpu").session.run(np.zeros((1, 1, *SMALL), np.float32))
     assert maps.keys() == MODELS["wren"].heads.keys()
-
-
-@pytest.mark.parametrize("scheme", [name for name, row in SCHEMES.items() if row.calibrated])
-def test_what_is_in_the_file(scheme, wren, photos, tmp_path):
-    made, row = quantize(wren, scheme, photos, tmp_path / "a.onnx"), SCHEMES[scheme]
-    model = onnx.load(made.path)
-    tensors = {i.name: i for i in model.graph.initializer}
-    if not row.symmetric:
-        assert not [node for node in model.graph.node if node.op_type == "Relu"], "absorbed by the scales"
-    scale = next(i for name, i in tensors.items() if name.startswith("trunk.1") and name.endswith("weight_scale"))
-    assert bool(scale.dims) == row.per_channel
-    assert {node.domain for node in model.graph.node if "Linear" in node.op_type} == {""}
-    zeros = [tensors[node.input[2]] for node in model.graph.node if node.op_type == "QuantizeLinear"]
-    kind = onnx.TensorProto.UINT16 if row.activations == 16 else onnx.TensorProto.UINT8
-    assert {zero.data_type for zero in zeros} == {kind}
-    if row.symmetric:
-        assert {int(onnx.numpy_helper.to_array(zero)) for zero in zeros} == {128}
+    if row.calibrated:
+        check_contents(made, row)
 
 
 def test_the_usual_file_is_what_the_quantizer_of_onnxruntime_makes(wren, photos, tmp_path):
@@ -136,10 +138,10 @@ def test_the_usual_file_is_what_the_quantizer_of_onnxruntime_makes(wren, photos,
 
 @pytest.mark.parametrize("method", CALIBRATIONS)
 def test_every_calibration(method, wren, photos, tmp_path):
-    made = quantize(wren, "w8a8", photos, tmp_path / "a.onnx", calibration=method)
+    made = quantize(wren, "w8a8", photos, tmp_path / "a.onnx", calibration=method, **PLAIN)
     assert made.card.made[-1]["calibration"]["method"] == method
     assert made.card.made[-1]["parity"]["sqnr_db"]["descriptor"] > 10
-    usual = quantize(wren, "w8a8", photos, tmp_path / "b.onnx")
+    usual = quantize(wren, "w8a8", photos, tmp_path / "b.onnx", **PLAIN)
     assert (bare(made) == bare(usual)) == (method == "percentile")
 
 
@@ -160,7 +162,7 @@ def test_photos_are_needed_only_where_ranges_are(wren, tmp_path):
 def test_manifest(wren, photos, tmp_path):
     (photos / "0.png").write_bytes(b"not an image")
     (photos / "1.png").write_bytes((photos / "1.png").read_bytes()[:200])
-    made = quantize(wren, "w8a8", photos, tmp_path / "a.onnx", limit=3, seed=7)
+    made = quantize(wren, "w8a8", photos, tmp_path / "a.onnx", limit=3, seed=7, **PLAIN)
     manifest = made.card.made[-1]["calibration"]
     assert [manifest[name] for name in ("method", "count", "seed", "folder")] == ["percentile", 3, 7, "photos"]
     assert manifest["size"] == list(SMALL)
@@ -168,9 +170,9 @@ def test_manifest(wren, photos, tmp_path):
     for file in manifest["files"]:
         assert file["sha256"] == calibration.digest(photos / file["name"])
     assert str(tmp_path).encode() not in made.path.read_bytes()
-    again = quantize(wren, "w8a8", photos, tmp_path / "b.onnx", limit=3, seed=7)
+    again = quantize(wren, "w8a8", photos, tmp_path / "b.onnx", limit=3, seed=7, **PLAIN)
     assert again.path.read_bytes() == made.path.read_bytes()
-    step = quantize(wren, "w8a8", photos, tmp_path / "c.onnx", seed=8).card.made[-1]
+    step = quantize(wren, "w8a8", photos, tmp_path / "c.onnx", seed=8, **PLAIN).card.made[-1]
     assert step["warnings"][0] == "photos: 2 of its images could not be read and were left out"
     every = step["calibration"]
     assert (every["count"], every["skipped"]) == (4, 2)
@@ -290,7 +292,7 @@ def test_pointwise_convolutions_of_one_tensor_become_one_and_the_same_numbers():
 
 
 def test_float_heads_of_a_finished_file_read_their_input_once(fast, photos, tmp_path):
-    made = {name: quantize(fast, name, photos, tmp_path / f"{name}.onnx") for name in ("w8a8", "w8a8-naive")}
+    made = {name: quantize(fast, name, photos, tmp_path / f"{name}.onnx", **PLAIN) for name in ("w8a8", "w8a8-naive")}
     names = {name: convolutions(artifact) for name, artifact in made.items()}
     assert "reliability+repeatability" in names["w8a8"]
     assert {"reliability", "repeatability"} <= set(names["w8a8-naive"]), "in 8 bits each has a scale of its own"
@@ -299,7 +301,7 @@ def test_float_heads_of_a_finished_file_read_their_input_once(fast, photos, tmp_
 def test_free_size(network, photos, tmp_path, monkeypatch):
     monkeypatch.setattr(calibration, "SIZE", SMALL)
     parent = network("wren", None)
-    made = quantize(parent, "w8a8", photos, tmp_path / "a.onnx")
+    made = quantize(parent, "w8a8", photos, tmp_path / "a.onnx", **PLAIN)
     assert made.card.size is None
     assert made.card.made[-1]["calibration"]["size"] == list(SMALL)
     maps = Extractor(made, "ort-cpu").session.run(np.zeros((1, 1, 104, 72), np.float32))
@@ -327,7 +329,7 @@ def test_last_convolutions():
 def test_a_float_layer_that_would_not_stay_float(wren, photos, tmp_path, monkeypatch):
     monkeypatch.setattr(ort, "last_convolutions", lambda model, head: [convolutions(wren)[2]])
     with pytest.raises(LfError, match=f"{convolutions(wren)[2]} cannot stay float .* type: --bits trunk.2.0=16$"):
-        quantize(wren, "w8a8", photos, tmp_path / "a.onnx")
+        quantize(wren, "w8a8", photos, tmp_path / "a.onnx", **PLAIN)
     assert not (tmp_path / "a.onnx").exists()
 
 
@@ -341,7 +343,7 @@ def test_non_finite_values(wren, photos, tmp_path, monkeypatch):
 
     monkeypatch.setattr(ort, "stamped", broken)
     with pytest.raises(LfError, match=r"its layer detector\.1 gives a non-finite value; .* --keep-float detector\.1"):
-        quantize(wren, "w8a8", photos, tmp_path / "a.onnx")
+        quantize(wren, "w8a8", photos, tmp_path / "a.onnx", **PLAIN)
     assert not (tmp_path / "a.onnx").exists()
 
 
@@ -363,7 +365,7 @@ def test_public_weights(shared, tmp_path):
 @pytest.mark.parametrize("scheme", ["w8a8", "w8a8-tensor", "w4a8"])
 def test_a_layer_of_16_bits_computes_in_float_between_integers(scheme, wren, photos, tmp_path):
     layers = [name for name in convolutions(wren) if name.startswith("trunk")]
-    made = quantize(wren, scheme, photos, tmp_path / "a.onnx", bits={layers[2]: 16})
+    made = quantize(wren, scheme, photos, tmp_path / "a.onnx", bits={layers[2]: 16}, **PLAIN)
     step = made.card.made[-1]
     assert step["integer_convolutions"] == len(convolutions(wren)) - 2
     assert step["kept_float"] == ["detector.1", layers[2]]
@@ -381,11 +383,12 @@ def test_between_float_layers_nothing_has_8_bits(wren, photos, tmp_path):
     layers = [name for name in convolutions(wren) if name.startswith("trunk")]
 
     def quantizers(bits):
-        model = onnx.load(quantize(wren, "w8a8", photos, tmp_path / "a.onnx", bits=bits).path)
+        model = onnx.load(quantize(wren, "w8a8", photos, tmp_path / "a.onnx", bits=bits, **PLAIN).path)
         return sum(node.op_type == "QuantizeLinear" for node in model.graph.node)
 
-    assert quantizers({layers[1]: 16, layers[2]: 16}) == quantizers({}) - 1
-    assert quantizers({layers[1]: 16, layers[3]: 16}) == quantizers({})
+    usual = quantizers({})
+    assert quantizers({layers[1]: 16, layers[2]: 16}) == usual - 1
+    assert quantizers({layers[1]: 16, layers[3]: 16}) == usual
 
 
 @pytest.mark.parametrize(("scheme", "bits", "expected"), [("w8a8", 5, "3, 4, 8, 16, 32"), ("fp16", 8, "32")])

@@ -44,8 +44,8 @@ def said(capsys):
     return call
 
 
-def expected(shared, folder):
-    return json.loads((shared / "parity" / folder / "expected.json").read_text())
+def expected(original, folder):
+    return json.loads(original(f"{folder}/expected.json").read_text())
 
 
 # --- stored pairs against the originals
@@ -62,9 +62,9 @@ def check_ransac(said, answer):
 
 @pytest.mark.parametrize("k", [None, 300, 1000])
 @pytest.mark.parametrize("case", STORED)
-def test_superpoint_pairs(case, k, shared, said):
-    answer = expected(shared, "superpoint")["results"][case]
-    path = shared / "parity" / "superpoint" / f"{case}.npz"
+def test_superpoint_pairs(case, k, original, said):
+    answer = expected(original, "superpoint")["results"][case]
+    path = original(f"superpoint/{case}.npz")
     found, fixed = said(path, protocol="superpoint", top_k=k), answer["deterministic"]
     assert found["repeatability"] == pytest.approx(fixed[f"repeatability_k{k or 1000}"], abs=1e-6)
     assert found["localization_error"] == pytest.approx(fixed[f"localization_error_k{k or 1000}"], abs=1e-6)
@@ -80,9 +80,9 @@ def test_superpoint_pairs(case, k, shared, said):
 
 @pytest.mark.parametrize("k", [None, 300, 1000])
 @pytest.mark.parametrize("case", STORED)
-def test_kp2d_pairs(case, k, shared, said):
-    answer = expected(shared, "kp2d")["results"][case][f"top_k_{k or 300}"]
-    found = said(shared / "parity" / "kp2d" / f"{case}.npz", protocol="kp2d", top_k=k)
+def test_kp2d_pairs(case, k, original, said):
+    answer = expected(original, "kp2d")["results"][case][f"top_k_{k or 300}"]
+    found = said(original(f"kp2d/{case}.npz"), protocol="kp2d", top_k=k)
     for name in ("repeatability", "localization_error", "matching_score"):
         assert found[name] == pytest.approx(answer["deterministic"][name], abs=1e-6)
     assert found["n_matches"] == answer["deterministic"]["n_matches_crosscheck"]
@@ -91,17 +91,19 @@ def test_kp2d_pairs(case, k, shared, said):
 
 @pytest.mark.parametrize("k", [None, 500])
 @pytest.mark.parametrize("case", STORED)
-def test_mma_pairs(case, k, shared, said):
-    answer = expected(shared, "mma")["results"][case]
+def test_mma_pairs(case, k, original, said):
+    answer = expected(original, "mma")["results"][case]
     answer = answer[f"top_k_{k}"] if k else answer
-    found = said(shared / "parity" / "mma" / f"{case}.npz", protocol="mma", top_k=k)
+    found = said(original(f"mma/{case}.npz"), protocol="mma", top_k=k)
     assert [found["n_keypoints0"], found["n_keypoints1"]] == answer["n_feats"]
     assert found["n_matches"] == answer["n_matches"]
     assert [found[f"mma@{t}"] for t in range(1, 16)] == pytest.approx(answer["mma_1_to_15"], abs=1e-6)
 
 
-def test_hostile_pairs_are_answered_in_every_protocol(shared, said):
-    for path in sorted((shared / "parity" / "edge").glob("*.npz")):
+def test_hostile_pairs_are_answered_in_every_protocol(original, said):
+    paths = sorted(original("edge").glob("*.npz"))
+    assert len(paths) == 10
+    for path in paths:
         for name, row in PROTOCOLS.items():
             if row.size in (None, (240, 320)):
                 assert set(row.metrics) <= said(path, protocol=name).keys()

@@ -37,8 +37,8 @@ def parent(network):
 
 
 @pytest.fixture(scope="module")
-def floats(parent, tmp_path_factory, few_pictures):
-    return export(parent, "tflite", tmp_path_factory.mktemp("float") / "net.tflite")
+def floats(converted):
+    return converted(ROW)
 
 
 @pytest.fixture(scope="module")

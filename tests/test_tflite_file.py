@@ -210,16 +210,17 @@ def test_tables_that_are_shared_without_end_cost_nothing():
     schema.ModelAddSubgraphs(builder, graphs)
     builder.Finish(schema.ModelEnd(builder), b"TFL3")
     data = bytes(builder.Output())
-    start = time.perf_counter()
+    start = time.process_time()
     tracemalloc.start()
     with pytest.raises(BadInput, match=r"a damaged TFLite model \(its tables overlap\)"):
         tflite.read(data, "m")
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
     assert peak < 10 * len(data)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(data=st.data())
 def test_no_damage_raises_anything_else(data):

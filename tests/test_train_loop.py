@@ -88,9 +88,9 @@ def _fake(monkeypatch):
 
 
 def install_fake(put=dict.__setitem__):
-    module = types.ModuleType("lf.train.fake")
+    module = types.ModuleType("lf.train.methods.fake")
     module.Method = Fake
-    put(sys.modules, "lf.train.fake", module)
+    put(sys.modules, "lf.train.methods.fake", module)
 
 
 def fake(*changes, heads=2, extra=False, nan=1000, model="superpoint"):
@@ -227,6 +227,7 @@ def test_a_bad_loss_in_one_process_stops_both(two):
 # --- kill and resume
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_file(lf, tmp_path):
     """Killed without warning between two checkpoints, with a running mean."""
     changes, often = ("ema=0.9", "steps=11"), ("--save-every=3",)
