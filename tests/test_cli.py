@@ -480,7 +480,7 @@ def test_no_photos(lf, tiny, tmp_path, command, prepare, text):
 @pytest.mark.parametrize(
     ("which", "content", "text"),
     [
-        (0, None, "a.json: no such file; expected a results file of: lf bench --out DIR"),
+        (0, None, "a.json: no such file; expected a results file of: lf bench FILE --out DIR"),
         (0, "", "a.json: is empty; expected a results file"),
         (1, "{", "b.json: not JSON"),
         (1, "{}", "b.json: no runs in it"),

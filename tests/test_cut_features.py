@@ -306,8 +306,8 @@ def test_what_needs_raw_heads_says_so(what, text, tiny, tmp_path):
     ("target", "options", "text"),
     [
         ("onnx", {"cut": "feature"}, "unknown cut 'feature'; did you mean 'features'"),
-        ("tflite", {"cut": "features"}, "--cut features belongs to --to onnx; a .tflite file ends at its raw heads"),
-        ("onnx", {"cut": "features", "top_k": 0}, "--top-k 0: expected at least 1"),
+        ("tflite", {"cut": "features"}, "`cut=features` belongs to `to=onnx`; a .tflite file ends at its raw heads"),
+        ("onnx", {"cut": "features", "top_k": 0}, "`top_k=0`: expected at least 1"),
         ("onnx", {"cut": "features", "size": None}, "has its size and its operator set; leave --size, --dynamic"),
         ("onnx", {"cut": "features", "opset": 18}, "leave --size, --dynamic, --opset out"),
     ],
@@ -331,7 +331,7 @@ def test_an_old_operator_set_is_refused(tiny):
     parent = tiny()
     model = onnx.load(parent.path)
     model.opset_import[0].version = 17
-    with pytest.raises(UsageError, match="operator set 17: --cut features needs 18 or newer"):
+    with pytest.raises(UsageError, match="operator set 17: `cut=features` needs 18 or newer"):
         to_features.append(model, parent.card, 10)
 
 

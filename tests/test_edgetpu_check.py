@@ -517,7 +517,7 @@ def test_a_foreign_file_is_welcome_and_shown(tmp_path, capsys):
 
 def test_a_float_file_is_told_what_it_lacks(tmp_path, capsys):
     command.check(written(tmp_path, operator("RELU", 2, dtype=np.float32, rule=None)))
-    assert "not of 8 bits; type: lf quantize MODEL.onnx --for tflite --images DIR" in capsys.readouterr().out
+    assert "not of 8 bits; quantize it for TFLite" in capsys.readouterr().out
     command.check(written(tmp_path, conv()))
     assert "lf quantize" not in capsys.readouterr().out
 

@@ -126,7 +126,7 @@ def test_a_shard_that_is_not_done_is_named(model, photos, tmp_path):
     pytest.importorskip("h5py")
     (tmp_path / "out" / "shards").mkdir(parents=True)
     (tmp_path / "out" / "shards" / "1-of-3.h5.part").write_bytes(b"")
-    text = r"1-of-3.h5.part: this shard is not done; run it again with --shard 1/3, or delete it"
+    text = r"1-of-3.h5.part: this shard is not done; run it again with `shard=1/3`, or delete it"
     with pytest.raises(UsageError, match=text):
         run(model, photos, tmp_path / "out", "hloc")
 
@@ -357,8 +357,8 @@ def test_the_command_takes_workers_and_a_shard(model, photos, tmp_path, capsys):
             (text, f"--shard {text}: expected I/N, for example 0/2")
             for text in ("2", "a/b", "1/", "/2", "-1/2", "0/1/2")
         ),
-        ("2/2", "--shard 2/2: expected I/N with I from 0 to N - 1, for example 0/2"),
-        ("0/0", "--shard 0/0: expected I/N with I from 0 to N - 1, for example 0/1"),
+        ("2/2", "`shard=2/2`: expected I/N with I from 0 to N - 1, for example 0/2"),
+        ("0/0", "`shard=0/0`: expected I/N with I from 0 to N - 1, for example 0/1"),
     ],
 )
 def test_what_is_no_shard_is_refused(model, photos, tmp_path, shard, text):
@@ -372,9 +372,9 @@ def test_what_is_no_shard_is_refused(model, photos, tmp_path, shard, text):
     ("options", "text"),
     [
         ({"pool": "rays"}, "unknown pool 'rays'; did you mean 'ray'?"),
-        ({"pool": "ray", "shard": "0/2"}, "--pool shares the images out by itself; leave out --shard"),
-        ({"pool": "ray", "layout": "superpoint"}, "numbers the pairs of a dataset in one run; leave out --shard and"),
-        ({"shard": "0/2", "layout": "superpoint"}, "numbers the pairs of a dataset in one run; leave out --shard and"),
+        ({"pool": "ray", "shard": "0/2"}, "`pool` shares the images out by itself; leave out `shard`"),
+        ({"pool": "ray", "layout": "superpoint"}, "numbers the pairs of a dataset in one run; leave out `shard` and"),
+        ({"shard": "0/2", "layout": "superpoint"}, "numbers the pairs of a dataset in one run; leave out `shard` and"),
     ],
 )
 def test_what_does_not_go_together_is_refused(model, photos, tmp_path, options, text):

@@ -168,10 +168,10 @@ def test_what_cannot_be_read_is_named(tmp_path, name, text):
 def test_every_format_carries_a_card_and_replaces_it(tmp_path, suffix):
     path = tmp_path / f"m{suffix}"
     assert card_in(tmp_path, suffix, MODELS[suffix]) is None
-    with pytest.raises(BadInput, match=r"carries no card to say what it is.*; make it with: lf export CHECKPOINT --to"):
+    with pytest.raises(BadInput, match=r"carries no card to say what it is.*; make it with: `export\(CHECKPOINT, to="):
         model_file.load(path)
     if suffix == ".tflite":
-        with pytest.raises(BadInput, match=r"what it is \(or is cut short\); make it with: .* --to tflite"):
+        with pytest.raises(BadInput, match=r"what it is \(or is cut short\); make it with: .* to=tflite"):
             model_file.load(path)
     once = model_file.save(path, MODELS[suffix], OTHER)
     assert once == model_file.load(path) == Artifact(path, OTHER)

@@ -304,7 +304,7 @@ def test_results_survive_their_file(tmp_path):
 @pytest.mark.parametrize(
     ("data", "text"),
     [
-        ([], "no runs in it; expected a results file of: lf bench --out DIR"),
+        ([], "no runs in it; expected a results file of: `bench(FILE, out=DIR)`"),
         ({"schema": 1, "runs": []}, "no runs in it"),
         ({"schema": 1, "runs": {"a": 1}}, "no runs in it"),
         ({"schema": 2, "runs": [OLD]}, "schema 2, this lf reads 1"),
@@ -619,7 +619,7 @@ def test_suppression_is_part_of_a_run_and_of_its_name(network, pairs, tmp_path, 
 
 
 def test_a_protocol_of_every_size_has_none_to_go_back_to(tiny, pairs):
-    with pytest.raises(UsageError, match="--size: protocol mma evaluates at the native size of every image; leave it"):
+    with pytest.raises(UsageError, match="`size`: protocol mma evaluates at the native size of every image; leave it"):
         bench(Variant(tiny(), "ort-cpu", size=(120, 160)), pairs, "procedural:2", PROTOCOLS["mma"])
 
 

@@ -495,7 +495,7 @@ def set_to(version):
 @pytest.mark.parametrize("version", [8, 11, 12, 17])
 def test_old_operator_sets(version, changed, low, reference, tmp_path):
     assert_same(low(changed(set_to(version))), reference())
-    with pytest.raises(UsageError, match=rf"operator set {version}: --cut features needs 18 or newer"):
+    with pytest.raises(UsageError, match=rf"operator set {version}: `cut=features` needs 18 or newer"):
         export(changed(set_to(version)), "onnx", tmp_path / "cut.onnx", cut="features")
 
 

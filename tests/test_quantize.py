@@ -153,7 +153,7 @@ def test_the_scheme_knows_its_own_calibration(wren, photos, tmp_path):
 
 
 def test_photos_are_needed_only_where_ranges_are(wren, tmp_path):
-    with pytest.raises(UsageError, match="scheme w8a8 needs photos to calibrate on; type: --images DIR"):
+    with pytest.raises(UsageError, match="scheme w8a8 needs photos to calibrate on; type: `images=DIR`"):
         quantize(wren, "w8a8", None, tmp_path / "a.onnx")
     assert {name for name, row in SCHEMES.items() if not row.calibrated} == {"w8a8-dynamic", "w4", "fp16"}
     assert quantize(wren, "w4", None, tmp_path / "b.onnx").path.exists()
@@ -328,7 +328,7 @@ def test_last_convolutions():
 
 def test_a_float_layer_that_would_not_stay_float(wren, photos, tmp_path, monkeypatch):
     monkeypatch.setattr(ort, "last_convolutions", lambda model, head: [convolutions(wren)[2]])
-    with pytest.raises(LfError, match=f"{convolutions(wren)[2]} cannot stay float .* type: --bits trunk.2.0=16$"):
+    with pytest.raises(LfError, match=f"{convolutions(wren)[2]} cannot stay float .* type: `bits=trunk.2.0=16`$"):
         quantize(wren, "w8a8", photos, tmp_path / "a.onnx", **PLAIN)
     assert not (tmp_path / "a.onnx").exists()
 
@@ -342,7 +342,7 @@ def test_non_finite_values(wren, photos, tmp_path, monkeypatch):
         return right(model, name)
 
     monkeypatch.setattr(ort, "stamped", broken)
-    with pytest.raises(LfError, match=r"its layer detector\.1 gives a non-finite value; .* --keep-float detector\.1"):
+    with pytest.raises(LfError, match=r"its layer detector\.1 gives a non-finite value; .* `keep_float=detector\.1`"):
         quantize(wren, "w8a8", photos, tmp_path / "a.onnx", **PLAIN)
     assert not (tmp_path / "a.onnx").exists()
 

@@ -220,9 +220,9 @@ def test_plateaus_are_reported_with_the_head():
     assert checks.ties({"tied_float": None, "tied": None}, ["detector"]) == []
     (text,) = checks.ties({"tied_float": 0.0, "tied": 0.62}, ["reliability", "detector"])
     assert text.startswith("62% of the keypoints share their score with another, 0% in float: the heads reliability, ")
-    assert text.endswith("type: --keep-float reliability --keep-float detector, or --scheme w8a16")
+    assert text.endswith("type: `keep_float=reliability` `keep_float=detector`, or `scheme=w8a16`")
     assert checks.ties({"tied_float": 0, "tied": 1}, None)[0].endswith("0% in float: int8 is their limit")
-    assert "the trunk has too few levels; type: --scheme w8a16" in checks.ties({"tied_float": 0, "tied": 1}, [])[0]
+    assert "the trunk has too few levels; type: `scheme=w8a16`" in checks.ties({"tied_float": 0, "tied": 1}, [])[0]
 
 
 def test_a_detector_of_few_levels_is_found_out(wren, photos, tmp_path):
@@ -251,7 +251,7 @@ def test_mixed_ranges_are_reported_where_they_are_quantized(wren, photos, tmp_pa
     parent = changed(wren, tmp_path / "uneven.onnx", uneven)
     (text,) = quantize(parent, "w8a8", photos, tmp_path / "a.onnx", **PLAIN).card.made[-1]["warnings"]
     assert text.startswith("head descriptor: 95% of the channels of descriptor have less than 1/64 of the range")
-    assert text.endswith("type: --keep-float descriptor, or --scheme w8a16")
+    assert text.endswith("type: `keep_float=descriptor`, or `scheme=w8a16`")
     for options in ({"bits": {"descriptor": 32}}, {"scheme": "w8a16"}, {"scheme": "w4"}):
         options = {"scheme": "w8a8", **PLAIN, **options}
         made = quantize(parent, images=photos, out=tmp_path / "b.onnx", **options)
@@ -278,7 +278,7 @@ def test_what_a_head_reads_counts_too(kind, layers):
     ranges = {name: Range(0, 1, np.array([1, 0, 0.01])) for name in ("image", "a", "head")}
     (text,) = checks.mixed(model, quantized, ["head"], ranges)
     assert text.startswith("head head: 50% of the channels of a have less")
-    assert text.endswith("type: " + " ".join(f"--keep-float {layer}" for layer in layers) + ", or --scheme w8a16")
+    assert text.endswith("type: " + " ".join(f"`keep_float={layer}`" for layer in layers) + ", or `scheme=w8a16`")
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,7 @@ def test_a_size_that_is_asked_for_is_that_of_a_file_made_for_it(extractor, image
     ("row", "size", "resize", "text"),
     [
         ("superpoint", None, (48, 60), "`size=48x60`: superpoint needs multiples of 8; for example `size=48x64`"),
-        ("superpoint", (48, 64), (24, 32), r"--size 24x32: fake\.onnx takes 48x64 only; leave --size out"),
+        ("superpoint", (48, 64), (24, 32), r"`size=24x32`: fake\.onnx takes 48x64 only; leave `size` out"),
     ],
 )
 def test_a_size_that_does_not_fit_is_refused(extractor, row, size, resize, text):

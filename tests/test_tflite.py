@@ -403,7 +403,7 @@ def test_a_scheme_that_tflite_does_not_have_is_refused(parent, scheme):
     ("options", "text"),
     [
         ({"images": None}, "scheme w8a8 needs photos to calibrate on"),
-        ({"bits": {"feat": 32}}, "--for tflite puts every layer in 8 bits; leave out what was said of feat"),
+        ({"bits": {"feat": 32}}, "`writer=tflite` puts every layer in 8 bits; leave out what was said of feat"),
         ({"out": "net.onnx"}, "engine tflite reads .tflite files; type: -o net.tflite"),
     ],
 )
@@ -418,8 +418,8 @@ def test_quantize_says_what_does_not_fit(parent, drawn_photos, tmp_path, options
     ("options", "text"),
     [
         ({"size": None}, "a .tflite file takes one size; leave --dynamic out"),
-        ({"size": (80, 80)}, "takes pictures of 64x96 only; leave --size out"),
-        ({"opset": 18}, "has its operator set; --opset is for checkpoints"),
+        ({"size": (80, 80)}, "takes pictures of 64x96 only; leave `size` out"),
+        ({"opset": 18}, "has its operator set; `opset` is for checkpoints"),
     ],
 )
 def test_export_says_what_does_not_fit(parent, tmp_path, options, text):

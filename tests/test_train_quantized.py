@@ -304,7 +304,7 @@ def test_ranges_of_the_card_are_those_of_the_file(case):
 
 def test_other_schemes_need_photos(case, tmp_path):
     other = "w8a8" if case.bits < 8 else "w4a8"
-    with pytest.raises(UsageError, match=rf"scheme {other} needs photos .* --images DIR \(only weights that lf train"):
+    with pytest.raises(UsageError, match=rf"scheme {other} needs photos .* `images=DIR` \(only weights that lf train"):
         quantize(case.exported, other, None, tmp_path / "a.onnx")
 
 
@@ -326,7 +326,7 @@ def test_ranges_that_are_none_are_refused(case, step):
 
 def test_a_head_that_was_trained_in_float_has_no_range(case, tmp_path):
     head = case.quantized.card.made[-1]["kept_float"][0]
-    with pytest.raises(LfError, match=f"{head} was trained in float: the card has no range .* calibrate: --images DIR"):
+    with pytest.raises(LfError, match=f"{head} was trained in float: the card has no range .* calibrate: `images=DIR`"):
         quantize(case.exported, case.scheme, None, tmp_path / "a.onnx", bits={head: 8})
 
 

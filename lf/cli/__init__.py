@@ -144,7 +144,12 @@ def _unforeseen(error: Exception) -> int:
 
 
 def _failed(text: str, code: int) -> int:
+    console.note(f"lf: {spell(' '.join(text.splitlines()))}")
+    return code
+
+
+def spell(text: str) -> str:
+    """Spell the parameters that an error or a warning names as options; see `lf.cli.translate`."""
     from lf.cli.translate import translate
 
-    console.note(f"lf: {translate(' '.join(text.splitlines()), typer.main.get_command(app))}")
-    return code
+    return translate(text, typer.main.get_command(app))

@@ -34,6 +34,7 @@ def export(
     output: Out = None,
 ) -> None:
     """Convert a network to another format; check its numbers."""
+    from lf.cli import spell
     from lf.export import export as run
     from lf.models.resolve import resolve
 
@@ -48,5 +49,5 @@ def export(
     options.update({name: value for name, value in given.items() if value is not None})
     made = run(resolve(checkpoint), to, output, **options)
     for warning in made.card.made[-1].get("warnings", ()):
-        console.note(f"warning: {warning}")
+        console.note(f"warning: {spell(warning)}")
     console.result(made.path)

@@ -70,6 +70,7 @@ def quantize(
 
 def say(parent: Artifact, made: Artifact, images: Path | None) -> None:
     """Print the warnings of a quantized file and its path."""
+    from lf.cli import spell
     from lf.quantize.write.checks import slower
 
     step = made.card.made[-1]
@@ -77,5 +78,5 @@ def say(parent: Artifact, made: Artifact, images: Path | None) -> None:
         console.note(f"--images is ignored: scheme {made.card.scheme} needs no calibration images")
     for warning in (*step["warnings"], slower(parent, made)):
         if warning:
-            console.note(f"warning: {warning}")
+            console.note(f"warning: {spell(warning)}")
     console.result(made.path)

@@ -62,7 +62,7 @@ def export(artifact: Artifact, target: str, out: Path | None = None, *, cut: str
     row = pick(TARGETS, target, "export target")
     if pick(CUTS, cut, "cut") != CUTS["heads"]:
         if target != "onnx":
-            raise UsageError(f"--cut {cut} belongs to --to onnx; a {row.suffix} file ends at its raw heads")
+            raise UsageError(f"`cut={cut}` belongs to `to=onnx`; a {row.suffix} file ends at its raw heads")
         out, row = out or Path(f"{_stem(artifact)}.{cut}{row.suffix}"), replace(row, module="lf.export.to_features")
     out = out or Path(_stem(artifact) + row.suffix)
     if not out.name.endswith(row.suffix):

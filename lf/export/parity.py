@@ -183,7 +183,7 @@ def _ranks(seen: Look, points: Array, extractor: Extractor, lower: dict[str, flo
 
 
 def _judge(tally: Tally, parent: Artifact, after: str, relative: float, exact: bool) -> None:
-    advice = f"nothing was written; try another --opset, or other versions of the packages behind {after}: lf doctor"
+    advice = f"nothing was written; try another `opset`, or other versions of the packages behind {after}: lf doctor"
     if not tally.pictures:
         raise BadInput(f"{parent.path}: no picture to check the export on")
     for name, error in tally.error.items():

@@ -73,7 +73,7 @@ def export(
         GateFailed: the file does not decode as numpy does; nothing is written.
     """
     if top_k < 1:
-        raise UsageError(f"--top-k {top_k}: expected at least 1")
+        raise UsageError(f"`top_k={top_k}`: expected at least 1")
     if artifact.card.features:
         raise UsageError(f"{artifact.path}: has its decode inside already; start from the file that it was made from")
     with tempfile.TemporaryDirectory(prefix="lf-export-") as folder:
@@ -81,7 +81,7 @@ def export(
         if artifact.path.suffix in CHECKPOINTS:
             parent = to_onnx.through(artifact, Path(folder), size, opset, images)
         elif artifact.path.suffix != ".onnx":
-            raise UsageError(f"{artifact.path}: --cut features starts from an .onnx file or a checkpoint")
+            raise UsageError(f"{artifact.path}: `cut=features` starts from an .onnx file or a checkpoint")
         elif size != OWN or opset is not None:
             raise UsageError(
                 f"{artifact.path}: has its size and its operator set; leave --size, --dynamic, --opset out"
@@ -97,7 +97,7 @@ def _appended(parent: Artifact, out: Path, draft: Path, top_k: int, images: Path
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise BadInput(
             f"{parent.path}: not a valid ONNX graph ({one_line(error, 200)}); make the file again: "
-            "lf export CHECKPOINT --to onnx"
+            "`export(CHECKPOINT, to=onnx)`"
         ) from error
     lengths = (2, 1, _depth(NETWORKS[parent.card.model]))
     card = parent.card.step(outputs={name: (length, 0) for name, length in zip(FEATURES, lengths, strict=True)})
@@ -122,11 +122,11 @@ def append(proto: ModelProto, card: Card, top_k: int) -> ModelProto:
     row, graph = NETWORKS[card.model], proto.graph
     fixed = getattr(row.decode, "keywords", {})
     if row.decode_onnx is None:
-        raise UsageError(f"{card.model}: its decode is not known as a graph, leave --cut features out")
+        raise UsageError(f"{card.model}: its decode is not known as a graph, leave `cut=features` out")
     version = next((each.version for each in proto.opset_import if each.domain in ("", "ai.onnx")), 0)
     if version < to_onnx.OPSET:
         raise UsageError(
-            f"operator set {version}: --cut features needs {to_onnx.OPSET} or newer, see: lf export --opset"
+            f"operator set {version}: `cut=features` needs {to_onnx.OPSET} or newer; export it with a newer `opset`"
         )
     heads = {output.name: output for output in graph.output}
     if set(heads) != set(row.heads):

@@ -49,7 +49,7 @@ def export(
         if artifact.path.suffix in CHECKPOINTS:
             parent = to_onnx.through(artifact, Path(folder), size, opset, images)
         elif opset is not None:
-            raise UsageError(f"{artifact.path}: has its operator set; --opset is for checkpoints")
+            raise UsageError(f"{artifact.path}: has its operator set; `opset` is for checkpoints")
         return _from_onnx(_sized(parent, size), out, Path(folder), images, half)
 
 
@@ -63,13 +63,13 @@ def _sized(parent: Artifact, size: tuple[int, int]) -> Artifact:
     if parent.path.suffix != ".onnx" or card.scheme != "fp32":
         raise UsageError(
             f"{parent.path}: export to tflite starts from float .onnx or a checkpoint, this one is {card.scheme} "
-            f"{parent.path.suffix}; for 8 bits type: lf quantize MODEL.onnx --for tflite --images DIR"
+            f"{parent.path.suffix}; for 8 bits type: `quantize(MODEL.onnx, writer=tflite, images=DIR)`"
         )
     onnx_model.refuse_rewritten(parent.path, "export")
     wanted = (card.size or to_onnx.SIZE) if size == OWN else size
     if card.size not in (None, wanted):
         own = "x".join(map(str, card.size))
-        raise UsageError(f"{parent.path}: takes pictures of {own} only; leave --size out, or export it again with it")
+        raise UsageError(f"{parent.path}: takes pictures of {own} only; leave `size` out, or export it again with it")
     model = Extractor(parent, "ort-cpu").model
     check_size(wanted, model, card.model)
     return replace(parent, card=replace(card, input=(card.input[0], *wanted)))

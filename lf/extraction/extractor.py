@@ -74,8 +74,8 @@ class Extractor:
         if resize:
             check_size(resize, self.model, artifact.card.model)
             if (fixed := artifact.card.size) and fixed != resize:
-                asked = f"--size {resize[0]}x{resize[1]}"
-                raise UsageError(f"{asked}: {artifact.path} takes {fixed[0]}x{fixed[1]} only; leave --size out")
+                asked = f"`size={resize[0]}x{resize[1]}`"
+                raise UsageError(f"{asked}: {artifact.path} takes {fixed[0]}x{fixed[1]} only; leave `size` out")
         if keypoints and self.model.describe is None:
             what = artifact.path if artifact.card.features else artifact.card.model
             raise UsageError(f"{what} has no dense descriptors to sample at the points of another detector")
@@ -152,7 +152,7 @@ class Extractor:
         if self.artifact.card.size is not None:
             raise BadInput(f"{self.artifact.path}: a pyramid needs every size; export it again with --dynamic")
         if self.resize:
-            raise BadInput(f"{self.artifact.path}: a pyramid has sizes of its own; leave --size out")
+            raise BadInput(f"{self.artifact.path}: a pyramid has sizes of its own; leave `size` out")
         clock = clock or Clock()
         coloured = self._colour(image)
         level: Array = coloured.astype(np.float32) / 255 if coloured.dtype == np.uint8 else coloured

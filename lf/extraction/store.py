@@ -55,7 +55,7 @@ def share(found: Mapping[str, Path], shard: tuple[int, int]) -> dict[str, Path]:
     """
     index, count = shard
     if not 0 <= index < count:
-        raise UsageError(f"--shard {index}/{count}: expected I/N with I from 0 to N - 1, for example 0/{max(count, 1)}")
+        raise UsageError(f"`shard={index}/{count}`: expected I/N with I from 0 to N - 1, for example 0/{max(count, 1)}")
     return dict(islice(found.items(), index, None, count))
 
 
@@ -132,7 +132,7 @@ def _of_shards(out: Path, found: Iterable[str], todo: Collection[str]) -> dict[s
     """
     for part in sorted(shard_file(out, WHOLE).parent.glob("*-of-*.h5.part")):
         index, _, count = part.name.partition(".")[0].partition("-of-")
-        raise UsageError(f"{part}: this shard is not done; run it again with --shard {index}/{count}, or delete it")
+        raise UsageError(f"{part}: this shard is not done; run it again with `shard={index}/{count}`, or delete it")
     there: dict[str, Store] = {}
     names, wanted = [*found], {*todo}
     for path in sorted(shard_file(out, WHOLE).parent.glob("*-of-*.h5")):
@@ -184,12 +184,12 @@ def claim(out: Path, layout: str, extractor: Extractor, top_k: int | None, taken
     }
     before = _written(path)
     if before is None and any(taken) and (before := _written(path)) is None:  # another shard may have begun meanwhile
-        raise UsageError(f"{out}: has features that lf extract did not make; choose another --out or delete them")
+        raise UsageError(f"{out}: has features that lf extract did not make; choose another `out` or delete them")
     if before is not None and before != made:
         other = [k for k in made if not isinstance(before, dict) or before.get(k) != made[k]] or ["settings"]
         raise UsageError(
             f"{out}: its features are made with another {', '.join(other)} (see {path.name}); "
-            "choose another --out or delete them"
+            "choose another `out` or delete them"
         )
     if before is None:
         files.write_json(path, made)

@@ -33,9 +33,7 @@ def load(path: Path) -> Artifact:
     card = read_card(path)
     if card is None:
         cut, made = (" (or is cut short)", "tflite") if path.suffix == ".tflite" else ("", "onnx")
-        raise BadInput(
-            f"{path}: carries no card to say what it is{cut}; make it with: lf export CHECKPOINT --to {made}"
-        )
+        raise BadInput(f"{path}: carries no card to say what it is{cut}; make it with: `export(CHECKPOINT, to={made})`")
     return Artifact(path, card)
 
 

@@ -151,7 +151,7 @@ def convolutions(model: ModelProto, path: Path) -> list[str]:
         raise BadInput(
             f"{path}: {len(others)} of its {len(found)} convolutions, {', '.join(others[:3])}, would not be quantized: "
             "expected Conv with constant float32 weights, in no branch or loop; make the file again: "
-            "lf export CHECKPOINT --to onnx"
+            "`export(CHECKPOINT, to=onnx)`"
         )
     return names
 
@@ -176,7 +176,7 @@ def refuse_rewritten(path: Path, step: str, quantized: bool = False) -> None:
         else:
             tool = "ONNX Runtime" if node.domain.startswith("com.microsoft") else "another tool"
             why = f"was optimised by {tool}: it holds {node.op_type} of the domain {node.domain}"
-        raise BadInput(f"{path}: {why}; {step} what it was made from, or make it again: lf export CHECKPOINT --to onnx")
+        raise BadInput(f"{path}: {why}; {step} what it was made from, or make it again: `export(CHECKPOINT, to=onnx)`")
 
 
 def _generated(name: str, words: set[str]) -> bool:

@@ -130,10 +130,10 @@ def quantize(
         )
     else:
         given = {"calibration": calibration, "limit": limit, "seed": seed or None, "exclude": exclude}
-        if unused := [f"--{name}" for name, value in given.items() if value is not None]:
+        if unused := [f"`{name}`" for name, value in given.items() if value is not None]:
             raise UsageError(
                 f"{', '.join(unused)}: {artifact.path} brings the ranges along that training for {scheme} learned; "
-                "leave that out, or calibrate on photos: --images DIR"
+                "leave that out, or calibrate on photos: `images=DIR`"
             )
     made: Artifact = importlib.import_module(dialect.module).quantize(
         artifact, scheme, row, photos, out, bits or {}, rounding
@@ -186,12 +186,12 @@ def float_onnx(artifact: Artifact) -> Artifact:
     if artifact.card.features:
         raise UsageError(
             f"{artifact.path}: has its decode inside, and quantize starts from raw heads; quantize the file it is made "
-            "from, then type: lf export QUANTIZED.onnx --cut features"
+            "from, then type: `export(QUANTIZED.onnx, cut=features)`"
         )
     if artifact.path.suffix != ".onnx" or artifact.card.scheme != "fp32":
         raise UsageError(
             f"{artifact.path}: quantize starts from a float .onnx file, this one is {artifact.card.scheme} "
-            f"{artifact.path.suffix}; make one with: lf export CHECKPOINT --to onnx"
+            f"{artifact.path.suffix}; make one with: `export(CHECKPOINT, to=onnx)`"
         )
     onnx_model.refuse_rewritten(artifact.path, "quantize")
     return artifact
@@ -221,10 +221,10 @@ def open_photos(
     if not (row.calibrated or looks):
         return None
     if images is None and looks and not row.calibrated:
-        raise UsageError(f"rounding {rounding} needs photos to look at; type: --images DIR")
+        raise UsageError(f"rounding {rounding} needs photos to look at; type: `images=DIR`")
     if images is None:
         raise UsageError(
-            f"scheme {scheme} needs photos to calibrate on; type: --images DIR (only weights that lf train "
+            f"scheme {scheme} needs photos to calibrate on; type: `images=DIR` (only weights that lf train "
             "made for this very scheme bring their ranges along, see: lf train distil)"
         )
     from lf.quantize.calibrate.photos import Photos

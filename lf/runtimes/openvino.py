@@ -78,7 +78,7 @@ def _read(core: Any, artifact: Artifact) -> Any:
         raise BadInput(f"{artifact.path}: OpenVINO cannot load it: {one_line(error, 300)}") from error
     types = {output.get_element_type() for node in network.get_ops() for output in node.outputs()}
     if types & {openvino.Type.u16, openvino.Type.i16}:
-        raise UsageError(f"{artifact.path}: OpenVINO computes 16-bit activations wrongly; type: --backend ort-cpu")
+        raise UsageError(f"{artifact.path}: OpenVINO computes 16-bit activations wrongly; type: `backend=ort-cpu`")
     return network
 
 
@@ -87,7 +87,7 @@ def examine(precision: str) -> tuple[bool, str]:
     import openvino
 
     if precision == "bf16" and "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        return False, "this processor has no bf16 instructions for OpenVINO; use --backend openvino"
+        return False, "this processor has no bf16 instructions for OpenVINO; type: `backend=openvino`"
     return True, f"openvino {openvino.__version__.split('-')[0]}"
 
 

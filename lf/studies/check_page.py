@@ -40,7 +40,7 @@ def _summary(report: Report) -> list[str]:
         f"{mib(report.activation_bytes)} ({name} {'x'.join(map(str, shape))}): {report.activation}",
     ]
     if 2 * sum(each.rule == "data-type" for each in report.operators) > total:
-        lines.append("most of it is not of 8 bits; type: lf quantize MODEL.onnx --for tflite --images DIR")
+        lines.append("most of it is not of 8 bits; quantize it for TFLite")
     return [*(f"the compiler cannot read the file: {text}" for text in report.rejected), *lines]
 
 

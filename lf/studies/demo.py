@@ -46,7 +46,7 @@ def demo(out: Path, threads: int, progress: console.Progress) -> None:
     for row in examine():
         if not row["ok"] and not row["name"].startswith("lf["):
             console.result(f"skipped: {row['name']}: {row['detail']}")
-    console.result("your own data: lf bench FILE... --data ROOT, with ROOT an HPatches-layout folder or warps:PHOTOS")
+    console.result("your own data: lf bench FILE..., with data a folder in HPatches layout or warps:PHOTOS")
 
 
 def _calibration(out: Path) -> Path:

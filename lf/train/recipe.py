@@ -61,10 +61,10 @@ class Recipe:
         model: row of MODELS.
         method: file in `lf.train.methods` with a class `Method(recipe, pictures, device)`.
         about: one line for `lf train --help`.
-        data: where its pictures come from unless `--data` says otherwise, see `lf.train.pictures.collect`.
+        data: where its pictures come from unless told otherwise, see `lf.train.pictures.collect`.
         steps: optimiser steps.
         batch: pairs of views per step, over all processes.
-        size: (H, W) of a view, pixels; `--set size=240x320`, or one number for a square.
+        size: (H, W) of a view, pixels; `size=240x320`, or one number for a square.
         lr: peak learning rate; linear warm-up over `warmup` steps, then the schedule.
         optimiser: adamw, adam (weight decay as L2, as the published recipes have it) or sgd (momentum 0.9).
         schedule: cosine to zero; step: times `decay` after each of the `decay_steps`; constant.

@@ -29,7 +29,7 @@ def published(extractor: Extractor, protocol: Protocol) -> bool:
 def check_resize(protocol: Protocol) -> None:
     """Raise UsageError if a protocol has no size of its own, to whose pixels the points of another could go back."""
     if protocol.size is None:
-        raise UsageError(f"--size: protocol {protocol.name} evaluates at the native size of every image; leave it out")
+        raise UsageError(f"`size`: protocol {protocol.name} evaluates at the native size of every image; leave it out")
 
 
 class Predictor:

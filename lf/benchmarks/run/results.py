@@ -61,7 +61,7 @@ def load(path: Path) -> list[dict[str, Any]]:
     Raises:
         BadInput: not a results file, without runs, or of another schema.
     """
-    what = "a results file of: lf bench --out DIR"
+    what = "a results file of: `bench(FILE, out=DIR)`"
     data = files.read_json(path, what)
     if not isinstance(data, dict) or not isinstance(data.get("runs"), list) or not data["runs"]:
         raise BadInput(f"{path}: no runs in it; expected {what}")

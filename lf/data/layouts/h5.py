@@ -96,7 +96,7 @@ class Hdf5:
         except OSError as error:
             raise files.explain(error, self._path) from error
         except (RuntimeError, ValueError) as error:
-            raise UsageError(f"{self._path}: cannot be written ({error}); choose another place with --out") from error
+            raise UsageError(f"{self._path}: cannot be written ({error}); choose another place") from error
 
     def read(self, key: str, size: tuple[int, int]) -> Features:
         """See `Store`."""

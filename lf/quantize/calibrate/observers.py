@@ -239,7 +239,7 @@ def observer(method: str, bits: int) -> Callable[[], Observer]:
     name, colon, argument = method.partition(":")
     pick(CALIBRATIONS, name, "calibration")
     if colon and name != "percentile":
-        raise UsageError(f"calibration {name} takes no argument; type: --calibration {name}")
+        raise UsageError(f"calibration {name} takes no argument; type: `calibration={name}`")
     if name == "percentile":
         return partial(Histogram, partial(percentile, share=_share(argument) if colon else PERCENTILE))
     rules: dict[str, Callable[[], Observer]] = {

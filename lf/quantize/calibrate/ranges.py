@@ -95,7 +95,7 @@ def learned(
         for end, tensor in (("input", node.input[0]), ("output", node.output[0])) if node.name in convolutions else ():
             if f"{node.name}.{end}" not in places:
                 raise LfError(
-                    f"{node.name} was trained in float: the card has no range of its {end}; calibrate: --images DIR"
+                    f"{node.name} was trained in float: the card has no range of its {end}; calibrate: `images=DIR`"
                 )
             low, high = places[f"{node.name}.{end}"]
             found[tensor] = Range(low, high, np.array([max(-low, high)]))

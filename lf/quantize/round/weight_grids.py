@@ -184,7 +184,7 @@ def lifted(model: ModelProto, opset: int, path: Path) -> ModelProto:
     except (RuntimeError, version_converter.ConvertError) as error:
         raise BadInput(
             f"{path}: operator set {version} is too old: expected {opset} or newer, into which onnx cannot convert it "
-            f"({one_line(error, 200)}); make the file again: lf export CHECKPOINT --to onnx"
+            f"({one_line(error, 200)}); make the file again: `export(CHECKPOINT, to=onnx)`"
         ) from error
     model.ir_version = max(model.ir_version, IRS[opset])
     return shape_inference.infer_shapes(model)

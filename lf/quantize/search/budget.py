@@ -167,13 +167,13 @@ def search(task: Task, out: Path, journal: Journal, progress: Progress = lambda 
     run = Search(task, journal, progress)
     found = cheapest(run.layers, run.keeps, run.rank)
     if found is None:
-        raise GateFailed(f"{task.artifact.path}: {_nearest(run)}; nothing was written, allow more with --max-drop")
+        raise GateFailed(f"{task.artifact.path}: {_nearest(run)}; nothing was written, allow more with `max_drop`")
     on_search, on_others = run.drops(found, task.search), run.drops(found, task.confirm, "confirm")
     assert on_search is not None
     if on_others is None or excess(on_others, task.budget) > EXACT:
         raise GateFailed(
             f"{task.artifact.path}: the bits that keep the budget on the pairs of the search do not on the others "
-            f"({_figures(on_others or {}, task.budget)}); nothing was written, try more pairs or a wider --max-drop"
+            f"({_figures(on_others or {}, task.budget)}); nothing was written, try more pairs or a wider `max_drop`"
         )
     with tempfile.TemporaryDirectory(prefix="lf-quantize-") as folder:
         made = run.made(found, Path(folder, out.name))

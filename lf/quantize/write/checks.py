@@ -64,7 +64,7 @@ def integers(path: Path, data: bytes, meant: Collection[str], rest: Collection[s
     if unasked := sorted(found - set(meant)):
         raise LfError(
             f"{says} meant; {', '.join(unasked)} cannot stay float between integer layers; nothing was written, type: "
-            + " ".join(f"--bits {layer}=16" for layer in unasked)
+            + " ".join(f"`bits={layer}=16`" for layer in unasked)
         )
     if left := sorted(set(meant) - found):
         raise LfError(
@@ -77,7 +77,7 @@ def integers(path: Path, data: bytes, meant: Collection[str], rest: Collection[s
         raise LfError(
             f"{path}: quantized, it has {len(written)} convolutions where {len(known)} are known; "
             f"{', '.join(sorted(names ^ known))} would be neither quantized nor kept in float on purpose; "
-            "nothing was written, type: lf export CHECKPOINT --to onnx, and start from that"
+            "nothing was written, type: `export(CHECKPOINT, to=onnx)`, and start from that"
         )
 
 
@@ -134,9 +134,9 @@ def ties(figures: Mapping[str, Any], heads: Sequence[str] | None) -> list[str]:
     if heads is None:
         why = "int8 is their limit"
     elif heads:
-        why = f"the heads {', '.join(heads)} have too few levels; type: {_keep(heads)}, or --scheme w8a16"
+        why = f"the heads {', '.join(heads)} have too few levels; type: {_keep(heads)}, or `scheme=w8a16`"
     else:
-        why = "the trunk has too few levels; type: --scheme w8a16"
+        why = "the trunk has too few levels; type: `scheme=w8a16`"
     return [f"{after:.0%} of the keypoints share their score with another, {before:.0%} in float: {why}"]
 
 
@@ -160,7 +160,7 @@ def mixed(graph: ModelProto, model: ModelProto, heads: Iterable[str], ranges: Ma
                     layers = [head, *(last_convolutions(graph, name) if trunk else [])]
                     found[name] = (
                         f"head {head}: {share:.0%} of the channels of {name} have less than 1/{MIXED} of the range of "
-                        f"the largest, and 8 bits have one scale for all; type: {_keep(layers)}, or --scheme w8a16"
+                        f"the largest, and 8 bits have one scale for all; type: {_keep(layers)}, or `scheme=w8a16`"
                     )
     return [*found.values()]
 
@@ -201,4 +201,4 @@ def time_ratio(parent: Artifact, made: Artifact) -> float:
 
 
 def _keep(layers: Sequence[str]) -> str:
-    return " ".join(f"--keep-float {layer}" for layer in layers)
+    return " ".join(f"`keep_float={layer}`" for layer in layers)

@@ -1,7 +1,7 @@
 """Full-integer TFLite: int8 from the input to the outputs, the dialect of microcontrollers and of the Edge TPU.
 
 TensorFlow would take its ranges from the extremes of every photo and its weights from the largest one of each channel.
-It gets both from here instead: the ranges as `--calibration` finds them, and the weights on the grids that `--rounding`
+It gets both from here instead: the ranges as `calibration` finds them, and the weights on the grids that `rounding`
 made. SuperPoint at 240x320, descriptor and detector against float, 32 photos: see `lf.quantize.SCHEMES`.
 """
 
@@ -57,9 +57,9 @@ def quantize(
     import onnx
 
     if asked:
-        raise UsageError(f"--for tflite puts every layer in 8 bits; leave out what was said of {', '.join(asked)}")
+        raise UsageError(f"`writer=tflite` puts every layer in 8 bits; leave out what was said of {', '.join(asked)}")
     if photos is None:
-        raise UsageError("--for tflite needs photos to find its ranges; type: --images DIR")
+        raise UsageError("`writer=tflite` needs photos to find its ranges; type: `images=DIR`")
     reference = Extractor(pinned(artifact), "ort-cpu")
     card = reference.artifact.card
     assert card.size is not None
@@ -218,7 +218,7 @@ def _picture(tensor: Array) -> Array:
 
 def _judge(artifact: Artifact, reference: Extractor, figures: Mapping[str, Any]) -> None:
     """Raise GateFailed for the first head that 8 bits, or the converter, destroyed."""
-    advice = "nothing was written; try --calibration mse, more photos, or another network"
+    advice = "nothing was written; try `calibration=mse`, more photos, or another network"
     for head, cosine in figures["cosine"].items():
         if head not in reference.model.keep_float and not cosine >= COSINE:
             raise GateFailed(
