@@ -212,3 +212,27 @@ def test_nothing_names_the_machine_it_was_made_on():
         and path.name != ".git"
     ]
     assert not [(path.name, found[0]) for path in texts if (found := private.search(path.read_text()))]
+
+
+def texts(tree):
+    """The string constants of a file that are no docstrings."""
+    holders = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    documented = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, holders) and node.body and isinstance(node.body[0], ast.Expr)
+    }
+    return [
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documented
+    ]
+
+
+GIT = {"--short=12", "--porcelain"}  # options of another command
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if room(name) != "cli"])
+def test_only_the_command_speaks_of_its_options(module):
+    found = [text for text in texts(ast.parse(MODULES[module].read_text())) if re.search(r"(^|[\s(;'\"])--[a-z]", text)]
+    assert not set(found) - GIT, "name the parameter in backticks: see lf.cli.translate"

@@ -282,7 +282,7 @@ def measured(tmp_path_factory):
     folder = tmp_path_factory.mktemp("latency")
     cv2.imwrite(str(folder / "photo.png"), next(agreement.drawn((90, 120), 1)))
     names = [resolve("sift"), resolve("orb")]
-    return latencies(names, ["opencv"], "kp2d", images=folder, repeats=10, reference="orb", out=folder), folder
+    return latencies(names, ["opencv"], "kp2d", photo=folder, repeats=10, reference="orb", out=folder), folder
 
 
 def test_a_run_without_pairs_has_the_documented_fields(measured):
