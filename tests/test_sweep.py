@@ -317,17 +317,17 @@ def test_a_file_of_one_size_is_refused_where_others_are_evaluated(place, lf, tin
     tiny(size=(240, 320))
     code, _, error = lf()
     assert code == UsageError.exit_code
-    assert "takes 240x320 only, other sizes are evaluated by mma; export it again with --dynamic" in error
+    assert "takes 240x320 only, other sizes are evaluated by mma; export it again with a free size" in error
 
 
 def test_the_backend_says_what_is_made_of_the_networks(place, monkeypatch):
     """Both files for LiteRT, of the protocols' size, from the one ONNX file; the converter is not the subject."""
     asked, data = [], tflite.write(tflite_files.heads("wren", floats=True)[0])
 
-    def stand_in(name, engine):
+    def stand_in(name, writer):
         def call(artifact, what, *rest, **options):
             out = next(path for path in rest if getattr(path, "suffix", "") == ".tflite")
-            asked.append((name, artifact.path.name, artifact.card.size, what, out.name, options.get("engine")))
+            asked.append((name, artifact.path.name, artifact.card.size, what, out.name, options.get("writer")))
             return model_file.save(out, data, artifact.card)
 
         return call
