@@ -17,6 +17,7 @@ from lf.core import Array, Artifact, LfError, UsageError
 from lf.extraction import agreement
 from lf.extraction.extractor import Extractor
 from lf.formats import model_file
+from lf.formats.int32_bias import refuse_large
 from lf.models import Model
 from lf.quantize import Scheme, learned_ranges
 from lf.quantize.calibrate.photos import SIZE, Photos, pinned
@@ -67,6 +68,7 @@ def quantize(
         model = qdq.write(graph, scheme, bits, ranges, method.run(graph, grid_bits, pictures))
         data = stamped(model, artifact.card.model)
         onnx.checker.check_model(data)
+        refuse_large(artifact.path, out.suffix, data)
         checks.integers(artifact.path, data, meant if scheme.integer else [])
         card = artifact.card.step(scheme=name)
         small = Extractor(pinned(model_file.save(Path(folder, "result.onnx"), data, card)), "ort-cpu")
