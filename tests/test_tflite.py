@@ -18,9 +18,11 @@ from lf.export import TARGETS, export
 from lf.extraction import agreement
 from lf.extraction.extractor import Extractor
 from lf.formats import model_file, onnx_to_tflite, tflite, tflite_heads
+from lf.formats.int32_bias import LIMIT
 from lf.models import MODELS
 from lf.quantize import SCHEMES, WRITERS, quantize
 from lf.quantize.write import float_heads
+from lf.quantize.write import tflite as writer
 
 ROW, SIZE = "kp2dtiny-s-coral", (64, 96)
 INT8, FLOAT32 = 9, 0  # of TensorType
@@ -51,7 +53,7 @@ def kept():
 def small(parent, drawn_photos, tmp_path_factory, kept, few_pictures):
     def remember(name, inner):
         def call(*args):
-            kept[name] = inner(*args)
+            kept[f"{name} of"], kept[name] = args[0], inner(*args)
             return kept[name]
 
         return call
@@ -169,7 +171,76 @@ def test_weights_stay_on_the_grids_that_rounding_made(small, kept):
     assert np.median(lost) > 1e-3
 
 
+def biases(data, parent):
+    """Of every convolution: int32 bias and its scale, scales of weights and input, float bias."""
+    model, before = (tflite.read(each, "test") for each in (data, parent))
+    floats = {name: constants[1] for name, _, constants in writer._convolutions(before)}
+    for name, (entry, weight, bias), _ in writer._convolutions(model):
+        held = np.frombuffer(np.asarray(model.buffers[bias.buffer].data, np.uint8).tobytes(), np.int32)
+        yield held, bias.quantization.scale, weight.quantization.scale, entry.quantization.scale[0], floats[name]
+
+
+def dimmed(data, factors, dtype):
+    """The same model whose convolutions have weights times a factor, in turn for each channel."""
+    model = tflite.read(data, "test")
+    for _, (_, weight, _), _ in writer._convolutions(model):
+        held = np.frombuffer(np.asarray(model.buffers[weight.buffer].data, np.uint8).tobytes(), dtype)
+        rows = np.moveaxis(held.reshape(weight.shape), weight.quantization.quantizedDimension, 0).copy()
+        rows *= np.resize(np.array(factors, dtype), len(rows))[:, None, None, None]
+        ordered = np.ascontiguousarray(np.moveaxis(rows, 0, weight.quantization.quantizedDimension))
+        model.buffers[weight.buffer].data = np.frombuffer(ordered.tobytes(), np.uint8)
+    return tflite.write(model)
+
+
+def tensorwise(data, parent):
+    """The same int8 model with one scale per tensor of weights, by a quantizer that does not look at the bias."""
+    model, before = (tflite.read(each, "test") for each in (data, parent))
+    floats = {name: constants for name, _, constants in writer._convolutions(before)}
+    for name, (entry, weight, bias), _ in writer._convolutions(model):
+        values, shift = floats[name]
+        scale = np.array([np.abs(values).max() / 127 or 1], np.float32)
+        unit = entry.quantization.scale[0] * scale
+        weight.quantization.scale, bias.quantization.scale = scale, unit
+        steps = np.clip((shift / unit.astype(np.float64)).round(), -(2**31), 2**31 - 1)
+        for tensor, numbers in ((weight, (values / scale).round().astype(np.int8)), (bias, steps.astype(np.int32))):
+            model.buffers[tensor.buffer].data = np.frombuffer(numbers.tobytes(), np.uint8)
+            tensor.quantization.zeroPoint = np.zeros(1, np.int64)
+    return tflite.write(model)
+
+
+@converts
+@pytest.mark.parametrize("per_channel", [True, False])
+@pytest.mark.parametrize("factors", [[1, 0], [1, 1e-9, 1e-30, 1e-42], [0], [1e-6, 1]])
+def test_biases_fit_whatever_the_weights_of_their_channel_are(small, kept, per_channel, factors):
+    """The least scale that int32 has room for, for zeros just that: no bias moves by whole steps."""
+    parent, made = dimmed(kept["quantize of"], factors, np.float32), kept["quantize"]
+    if not per_channel:
+        made = tensorwise(made, parent)
+    for bias, unit, scale, entry, wanted in biases(writer.regridded(made, parent, per_channel), parent):
+        assert np.abs(bias.astype(np.int64)).max() <= LIMIT
+        np.testing.assert_allclose(np.broadcast_to(unit, scale.shape), scale * entry, rtol=1e-6)
+        off = np.abs(bias * unit.astype(np.float64) - wanted)
+        assert (off <= 0.501 * unit).all()
+        dim = np.resize(np.array(factors) < 1, len(off))
+        assert (off[dim] <= 1e-6 * np.abs(wanted[dim])).all() or not (per_channel or dim.all())
+
+
 # --- what must not be written ---
+
+
+@converts
+def test_a_file_with_a_bias_that_saturates_is_refused(parent, drawn_photos, kept, small, tmp_path, monkeypatch):
+    monkeypatch.setattr(onnx_to_tflite, "convert", lambda graph: kept["convert"])
+    monkeypatch.setattr(onnx_to_tflite, "quantize", lambda *_: kept["quantize"])
+
+    def small_scales(scale, numbers, readers):
+        ((bias, entry),) = readers
+        return np.full_like(scale, np.abs(bias).max() / (entry * 1.5 * LIMIT) + 1e-30)
+
+    monkeypatch.setattr(writer, "raised", small_scales)
+    with pytest.raises(GateFailed, match=r"\.onnx: the int32 bias .* reaches \d+, expected at most 1073741824"):
+        quantize(parent, "w8a8", drawn_photos, tmp_path / "net.tflite", engine="tflite")
+    assert not (tmp_path / "net.tflite").exists()
 
 
 @converts

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from lf.core import Artifact, BadInput, Card, files, pick
 from lf.formats.cards import CODECS as CODECS
+from lf.formats.int32_bias import refuse_large
 
 
 def read_card(path: Path) -> Card | None:
@@ -38,6 +39,12 @@ def load(path: Path) -> Artifact:
 
 
 def save(path: Path, data: bytes, card: Card) -> Artifact:
-    """Write a model file with its card inside; return it as `load` would."""
+    """Write a model file with its card inside; return it as `load` would.
+
+    Raises:
+        GateFailed: a quantized bias is too large, see `lf.formats.int32_bias`; nothing is written.
+    """
+    if card.scheme != "fp32":
+        refuse_large(path, path.suffix, data)
     files.write_bytes(path, embed(path.suffix, data, card))
     return Artifact(path, Card.from_json(card.to_json(), str(path)))

@@ -186,7 +186,7 @@ def feedback(target: Array, hessian: Array, order: Array, bits: int) -> tuple[Ar
     groups, rows, columns = target.shape
     flat = target.reshape(-1, columns).astype(np.float32)
     full = np.abs(flat).max(1) / (2 ** (bits - 1) - 1)
-    full[full == 0] = 1
+    full[full < np.finfo(np.float32).tiny] = 1
     tried = [grid(flat, bits)[1], *(full * np.float32(factor) for factor in (FACTORS if bits <= FEW else ()))]
     scales = np.concatenate([scale.reshape(groups, rows) for scale in tried], 1)  # (G, F * R)
     targets = np.tile(np.take_along_axis(target, order[:, None], 2), (1, len(tried), 1))

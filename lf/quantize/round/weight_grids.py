@@ -78,7 +78,7 @@ def grid(weights: Array, bits: int) -> tuple[Array, Array]:
     """
     end = 2 ** (bits - 1) - 1
     full = np.abs(weights).max(1) / np.float32(end)
-    full[full == 0] = 1
+    full[full < np.finfo(np.float32).tiny] = 1  # zeros, as for the quantizer of ONNX Runtime
     scale, least = full.copy(), np.full(len(weights), np.inf)
     exact = end / np.arange(end, end // 2, -1)  # the largest weight may be any number; halved ones fit a grid as well
     for factor in np.concatenate([exact, SHRINK]).astype(np.float32) if bits < WIDE else ():
@@ -113,9 +113,9 @@ def store(model: ModelProto, grids: Mapping[str, Grid]) -> ModelProto:
         graph.initializer.remove(tensors.pop(name))
         graph.initializer.extend(
             [
-                _integers(made.numbers, made.bits, parts[0]),
+                integers(made.numbers, made.bits, parts[0]),
                 numpy_helper.from_array(made.scale, parts[1]),
-                _integers(np.zeros(len(made.scale), made.numbers.dtype), made.bits, parts[2]),
+                integers(np.zeros(len(made.scale), made.numbers.dtype), made.bits, parts[2]),
             ]
         )
         if made.bias is not None:
@@ -132,8 +132,8 @@ def store(model: ModelProto, grids: Mapping[str, Grid]) -> ModelProto:
     return shape_inference.infer_shapes(copy)
 
 
-def _integers(values: Array, bits: int, name: str) -> TensorProto:
-    """As int8 or int16; up to 4 bits as int4, two to a byte, the lower half first."""
+def integers(values: Array, bits: int, name: str) -> TensorProto:
+    """Store numbers as int8 or int16; up to 4 bits as int4, two to a byte, the lower half first."""
     import onnx
 
     if bits > 4:

@@ -110,7 +110,7 @@ class Search:
             try:
                 drops = evaluate(self.made(bits, Path(folder, "tried.onnx")), self._told)
             except LfError as error:
-                if type(error) is not LfError:  # those of usage and of input are no matter of bits
+                if type(error) not in (LfError, GateFailed):  # those of usage and of input are no matter of bits
                     raise
                 return {"bits": dict(bits), "drops": {}, "failed": str(error)}
         return {"bits": dict(bits), "drops": {m: asdict(drop) for m, drop in drops.items()}, "failed": None}

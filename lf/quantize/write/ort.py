@@ -17,6 +17,7 @@ from lf.core import Array, Artifact, LfError, UsageError
 from lf.extraction import agreement
 from lf.extraction.extractor import Extractor
 from lf.formats import model_file, onnx_model
+from lf.formats.int32_bias import refuse_large
 from lf.models import Model
 from lf.quantize import Scheme, learned_ranges
 from lf.quantize.calibrate.photos import SIZE, Photos, pinned
@@ -70,6 +71,7 @@ def quantize(
         model = qdq.write(graph, scheme, bits, ranges, method.run(graph, grid_bits, pictures))
         data = stamped(model, artifact.card.model)
         onnx.checker.check_model(data)
+        refuse_large(artifact.path, out.suffix, data)
         integer = meant if scheme.integer else []
         checks.integers(artifact.path, data, integer, {*bits} - {*integer})
         card = artifact.card.step(scheme=name)

@@ -17,6 +17,7 @@ import numpy as np
 from lf.quantize import Scheme
 from lf.quantize.calibrate.ranges import Range
 from lf.quantize.round.weight_grids import Grid, store
+from lf.quantize.write.biases import fit_scales
 from lf.quantize.write.merge_pointwise import merge
 
 if TYPE_CHECKING:
@@ -113,6 +114,7 @@ def _static(graph: ModelProto, scheme: Scheme, kept: Sequence[str], ranges: Mapp
     quantizer.quantize_model()
     quantizer.model.topological_sort()
     made: ModelProto = quantizer.model.model
+    fit_scales(made, graph)
     merge(made)
     return made
 

@@ -18,12 +18,13 @@ from lf import __version__
 from lf.core import Array, Artifact, GateFailed, LfError, UsageError
 from lf.extraction.extractor import Extractor
 from lf.formats import model_file, onnx_model, onnx_to_tflite, tflite, tflite_heads
+from lf.formats.int32_bias import raised, refuse_large
 from lf.quantize import Scheme
 from lf.quantize.calibrate.observers import Observer
 from lf.quantize.calibrate.photos import Photos, pinned
 from lf.quantize.calibrate.ranges import measure
 from lf.quantize.round.rounding import PIXELS, ROUNDINGS, Pictures
-from lf.quantize.round.weight_grids import Grid, grid
+from lf.quantize.round.weight_grids import Grid, grid, on_grid
 from lf.quantize.write.checks import ties
 from lf.quantize.write.float_heads import cut
 from lf.quantize.write.ort import difference, quiet
@@ -71,8 +72,8 @@ def quantize(
     graph = rounded(graph, grids)
     parent = tflite_heads.named(onnx_to_tflite.convert(graph), tensors[0], _maps(graph, tensors[0]))
     data = onnx_to_tflite.quantize(ranged(parent, tensors, photos.observe), scheme.per_channel)
-    if scheme.per_channel:
-        data = regridded(data, parent)
+    data = regridded(data, parent, scheme.per_channel)
+    refuse_large(artifact.path, out.suffix, data)
     step = {
         "command": "quantize",
         "options": {"scheme": name, "engine": "tflite"},
@@ -152,10 +153,11 @@ def ranged(data: bytes, tensors: Iterable[Array], observe: Callable[[], Observer
     return tflite.write(model)
 
 
-def regridded(data: bytes, parent: bytes) -> bytes:
+def regridded(data: bytes, parent: bytes, per_channel: bool = True) -> bytes:
     """The same int8 model with the weights of its float parent on the grids of least squared error, as in ONNX.
 
-    Weights that lie on a grid are found there again. Biases have the step of input times weight.
+    Weights that lie on a grid are found there again. Biases have the step of input times weight, and a scale of weights
+    is large enough for its bias. With one scale per tensor, weights keep TensorFlow's grid where that is.
 
     Raises:
         LfError: a convolution of the one is not in the other.
@@ -168,13 +170,18 @@ def regridded(data: bytes, parent: bytes) -> bytes:
         values, shift = floats[output]
         rule = weight.quantization
         rows = np.moveaxis(values, rule.quantizedDimension, 0)
-        numbers, scale = grid(rows.reshape(len(rows), -1), 8)
-        empty = ~numbers.any(1)
-        scale[empty] = rule.scale[empty]  # a bias without weights has no step but the one it was given
+        if per_channel:
+            numbers, found = grid(rows.reshape(len(rows), -1), 8)
+            found = np.where(numbers.any(1), found, rule.scale)  # of zeros, TensorFlow's
+        else:
+            held = np.frombuffer(model.buffers[weight.buffer].data, np.int8)
+            numbers, found = held.reshape(1, -1), rule.scale
+        scale = raised(found, numbers, [(shift, float(entry.quantization.scale[0]))])
+        if not per_channel and (scale == found).all():
+            continue
+        numbers = on_grid(rows.reshape(len(scale), -1), scale, 8)
         unit = entry.quantization.scale[0] * scale
         steps = (shift / unit.astype(np.float64)).round()
-        if np.abs(steps).max() >= 2**31:
-            continue
         rule.scale, bias.quantization.scale = scale, unit
         ordered = np.moveaxis(numbers.reshape(rows.shape), 0, rule.quantizedDimension)
         for tensor, whole in ((weight, ordered.astype(np.int8)), (bias, steps.astype(np.int32))):
