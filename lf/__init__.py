@@ -15,7 +15,10 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from lf import process
+
 __version__ = "0.1.0"
+process.prepare()
 
 if TYPE_CHECKING:
     from lf.api.matches import Matches as Matches

@@ -25,8 +25,9 @@ from lf.core import Array, BadInput, Session
 from lf.data import images
 from lf.extraction.extractor import Extractor
 from lf.extraction.store import engine_for, extract_images, find
-from lf.extraction.stream import cores, published
+from lf.extraction.stream import published
 from lf.models.resolve import resolve
+from lf.quota import cores
 from scripts import turns
 from scripts.turns import times
 

@@ -24,6 +24,8 @@ SOURCES = sorted((ROOT / "lf").rglob("*.py"))
 
 # lowest first; a room sees the floors below it and itself, never its neighbours
 FLOORS = (
+    ("quota",),
+    ("process",),
     ("version",),
     ("core",),
     ("formats",),

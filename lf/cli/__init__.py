@@ -136,8 +136,11 @@ def _give_up_output() -> None:
 
 
 def _unforeseen(error: Exception) -> int:
-    if isinstance(error, ModuleNotFoundError) and error.name and error.name.partition(".")[0] != "lf":
-        return _failed(f"the package {error.name} is not installed; lf doctor says what to type", Unavailable.exit_code)
+    if isinstance(error, ImportError) and error.name and error.name.partition(".")[0] != "lf":
+        text = f"the package {error.name} is not installed; lf doctor says what to type"
+        if not isinstance(error, ModuleNotFoundError):
+            text = f"the package {error.name} cannot be imported ({error}); lf doctor says what is wrong"
+        return _failed(text, Unavailable.exit_code)
     if isinstance(error, OSError):
         return _failed(f"{error.filename or 'output'}: {error.strerror or error}", LfError.exit_code)
     return _failed(f"internal error: {type(error).__name__}: {error} (set LF_DEBUG=1 for the traceback)", 1)

@@ -79,6 +79,18 @@ def is_utf8(name: str) -> bool:
     return not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
+def expand(path: str) -> Path:
+    """The path, in which `~` and `~name` stand for a home folder.
+
+    Raises:
+        BadInput: there is no such home folder.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise BadInput(f"{path}: there is no home folder {Path(path).parts[0]}; give the whole path") from error
+
+
 def write_bytes(path: Path, data: bytes) -> Path:
     """Write `data` atomically; return `path`."""
     with atomic(path) as temporary:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lf.core import Array, UsageError, console, pick
+from lf.core import Array, UsageError, console, files, pick
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def _procedural(where: str, wanted: Wanted) -> list[Pair]:
 def _folder(where: str) -> Path:
     if not where:
         raise UsageError("this dataset needs a folder after the colon, such as hpatches:DIR or warps:DIR")
-    return Path(where).expanduser()
+    return files.expand(where)
 
 
 DATASETS: dict[str, Callable[[str, Wanted], list[Pair]]] = {

@@ -77,7 +77,6 @@ def on_ray(
         LfError: what `extract_images` raises, in an actor or here; or Ray failed.
     """
     try:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to its makers
         import ray
         import ray.data
     except ImportError as error:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lf.core import Artifact, Session, Unavailable, UsageError, pick
+from lf.core import Artifact, Session, Unavailable, UsageError, one_line, pick
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,20 @@ class Backend:
     def installed(self) -> bool:
         """Whether its package can be imported; says nothing of devices."""
         return importlib.util.find_spec(self.package) is not None
+
+    def load(self) -> None:
+        """Import its package.
+
+        Raises:
+            Unavailable: it is installed, and cannot be imported.
+        """
+        try:
+            importlib.import_module(self.package)
+        except Exception as error:  # a library that is missing or was built for another system, a broken installation
+            raise Unavailable(
+                f"the package {self.package} cannot be imported ({one_line(error, 300)}); install it again: "
+                f'pip install --force-reinstall "lf[{self.extra}]"'
+            ) from error
 
 
 CHECKPOINTS = (".safetensors", ".pth", ".pt", ".tar")
@@ -146,5 +160,6 @@ def open_session(artifact: Artifact, backend: str, threads: int = 1) -> Session:
         raise UsageError(f"{artifact.path}: backend {backend} runs {takes}; make such a file with {row.maker}")
     if not row.installed:
         raise Unavailable(f'backend {backend} needs the package {row.package}; type: pip install "lf[{row.extra}]"')
+    row.load()
     session: Session = importlib.import_module(row.module).open_session(artifact, threads, **row.options)
     return session

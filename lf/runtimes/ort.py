@@ -16,6 +16,7 @@ from lf.core import Array, Artifact, BadInput, SessionInfo, Unavailable, one_lin
 from lf.formats.int4 import weights_only, widened
 from lf.formats.onnx_bytes import GRAPH, single_names
 from lf.formats.protobuf import message
+from lf.quota import cores
 
 CPU = "CPUExecutionProvider"
 MEMORY = {"CUDAExecutionProvider": "cuda", "TensorrtExecutionProvider": "cuda"}  # where a provider's tensors live
@@ -166,6 +167,18 @@ def _options(data: bytes, threads: int, provider: str) -> Any:
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     if weights_only(data):  # they become float once, now, and not in every run
         options.add_session_config_entry("session.disable_quant_qdq", "1")
+    return options
+
+
+def making(level: str = "ORT_ENABLE_ALL") -> Any:
+    """Options of a session in which a file is made, not measured: on all cores, silent, without threads that spin."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = cores()
+    options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, level)
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options
 
 

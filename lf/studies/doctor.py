@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import os
 import re
 from typing import Any
 
+from lf.core import Unavailable
 from lf.core.machine import INT8, cpu
+from lf.quota import affinity, cores, quota
 from lf.runtimes import BACKENDS
 
 Row = dict[str, Any]
 
 
 def examine() -> list[Row]:
-    """One row {"name", "ok", "detail"} per backend, processor, extra, and for two wheels that break each other."""
+    """One row {"name", "ok", "detail"} per backend and extra, of the processor, its cores, and two clashing wheels."""
     rows = [{"name": name, **_backend(name)} for name in BACKENDS]
-    rows.append(_cpu())
+    rows += [_cpu(), _cores()]
     if _version("onnxruntime") and _version("onnxruntime-gpu"):
         detail = "onnxruntime and onnxruntime-gpu share one folder and break each other; uninstall both, install one"
         rows.append({"name": "conflict", "ok": False, "detail": detail})
@@ -27,6 +30,10 @@ def _backend(name: str) -> Row:
     row = BACKENDS[name]
     if not row.installed:
         return {"ok": False, "detail": f'{row.about}; not installed: pip install "lf[{row.extra}]"'}
+    try:
+        row.load()
+    except Unavailable as error:
+        return {"ok": False, "detail": f"{row.about}; {error}"}
     examine = getattr(importlib.import_module(row.module), "examine", None)
     if examine is None:
         return {"ok": True, "detail": f"{row.about} ({row.package} {_module_version(row.package)})"}
@@ -39,6 +46,17 @@ def _cpu() -> Row:
     fast = bool(INT8 & set(flags))
     verdict = "int8 is fast here" if fast else "no int8 instructions known here: expect little or no gain from w8a8"
     return {"name": "cpu", "ok": fast, "detail": f"{name} ({', '.join(flags) or 'no flags known'}): {verdict}"}
+
+
+def _cores() -> Row:
+    """How many cores the defaults of --workers and the like go by."""
+    limit = quota()
+    limited = "no CPU quota" if limit is None else f"CPU quota of its container {limit:g}"
+    return {
+        "name": "cores",
+        "ok": True,
+        "detail": f"{cores()} for lf: {os.cpu_count()} in the machine, {affinity()} by affinity, {limited}",
+    }
 
 
 def _extras() -> list[Row]:

@@ -13,8 +13,8 @@ from lf.core.console import Progress
 from lf.data.layouts import LAYOUTS
 from lf.extraction import store
 from lf.extraction.pools import POOLS
-from lf.extraction.stream import cores
 from lf.extraction.variant import Variant
+from lf.quota import cores
 
 
 def extract(

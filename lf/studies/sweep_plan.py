@@ -159,7 +159,7 @@ def load(path: Path, writers: Mapping[str, Any], options: Mapping[str, type]) ->
         pick(METRICS, metric, "metric")
         if type(limit) not in (int, float) or not math.isfinite(limit) or METRICS[metric].higher_is_better is None:
             raise BadInput(f"{path}: goal {metric} = {limit}; expected a metric that has a better end, and a number")
-    images = path.parent / Path(top["images"]).expanduser() if top["images"] else None
+    images = path.parent / files.expand(top["images"]) if top["images"] else None
     return Plan(images, top["backend"], writer, top["threads"], top["repeats"], data, networks, top["goals"])
 
 
@@ -229,9 +229,9 @@ def located(root: str, base: Path) -> tuple[str, Path | None]:
         return root, None
     if where and "/" not in name and not (base / root).exists():
         pick(DATASETS, name, "dataset")
-        folder = base / Path(where).expanduser()
+        folder = base / files.expand(where)
         return f"{name}:{folder}", folder
-    folder = (base / Path(root).expanduser()).resolve()  # absolute: its name cannot be taken for that of a dataset
+    folder = (base / files.expand(root)).resolve()  # absolute: its name cannot be taken for that of a dataset
     return str(folder), folder
 
 
@@ -251,7 +251,7 @@ def _network(
     row = _read(table, MODEL, where)
     name, file = name_of(row["file"]), row["file"]
     if file not in shipped():
-        file = str(base / Path(file).expanduser())
+        file = str(base / files.expand(file))
     chosen = usual if row["schemes"] is None else _names(row["schemes"], f"{where}: schemes", empty=True)
     for scheme in chosen:
         pick(schemes, scheme, "scheme")
@@ -261,5 +261,5 @@ def _network(
     for scheme, values in row["options"].items():
         pick(dict.fromkeys(chosen), scheme, f"scheme of {name}")
         _read(values, {key: (kind, None) for key, kind in options.items()}, f"{where}: options of {scheme}")
-    added = {label: base / Path(each).expanduser() for label, each in zip(labels, ready, strict=True)}
+    added = {label: base / files.expand(each) for label, each in zip(labels, ready, strict=True)}
     return Network(name, file, chosen, added, row["options"])

@@ -17,6 +17,7 @@ import numpy as np
 from lf import __version__
 from lf.core import BadInput, SessionInfo, Unavailable, files
 from lf.core.machine import cpu
+from lf.quota import cores
 
 SCHEMA = 1
 NEEDED: dict[str, type] = {  # what compare and report read of a run
@@ -95,6 +96,7 @@ def environment(info: SessionInfo) -> dict[str, Any]:
         "cpu": name,
         "cpu_flags": flags,
         "cores": os.cpu_count(),
+        "cores_allowed": cores(),
         "os": platform.system(),
         "python": platform.python_version(),
         "versions": {"lf": __version__, "numpy": np.__version__, "opencv": cv2.__version__},

@@ -10,6 +10,7 @@ import numpy as np
 
 from lf.core import Array, LfError
 from lf.quantize.calibrate.observers import Observer
+from lf.runtimes.ort import making
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -142,10 +143,7 @@ def _values(model: ModelProto, names: list[str], photos: Iterable[Array]) -> Ite
     opened.CopyFrom(model)
     there = {output.name for output in opened.graph.output} | {opened.graph.input[0].name}
     opened.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names if name not in there)
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # fusion would remove tensors
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options = making("ORT_DISABLE_ALL")  # fusion would remove tensors
     session = ort.InferenceSession(opened.SerializeToString(), options, providers=["CPUExecutionProvider"])
     entry = session.get_inputs()[0].name
     wanted = [name for name in names if name != entry]

@@ -10,6 +10,7 @@ import numpy as np
 
 from lf.core import Array
 from lf.quantize.calibrate.ranges import Range
+from lf.runtimes.ort import making
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -67,10 +68,7 @@ class Walk:
             [numpy_helper.from_array(self.constants[name], name) for name in {*node.input} & {*self.constants}],
         )
         model = helper.make_model(graph, opset_imports=self._opsets, ir_version=self._ir)
-        options = ort.SessionOptions()
-        options.log_severity_level = 3
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(model.SerializeToString(), making(), providers=["CPUExecutionProvider"])
 
 
 def upstream(model: ModelProto, layers: Collection[str]) -> list[NodeProto]:

@@ -20,6 +20,7 @@ from lf.quantize.calibrate.ranges import Range
 from lf.quantize.write.head_layers import last_convolutions, tail
 from lf.quantize.write.merge_pointwise import JOINT
 from lf.runtimes import engines, open_session
+from lf.runtimes.ort import making
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -48,10 +49,8 @@ def integers(path: Path, data: bytes, meant: Collection[str], rest: Collection[s
     import onnx
     import onnxruntime as ort
 
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
     # The highest level would add layouts of this processor; integers are settled one level below.
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options = making("ORT_ENABLE_EXTENDED")
     with tempfile.TemporaryDirectory(prefix="lf-quantize-") as folder:
         options.optimized_model_filepath = str(Path(folder, "optimised.onnx"))
         ort.InferenceSession(widened(data), options, providers=["CPUExecutionProvider"])
@@ -112,9 +111,7 @@ def first_non_finite(data: bytes, tensor: Array) -> str | None:
     made = [(node.name, name) for node in model.graph.node for name in node.output if name]
     missing = [name for _, name in made if name not in there]
     model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in missing)
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options = making("ORT_DISABLE_ALL")
     session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     values = session.run([name for _, name in made], {session.get_inputs()[0].name: tensor})
     return next((node for (node, _), v in zip(made, values, strict=True) if not np.isfinite(v).all()), None)

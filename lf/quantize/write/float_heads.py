@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lf.core import Array
+from lf.runtimes.ort import making
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -86,7 +87,7 @@ def _product(model: ModelProto, source: str, head: str) -> tuple[Array, Array] |
     used = [tensor for name, tensor in constants.items() if any(name in node.input for node in ordered)]
     graph = helper.make_graph(ordered, "head", [entry], [helper.make_empty_tensor_value_info(head)], used)
     small = helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
-    session = ort.InferenceSession(small.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(small.SerializeToString(), making(), providers=["CPUExecutionProvider"])
     pixels = np.eye(channels, channels + 1, 1, dtype=np.float32)[None, :, None]  # the first pixel is zero
     answer = session.run([head], {source: pixels})[0]
     probe = np.random.default_rng(0).standard_normal((1, channels, 5, 7), np.float32)

@@ -29,6 +29,7 @@ from lf.quantize.write.checks import ties
 from lf.quantize.write.float_heads import cut
 from lf.quantize.write.ort import difference, quiet
 from lf.quantize.write.qdq import OPERATORS
+from lf.runtimes.ort import making
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -211,7 +212,7 @@ def _maps(graph: ModelProto, tensor: Array) -> dict[str, Array]:
     """What the graph makes of a picture."""
     import onnxruntime as ort
 
-    session = ort.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(graph.SerializeToString(), making(), providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     return dict(zip(names, session.run(names, {session.get_inputs()[0].name: tensor}), strict=True))
 
