@@ -13,6 +13,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal
 .PHONY: demo test nightly lint gate clean
 
 demo: $(VENV)/demo
+	rm -rf out/demo
 	$(BIN)/lf demo
 
 # the gate and mypy have one process each, pytest has WORKERS
@@ -32,6 +33,7 @@ lint: $(VENV)/dev
 
 # the accuracy gate: the main job on the shipped weights, held against tests/baselines; see CONTRIBUTING.md
 gate: $(VENV)/dev
+	rm -rf out/gate
 	$(BIN)/lf demo --out out/gate
 	$(BIN)/lf compare tests/baselines/wren.json out/gate/results.json --gates tests/baselines/gates.toml
 

@@ -231,10 +231,12 @@ def texts(tree):
     ]
 
 
-GIT = {"--short=12", "--porcelain"}  # options of another command
+GIT = {"--short=12", "--porcelain"}  # options of another command, as those of pip
 
 
 @pytest.mark.parametrize("module", [name for name in MODULES if room(name) != "cli"])
 def test_only_the_command_speaks_of_its_options(module):
     found = [text for text in texts(ast.parse(MODULES[module].read_text())) if re.search(r"(^|[\s(;'\"])--[a-z]", text)]
-    assert not set(found) - GIT, "name the parameter in backticks: see lf.cli.translate"
+    assert not {text for text in found if "pip install" not in text} - GIT, (
+        "name the parameter in backticks: see lf.cli.translate"
+    )

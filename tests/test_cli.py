@@ -230,7 +230,9 @@ def test_bench_prints_what_it_keeps_and_compare_judges_it(lf, tiny, enough, tmp_
     assert first.splitlines()[-1] == str(kept)
     assert "| wren" in first
     said = lf(*words, "--json")
-    assert said.err == f"wrote {kept}\n"
+    assert said.err == f"{kept}: holds the same runs; what is kept is used again\nwrote {kept}\n"
+    other = lf("bench", "sift", *words[2:]).refused(2)
+    assert other == f"lf: {kept}: holds other runs (wren fp32 ort-cpu); choose another --out, or delete it"
     (run,) = json.loads(said.out)["runs"]
     assert json.loads(kept.read_text())["runs"] == [run]
     assert [pair["pair"] for pair in run["pairs"]] == [f"1_{number}" for number in range(2, 12)]

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lf import core
-from lf.core import Artifact, BadInput, Card, Features, GateFailed, LfError, Unavailable, UsageError, pick
+from lf.core import Artifact, BadInput, Card, Features, GateFailed, LfError, Unavailable, UsageError, console, pick
 from lf.models import MODELS
 
 CARD = Card(
@@ -190,3 +190,12 @@ def test_an_artifact_knows_its_bytes(tmp_path):
     artifact = Artifact(path, CARD)
     assert artifact.bytes == 3
     assert artifact.sha256 == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2, B.1
+
+
+def test_progress_without_a_terminal_is_a_line_now_and_then(capfd, monkeypatch):
+    clock = iter([0.0, 5.0, 10.0, 20.0, 41.0])
+    monkeypatch.setattr("lf.core.console.time.monotonic", lambda: next(clock))
+    with console.progress() as progress:
+        for done, text in ((1, "too early"), (2, "first"), (3, "too soon"), (8, "second")):
+            progress(done, 10, text)
+    assert capfd.readouterr().err == "2/10 (20 %), 40 s left: first\n8/10 (80 %), 10 s left: second\n"

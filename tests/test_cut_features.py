@@ -308,8 +308,8 @@ def test_what_needs_raw_heads_says_so(what, text, tiny, tmp_path):
         ("onnx", {"cut": "feature"}, "unknown cut 'feature'; did you mean 'features'"),
         ("tflite", {"cut": "features"}, "`cut=features` belongs to `to=onnx`; a .tflite file ends at its raw heads"),
         ("onnx", {"cut": "features", "top_k": 0}, "`top_k=0`: expected at least 1"),
-        ("onnx", {"cut": "features", "size": None}, "has its size and its operator set; leave --size, --dynamic"),
-        ("onnx", {"cut": "features", "opset": 18}, "leave --size, --dynamic, --opset out"),
+        ("onnx", {"cut": "features", "size": None}, "has its size and its operator set; leave `size` and"),
+        ("onnx", {"cut": "features", "opset": 18}, "leave `size` and `opset` out"),
     ],
 )
 def test_usage(target, options, text, tiny, tmp_path):

@@ -568,11 +568,11 @@ def test_views_of_pictures_that_calibrated_the_file_are_refused(tiny, pairs):
     [
         (
             "kp2d",
-            "takes 48x64 only, protocol kp2d evaluates at 240x320; export it again with --size 240x320 or --dynamic",
+            "takes 48x64 only, protocol kp2d evaluates at 240x320; export it again with `size=240x320` or without `",
         ),
         (
             "mma",
-            "takes 48x64 only, protocol mma evaluates at the native size of every image; export it again with --dyn",
+            "takes 48x64 only, protocol mma evaluates at the native size of every image; export it again without",
         ),
     ],
 )

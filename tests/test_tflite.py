@@ -488,7 +488,7 @@ def test_quantize_says_what_does_not_fit(parent, drawn_photos, tmp_path, options
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"size": None}, "a .tflite file takes one size; leave --dynamic out"),
+        ({"size": None}, "a .tflite file takes one size; type for example: `size=240x320`"),
         ({"size": (80, 80)}, "takes pictures of 64x96 only; leave `size` out"),
         ({"opset": 18}, "has its operator set; `opset` is for checkpoints"),
     ],

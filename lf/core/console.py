@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,15 +14,20 @@ from typing import Any
 
 Progress = Callable[[int, int, str], None]
 
+FIRST, EVERY = 10.0, 30.0  # seconds: before the first line of progress without a terminal, and between two
+
 _TURN = threading.Lock()
 _KEPT: list[int] = []  # what stderr was, for each `quiet` that is open
 
 
 @contextmanager
 def progress() -> Iterator[Progress]:
-    """Yield a function (done, total, text) that draws a bar with the time left; silent when stderr is no terminal."""
+    """Yield a function (done, total, text) that shows how far the work is and how long the rest will take.
+
+    A terminal gets a bar. Elsewhere, such as in a log, work longer than FIRST seconds gets a line every EVERY seconds.
+    """
     if not sys.stderr.isatty():
-        yield lambda done, total, text: None
+        yield _Lines()
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -33,6 +39,24 @@ def progress() -> Iterator[Progress]:
     ):
         task = bar.add_task("", total=None)
         yield lambda done, total, text: bar.update(task, completed=done, total=total, description=text)
+
+
+class _Lines:
+    """Progress as plain lines: `120/580 (21 %), 40 s left: wren.onnx ort-cpu v_boat 1_2`."""
+
+    def __init__(self) -> None:
+        self._begun, self._told, self._turn = time.monotonic(), 0.0, threading.Lock()
+
+    def __call__(self, done: int, total: int, text: str) -> None:
+        """Write a line if the last one is long ago."""
+        with self._turn:
+            now = time.monotonic()
+            passed = now - self._begun
+            if passed < FIRST or (self._told and now - self._told < EVERY):
+                return
+            self._told = now
+        left = f", {passed * (total - done) / done:.0f} s left" if 0 < done < total else ""
+        note(f"{done}/{total} ({100 * done / max(1, total):.0f} %){left}: {text}")
 
 
 def result(text: object) -> None:

@@ -83,9 +83,7 @@ def export(
         elif artifact.path.suffix != ".onnx":
             raise UsageError(f"{artifact.path}: `cut=features` starts from an .onnx file or a checkpoint")
         elif size != OWN or opset is not None:
-            raise UsageError(
-                f"{artifact.path}: has its size and its operator set; leave --size, --dynamic, --opset out"
-            )
+            raise UsageError(f"{artifact.path}: has its size and its operator set; leave `size` and `opset` out")
         return _appended(parent, out, Path(folder, "candidate.onnx"), top_k, images)
 
 

@@ -43,7 +43,7 @@ def export(
         LfError: the converter failed.
     """
     if size is None:
-        raise UsageError("a .tflite file takes one size; leave --dynamic out, or type for example: --size 240x320")
+        raise UsageError("a .tflite file takes one size; type for example: `size=240x320`")
     with tempfile.TemporaryDirectory(prefix="lf-export-") as folder:
         parent = artifact
         if artifact.path.suffix in CHECKPOINTS:

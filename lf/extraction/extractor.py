@@ -150,7 +150,7 @@ class Extractor:
         if rule is None:
             raise BadInput(f"{self.artifact.path}: {self.artifact.card.model} has no published pyramid")
         if self.artifact.card.size is not None:
-            raise BadInput(f"{self.artifact.path}: a pyramid needs every size; export it again with --dynamic")
+            raise BadInput(f"{self.artifact.path}: a pyramid needs every size; export it again without `size`")
         if self.resize:
             raise BadInput(f"{self.artifact.path}: a pyramid has sizes of its own; leave `size` out")
         clock = clock or Clock()

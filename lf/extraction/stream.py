@@ -7,13 +7,14 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
 import cv2
 
-from lf.core import Array, BadInput, Features
+from lf.core import Array, BadInput, Features, console
 from lf.data import images
 from lf.extraction.extractor import Extractor
 
@@ -25,8 +26,24 @@ Result = TypeVar("Result")
 
 def published(extractor: Extractor, image: Array) -> Features:
     """Extract as the authors do: over their pyramid if they have one and the file takes every size."""
+    remark_resize(extractor, image)
     pyramid = extractor.model.pyramid and extractor.artifact.card.size is None and extractor.keypoints is None
     return extractor.pyramid(image) if pyramid else extractor(image)
+
+
+def remark_resize(extractor: Extractor, image: Array) -> None:
+    """Say once in a process that images are resized, if the file takes one size and the image has another."""
+    fixed = extractor.artifact.card.size
+    if fixed and extractor.resize is None and image.shape[:2] != fixed:
+        _say_resized(extractor.artifact.path, fixed)
+
+
+@cache
+def _say_resized(path: Path, size: tuple[int, int]) -> None:
+    console.note(
+        f"{path}: takes images of {size[0]}x{size[1]} only; others are resized to it, which costs accuracy. "
+        "A file of free size: lf export CHECKPOINT"
+    )
 
 
 def features_of(extractor: Extractor, path: Path, top_k: int | None = None) -> Features:

@@ -20,6 +20,7 @@ from lf.core import Array, Features, Unavailable, UsageError, files
 from lf.data.contact_sheets import drawable
 from lf.data.frames import Source
 from lf.extraction.extractor import Extractor
+from lf.extraction.stream import remark_resize
 
 Progress = Callable[[int, int, str], None]
 CODECS = {".avi": "MJPG", ".mp4": "mp4v"}
@@ -151,6 +152,7 @@ def run(
     with writer(out, source.rate) as write, suppress(*stop):
         for index, frame in enumerate(source.frames):
             start = time.perf_counter()
+            remark_resize(extractor, frame)
             features = extractor(frame).top(top_k)
             seen.milliseconds.append((time.perf_counter() - start) * 1e3)
             trails = tracks.follow(features)

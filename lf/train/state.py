@@ -147,7 +147,7 @@ def publish(run: Run, path: Path, step: int | None = None) -> Artifact:
 
     row = MODELS[run.recipe.model]
     tensors = pack(run.weights())
-    origin = f"lf train {run.recipe.method} --data {' '.join(run.data)}"
+    origin = f"lf train {run.recipe.method}, pictures: {' '.join(run.data)}"
     options = {**dataclasses.asdict(run.recipe), "data": list(run.data)}
     licence = run.parent.get("licence", "Apache-2.0")  # weights that are tuned keep the licence they came with
     versions = {"lf": __version__, "torch": torch.__version__}

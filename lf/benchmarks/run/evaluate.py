@@ -34,6 +34,7 @@ def bench(
     threads: int = 1,
     workers: int = 1,
     cache: Path | None = None,
+    extractor: Extractor | None = None,
     progress: Progress = lambda done, total, text: None,
 ) -> dict[str, Any]:
     """Evaluate one variant; the returned run has the layout of `lf.benchmarks.run.results`, without latency.
@@ -47,6 +48,7 @@ def bench(
         workers: first pictures at a time, each with the pairs that it begins, and an engine for each; the numbers are
             the same.
         cache: where features are kept, if anywhere.
+        extractor: the opened variant; None opens it.
         progress: (done, total, text), called per pair.
 
     Raises:
@@ -55,7 +57,7 @@ def bench(
     """
     artifact, backend = variant.artifact, variant.backend
     refuse_leak(artifact, pairs)
-    extractor = variant.open(threads)
+    extractor = extractor or variant.open(threads)
     done, telling = count(), threading.Lock()
 
     def evaluate(extractor: Extractor, some: Sequence[Pair]) -> list[dict[str, Any]]:

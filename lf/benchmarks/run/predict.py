@@ -47,10 +47,10 @@ class Predictor:
             check_resize(protocol)
         elif fixed is not None and fixed != wanted:
             at = f"at {wanted[0]}x{wanted[1]}" if wanted else "at the native size of every image"
-            size = f"--size {wanted[0]}x{wanted[1]} or --dynamic" if wanted else "--dynamic"
+            how = f"with `size={wanted[0]}x{wanted[1]}` or without `size`" if wanted else "without `size`"
             raise UsageError(
                 f"{extractor.artifact.path} takes {fixed[0]}x{fixed[1]} only, protocol {protocol.name} evaluates {at}; "
-                f"export it again with {size}"
+                f"export it again {how}"
             )
         self.extractor = extractor
         self.protocol = protocol

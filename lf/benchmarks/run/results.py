@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from lf import __version__
-from lf.core import BadInput, SessionInfo, Unavailable, files
+from lf.core import BadInput, SessionInfo, Unavailable, UsageError, console, files
 from lf.core.machine import cpu
 from lf.quota import cores
 
@@ -54,6 +54,33 @@ def refuse_stand_in(backend: str, provider: str) -> None:
             f"figures of {provider} are no results of an Edge TPU: there are none of it; "
             "unset LF_EDGETPU_LIBRARY, install libedgetpu and connect a device, see: lf doctor"
         )
+
+
+IDENTITY = ("backend", "keypoints", "input_size", "nms", "protocol_digest", "dataset_digest")
+
+
+def identity(run: Mapping[str, Any]) -> list[Any]:
+    """What makes two runs the same measurement: the file, how it ran, the protocol and the data."""
+    return [run["artifact"].get("sha256"), *(run.get(name) or None for name in IDENTITY)]
+
+
+def refuse_others(path: Path, wanted: Sequence[Sequence[Any]]) -> None:
+    """Refuse to write over the results of other runs; say so where the same runs are made again.
+
+    Args:
+        path: the results file to write.
+        wanted: the `identity` of each run.
+
+    Raises:
+        UsageError: the file holds other runs.
+    """
+    if not path.exists():
+        return
+    there = load(path)
+    if [identity(run) for run in there] != [list(each) for each in wanted]:
+        held = "; ".join(f"{run['artifact']['model']} {run['artifact']['scheme']} {run['backend']}" for run in there)
+        raise UsageError(f"{path}: holds other runs ({held}); choose another `out`, or delete it")
+    console.note(f"{path}: holds the same runs; what is kept is used again")
 
 
 def load(path: Path) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from lf.benchmarks.run.predict import check_resize
 from lf.benchmarks.run.results import environment
 from lf.benchmarks.timing import latency
 from lf.core import Array, Artifact, UsageError, pick
-from lf.data import Pair, open_dataset
+from lf.data import Pair, dataset_digest, open_dataset
 from lf.data.images import list_images, read
 from lf.extraction import agreement
 from lf.extraction.store import engine_for
@@ -90,13 +90,21 @@ def evaluate_variants(
     """Evaluate variants on the same pairs; see `suite`."""
     rule = pick(PROTOCOLS, protocol, "protocol")
     pairs = open_dataset(data, limit_sequences, exclude=rule.without)
-    for variant in variants:
-        results.refuse_stand_in(variant.backend, variant.open(threads).session.info.provider)
+    opened = [variant.open(threads) for variant in variants]
+    subjects = [evaluated(*each) for each in zip(variants, (each.session.info for each in opened), strict=True)]
+    for subject in subjects:
+        results.refuse_stand_in(subject["backend"], subject["provider"])
+    if out:
+        measured = {"protocol_digest": rule.digest, "dataset_digest": dataset_digest(pairs)}
+        results.refuse_others(out / RESULTS, [results.identity({**subject, **measured}) for subject in subjects])
     if draw:
         figures.plotter()
     cache = out / "cache" if out else None
     how: dict[str, Any] = {"threads": threads, "workers": workers, "cache": cache, "progress": progress}
-    runs = [bench(variant, pairs, data, rule, **how) for variant in variants]
+    runs = [
+        bench(variant, pairs, data, rule, extractor=extractor, **how)
+        for variant, extractor in zip(variants, opened, strict=True)
+    ]
     if repeats:
         for run, timing in zip(runs, timings(variants, pairs[0], rule, threads, repeats, progress), strict=True):
             run.update(timing)
@@ -192,13 +200,16 @@ def latencies(
     name, image = _picture(photo, rule.size or DRAWN)
     prepared = _prepared(variants, image, rule)
     about = {"dataset_digest": hashlib.sha256(prepared.tobytes()).hexdigest(), "image_size": prepared.shape[:2]}
+    kept = [
+        {**assemble(evaluated(variant, info), environment(info), [], name, rule, []), **about}
+        for variant, info in zip(variants, infos, strict=True)
+    ]
+    if out:
+        results.refuse_others(out / LATENCY, [results.identity(run) for run in kept])
     found = latency.measure(
         variants, prepared, rule, threads=threads, repeats=repeats, reference=base, progress=progress
     )
-    runs = [
-        {**assemble(evaluated(variant, info), environment(info), [], name, rule, []), **about, **timing}
-        for variant, info, timing in zip(variants, infos, found, strict=True)
-    ]
+    runs = [{**run, **timing} for run, timing in zip(kept, found, strict=True)]
     if out:
         results.save(out / LATENCY, runs)
     return runs
