@@ -152,7 +152,8 @@ def run(
     with writer(out, source.rate) as write, suppress(*stop):
         for index, frame in enumerate(source.frames):
             start = time.perf_counter()
-            remark_resize(extractor, frame)
+            if isinstance(extractor, Extractor):
+                remark_resize(extractor, frame)
             features = extractor(frame).top(top_k)
             seen.milliseconds.append((time.perf_counter() - start) * 1e3)
             trails = tracks.follow(features)
