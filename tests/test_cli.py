@@ -105,9 +105,11 @@ def scenes(tmp_path):
 
 @pytest.fixture
 def enough(scenes):
-    """The same with as many pairs as a gate needs, all with one second picture."""
+    """The same with as many pairs as a gate needs; their second pictures differ in one pixel."""
+    second = cv2.imread(str(scenes / "i_a" / "2.png"))
     for number in range(3, 12):
-        (scenes / "i_a" / f"{number}.png").symlink_to(scenes / "i_a" / "2.png")
+        second[0, 0] = number
+        cv2.imwrite(str(scenes / "i_a" / f"{number}.png"), second)
         (scenes / "i_a" / f"H_1_{number}").write_text((scenes / "i_a" / "H_1_2").read_text())
     return scenes
 
