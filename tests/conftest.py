@@ -22,6 +22,9 @@ from lf.models import MODELS
 Once = Callable[[str, Callable[[Path], object]], Path]
 
 
+os.environ["LF_PROGRESS"] = "off"  # on a busy machine any command may take longer than the first line waits
+
+
 @pytest.fixture
 def lf(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
     """Run a command in this process: exit code, stdout, stderr; even what C libraries print is seen."""

@@ -193,6 +193,7 @@ def test_an_artifact_knows_its_bytes(tmp_path):
 
 
 def test_progress_without_a_terminal_is_a_line_now_and_then(capfd, monkeypatch):
+    monkeypatch.delenv("LF_PROGRESS")
     clock = iter([0.0, 5.0, 10.0, 20.0, 41.0])
     monkeypatch.setattr("lf.core.console.time.monotonic", lambda: next(clock))
     with console.progress() as progress:

@@ -402,7 +402,7 @@ def test_a_missing_board_is_named_before_the_work(lf, tmp_path, monkeypatch, opt
         (
             ["--validate=procedural:1", "--keep-best=n_matches"],
             2,
-            "unknown judge of weights under kp2d 'n_matches'; known: repeatability, localization_error, mean_corner",
+            "unknown judge of weights under kp2d-fixed 'n_matches'; known: repeatability, localization_error, mean_corner",
         ),
         (["--keep-best=repeatability"], 2, "--keep-best needs --validate ROOT"),
     ],

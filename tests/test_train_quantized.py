@@ -462,8 +462,12 @@ def test_bits_that_no_file_has(name, changes, message):
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [
-        ("distil", ["weight_bits=0", "activation_bits=0"], "weight_bits=0 leaves the network what it is; type: --set"),
-        ("distil", ["init="], "weight_bits=4 starts from a float network; type: --set init=CHECKPOINT"),
+        (
+            "distil",
+            ["weight_bits=0", "activation_bits=0"],
+            "weight_bits=0 leaves the network what it is; type: `weight_bits=4`",
+        ),
+        ("distil", ["init="], "weight_bits=4 starts from a float network; type: `init=CHECKPOINT`"),
         ("superpoint-small", ["init=", "weight_bits=4"], "weight_bits=4 starts from a float network"),
         ("distil", ["init=wrenn"], "'wrenn' is neither a file nor shipped weights; did you mean 'wren'"),
     ],

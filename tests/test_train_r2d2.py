@@ -134,7 +134,7 @@ def test_the_best_trial_wins_and_wild_scales_lose():
 def test_a_tilt_keeps_one_side_grows_the_other_and_fills_the_frame(amount, side):
     made = r2d2_views.tilts(torch.tensor([amount], dtype=torch.float64), torch.tensor([side]))
     frame = torch.tensor([[[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5]]], dtype=torch.float64)
-    shown = r2d2_views.views.warp_points(frame, made)[0]
+    shown = r2d2_views.random_views.warp_points(frame, made)[0]
     assert (shown.abs() <= 0.5 + 1e-9).all()
     lengths = sorted((shown - shown.roll(-1, 0)).norm(dim=1).tolist())
     assert lengths[0] == pytest.approx(1 / (1 + 2 * amount))  # the grown side shows less of the picture

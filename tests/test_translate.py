@@ -20,6 +20,7 @@ from lf.cli.translate import translate
         ("type: `export(M.onnx, half=True)`", "type: lf export M.onnx --half"),
         ("type: `data.list(DIR)`", "type: lf data list DIR"),
         ("type: `init=CHECKPOINT`", "type: --set init=CHECKPOINT"),
+        ("`change=size=64x`: expected", "--set size=64x: expected"),
         ("choose another `output`", "choose another -o"),
         ("choose another `out`", "choose another --out"),
         ("`nonsense` stays", "`nonsense` stays"),

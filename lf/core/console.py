@@ -24,10 +24,11 @@ _KEPT: list[int] = []  # what stderr was, for each `quiet` that is open
 def progress() -> Iterator[Progress]:
     """Yield a function (done, total, text) that shows how far the work is and how long the rest will take.
 
-    A terminal gets a bar. Elsewhere, such as in a log, work longer than FIRST seconds gets a line every EVERY seconds.
+    A terminal gets a bar. Elsewhere, such as in a log, work longer than FIRST seconds gets a line every EVERY seconds,
+    unless the environment variable LF_PROGRESS is `off`.
     """
     if not sys.stderr.isatty():
-        yield _Lines()
+        yield (lambda done, total, text: None) if os.environ.get("LF_PROGRESS") == "off" else _Lines()
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

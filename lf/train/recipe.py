@@ -154,7 +154,9 @@ class Recipe:
             return key, _read(key, value, default)
         except (ValueError, KeyError) as error:
             kind = {"size": "HxW", "tuple": "numbers"}.get(key, type(default).__name__.replace("tuple", "numbers"))
-            raise UsageError(f"`{text}`: expected {key}=<{kind}>, for example {key}={show(key, default)}") from error
+            raise UsageError(
+                f"`change={text}`: expected {key}=<{kind}>, for example {key}={show(key, default)}"
+            ) from error
 
 
 def _read(key: str, value: str, default: Any) -> Any:
