@@ -318,7 +318,7 @@ def test_what_onnxruntime_has_optimised_is_refused(level, wren, lf, drawn_photos
         (("quantize", path, *calibrated), "quantize"),
         (("quantize", path, "--scheme", "fp16", "-o", tmp_path / "out.onnx"), "quantize"),
         (("quantize", path, "--for", "tflite", "--images", drawn_photos, "-o", tmp_path / "out.tflite"), "quantize"),
-        (("quantize", path, *calibrated, "--max-drop", "mma@3=0.1", "--data", "procedural:2"), "quantize"),
+        (("search", path, *calibrated, "--max-drop", "mma@3=0.1", "--data", "procedural:2"), "quantize"),
         (("sensitivity", path, "--images", drawn_photos, "--out", tmp_path / "sensitivity"), "quantize"),
         (("export", path, "--to", "tflite", "-o", tmp_path / "out.tflite"), "export"),
     ):
