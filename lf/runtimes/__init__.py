@@ -44,7 +44,7 @@ class Backend:
         return importlib.util.find_spec(self.package) is not None
 
 
-CHECKPOINTS = (".safetensors", ".pth", ".pt", ".tar")
+CHECKPOINTS = (".safetensors", ".pth", ".pt", ".tar", ".ckpt", ".bin")
 
 BACKENDS: dict[str, Backend] = {
     "torch": Backend("lf.runtimes.pytorch", "torch", "torch", CHECKPOINTS, "PyTorch eager, float32, on the CPU"),
