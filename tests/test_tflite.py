@@ -239,7 +239,7 @@ def test_a_file_with_a_bias_that_saturates_is_refused(parent, drawn_photos, kept
 
     monkeypatch.setattr(writer, "raised", small_scales)
     with pytest.raises(GateFailed, match=r"\.onnx: the int32 bias .* reaches \d+, expected at most 1073741824"):
-        quantize(parent, "w8a8", drawn_photos, tmp_path / "net.tflite", engine="tflite")
+        quantize(parent, "w8a8", drawn_photos, tmp_path / "net.tflite", writer="tflite")
     assert not (tmp_path / "net.tflite").exists()
 
 
