@@ -303,7 +303,7 @@ def test_watching_changes_nothing_and_says_what_the_benchmark_says(lf, tmp_path,
     said = lines(tmp_path / "watched" / "validation.jsonl")
     assert [line["step"] for line in said] == [4, 6]
     numbers = {name.removeprefix("validation/"): v for name, v in board.numbers[4].items() if "validation" in name}
-    assert said[0] == {"step": 4, "protocol": "kp2d", "data": "procedural:2", **numbers}
+    assert said[0] == {"step": 4, "protocol": "kp2d-fixed", "data": "procedural:2", **numbers}
     assert 0 <= numbers["repeatability"] <= 1
     assert board.numbers[6].keys() >= {"train/lr", "train/detector", "train/images_per_s", "train/data_share"}
     assert board.pictures == [(s, f"validation/{name}") for s in (4, 6) for name in ("matches", "points")]
@@ -402,7 +402,7 @@ def test_a_missing_board_is_named_before_the_work(lf, tmp_path, monkeypatch, opt
         (
             ["--validate=procedural:1", "--keep-best=n_matches"],
             2,
-            "unknown judge of weights under kp2d-fixed 'n_matches'; known: repeatability, localization_error, mean_corner",
+            "unknown judge of weights under kp2d-fixed 'n_matches'; known: repeatability, localization_error",
         ),
         (["--keep-best=repeatability"], 2, "--keep-best needs --validate ROOT"),
     ],
