@@ -11,7 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lf import core
-from lf.core import Artifact, BadInput, Card, Features, GateFailed, LfError, Unavailable, UsageError, console, pick
+from lf.core import (
+    Artifact,
+    BadInput,
+    Card,
+    Features,
+    GateFailed,
+    LfError,
+    Unavailable,
+    UsageError,
+    console,
+    hint,
+    pick,
+)
 from lf.models import MODELS
 
 CARD = Card(
@@ -100,6 +112,33 @@ def test_pick_says_what_there_is(name, text):
     with pytest.raises(UsageError) as caught:
         pick(table, name, "backend")
     assert str(caught.value) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("mma", "did you mean one of 'mma@1' ... 'mma@10'? "),  # the family, not the name of the nearest spelling
+        ("mm", "did you mean one of 'mma@1' ... 'mma@10'? "),
+        ("mma@0.5", "did you mean one of 'mma@1' ... 'mma@10'? "),
+        ("MMA@1", "did you mean 'mma@1'? "),
+        ("h_auc", "did you mean 'h_auc@1' or 'h_auc@5'? "),
+        ("h_auc_dlt@3", "did you mean 'h_auc_dlt@5'? "),
+        ("hauc@5", "did you mean 'h_auc@5'? "),
+        ("kp2d-64", "did you mean 'kp2d-640'? "),
+        ("kp2", "did you mean 'kp2d'? "),  # its variants are left out
+        ("kp3d", "did you mean 'kp2d'? "),
+        ("repeat", "did you mean 'repeatability'? "),
+        ("repeatability@3", "did you mean 'repeatability'? "),
+        ("mma@", "did you mean one of 'mma@1' ... 'mma@10'? "),
+        ("m", ""),
+        ("", ""),
+        ("zzz", ""),
+    ],
+)
+def test_near_names(name, text):
+    numbered = [f"mma@{i}" for i in range(1, 11)]
+    known = ["repeatability", *numbered, "h_auc@1", "h_auc@5", "h_auc_dlt@5", "kp2d", "kp2d-640", "kp2d-640-fixed"]
+    assert hint(name, known) == text
 
 
 # --- cards

@@ -282,6 +282,8 @@ def test_gates_are_read(tmp_path):
         ("[[gate]]\nmetric = 'mma@3'\nmax_drop = 0\nconfidence = 1.0", BadInput, r"confidence in \[0.5, 1\)"),
         ("[[gate]]\nmetric = 'mma@3'\nmax_drop = 0\nconfidence = 'high'", BadInput, 'a gate needs metric = "NAME"'),
         ("[[gate]]\nmetric = 'repeatbility'\nmax_drop = 0", UsageError, "did you mean 'repeatability'"),
+        ("[[gate]]\nmetric = 'mma'\nmax_drop = 0", UsageError, r"did you mean one of 'mma@1' ... 'mma@15'\?"),
+        ("[[gate]]\nmetric = 'mma@3'\nmaxdrop = 0", BadInput, r"unknown maxdrop .*; did you mean 'max_drop'\? known:"),
     ],
 )
 def test_a_wrong_gates_file_is_named(tmp_path, text, error, message):

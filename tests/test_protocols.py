@@ -77,7 +77,7 @@ def test_digest_follows_shared_code(monkeypatch):
 
 
 def test_an_unknown_parameter_is_named():
-    with pytest.raises(UsageError, match="unknown parameter of protocol kp2d 'K'; known: k, rep"):
+    with pytest.raises(UsageError, match=r"unknown parameter of protocol kp2d 'K'; did you mean 'k'\? known: k, rep"):
         PROTOCOLS["kp2d"].vary(K=3)
     with pytest.raises(UsageError, match="unknown ap 'two-way'; did you mean 'two_way'"):
         PROTOCOLS["superpoint"].vary(ap="two-way").score(features(scattered(9)), features(scattered(9)), np.eye(3))

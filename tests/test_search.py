@@ -312,6 +312,8 @@ def test_budget():
         choose(["mma@3"], "kp2d")
     with pytest.raises(UsageError, match="unknown metric by which files are judged 'n_matches'"):
         choose(["n_matches"], None)
+    with pytest.raises(UsageError, match=r"judged 'mma'; did you mean one of 'mma@1' ... 'mma@15'\? known: repeatab"):
+        choose(parse_budget("mma=0.01"), None)
     with pytest.raises(UsageError, match="unknown protocol 'kp3d'; did you mean 'kp2d'"):
         choose(["repeatability"], "kp3d")
     assert [*yielded(["repeatability", "mma@3"], "mma")] == ["mma@3"]

@@ -128,7 +128,7 @@ def test_a_model_has_schemes_of_its_own_and_files_beside(place):
     ("old", "new", "kind", "says"),
     [
         ('images = "photos"', "images = [", BadInput, "not TOML"),
-        ('images = "photos"', 'image = "photos"', BadInput, "unknown image; known: images, backend"),
+        ('images = "photos"', 'image = "photos"', BadInput, "unknown image; did you mean 'images'? known: images"),
         ('images = "photos"', "images = 3", BadInput, "images = 3; expected a text in quotes"),
         ('images = "photos"', "threads = true", BadInput, "threads = True; expected a whole number"),
         ('images = "photos"', "threads = 0", BadInput, "threads = 0; expected at least 1"),
@@ -161,7 +161,7 @@ def test_what_a_plan_must_not_hold(place, old, new, kind, says):
     [
         ("options = { w3a8 = {} }", UsageError, "unknown scheme of tiny 'w3a8'; did you mean 'w8a8'"),
         ("options = { w4 = 3 }", BadInput, "options of w4: expected a table with calibration"),
-        ("options = { w4 = { speed = 3 } }", BadInput, "options of w4: unknown speed; known: calibration"),
+        ("options = { w4 = { speed = 3 } }", BadInput, "options of w4: unknown speed; did you mean 'seed'?"),
         ("options = { w8a8 = { limit = 'x' } }", BadInput, "limit = 'x'; expected a whole number"),
         ('add = ["w4.onnx"]', BadInput, "schemes and added files: w4 twice"),
         ('add = ["a.onnx", "sub/a.onnx"]', BadInput, "schemes and added files: a twice"),

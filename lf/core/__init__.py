@@ -6,6 +6,7 @@ from lf.core.errors import LfError as LfError
 from lf.core.errors import Unavailable as Unavailable
 from lf.core.errors import UsageError as UsageError
 from lf.core.errors import one_line as one_line
+from lf.core.registry import hint as hint
 from lf.core.registry import pick as pick
 from lf.core.types import CARD_SCHEMA as CARD_SCHEMA
 from lf.core.types import FEATURES as FEATURES

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
@@ -13,6 +13,8 @@ from lf.core import console
 from lf.core.errors import UsageError, one_line
 
 T = TypeVar("T")
+
+MOST_OFFERED = 3  # near names that an error spells out; of more it says the first and the last
 
 GROUPS = {  # entry-point group -> the tables that its rows go into, MODULE:TABLE
     "lf.models": ("lf.models:MODELS", "lf.models:NETWORKS"),
@@ -27,13 +29,38 @@ def pick(table: Mapping[str, T], name: str, kind: str) -> T:
     """Return `table[name]`.
 
     Raises:
-        UsageError: unknown name; the text offers the nearest name and lists all.
+        UsageError: unknown name; the text offers the nearest names and lists all.
     """
     if name in table:
         return table[name]
-    near = difflib.get_close_matches(name, table, n=1)
-    hint = f"did you mean '{near[0]}'? " if near else ""
-    raise UsageError(f"unknown {kind} '{name}'; {hint}known: {', '.join(table)}")
+    raise UsageError(f"unknown {kind} '{name}'; {hint(name, table)}known: {', '.join(table)}")
+
+
+def hint(name: str, names: Iterable[str]) -> str:
+    """`did you mean 'a' or 'b'? ` with the names nearest to `name`, or an empty string."""
+    near = nearest(name, [*names])
+    if len(near) > MOST_OFFERED:
+        return f"did you mean one of '{near[0]}' ... '{near[-1]}'? "
+    *most, last = [f"'{each}'" for each in near] or [""]
+    return f"did you mean {', '.join(most)}{' or ' if most else ''}{last}? " if last else ""
+
+
+def nearest(name: str, names: Sequence[str]) -> list[str]:
+    """The names that `name` may stand for; case does not matter.
+
+    A name that begins with it wins over a name that looks like it: `mma` is short for `mma@1` to `mma@15`, not a
+    misspelt `mma@9`. Variants are left out beside the name they belong to: `kp2` gives `kp2d`, not `kp2d-640`.
+    """
+    lower = {each.lower(): each for each in names}
+    wanted = name.lower()
+    if wanted in lower:
+        return [lower[wanted]]
+    stem, numbered, _ = wanted.partition("@")
+    for start in ((f"{wanted}@", f"{wanted}-"), (wanted,) if len(name) > 1 else (), (f"{stem}@",) if numbered else ()):
+        begin = [each for each in names if each.lower().startswith(start)]
+        if begin:
+            return [each for each in begin if not any(each.startswith((f"{root}-", f"{root}@")) for root in begin)]
+    return [lower[each] for each in difflib.get_close_matches(wanted, lower, n=1)]
 
 
 @cache

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 
-from lf.core import Artifact, BadInput, Card, UsageError
+from lf.core import Artifact, BadInput, Card, UsageError, hint
 from lf.formats import model_file
 from lf.models import MODELS
 
@@ -47,6 +46,5 @@ def _known(artifact: Artifact) -> Artifact:
 def _no_such(name: str) -> str:
     if name in MODELS:
         return f"no weights of '{name}' come with lf; give the path of its checkpoint (.pth, .pt, .pth.tar)"
-    near = difflib.get_close_matches(name, shipped(), n=1)
-    hint = f"did you mean '{near[0]}'? " if near else ""
-    return f"'{name}' is neither a file nor shipped weights; {hint}shipped: {', '.join(shipped()) or 'none'}"
+    known = shipped()
+    return f"'{name}' is neither a file nor shipped weights; {hint(name, known)}shipped: {', '.join(known) or 'none'}"

@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from lf.benchmarks import METRICS, PROTOCOLS
-from lf.core import Artifact, BadInput, UsageError, files, pick
+from lf.core import Artifact, BadInput, UsageError, files, hint, pick
 from lf.data import DATASETS
 from lf.models.resolve import shipped
 from lf.runtimes import BACKENDS
@@ -184,7 +184,8 @@ def _read(table: Any, known: Kinds, where: str) -> dict[str, Any]:
     if not isinstance(table, dict):
         raise BadInput(f"{where}: expected a table with {', '.join(known)}, got {table!r}")
     if unknown := sorted(table.keys() - known):
-        raise BadInput(f"{where}: unknown {', '.join(unknown)}; known: {', '.join(known)}")
+        near = hint(unknown[0], known)
+        raise BadInput(f"{where}: unknown {', '.join(unknown)}; {near}known: {', '.join(known)}")
     for name, (kind, default) in known.items():
         if name not in table and default is REQUIRED:
             needed = ", ".join(name for name, row in known.items() if REQUIRED in row)

@@ -27,7 +27,7 @@ import numpy as np
 from lf.benchmarks import METRICS
 from lf.benchmarks.protocols.summary import LEAST
 from lf.benchmarks.run.drops import at, worse
-from lf.core import BadInput, GateFailed, files, pick
+from lf.core import BadInput, GateFailed, files, hint, pick
 
 Run = dict[str, Any]
 
@@ -101,7 +101,8 @@ def _gate(row: dict[str, Any], path: Path) -> Gate:
     known = {f.name: (float, int) if f.name in ("max_drop", "confidence") else (str,) for f in fields(Gate)}
     unknown = sorted(row.keys() - known)
     if unknown:
-        raise BadInput(f"{path}: unknown {', '.join(unknown)} in a gate; known: {', '.join(sorted(known))}")
+        near = hint(unknown[0], known)
+        raise BadInput(f"{path}: unknown {', '.join(unknown)} in a gate; {near}known: {', '.join(sorted(known))}")
     if not {"metric", "max_drop"} <= row.keys() or any(type(value) not in known[name] for name, value in row.items()):
         raise BadInput(f'{path}: a gate needs metric = "NAME" and max_drop = NUMBER, got {row}')
     gate = Gate(**row)
