@@ -399,6 +399,9 @@ def test_a_checkpoint_of_ours_without_one_tensor(lf, weights, scenes, tmp_path):
 def test_a_model_without_a_card(lf, tmp_path, weights):
     path = tmp_path / "bare.safetensors"
     path.write_bytes(save_tensors({"a": np.zeros(3)}))
+    assert "its 1 tensors (a (3,), ...) fit no known family; known: superpoint," in lf("inspect", path).refused(5)
+    path = path.with_suffix(".onnx")
+    path.write_bytes(bytes.fromhex("3a00"))  # an empty graph
     assert "carries no card to say what it is; make it with: lf export" in lf("inspect", path).refused(5)
 
 

@@ -21,14 +21,21 @@ def resolve(name_or_path: str | Path) -> Artifact:
 
     Raises:
         UsageError: neither a shipped name nor the path of a file.
-        BadInput: see `lf.core.model_file.load` and `lf.models.checkpoint.load`.
+        BadInput: see `lf.formats.model_file.load` and `lf.models.checkpoint.load`.
     """
     name = str(name_or_path)
     path = shipped().get(name, Path(name_or_path))
+    if path.suffix == ".safetensors":
+        card = model_file.read_card(path)  # without torch, which a device may not have
+        return _known(Artifact(path, card)) if card else _public(path)
     if path.suffix in model_file.CODECS:
         return _known(model_file.load(path))
     if not path.exists():  # before torch takes seconds to import
         raise BadInput(f"{path}: no such file; expected a checkpoint") if path.suffix else UsageError(_no_such(name))
+    return _public(path)
+
+
+def _public(path: Path) -> Artifact:
     from lf.models import checkpoint
 
     row, _, weights = checkpoint.load(path)
@@ -45,6 +52,6 @@ def _known(artifact: Artifact) -> Artifact:
 
 def _no_such(name: str) -> str:
     if name in MODELS:
-        return f"no weights of '{name}' come with lf; give the path of its checkpoint (.pth, .pt, .pth.tar)"
+        return f"no weights of '{name}' come with lf; give the path of its checkpoint, .pth, .safetensors ..."
     known = shipped()
     return f"'{name}' is neither a file nor shipped weights; {hint(name, known)}shipped: {', '.join(known) or 'none'}"

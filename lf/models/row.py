@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lf.core import Array
+
+if TYPE_CHECKING:
+    from torch import nn
 
 Decoder = Callable[..., tuple[Array, Array, Array]]
 Describer = Callable[[Mapping[str, Array], Array], Array]
@@ -61,3 +65,8 @@ class Model:
     def family(self) -> str:
         """Name of the folder of the network; "" for a baseline."""
         return self.module.split(".")[-2] if self.module else ""
+
+    def build(self) -> nn.Module:
+        """The network with fresh weights."""
+        network: nn.Module = importlib.import_module(self.module or "").build(**self.options)
+        return network

@@ -1,58 +1,82 @@
-"""Reads what torch.save wrote without running anything it holds: dictionaries, lists, numbers, tensors, nothing else.
+"""Reads what torch.save wrote without running anything it holds: dictionaries, lists, numbers, tensors.
 
-`torch.load` is not used. Its weights-only mode refuses the published fast R2D2 (a defaultdict of losses), and a file of
-a kilobyte can make it allocate gigabytes. Here no tensor is larger than the bytes the file really has.
+Whatever else stands beside the weights is a placeholder (`lf.models.inert_pickle`). `torch.load` is not used: its
+weights-only mode refuses checkpoints with a numpy scalar or an `argparse.Namespace` beside the weights, and a file of a
+kilobyte can make it allocate gigabytes. Here no tensor is larger than the bytes that the file really has.
 """
 
 from __future__ import annotations
 
 import io
-import pickle
-import pickletools
 import struct
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lf.core import BadInput
+from lf.core import BadInput, one_line
+from lf.models import inert_pickle
+from lf.models.inert_pickle import OtherTensor
 
 Storage = Callable[[str, torch.dtype, int], Tensor]
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # torch/serialization.py
 LEGACY_PROTOCOL = 1001
-TUPLES = ("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "FROZENSET")  # opcodes that make what can be a key
-MOST = 1000  # things in a tuple, with those in its tuples; what a tensor is made from has a dozen
+MOST_DIMENSIONS = 64
+MOST_INFLATED = 4  # how many times a zip of weights may grow; deflate makes random weights 1.1 times smaller
+MOST_REASON = 200  # characters of an error of a library
 
 
 def read(data: bytes, path: Path) -> Any:
-    """The object in the bytes of a .pth, .pt or .pth.tar; `path` is for the error text.
+    """The object in the bytes of a .pth, .pt, .pth.tar or .ckpt; `path` is for the error text.
 
     Raises:
-        BadInput: another file type, truncated, a zip bomb, or a pickle that asks for more than weights need.
+        BadInput: another file type, truncated, a zip bomb, or a damaged pickle.
     """
     if data[:4] != b"PK\x03\x04" and data[:1] != b"\x80":
-        raise BadInput(f"{path}: not a PyTorch checkpoint (it starts with {data[:8].hex(' ')}); expected .pth or .pt")
+        raise BadInput(f"{path}: not a PyTorch checkpoint ({_looks_like(data)}); expected .pth, .pt or .ckpt")
     try:
         return _read_zip(data) if data[:2] == b"PK" else _read_legacy(data)
     except Exception as error:  # hostile or cut bytes can raise anything, MemoryError and RecursionError included
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = one_line(error, MOST_REASON) or type(error).__name__
         raise BadInput(f"{path}: not a checkpoint of plain weights, or a truncated one ({reason})") from error
 
 
+def _looks_like(data: bytes) -> str:
+    if data[257:262] == b"ustar":
+        return "a tar archive; unpack it and give the checkpoint inside"
+    if data[8:9] == b"{" and int.from_bytes(data[:8], "little") < len(data):
+        return "a safetensors file; rename it to .safetensors"
+    return f"it starts with {data[:8].hex(' ')}"
+
+
 def _read_zip(data: bytes) -> Any:
-    """torch.save since 1.6: a zip archive of data.pkl and one stored, never compressed, entry per storage."""
+    """torch.save since 1.6: a zip archive of data.pkl and one entry per storage, stored or, zipped anew, deflated."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        entries = archive.infolist()
-        if any(e.compress_type for e in entries) or sum(e.file_size for e in entries) > len(data):
-            raise pickle.UnpicklingError("its zip entries are compressed or overlap; torch writes none like that")
-        pickled = next((e.filename for e in entries if e.filename.endswith("data.pkl")), "data.pkl")
+        entries = {e.filename: e for e in archive.infolist()}
+        if any(name.endswith("/constants.pkl") for name in entries):
+            raise UnpicklingError("it is a TorchScript program; save its weights with torch.save(m.state_dict(), FILE)")
+        kinds = {e.compress_type for e in archive.infolist()}
+        if not kinds <= {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+            raise UnpicklingError("its zip entries are compressed in a way that torch does not read")
+        times = MOST_INFLATED if zipfile.ZIP_DEFLATED in kinds else 1
+        if sum(e.file_size for e in archive.infolist()) > times * len(data):
+            raise UnpicklingError(
+                f"its zip entries overlap, or are more than {MOST_INFLATED} times as large as the file"
+            )
+        if not any(e.CRC for e in entries.values()):  # torch.serialization.set_crc32_options(False)
+            for entry in entries.values():
+                setattr(entry, "CRC", None)  # noqa: B010  zipfile then checks none
+        pickled = next((name for name in entries if name.endswith("data.pkl")), "data.pkl")
+        folder = pickled.removesuffix("data.pkl")
+        swapped = f"{folder}byteorder" in entries and archive.read(f"{folder}byteorder") == b"big"
 
         def storage(key: str, dtype: torch.dtype, count: int) -> Tensor:
-            return _numbers(archive.read(f"{pickled.removesuffix('.pkl')}/{key}"), dtype, count)
+            return _numbers(archive.read(f"{folder}data/{key}"), dtype, count, swapped)
 
         return _load(io.BytesIO(archive.read(pickled)), storage)
 
@@ -70,121 +94,149 @@ def _read_legacy(data: bytes) -> Any:
         return storages[key]
 
     if _load(file, storage) != LEGACY_MAGIC or _load(file, storage) != LEGACY_PROTOCOL:
-        raise pickle.UnpicklingError("a pickle, but not one of torch.save")
+        raise UnpicklingError("a pickle, but not one of torch.save")
     system, content, keys = _load(file, storage), _load(file, storage), _load(file, storage)
-    if not system["little_endian"]:
-        raise pickle.UnpicklingError("written on a big-endian machine")
     for key in keys:
         (count,) = struct.unpack("<q", file.read(8))
-        target = storages[key]
-        target.copy_(_numbers(file.read(target.nbytes), target.dtype, count))
+        target = storages[_text(key)]
+        target.copy_(_numbers(file.read(target.nbytes), target.dtype, count, not system["little_endian"]))
+    if len(storages) > len({*map(_text, keys)}):
+        raise EOFError("the numbers of a tensor are missing")
     return content
 
 
-def _numbers(raw: bytes, dtype: torch.dtype, count: int) -> Tensor:
+def _text(key: Any) -> str:
+    if type(key) is not str:
+        raise UnpicklingError("the key of a storage is no text")
+    return key
+
+
+def _numbers(raw: bytes, dtype: torch.dtype, count: int, swapped: bool) -> Tensor:
     if len(raw) != count * dtype.itemsize:
         raise EOFError(f"a tensor of {count} numbers has {len(raw)} bytes")
-    return torch.frombuffer(bytearray(raw), dtype=dtype) if raw else torch.empty(0, dtype=dtype)
+    if not raw:
+        return torch.empty(0, dtype=dtype)
+    octets = torch.frombuffer(bytearray(raw), dtype=torch.uint8)
+    if swapped:
+        size = dtype.itemsize // (2 if dtype.is_complex else 1)
+        octets = octets.view(-1, size).flip(1).reshape(-1)
+    return octets.view(dtype)
 
 
 def _load(file: io.BytesIO, storage: Storage) -> Any:
-    """The next pickle of `file`, after a look at its opcodes."""
-    start = file.tell()
-    _check(file)
-    file.seek(start)
-    return _Unpickler(file, storage).load()
+    """The next pickle of `file`; the numbers of tensors come from `storage(key, dtype, count)`."""
+    seen: dict[str, Tensor] = {}
+
+    def persistent(pid: Any) -> Any:
+        if type(pid) is not tuple or len(pid) < 3:
+            raise UnpicklingError("a reference that is none of torch.save")
+        if pid[0] == "module":  # a class and its source
+            return pid[1]
+        kind, dtype, key, _, count, *view = pid  # the fourth is the device it was on
+        if kind != "storage" or not isinstance(dtype, torch.dtype):
+            raise UnpicklingError("it holds a storage of an unknown kind")
+        if type(count) is not int:
+            raise UnpicklingError("the length of a storage is no number")
+        if _text(key) not in seen:
+            seen[key] = storage(key, dtype, count)
+        if view and view[0] is not None:  # (key, offset, length), of torch 0.3 and older
+            return seen[key].narrow(0, *view[0][1:])
+        return seen[key]
+
+    return inert_pickle.load(file, _TABLE, persistent)
 
 
-def _check(file: io.BytesIO) -> None:
-    """Raise UnpicklingError for opcodes that reserve memory by a number they carry, and for tuples of too much.
-
-    A tuple is hashed and shown with all that its tuples hold, and one that is held twice counts twice: each opcode can
-    double the time. And a million tuples round each other end the process.
-    """
-    size, mark = len(file.getbuffer()), pickletools.markobject
-    stack, memo = list[int | None](), dict[Any, int | None]()  # how much each object is; None is a mark
-    for opcode, argument, _ in pickletools.genops(file):
-        name, wanted, taken = opcode.name, opcode.stack_before, list[Any]()
-        if name == "BYTEARRAY8" or (name in ("PUT", "LONG_BINPUT") and int(argument or 0) > size):
-            raise pickle.UnpicklingError(f"its {name} asks for more memory than the file can need")
-        if mark in wanted:
-            while (top := stack.pop()) is not None:
-                taken.append(top)
-            wanted = wanted[: wanted.index(mark)]
-        taken += [stack.pop() for _ in wanted]
-        if name.endswith("GET"):
-            made = memo[argument]
-        elif name in ("DUP", "MEMOIZE"):
-            made = taken[0]
-        else:
-            made = 1 + sum(taken) if name in TUPLES else 1
-        if made and made > MOST:
-            raise pickle.UnpicklingError(f"a tuple in it holds more than {MOST} things, which weights do not need")
-        stack += [None if each is mark else made for each in opcode.stack_after]
-        if name.endswith("PUT") or name == "MEMOIZE":
-            memo[len(memo) if argument is None else argument] = stack[-1]
+def _ordered(pairs: Any = (), *_: object) -> dict[Any, Any]:
+    """`OrderedDict()`, whose items follow; or `OrderedDict([[key, value], ...])`, as Python 2 wrote it."""
+    made: dict[Any, Any] = {}
+    if type(pairs) is list:
+        for key, value in pairs:
+            inert_pickle.put(made, key, value)
+        pairs.clear()  # called a million times with one list, the call makes one dictionary
+    return made
 
 
-class _Unpickler(pickle.Unpickler):
-    """Knows `_GLOBALS` only; the numbers of tensors come from `storage(key, dtype, count)`."""
-
-    def __init__(self, file: io.BytesIO, storage: Storage) -> None:
-        super().__init__(file)
-        self._storage = storage
-        self._seen: dict[str, Tensor] = {}
-
-    def find_class(self, module: str, name: str) -> Any:
-        if f"{module}.{name}" not in _GLOBALS:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which weights do not need")
-        return _GLOBALS[f"{module}.{name}"]
-
-    def persistent_load(self, pid: Any) -> Tensor:
-        kind, dtype, key, _, count = pid[:5]  # the fourth is the device it was on
-        if not isinstance(count, int):
-            raise pickle.UnpicklingError("the length of a storage is no number")
-        if kind != "storage" or (len(pid) > 5 and pid[5] is not None):
-            raise pickle.UnpicklingError("it holds a storage of a kind not in use since torch 0.4")
-        if key not in self._seen:
-            self._seen[key] = self._storage(key, dtype, count)
-        return self._seen[key]
+def _mapping(*_: object) -> dict[Any, Any]:
+    """`defaultdict(factory)`; the items follow."""
+    return {}
 
 
-class _Dict(dict[Any, Any]):
-    """What every mapping becomes: without the attributes that a state dict brings (`_metadata`)."""
-
-    def __setstate__(self, state: object) -> None: ...
-
-
-def _mapping(*_: object) -> _Dict:
-    """OrderedDict() and defaultdict(factory); the items follow in opcodes of their own."""
-    return _Dict()
-
-
-def _tensor(storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: object) -> Tensor:
+def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: object) -> Tensor:
     """`torch._utils._rebuild_tensor_v2`: a view; torch refuses one that leaves its storage."""
+    if not isinstance(storage, Tensor) or max(len(size), len(stride)) > MOST_DIMENSIONS:
+        raise UnpicklingError(f"a tensor without numbers, or of more than {MOST_DIMENSIONS} dimensions")
     return storage.as_strided(size, stride, offset)
 
 
-def _parameter(tensor: Tensor, *_: object) -> Tensor:
-    return tensor
+def _typed_tensor(storage: Any, offset: Any, size: Any, stride: Any, *rest: Any) -> Tensor | OtherTensor:
+    """`torch._utils._rebuild_tensor_v3`: the storage holds bytes of the type that stands last."""
+    dtype = rest[2]
+    if not isinstance(dtype, torch.dtype) or len(storage) % dtype.itemsize:
+        raise UnpicklingError("a tensor whose type is unknown, or does not fit its numbers")
+    try:
+        typed = storage.view(dtype)
+    except RuntimeError:  # torch has types of which it makes no tensors
+        return OtherTensor(f"a tensor of {dtype}")
+    return _tensor(typed, offset, size, stride)
 
 
-_GLOBALS: dict[str, object] = {
-    "collections.OrderedDict": _mapping,
+def _first(wrapped: Any = (), *_: object) -> Any:
+    """`_rebuild_parameter`, `torch.Size` and their like: what they wrap."""
+    return wrapped
+
+
+def _from_type(function: Any, kind: Any, arguments: Any, *_: object) -> Any:
+    """`torch._tensor._rebuild_from_type_v2`: a tensor of a subclass, or with attributes."""
+    return function(*arguments) if function in (_tensor, _typed_tensor, _first) else OtherTensor("a tensor subclass")
+
+
+def _no_plain(kind: str) -> Callable[..., OtherTensor]:
+    """A tensor that torch accepts and no network here has: it may stand beside the weights."""
+    return lambda *_: OtherTensor(kind)
+
+
+_STORED = {  # name of a class of storages -> the type of its numbers
+    "Float": torch.float32,
+    "Double": torch.float64,
+    "Half": torch.float16,
+    "BFloat16": torch.bfloat16,
+    "Long": torch.int64,
+    "Int": torch.int32,
+    "Short": torch.int16,
+    "Char": torch.int8,
+    "Byte": torch.uint8,
+    "Bool": torch.bool,
+    "ComplexFloat": torch.complex64,
+    "ComplexDouble": torch.complex128,
+    "QInt8": torch.int8,  # the integers of quantized tensors, which become placeholders
+    "QUInt8": torch.uint8,
+    "QInt32": torch.int32,
+    "QUInt4x2": torch.uint8,
+    "QUInt2x4": torch.uint8,
+    "Untyped": torch.uint8,
+}
+
+_TABLE: dict[str, object] = {
+    "collections.OrderedDict": _ordered,
     "collections.defaultdict": _mapping,
-    "yacs.config.CfgNode": _Dict,  # the settings beside KP2D's weights
-    "__builtin__.list": None,  # factories of a defaultdict, never called
-    "__builtin__.dict": None,
-    "builtins.list": None,
-    "builtins.dict": None,
+    "torch.Size": _first,
+    "torch._utils._rebuild_tensor": _tensor,
     "torch._utils._rebuild_tensor_v2": _tensor,
-    "torch._utils._rebuild_parameter": _parameter,
-    "torch.FloatStorage": torch.float32,
-    "torch.DoubleStorage": torch.float64,
-    "torch.HalfStorage": torch.float16,
-    "torch.BFloat16Storage": torch.bfloat16,
-    "torch.LongStorage": torch.int64,
-    "torch.IntStorage": torch.int32,
-    "torch.ByteStorage": torch.uint8,
-    "torch.BoolStorage": torch.bool,
+    "torch._utils._rebuild_tensor_v3": _typed_tensor,
+    "torch._utils._rebuild_parameter": _first,
+    "torch._utils._rebuild_parameter_with_state": _first,
+    "torch._utils._rebuild_device_tensor_from_cpu_tensor": _first,
+    "torch._utils._rebuild_device_tensor_from_numpy": _no_plain("a tensor of another device"),
+    "torch._utils._rebuild_meta_tensor_no_storage": _no_plain("a tensor without numbers"),
+    "torch._utils._rebuild_nested_tensor": _no_plain("a nested tensor"),
+    "torch._utils._rebuild_qtensor": _no_plain("a quantized tensor"),
+    "torch._utils._rebuild_sparse_tensor": _no_plain("a sparse tensor"),
+    "torch._utils._rebuild_wrapper_subclass": _no_plain("a tensor subclass"),
+    "torch.nn.parameter.Parameter": _first,
+    "torch._tensor._rebuild_from_type_v2": _from_type,
+    "torch.tensor._rebuild_from_type_v2": _from_type,
+    **{str(kind): kind for kind in vars(torch).values() if isinstance(kind, torch.dtype)},
+    **{f"torch.{name}Storage": kind for name, kind in _STORED.items()},
+    **{f"torch.cuda.{name}Storage": kind for name, kind in _STORED.items()},
+    "torch.storage.UntypedStorage": torch.uint8,
 }

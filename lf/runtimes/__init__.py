@@ -58,7 +58,7 @@ class Backend:
             ) from error
 
 
-CHECKPOINTS = (".safetensors", ".pth", ".pt", ".tar")
+CHECKPOINTS = (".safetensors", ".pth", ".pt", ".tar", ".ckpt", ".bin")
 
 BACKENDS: dict[str, Backend] = {
     "torch": Backend("lf.runtimes.pytorch", "torch", "torch", CHECKPOINTS, "PyTorch eager, float32, on the CPU"),

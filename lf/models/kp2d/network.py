@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lf.models import MODELS
-from lf.models.checkpoint import Adopted, State, match
+from lf.models.match import Adopted, State, match
 
 Maps = tuple[Tensor, Tensor, Tensor]
 KP2D_SCALE = 0.225  # published as a factor where a divisor was meant; its weights depend on it

@@ -6,7 +6,7 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
-from lf.models.checkpoint import Adopted, State, match
+from lf.models.match import Adopted, State, match
 
 
 class SuperPoint(nn.Module):

@@ -1,0 +1,139 @@
+"""Match the tensors of a checkpoint with the networks of lf, by names and shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache, lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lf.core import BadInput
+from lf.models import NETWORKS, state_dicts
+from lf.models.inert_pickle import shown
+
+State = dict[str, Tensor]
+Adopted = tuple[str, State]
+Wanted = dict[str, tuple[str, Tensor]]  # name in the file -> our name, and a tensor of that shape and type
+
+ALIKE = 0.5  # share of tensors in common from which a state dict "looks like" a family
+WEIGHTS = (  # integers would be weights only with their scale
+    *(torch.float32, torch.float64, torch.float16, torch.bfloat16),
+    *(torch.float8_e4m3fn, torch.float8_e4m3fnuz, torch.float8_e5m2, torch.float8_e5m2fnuz),
+)
+COUNTER = "num_batches_tracked"  # of batch normalisation, without effect on a trained network
+
+
+class Misfit(BadInput):
+    """A state dict is nearly that of a network; `share` is how nearly, 1 where only the choice is not clear."""
+
+    def __init__(self, text: str, share: float = 1.0) -> None:
+        super().__init__(text)
+        self.share = share
+
+
+def match(state: Mapping[str, Any], candidates: Iterable[tuple[str, Callable[[str], str]]]) -> Adopted | None:
+    """Find the row whose tensors `state` holds, all of them and nothing else, by names and shapes.
+
+    Args:
+        state: public name -> tensor. What wraps the names (see `lf.models.state_dicts.bare`) is ignored.
+            `num_batches_tracked` may be missing, as before torch 0.4.1; it becomes 0.
+        candidates: (row, function from our tensor name to the public one).
+
+    Raises:
+        Misfit: `state` is mostly one of the candidates, or fits several; the text says why it is not taken.
+    """
+    unwrapped = _unwrap(state)
+    fits, nearest, why = dict[str, State](), ALIKE, ""
+    for row, public in candidates:
+        wanted, wrapped = _wanted(row, public)
+        held, twice = (state, "") if wrapped else unwrapped
+        if not held.keys() & wanted.keys():
+            continue
+        wrong = [name for name, (own, tensor) in wanted.items() if not _fits(held, name, own, tensor)]
+        more = [name for name in held if name not in wanted]
+        if not wrong and not more and not twice:
+            fits[row] = {own: _converted(held.get(name), tensor) for name, (own, tensor) in wanted.items()}
+            continue
+        share = (len(wanted) - len(wrong)) / (len(wanted) + len(more))
+        if share >= nearest:
+            nearest, why = share, f"checkpoint looks like {row} but {_misfit(held, wanted, wrong, more, twice)}"
+    if len(fits) > 1:
+        raise unclear(fits)
+    if why and not fits:
+        raise Misfit(why, nearest)
+    return next(iter(fits.items()), None)
+
+
+@lru_cache(256)
+def _wanted(row: str, public: Callable[[str], str]) -> tuple[Wanted, bool]:
+    """The tensors of a row by bare name; by public name, and True, where bare names would not tell them apart."""
+    shapes = _shapes(row)
+    names = state_dicts.bare(map(public, shapes))
+    if len({*names.values()}) < len(shapes):
+        return {public(own): (own, tensor) for own, tensor in shapes.items()}, True
+    return {names[public(own)]: (own, tensor) for own, tensor in shapes.items()}, False
+
+
+@cache
+def _shapes(row: str) -> State:
+    with torch.device("meta"):
+        return NETWORKS[row].build().state_dict()
+
+
+def _unwrap(state: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """The state dict by bare names, and what to say where two names become one and their tensors differ."""
+    held, origin, twice = dict[str, Any](), dict[str, str](), ""
+    for name, plain in state_dicts.bare(state).items():
+        if plain in held and not same(held[plain], state[name]):
+            twice = f"{shown(origin[plain])} and {shown(name)} differ; save the one you want alone"
+        held[plain], origin[plain] = state[name], name
+    return held, twice
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two values are the same tensor."""
+    return isinstance(a, Tensor) and isinstance(b, Tensor) and a.dtype == b.dtype and torch.equal(a, b)
+
+
+def _fits(held: Mapping[str, Any], name: str, own: str, tensor: Tensor) -> bool:
+    if name not in held:
+        return own.endswith(COUNTER)
+    found = held[name]
+    if not isinstance(found, Tensor) or found.shape != tensor.shape:
+        return False
+    return found.dtype in WEIGHTS if tensor.is_floating_point() else not found.is_complex()
+
+
+def _converted(found: Tensor | None, tensor: Tensor) -> Tensor:
+    return torch.zeros((), dtype=tensor.dtype) if found is None else found.to(tensor.dtype).contiguous()
+
+
+def _misfit(held: Mapping[str, Any], wanted: Wanted, wrong: list[str], more: list[str], twice: str) -> str:
+    if not wrong and more:
+        return f"also holds {shown(more[0])}" + (f" and {len(more) - 1} more" if more[1:] else "")
+    if not wrong:
+        return f"its {twice}"
+    name = wrong[0]
+    tensor, found = wanted[name][1], held.get(name)
+    if isinstance(found, Tensor):
+        which = f" of {found.dtype}" if found.shape == tensor.shape else ""
+        said = f"is {tuple(found.shape)}{which}"
+    else:
+        said = f"is {state_dicts.kind(found)}" if name in held else "is missing"
+    others = f" ({len(wrong) - 1} more do not fit)" if wrong[1:] else ""
+    return f"{name} {said}; expected {tuple(tensor.shape)}{others}"
+
+
+def itself(own: str) -> str:
+    """The public name of a tensor that is saved under ours."""
+    return own
+
+
+def unclear(rows: Iterable[str]) -> Misfit:
+    """What to raise where tensors fit several networks."""
+    return Misfit(
+        f"checkpoint fits {' and '.join(rows)} alike, whose tensors have the same names and shapes; "
+        "expected a .safetensors with a card that says which, as lf train writes it"
+    )
