@@ -722,7 +722,7 @@ def memoized(index):
 @pytest.mark.parametrize(
     ("content", "text"),
     [
-        (bomb_of_zeros(), "zip entries are compressed or overlap"),
+        (bomb_of_zeros(), "zip entries overlap, or are more than 4 times as large as the file"),
         (complete(pickle.dumps(Reserves(), 2)), r"found an object of (__builtin__|builtins).bytearray"),
         (storage_of(1 << 40), f"claims a tensor of {1 << 40} numbers, the file has"),
         (storage_of(-1), "claims a tensor of -1 numbers"),

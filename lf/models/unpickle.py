@@ -27,6 +27,7 @@ Storage = Callable[[str, torch.dtype, int], Tensor]
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # torch/serialization.py
 LEGACY_PROTOCOL = 1001
 MOST_DIMENSIONS = 64
+MOST_INFLATED = 4  # how many times a zip of weights may grow; deflate makes random weights 1.1 times smaller
 MOST_REASON = 200  # characters of an error of a library
 
 
@@ -54,13 +55,19 @@ def _looks_like(data: bytes) -> str:
 
 
 def _read_zip(data: bytes) -> Any:
-    """torch.save since 1.6: a zip archive of data.pkl and one stored, never compressed, entry per storage."""
+    """torch.save since 1.6: a zip archive of data.pkl and one entry per storage, stored or, zipped anew, deflated."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         entries = {e.filename: e for e in archive.infolist()}
         if any(name.endswith("/constants.pkl") for name in entries):
             raise UnpicklingError("it is a TorchScript program; save its weights with torch.save(m.state_dict(), FILE)")
-        if any(e.compress_type for e in archive.infolist()) or sum(e.file_size for e in archive.infolist()) > len(data):
-            raise UnpicklingError("its zip entries are compressed or overlap; torch writes none like that")
+        kinds = {e.compress_type for e in archive.infolist()}
+        if not kinds <= {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+            raise UnpicklingError("its zip entries are compressed in a way that torch does not read")
+        times = MOST_INFLATED if zipfile.ZIP_DEFLATED in kinds else 1
+        if sum(e.file_size for e in archive.infolist()) > times * len(data):
+            raise UnpicklingError(
+                f"its zip entries overlap, or are more than {MOST_INFLATED} times as large as the file"
+            )
         if not any(e.CRC for e in entries.values()):  # torch.serialization.set_crc32_options(False)
             for entry in entries.values():
                 setattr(entry, "CRC", None)  # noqa: B010  zipfile then checks none
