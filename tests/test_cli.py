@@ -232,7 +232,7 @@ def test_bench_prints_what_it_keeps_and_compare_judges_it(lf, tiny, enough, tmp_
     assert first.splitlines()[-1] == str(kept)
     assert "| wren" in first
     said = lf(*words, "--json")
-    assert said.err == f"{kept}: holds the same runs; what is kept is used again\nwrote {kept}\n"
+    assert said.err == f"{kept}: holds the same runs and is replaced\nwrote {kept}\n"
     other = lf("bench", "sift", *words[2:]).refused(2)
     assert other == f"lf: {kept}: holds other runs (wren fp32 ort-cpu); choose another --out, or delete it"
     (run,) = json.loads(said.out)["runs"]
@@ -296,7 +296,6 @@ def test_train_prints_the_path_of_its_weights(lf, tmp_path):
         ),
         (["export", "wren", "--size", "²40x320"], "--size ²40x320: expected HEIGHTxWIDTH in pixels"),
         (["export", "wren", "--size", "80000x80000"], "--size 80000x80000: expected at most 100 million pixels"),
-        (["export", "wren", "--size", "240x320", "--dynamic"], "--dynamic accepts every size, --size 240x320 one only"),
         (["export", "FILE", "--cut", "features", "-o", "FILE"], "is the file that this is made from; choose another"),
         (["quantize", "FILE", "--images", "X", "-o", "FILE"], "is the file that this is made from; choose"),
         (["quantize", "FILE", "--bits", "a=³"], "--bits a=³: expected LAYER=BITS, for example"),

@@ -18,7 +18,7 @@ def export(
     checkpoint: File,
     to: Annotated[str, typer.Option(help=f"Format to write: {', '.join(TARGETS)}", rich_help_panel=HOW)] = "onnx",
     size: Size = None,
-    dynamic: Annotated[bool, typer.Option("--dynamic", hidden=True)] = False,
+    dynamic: Annotated[bool, typer.Option("--dynamic", hidden=True)] = False,  # the default; scripts still give it
     opset: Annotated[int | None, typer.Option(help="ONNX operator set, 18 to 23", rich_help_panel=HOW)] = None,
     cut: Annotated[str, typer.Option(help=f"Where the graph ends: {', '.join(CUTS)}", rich_help_panel=HOW)] = "heads",
     top_k: Annotated[
@@ -42,8 +42,6 @@ def export(
         raise UsageError("--half belongs to --to tflite; for ONNX type: lf quantize MODEL.onnx --scheme fp16")
     if top_k is not None and cut != "features":
         raise UsageError("--top-k belongs to --cut features; a file that ends at its raw heads has no slots")
-    if dynamic and size is not None:
-        raise UsageError(f"--dynamic accepts every size, --size {size} one only; leave one of them out")
     options: dict[str, Any] = {"images": parity_images, "cut": cut, **({"half": True} if half else {})}
     given = {"size": None if size is None else parse_size(size), "opset": opset, "top_k": top_k}
     options.update({name: value for name, value in given.items() if value is not None})

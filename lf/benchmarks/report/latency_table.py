@@ -15,7 +15,7 @@ HEAD = (
 
 
 def page(runs: Sequence[Run]) -> str:
-    """What `lf bench --latency` prints: how the numbers were made, the table, and what it means."""
+    """What `lf time` prints: how the numbers were made, the table, and what it means."""
     runs = told_apart(runs)
     notes = [f"- {called(run)}: {'; '.join(remarks(run))}" for run in runs if remarks(run)]
     parts = [describe(runs[0]), markdown(HEAD, [row(run) for run in runs]), "\n".join(notes), legend(runs)]

@@ -58,7 +58,8 @@ IDENTITY = ("backend", "keypoints", "input_size", "nms", "protocol_digest", "dat
 
 def identity(run: Mapping[str, Any]) -> list[Any]:
     """What makes two runs the same measurement: the file, how it ran, the protocol and the data."""
-    return [run["artifact"].get("sha256"), *(run.get(name) or None for name in IDENTITY)]
+    threads = run.get("environment", {}).get("threads") if run.get("image_size") else None  # matters to times alone
+    return [run["artifact"].get("sha256"), threads, *(run.get(name) or None for name in IDENTITY)]
 
 
 def refuse_others(path: Path, wanted: Sequence[Sequence[Any]]) -> None:
@@ -77,7 +78,7 @@ def refuse_others(path: Path, wanted: Sequence[Sequence[Any]]) -> None:
     if [identity(run) for run in there] != [list(each) for each in wanted]:
         held = "; ".join(f"{run['artifact']['model']} {run['artifact']['scheme']} {run['backend']}" for run in there)
         raise UsageError(f"{path}: holds other runs ({held}); choose another `out`, or delete it")
-    console.note(f"{path}: holds the same runs; what is kept is used again")
+    console.note(f"{path}: holds the same runs and is replaced")
 
 
 def load(path: Path) -> list[dict[str, Any]]:
