@@ -64,6 +64,20 @@ def nearest(name: str, names: Sequence[str]) -> list[str]:
 
 
 @cache
+def _points() -> list[tuple[str, EntryPoint]]:
+    found = entry_points()
+    return [(group, point) for group in GROUPS for point in found.select(group=group)]
+
+
+def plugins() -> list[str]:
+    """The rows of installed packages, each with where it comes from and the version of its package."""
+    return sorted(
+        f"{group}:{point.name}={point.value} {point.dist.name} {point.dist.version}" if point.dist else str(point)
+        for group, point in _points()
+    )
+
+
+@cache
 def load_plugins() -> None:
     """Add the rows of installed packages to the tables of lf.
 
@@ -76,12 +90,10 @@ def load_plugins() -> None:
     A plug-in that cannot be loaded, takes the name of another row or gives a row of another type is left out with one
     line on stderr.
     """
-    points = entry_points()
-    for group, places in GROUPS.items():
-        for point in points.select(group=group):
-            fault = _add(point, [_table(place) for place in places])
-            if fault:
-                console.note(f"warning: plug-in {group}:{point.name} ({point.value}) is left out: {fault}")
+    for group, point in _points():
+        fault = _add(point, [_table(place) for place in GROUPS[group]])
+        if fault:
+            console.note(f"warning: plug-in {group}:{point.name} ({point.value}) is left out: {fault}")
 
 
 def _table(place: str) -> dict[str, Any]:

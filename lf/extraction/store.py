@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lf.core import Artifact, BadInput, UsageError, files, pick
+from lf.core.fingerprint import versions
 from lf.data import images
 from lf.data.layouts import LAYOUTS, Store
 from lf.data.layouts.h5 import Hdf5
@@ -157,7 +158,15 @@ def engine_for(artifact: Artifact) -> str:
     return fits[0]
 
 
-def claim(out: Path, layout: str, extractor: Extractor, top_k: int | None, taken: Iterable[bool], **more: Any) -> None:
+def claim(
+    out: Path,
+    layout: str,
+    extractor: Extractor,
+    top_k: int | None,
+    taken: Iterable[bool],
+    by: str = __name__,
+    **more: Any,
+) -> None:
     """Write down in `out` what its features are made with, or make sure that this is what is written there.
 
     Args:
@@ -166,6 +175,7 @@ def claim(out: Path, layout: str, extractor: Extractor, top_k: int | None, taken
         extractor: the opened model.
         top_k: see `extract_images`.
         taken: whether `out` already has features, for each name; looked at where nothing is written down.
+        by: the module that makes them.
         more: what else features depend on; JSON.
 
     Raises:
@@ -180,6 +190,7 @@ def claim(out: Path, layout: str, extractor: Extractor, top_k: int | None, taken
         "engine": [info.engine, info.version, info.provider],
         "settings": dict(extractor.settings),
         "top_k": top_k,
+        **versions(by),
         **more,
     }
     before = _written(path)

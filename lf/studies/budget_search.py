@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from lf.quantize.search.journal import Journal
 
 EVALUATIONS = 40  # files that a search evaluates at most, by default
+MEASURED_BY = "lf.studies.accuracy_drop"
 PARTS = {"search": "the pairs of the search", "confirm": "the others"}
 
 
@@ -61,9 +62,8 @@ def study_layers(
     plotter()  # fails before the work if it is not installed
     judge = Judge(parent, open_pairs(data, metrics, limit_sequences), data, metrics, out / "cache")
     known = {name: value or getattr(row, name, value) for name, value in photos.items()}
-    journal = Journal(
-        out / "sensitivity.json", {"scheme": scheme, **circumstances(parent, images, known), **judge.identity}
-    )
+    about = circumstances(parent, images, known, MEASURED_BY, "lf.quantize.search.sensitivity")
+    journal = Journal(out / "sensitivity.json", {"scheme": scheme, **about, **judge.identity})
     calibration = open_photos(scheme, images, progress=progress, **photos)
     rows = study(Layers(parent, scheme, calibration), judge, journal, progress)
     legend = "dotted: tolerated, lines: 95 % intervals, pale and ?: no evidence of a cost, *: stays float"
@@ -115,7 +115,7 @@ def within(
     known = {name: options[name] or getattr(row, name) for name in ("calibration", "limit", "rounding")}
     words = {key: str(value) for key, value in options.items() if key not in known and value is not None}
     identity = {
-        **circumstances(parent, images, {**known, **words}),
+        **circumstances(parent, images, {**known, **words}, MEASURED_BY, "lf.quantize.search.budget"),
         **{"scheme": scheme, "bits": asked, "data": split},
     }
     task = mixed.Task(parent, scheme, images, limits, judges[0], judges[1], where.evaluations, asked, options, about)

@@ -9,9 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lf import __version__
 from lf.benchmarks import PROTOCOLS
 from lf.core import Artifact, BadInput, GateFailed, LfError, UsageError, console, files
+from lf.core.fingerprint import versions
 from lf.data.images import list_images
 from lf.formats import model_file
 from lf.models.resolve import resolve
@@ -133,10 +133,15 @@ def _exported(
     from lf.export import TARGETS, export
 
     target = next(name for name, row in TARGETS.items() if row.suffix == suffix)
-    path, recipe = folder / f"{network.name}{suffix}", {"lf": __version__, "parent": parent.sha256, **_size(parent)}
+    path, recipe = folder / f"{network.name}{suffix}", {**_recipe("lf.export", parent), **_size(parent)}
     if progress:
         progress(0, 1, f"exporting {network.name} to {target}")
     return _once(path, recipe, partial(export, parent, target, path, **options) if progress else None)[0]
+
+
+def _recipe(module: str, parent: Artifact) -> dict[str, Any]:
+    """What every file depends on: what it is made of, and by the code of which module."""
+    return {**versions(module), "parent": parent.sha256}
 
 
 def _size(artifact: Artifact) -> dict[str, Any]:
@@ -158,8 +163,7 @@ def _scheme(
     suffix, options = WRITERS[plan.writer].suffix, dict(network.options.get(scheme, {}))
     path = folder / f"{network.name}.{scheme}{suffix}"
     recipe = {
-        "lf": __version__,
-        "parent": base.sha256,
+        **_recipe("lf.quantize", base),
         **_size(base),
         "scheme": scheme,
         "options": options,
@@ -184,8 +188,7 @@ def with_decode(row: Row, out: Path, progress: console.Progress) -> Row | None:
     path = out / "models" / f"{row.network}.{name}.onnx"
     progress(0, 1, f"{row.network} {row.scheme}: the decode into its graph")
     try:
-        recipe = {"lf": __version__, "parent": parent.sha256}
-        made, refused = _once(path, recipe, partial(export, parent, "onnx", path, cut="features"))
+        made, refused = _once(path, _recipe("lf.export", parent), partial(export, parent, "onnx", path, cut="features"))
     except (UsageError, GateFailed) as error:  # of this network, or of this file
         made, refused = None, str(error)
     return Row(row.network, name, made, refused)

@@ -13,6 +13,7 @@ from lf.benchmarks.run import results
 from lf.benchmarks.run.evaluate import Progress, bench
 from lf.benchmarks.run.suite import timings
 from lf.core import BadInput, LfError, Unavailable, UsageError, files
+from lf.core.fingerprint import versions
 from lf.data import Pair, dataset_digest, open_dataset
 from lf.extraction.variant import Variant
 from lf.studies.sweep_plan import FLOAT, Data, Plan, Row
@@ -63,16 +64,27 @@ class Runs:
         return [job for job in self.jobs(rows) if job.row.artifact and self.kept(job) is None]
 
     def kept(self, job: Job) -> Run | None:
-        """The run of a job, if it was computed of the same file, data, protocol and engine."""
+        """The run of a job, if it was computed of the same file, data, protocol and engine, by the same code."""
         if job.row.artifact is None:
             return None
         try:
             (run,) = results.load(self._path(job))
         except (BadInput, ValueError):
             return None  # absent or damaged: computed again
-        found = tuple(run[name] for name in ("dataset_digest", "protocol_digest", "backend"))
-        expected = self.pairs(job.data, job.protocol)[1], PROTOCOLS[job.protocol].digest, self.plan.backend
-        return run if found == expected and run["artifact"].get("sha256") == job.row.artifact.sha256 else None
+        made = run.get("environment")
+        found = {
+            **{name: run[name] for name in ("dataset_digest", "protocol_digest", "backend")},
+            "sha256": run["artifact"].get("sha256"),
+            "versions": made.get("versions") if isinstance(made, dict) else None,
+        }
+        expected = {
+            "dataset_digest": self.pairs(job.data, job.protocol)[1],
+            "protocol_digest": PROTOCOLS[job.protocol].digest,
+            "backend": self.plan.backend,
+            "sha256": job.row.artifact.sha256,
+            "versions": versions("lf.benchmarks.run.evaluate"),
+        }
+        return run if found == expected else None
 
     def evaluate(self, jobs: Sequence[Job], progress: Progress, after: Callable[[], None]) -> None:
         """Compute the runs of `jobs`, those of one file together; a file that cannot be evaluated goes to `failed`.
@@ -149,6 +161,7 @@ class Runs:
             "files": {row.scheme: row.artifact.sha256 for row in rows if row.artifact},
             "picture": self.pairs(self.plan.data[0], TIMED)[0][0].first.digest,
             **{name: getattr(self.plan, name) for name in ("backend", "threads", "repeats")},
+            "versions": versions("lf.benchmarks.run.suite"),
         }
 
 

@@ -15,8 +15,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from lf import __version__
 from lf.core import Array, Artifact, BadInput, UsageError, files
+from lf.core.fingerprint import versions
 from lf.data import images
 from lf.data.layouts import npz
 from lf.train.homographic_adaptation import BATCH, Labeller, Settings
@@ -143,15 +143,17 @@ def _claim(out: Path, artifact: Artifact, settings: Settings, count: int) -> Non
     """Write the manifest, or find the same one there."""
     digest = hashlib.sha256(files.read_bytes(artifact.path, "a checkpoint")).hexdigest()
     own = {"checkpoint": digest, **asdict(settings), "size": list(settings.size), "batch": BATCH}
+    code = versions(__name__)
     path = out / MANIFEST
     if path.exists():
         found = files.read_json(path, "the manifest of lf label")
         found = found.get("settings") if isinstance(found, dict) else None
-        for key, value in own.items():
+        for key, value in {**own, **code}.items():
             there = found.get(key) if isinstance(found, dict) else None
             if there != value:
-                raise UsageError(f"{out}: holds labels made with {key}={there}, not {value}; choose another `out`")
-    files.write_json(path, {"model": artifact.card.model, "settings": own, "count": count, "lf": __version__})
+                said = f"another {key}" if key in code else f"{key}={there}, not {value}"
+                raise UsageError(f"{out}: holds labels made with {said}; choose another `out`")
+    files.write_json(path, {"model": artifact.card.model, "settings": {**own, **code}, "count": count})
 
 
 def _is_done(path: Path, digest: str) -> bool:

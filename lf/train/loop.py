@@ -116,6 +116,8 @@ def _prepare(
         raise UsageError(
             f"recipe: weight_bits={recipe.weight_bits} starts from a float network; type: `init=CHECKPOINT`"
         )
+    if left and workers.first:
+        state.warn_of_change(left, recipe, out)
     if workers.first:
         files.write_json(out / SETTINGS, state.identity(recipe, data))  # an `out` that cannot be written is found now
     try:
@@ -139,10 +141,11 @@ def _begin(
     torch.set_num_threads(threads)
     torch.manual_seed(recipe.seed)
     network, parent = _initial(recipe)
+    begun = left is not None
     if workers.first:
-        collect(recipe, data, out, progress)
+        collect(recipe, data, out, progress, begun)
     workers.wait()
-    pictures = collect(recipe, data, out, progress).on(workers.device)
+    pictures = collect(recipe, data, out, progress, begun).on(workers.device)
     if recipe.weight_bits:
         network = _quantized(recipe, network.to(workers.device), pictures)
     built: Any = workers.prepare(network)  # the stubs of Module.to know no memory_format
@@ -152,7 +155,8 @@ def _begin(
     module = importlib.import_module(f"lf.train.methods.{recipe.method}")
     method = module.Method(recipe, pictures, workers.device)
     optimiser = _optimiser(recipe, _parameters(network, method))
-    run = Run(recipe, data, out, network, averaged, optimiser, method, parent)
+    began = left.get("versions", {}) if left else state.made_by()
+    run = Run(recipe, data, out, network, averaged, optimiser, method, parent, began)
     return run, state.restore(left, run) if left else 0
 
 

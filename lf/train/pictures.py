@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from lf.core import Array, BadInput, UsageError, files
+from lf.core.fingerprint import versions
 from lf.data import Picture, images
 from lf.data.drawn import procedural, synthetic_shapes
 from lf.models import MODELS
@@ -67,7 +68,7 @@ class Pictures:
         return chosen.permute(0, 3, 1, 2).float() / 255
 
 
-def collect(recipe: Recipe, data: Sequence[str], out: Path, progress: Progress) -> Pictures:
+def collect(recipe: Recipe, data: Sequence[str], out: Path, progress: Progress, begun: bool = False) -> Pictures:
     """Draw or cut the squares of a run into `out`, or open those that an earlier start of it left there.
 
     Args:
@@ -78,13 +79,15 @@ def collect(recipe: Recipe, data: Sequence[str], out: Path, progress: Progress) 
             fewer several random squares of each.
         out: folder of the run.
         progress: called with (done, total, text).
+        begun: whether training with the squares has begun: then they stay, whatever code made them.
 
     Raises:
         UsageError: counts that do not add up.
         BadInput: no folder, or none of its files is a usable image.
     """
     settings = {"data": list(data), **{k: getattr(recipe, k) for k in ("pictures", "picture_size", "seed", "model")}}
-    kept = _kept(out, settings)
+    made = {"settings": settings, "versions": versions(__name__)}
+    kept = _kept(out, {"settings": settings} if begun else made)
     if kept:
         return kept
     crops: list[Crop] = []
@@ -100,17 +103,17 @@ def collect(recipe: Recipe, data: Sequence[str], out: Path, progress: Progress) 
             crops.append(crop)
             progress(len(crops), total, "collecting pictures")
         squares.flush()
-    files.write_json(out / INDEX, {"settings": settings, "crops": crops})
+    files.write_json(out / INDEX, {**made, "crops": crops})
     return Pictures(np.load(out / FILE, mmap_mode="r")[: len(crops)], tuple(crops))
 
 
-def _kept(out: Path, settings: dict[str, Any]) -> Pictures | None:
-    """What an earlier start left; None where that is damaged or of other settings, for it can be made again."""
+def _kept(out: Path, made: dict[str, Any]) -> Pictures | None:
+    """What an earlier start left; None where that is damaged or `made` otherwise, for it can be made again."""
     try:
         index = files.read_json(out / INDEX, "the index of a run's pictures")
         squares = np.load(out / FILE, mmap_mode="r")
         crops = tuple(Crop(*crop) for crop in index["crops"])
-        fits = index["settings"] == settings and squares.ndim == 4 and len(squares) >= len(crops) > 0
+        fits = {name: index.get(name) for name in made} == made and squares.ndim == 4 and len(squares) >= len(crops) > 0
     except (BadInput, OSError, ValueError, EOFError, KeyError, TypeError):
         return None
     return Pictures(squares[: len(crops)], crops) if fits else None

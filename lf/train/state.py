@@ -16,7 +16,8 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from lf import __version__
-from lf.core import Artifact, BadInput, Card, UsageError, files
+from lf.core import Artifact, BadInput, Card, UsageError, console, files
+from lf.core.fingerprint import versions
 from lf.formats import model_file
 from lf.models import MODELS, checkpoint
 from lf.train import Recipe, fake_quantize
@@ -39,6 +40,7 @@ class Run:
         optimiser: of the network and of what the method adds.
         method: gives the loss.
         parent: origin, sha256 and licence of the weights that are fine-tuned; empty where there are none.
+        began: see `made_by`, when the run began; empty if that is not known.
         parts: the parts of the last loss looked at; of the first process where there are several.
         pace: since this start: steps per second, images per second, and the share of a step spent on making views.
     """
@@ -51,6 +53,7 @@ class Run:
     optimiser: torch.optim.Optimizer
     method: Any
     parent: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    began: Mapping[str, str] = dataclasses.field(default_factory=dict)
     parts: dict[str, float] = dataclasses.field(default_factory=dict)
     pace: dict[str, float] = dataclasses.field(default_factory=dict)
 
@@ -76,6 +79,11 @@ def identity(recipe: Recipe, data: Sequence[str]) -> dict[str, Any]:
     return {"recipe": dataclasses.asdict(recipe), "data": list(data)}
 
 
+def made_by() -> dict[str, str]:
+    """What the steps of a run depend on beside its settings: versions and code."""
+    return {**versions("lf.train.loop"), "torch": torch.__version__}
+
+
 def save(run: Run, step: int) -> None:
     """Write the checkpoint from which `restore` goes on after `step` steps."""
     state = {
@@ -86,6 +94,7 @@ def save(run: Run, step: int) -> None:
         "extra": {} if run.method.extra is None else run.method.extra.state_dict(),
         "optimiser": run.optimiser.state_dict(),
         "method": run.method.state(),
+        "versions": dict(run.began),
     }
     buffer = io.BytesIO()
     torch.save(state, buffer)
@@ -114,6 +123,17 @@ def read(recipe: Recipe, data: Sequence[str], out: Path, where: torch.device) ->
     if owner != own:
         raise other
     return state
+
+
+def warn_of_change(state: Mapping[str, Any], recipe: Recipe, out: Path) -> None:
+    """Say that a run, which is not done, goes on with other code than it began with; it is not refused for that."""
+    before, now = state.get("versions"), made_by()
+    other = [name for name in now if before and before.get(name) != now[name]]
+    if other and state["step"] < recipe.steps:
+        console.note(
+            f"warning: {out}: this run began with another {', '.join(other)}, and goes on with this one; "
+            "its result is not that of a run in one go"
+        )
 
 
 def restore(state: Mapping[str, Any], run: Run) -> int:
@@ -150,8 +170,10 @@ def publish(run: Run, path: Path, step: int | None = None) -> Artifact:
     origin = f"lf train {run.recipe.method}, pictures: {' '.join(run.data)}"
     options = {**dataclasses.asdict(run.recipe), "data": list(run.data)}
     licence = run.parent.get("licence", "Apache-2.0")  # weights that are tuned keep the licence they came with
-    versions = {"lf": __version__, "torch": torch.__version__}
-    made: dict[str, Any] = {"command": "train", "options": options, "versions": versions}
+    made: dict[str, Any] = {"command": "train", "options": options}
+    made["versions"] = {"lf": __version__, "torch": torch.__version__}
+    if run.began and run.began != made_by():
+        made["began_with"] = dict(run.began)
     if run.parent:
         made["parent"] = run.parent["sha256"]
     if run.recipe.weight_bits:

@@ -77,7 +77,7 @@ def bench(
         records = [record for some in found for record in some]
     progress(len(pairs), len(pairs), f"{artifact.path.name} {backend}")
     info = extractor.session.info
-    return assemble(evaluated(variant, info), environment(info), pairs, dataset, protocol, records)
+    return assemble(evaluated(variant, info), environment(info, __name__), pairs, dataset, protocol, records)
 
 
 def evaluated(variant: Variant, info: SessionInfo) -> dict[str, Any]:

@@ -6,15 +6,13 @@ import hashlib
 import io
 import json
 import zipfile
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 
-import lf
-from lf import __version__
 from lf.benchmarks.protocols.protocol import Protocol
 from lf.core import Features, LfError, UsageError, files
+from lf.core.fingerprint import versions
 from lf.data import Picture
 from lf.extraction.extractor import Extractor
 
@@ -80,7 +78,7 @@ class Predictor:
     def _key(self) -> str:
         info = self.extractor.session.info
         parts = {
-            "lf": [__version__, _code()],
+            **versions(__name__),
             "artifact": self.extractor.artifact.sha256,
             "keypoints": self.extractor.keypoints and self.extractor.keypoints.artifact.sha256,
             "engine": [info.engine, info.version, info.provider],
@@ -91,15 +89,6 @@ class Predictor:
             "geometry": [self.protocol.geometry.name, self.protocol.version, self.protocol.size],
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:24]
-
-
-@cache
-def _code() -> str:
-    """A digest of the code between a picture and its features: what an older one of it kept is predicted again."""
-    package = Path(lf.__file__).parent
-    parts = ("models/*.py", "runtimes/extract.py", "benchmarks/geometry.py", "data/images.py")
-    found = sorted(path for part in parts for path in package.glob(part))
-    return hashlib.sha256(b"".join(path.read_bytes() for path in found)).hexdigest()[:12]
 
 
 def _save(path: Path, features: Features, native: Native) -> None:

@@ -11,11 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
-
-from lf import __version__
 from lf.core import BadInput, SessionInfo, Unavailable, UsageError, console, files
+from lf.core.fingerprint import versions
 from lf.core.machine import cpu
 from lf.quota import cores
 
@@ -113,8 +110,13 @@ def _is_record(pair: Any) -> bool:
     )
 
 
-def environment(info: SessionInfo) -> dict[str, Any]:
-    """Where and with what a number was made: machine, versions, command, commit, time."""
+def environment(info: SessionInfo, by: str) -> dict[str, Any]:
+    """Where and with what a number was made: machine, versions, command, commit, time.
+
+    Args:
+        info: of the engine.
+        by: the module that computes it.
+    """
     name, flags = cpu()
     return {
         "engine": info.engine,
@@ -126,7 +128,7 @@ def environment(info: SessionInfo) -> dict[str, Any]:
         "cores_allowed": cores(),
         "os": platform.system(),
         "python": platform.python_version(),
-        "versions": {"lf": __version__, "numpy": np.__version__, "opencv": cv2.__version__},
+        "versions": versions(by),
         "commit": commit(),
         "command": " ".join(["lf", *sys.argv[1:]]),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),

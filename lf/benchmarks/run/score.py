@@ -152,7 +152,9 @@ def score_folder(
         records.append({"sequence": pair.sequence, "pair": pair.name, **scores})
     progress(len(dataset), len(dataset), layout)
     subject = _subject(folder, layout, digest.hexdigest(), sum(sizes.values()))
-    return assemble(subject, environment(SessionInfo("stored", __version__, "none", 1)), dataset, data, rule, records)
+    return assemble(
+        subject, environment(SessionInfo("stored", __version__, "none", 1), __name__), dataset, data, rule, records
+    )
 
 
 def _add(digest: hashlib._Hash, features: Features) -> int:

@@ -201,7 +201,7 @@ def latencies(
     prepared = _prepared(variants, image, rule)
     about = {"dataset_digest": hashlib.sha256(prepared.tobytes()).hexdigest(), "image_size": prepared.shape[:2]}
     kept = [
-        {**assemble(evaluated(variant, info), environment(info), [], name, rule, []), **about}
+        {**assemble(evaluated(variant, info), environment(info, latency.__name__), [], name, rule, []), **about}
         for variant, info in zip(variants, infos, strict=True)
     ]
     if out:

@@ -62,7 +62,8 @@ def write(
     dataset, predict, tally = open_dataset(data), Predictor(extractor, OWN, None), Tally()
     paths = [out / f"{index}.npz" for index in range(len(dataset))]
     order = [f"{pair.sequence} {pair.name}" for pair in dataset]
-    claim(out, "superpoint", extractor, top_k, map(Path.is_file, paths), data=dataset_digest(dataset), pairs=order)
+    more = {"data": dataset_digest(dataset), "pairs": order}
+    claim(out, "superpoint", extractor, top_k, map(Path.is_file, paths), __name__, **more)
 
     @lru_cache(maxsize=2)  # the first image of a sequence is extracted once
     def extract(picture: Picture) -> tuple[Features, Size, Array]:

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from lf import __version__
 from lf.core import Artifact, BadInput, UsageError, files
+from lf.core.fingerprint import versions
 from lf.data.images import list_images
 
 SCHEMA = 1
@@ -59,8 +59,17 @@ class Journal:
         return dict(data["rows"])
 
 
-def circumstances(parent: Artifact, images: Path | None, calibration: Mapping[str, Any]) -> dict[str, Any]:
-    """What every file made of `parent` depends on: itself, the photos by name and size, how they are used, versions."""
+def circumstances(
+    parent: Artifact, images: Path | None, calibration: Mapping[str, Any], *modules: str
+) -> dict[str, Any]:
+    """What the figures of every file made of `parent` depend on; JSON.
+
+    Args:
+        parent: the float file.
+        images: the photos, which count by name and size.
+        calibration: how they are used.
+        modules: what makes the files and computes the figures.
+    """
     import onnxruntime
 
     photos = hashlib.sha256()
@@ -71,5 +80,6 @@ def circumstances(parent: Artifact, images: Path | None, calibration: Mapping[st
         "model": parent.sha256,
         "photos": photos.hexdigest(),
         "calibration": dict(calibration),
-        "versions": {"lf": __version__, "onnxruntime": onnxruntime.__version__},
+        **versions(*modules),
+        "onnxruntime": onnxruntime.__version__,
     }
