@@ -30,7 +30,7 @@ REFERENCE = "ort-cpu"
 SLOW = ("torch-compile",)  # compiles each family, a quarter of a minute and more
 ANY_SIZE = ("torch", "torch-compile")  # a checkpoint has no size of its own
 RELATIVE = {"openvino-bf16": 0.1}  # of the largest value; 8 bits of mantissa, through a dozen layers
-WRONGLY = r"OpenVINO computes 16-bit activations wrongly; type: --backend ort-cpu"
+WRONGLY = r"OpenVINO computes 16-bit activations wrongly; type: `backend=ort-cpu`"
 REFUSED = {
     ("openvino", "w8a16"): WRONGLY,
     ("openvino-bf16", "w8a16"): WRONGLY,
@@ -217,7 +217,7 @@ def test_a_picture_of_another_shape_is_refused(file, backend):
 def test_a_precision_that_the_processor_lacks_is_not_replaced(file, monkeypatch):
     openvino = pytest.importorskip("openvino")
     monkeypatch.setattr(openvino.Core, "get_property", lambda *_: ["FP32"])
-    lacks = r"no bf16 instructions for OpenVINO; use --backend openvino"
+    lacks = r"no bf16 instructions for OpenVINO; type: `backend=openvino`"
     with pytest.raises(Unavailable, match=lacks):
         open_session(file("wren", ".onnx"), "openvino-bf16")
     assert "no bf16 instructions" in said_of("openvino-bf16")

@@ -274,7 +274,7 @@ def test_a_quantized_file_and_the_commands_that_take_it(works, tiny, drawn_photo
     assert len(found) == 40
     assert_same(*((each.keypoints, each.scores, each.descriptors) for each in (found, wanted)))
 
-    assert "'scores': (1, 0)" in works("inspect", made.path)
+    assert "| scores      | 1        | -         |" in works("inspect", made.path)
     works("extract", made.path, drawn_photos, "--out", "features")
     assert len([path for path in Path("features").rglob("*.*") if path.suffix != ".json"]) == 4
     works("bench", parent.path, made.path, "--data", "procedural:2", "--repeats", 1, "--out", "results")
@@ -285,7 +285,7 @@ def test_a_quantized_file_and_the_commands_that_take_it(works, tiny, drawn_photo
 @pytest.mark.parametrize(
     ("what", "text"),
     [
-        (lambda made, out: quantize(made, "fp16", out=out), "quantize the file it is made from, then type: lf export"),
+        (lambda made, out: quantize(made, "fp16", out=out), "quantize the file it is made from, then type: `export"),
         (lambda made, out: export(made, "onnx", out, cut="features"), "has its decode inside already"),
         (lambda made, out: export(made, "tflite", out.with_suffix(".tflite")), "starts from the file it was made from"),
         (lambda made, out: Extractor(made, "ort-cpu", keypoints=object()), "made.onnx has no dense descriptors"),

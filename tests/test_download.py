@@ -117,7 +117,7 @@ def test_an_empty_folder_is_filled_and_a_full_one_is_left_alone(server, tmp_path
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "note.txt").write_text("mine")
     for taken in (tmp_path / "full", tmp_path / "full" / "note.txt"):
-        with pytest.raises(UsageError, match=r"is there already and holds something else; choose another folder"):
+        with pytest.raises(UsageError, match=r"is there already and holds something else; choose another `out`"):
             get(row, taken)
     assert left(tmp_path / "full") == ["note.txt"]
 

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from lf.cli import extract as cli_extract
-from lf.core import BadInput, Features, LfError, Unavailable, UsageError
+from lf.core import BadInput, Features, LfError, Unavailable, UsageError, fingerprint
 from lf.data.layouts import LAYOUTS, h5
 from lf.extraction import pools, store, stream
 from lf.extraction.extractor import Extractor
@@ -145,6 +145,19 @@ def test_two_runs_do_not_write_one_file(model, photos, tmp_path):
         other.communicate(b"\n")
     with h5py.File(part, "r") as file:
         assert "00.png" in file, "what the other wrote is still there"
+
+
+def test_features_of_other_code_are_not_gone_on_with(model, photos, tmp_path, layout, monkeypatch):
+    run(model, photos, tmp_path / "out", layout)
+    before = content(tmp_path / "out")
+    monkeypatch.setattr(fingerprint, "fingerprint", lambda *names: "of other code")
+    with pytest.raises(UsageError) as caught:
+        run(model, photos, tmp_path / "out", layout)
+    assert str(caught.value) == (
+        f"{tmp_path / 'out'}: its features are made with another code of lf (see lf-extract.{layout}.json); "
+        "choose another `out` or delete them"
+    )
+    assert content(tmp_path / "out") == before
 
 
 def test_an_image_whose_name_begins_as_another_is_found(tmp_path):

@@ -86,7 +86,7 @@ def test_what_breaks_off_leaves_what_was_there(tmp_path, error, before):
     [
         (errno.ENOSPC, LfError, "x.bin: the disk is full; nothing was written. Free some space"),
         (errno.EDQUOT, LfError, "x.bin: the disk is full"),
-        (errno.EROFS, UsageError, r"x.bin: cannot be written \(Read-only file system\); choose another place with -o"),
+        (errno.EROFS, UsageError, r"x.bin: cannot be written \(Read-only file system\); choose another place"),
     ],
 )
 @pytest.mark.parametrize("step", ["write_bytes", "replace"])

@@ -306,7 +306,7 @@ def test_results_survive_their_file(tmp_path):
 @pytest.mark.parametrize(
     ("data", "text"),
     [
-        ([], "no runs in it; expected a results file of: `bench(FILE, out=DIR)`"),
+        ([], "no runs in it; expected a results file of: `bench"),
         ({"schema": 1, "runs": []}, "no runs in it"),
         ({"schema": 1, "runs": {"a": 1}}, "no runs in it"),
         ({"schema": 2, "runs": [OLD]}, "schema 2, this lf reads 1"),
@@ -540,7 +540,7 @@ def test_a_threshold_of_the_protocol_is_for_networks_that_it_is_of(tiny, pairs, 
 def test_features_that_other_code_predicted_are_predicted_again(tiny, pairs, tmp_path, monkeypatch):
     artifact = tiny()
     evaluate(artifact, pairs[:1], tmp_path / "cache")
-    monkeypatch.setattr(predict, "_code", lambda: "changed")
+    monkeypatch.setattr(predict, "versions", lambda module: {"code of lf": "changed"})
     evaluate(artifact, pairs[:1], tmp_path / "cache")
     assert len([*tmp_path.glob("cache/*")]) == 2
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lf.cli import app
-from lf.core import Artifact, BadInput, Card, Unavailable, UsageError
+from lf.core import Artifact, BadInput, Card, Unavailable, UsageError, fingerprint
 from lf.formats import model_file
 from lf.models import MODELS, checkpoint
 from lf.train import homographic_adaptation
@@ -195,6 +195,22 @@ def test_other_settings_are_refused(artifact, photos, tmp_path, change):
     before = contents(tmp_path / "out")
     with pytest.raises(UsageError, match=f"labels made with {next(iter(change))}=.*choose another `out`"):
         run(artifact, photos, tmp_path / "out", Settings(**{"warps": 5, "size": (64, 80), **change}))
+    assert contents(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize("older", [False, True], ids=["changed", "of a version that did not say"])
+def test_labels_of_other_code_are_refused(artifact, photos, tmp_path, monkeypatch, older):
+    run(artifact, photos, tmp_path / "out", limit=1)
+    manifest = tmp_path / "out" / MANIFEST
+    if older:
+        said = json.loads(manifest.read_text())
+        del said["settings"]["code of lf"]
+        manifest.write_text(json.dumps(said))
+    else:
+        monkeypatch.setattr(fingerprint, "fingerprint", lambda *names: "of other code")
+    before = contents(tmp_path / "out")
+    with pytest.raises(UsageError, match="holds labels made with another code of lf; choose another `out`"):
+        run(artifact, photos, tmp_path / "out")
     assert contents(tmp_path / "out") == before
 
 

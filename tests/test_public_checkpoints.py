@@ -670,7 +670,7 @@ def test_a_safetensors_without_a_card_is_a_checkpoint(foreign, state, tmp_path):
 def test_every_command_takes_a_public_checkpoint(lf, foreign, drawn_photos, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, said, error = lf("inspect", foreign)
-    assert (code, error, "model     r2d2" in said) == (0, "", True)
+    assert (code, error, "model            r2d2" in said) == (0, "", True)
     assert lf("export", foreign, "--size", "32x32") == (0, "r2d2.onnx\n", "")
     network = checkpoint.build("wren").state_dict()
     save_file(network, "small.safetensors")
@@ -680,7 +680,7 @@ def test_every_command_takes_a_public_checkpoint(lf, foreign, drawn_photos, tmp_
         code, said, error = lf("bench", path, *words)
         assert (code, error, "| wren" in said) == (0, "", True)
     few = ("steps=1", "batch=1", "size=64", "points=8", "relabel=", "init=small.safetensors")
-    code, said, error = lf("train", "wren", *[f"--set={s}" for s in few], "--data", drawn_photos, "--out", "run")
+    code, said, error = lf("train", "wren", *[f"--set={s}" for s in few], "--photos", drawn_photos, "--out", "run")
     assert (code, said, error) == (0, "run/wren.safetensors\n", "")
 
 

@@ -227,7 +227,7 @@ def test_usage(wren, photos, tmp_path, monkeypatch):
         UsageError, match=r"has no head or convolution 'detektor'; known: detector, descriptor, trunk\."
     ):
         quantize(wren, "w8a8", photos, bits={"detektor": 32})
-    with pytest.raises(UsageError, match="unknown engine 'orto'; did you mean 'ort'"):
+    with pytest.raises(UsageError, match="unknown writer 'orto'; did you mean 'ort'"):
         quantize(wren, "w8a8", photos, writer="orto")
     with pytest.raises(UsageError, match=r"-o a\.onnx"):
         quantize(wren, "w8a8", photos, tmp_path / "a.tflite")

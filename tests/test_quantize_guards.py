@@ -235,7 +235,7 @@ def test_a_detector_of_few_levels_is_found_out(wren, photos, tmp_path):
     parent = changed(wren, tmp_path / "coarse.onnx", coarse)
     step = quantize(parent, "w8a8-naive", photos, tmp_path / "a.onnx").card.made[-1]
     assert step["parity"]["tied"] > 0.5 > step["parity"]["tied_float"]
-    assert any("with another" in text and "type: --keep-float detector, or" in text for text in step["warnings"])
+    assert any("with another" in text and "type: `keep_float=detector`, or" in text for text in step["warnings"])
     kept = quantize(parent, "w8a8", photos, tmp_path / "b.onnx", **PLAIN).card.made[-1]
     assert kept["parity"]["tied"] < kept["parity"]["tied_float"] + checks.TIED
 

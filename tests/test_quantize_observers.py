@@ -227,7 +227,7 @@ def test_memory_does_not_depend_on_the_number_of_photos(method):
     ("method", "text"),
     [
         ("minmaks", "unknown calibration 'minmaks'; did you mean 'minmax'"),
-        ("mse:3", "calibration mse takes no argument; type: --calibration mse"),
+        ("mse:3", "calibration mse takes no argument; type: `calibration=mse`"),
         ("percentile:", "percentile:: expected a percentage above 50, for example percentile:99.999"),
         ("percentile:101", "percentile:101: expected a percentage"),
     ],

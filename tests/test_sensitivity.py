@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from lf.benchmarks.report import ranking
-from lf.core import BadInput, UsageError
+from lf.core import BadInput, UsageError, fingerprint
 from lf.extraction.extractor import Extractor
 from lf.formats import model_file
 from lf.quantize import SCHEMES, open_photos, quantize
 from lf.quantize.calibrate.ranges import Range
 from lf.quantize.round import weight_grids
 from lf.quantize.search import sensitivity as sense
-from lf.quantize.search.journal import Journal
+from lf.quantize.search.journal import Journal, circumstances
 from lf.quantize.search.sensitivity import ACTIVATIONS, WEIGHTS, Drop, Layers, study
 
 onnx = pytest.importorskip("onnx")
@@ -218,6 +218,18 @@ def test_a_study_goes_on_where_it_was_interrupted(layers, tmp_path):
     path.write_text("[]")
     with pytest.raises(BadInput, match="not of this command; delete it"):
         Journal(path, identity)
+
+
+def test_rows_of_other_code_are_refused(tiny, tmp_path, monkeypatch):
+    def journal():
+        about = circumstances(tiny(), None, {}, study.__module__)
+        return Journal(tmp_path / "rows.json", about)
+
+    journal().once("a layer", lambda: {"drop": 0.5})
+    assert journal().rows == {"a layer": {"drop": 0.5}}
+    monkeypatch.setattr(fingerprint, "fingerprint", lambda *names: "of other code")
+    with pytest.raises(UsageError, match="was made with another code of lf; choose another folder, or begin anew: rm"):
+        journal()
 
 
 def test_spearman():

@@ -12,7 +12,7 @@ import pytest
 import tflite_files
 
 from lf.benchmarks.run import results
-from lf.core import BadInput, LfError, UsageError
+from lf.core import BadInput, LfError, UsageError, fingerprint
 from lf.extraction import agreement
 from lf.formats import model_file, tflite
 from lf.quantize import WRITERS, quantize
@@ -253,6 +253,28 @@ def test_what_changed_is_computed_again_and_nothing_else(place, lf, count):
     (place / "photos" / "2.png").unlink()
     lf()
     assert count == ["quantize", "bench", "bench"]  # w8a8 is calibrated, w4 is not
+
+
+@pytest.mark.parametrize(
+    ("root", "expected"),
+    [
+        ("lf.quantize", ["quantize", "quantize"]),  # the very same files again: their runs still hold
+        ("lf.benchmarks.run.evaluate", ["bench"] * 6),
+        (None, [*["quantize"] * 2, *["bench"] * 6]),
+    ],
+)
+def test_what_other_code_made_is_made_again_and_nothing_else(place, lf, count, monkeypatch, root, expected):
+    lf()
+    del count[:]
+    real = fingerprint.fingerprint
+    monkeypatch.setattr(
+        fingerprint, "fingerprint", lambda name: "of other code" if root in (None, name) else real(name)
+    )
+    assert lf()[0] == 0
+    assert count == expected
+    del count[:]
+    assert lf()[0] == 0
+    assert count == []
 
 
 def test_a_scheme_that_the_guards_refuse_is_a_row_that_says_why(place, lf, monkeypatch):
@@ -507,3 +529,6 @@ def test_latency_is_kept_for_just_these_files(place, lf, monkeypatch):
     assert seen[1:] == [["fp32", "w4"]]
     assert "| 2.00 [2.00, 2.00] (2.00 [2.00, 2.00]) |" in table_of(place)
     assert json.loads((place / "out" / "latency" / "tiny.json").read_text())["timings"].keys() == {"fp32", "w4"}
+    monkeypatch.setattr(fingerprint, "fingerprint", lambda name: "of other code")
+    lf()
+    assert seen[2:] == [["fp32", "w4"]]

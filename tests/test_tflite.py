@@ -475,7 +475,7 @@ def test_a_scheme_that_tflite_does_not_have_is_refused(parent, scheme):
     [
         ({"images": None}, "scheme w8a8 needs photos to calibrate on"),
         ({"bits": {"feat": 32}}, "`writer=tflite` puts every layer in 8 bits; leave out what was said of feat"),
-        ({"out": "net.onnx"}, "engine tflite reads .tflite files; type: -o net.tflite"),
+        ({"out": "net.onnx"}, "writer tflite makes .tflite files; type: -o net.tflite"),
     ],
 )
 def test_quantize_says_what_does_not_fit(parent, drawn_photos, tmp_path, options, text):

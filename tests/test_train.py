@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from lf.core import BadInput, Card, LfError, Unavailable, UsageError
+from lf.core import BadInput, Card, LfError, Unavailable, UsageError, fingerprint
 from lf.data import homography as geometry
 from lf.formats import model_file
 from lf.models import MODELS, checkpoint
@@ -291,6 +291,19 @@ def test_pictures_are_collected_once(recipe, tmp_path, monkeypatch):
     np.testing.assert_array_equal(taken[1, 0] * 255, first.squares[0, ..., 0])
 
 
+def test_pictures_of_other_code_stay_only_where_training_has_begun(tmp_path, monkeypatch):
+    recipe = small(RECIPES[SMALLEST["magicpoint"]])
+    first = pictures.collect(recipe, [recipe.data], tmp_path, silent)
+    monkeypatch.setattr(fingerprint, "fingerprint", lambda *names: "of other code")
+    drawn, black = [], [(crop, np.zeros((96, 96, 3), np.uint8)) for crop in first.crops]
+    monkeypatch.setattr(pictures, "_squares", lambda *words: drawn.append(1) or black)
+    kept = pictures.collect(recipe, [recipe.data], tmp_path, silent, begun=True)
+    assert np.array_equal(kept.squares, first.squares)
+    assert not drawn
+    assert not pictures.collect(recipe, [recipe.data], tmp_path, silent).squares.any()
+    assert drawn == [1]
+
+
 @pytest.mark.parametrize("name", [pictures.FILE, pictures.INDEX])
 @pytest.mark.parametrize("damage", [lambda b: b"", lambda b: b[: len(b) // 2], lambda b: b"{}", lambda b: b"[1]"])
 def test_damaged_pictures_are_collected_again(recipe, tmp_path, name, damage):
@@ -464,6 +477,35 @@ def test_an_interrupted_run_resumes_to_the_last_bit(recipe, tmp_path, stop, erro
     resumed = run(recipe, tmp_path / "a", progress=lambda done, total, text: steps.append((done, total)))
     assert [done for done, total in steps if total == recipe.steps] == list(range(stop // 2 * 2 + 1, recipe.steps + 1))
     assert resumed.path.read_bytes() == run(recipe, tmp_path / "b").path.read_bytes()
+
+
+def test_a_run_that_goes_on_with_other_code_says_so(tmp_path, monkeypatch, capsys):
+    recipe = small(RECIPES[SMALLEST["magicpoint"]])
+
+    def interrupt(done, total, text):
+        if (done, total) == (3, recipe.steps):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(recipe, tmp_path, progress=interrupt, every=2)
+    squares = (tmp_path / pictures.FILE).read_bytes()
+    began = fingerprint.fingerprint("lf.train.loop")
+    monkeypatch.setattr(fingerprint, "fingerprint", lambda *names: "of other code")
+    made = run(recipe, tmp_path)
+    assert capsys.readouterr().err == (
+        f"warning: {tmp_path}: this run began with another code of lf, and goes on with this one; "
+        "its result is not that of a run in one go\n"
+    )
+    assert made.card.made[-1]["began_with"]["code of lf"] == began
+    assert (tmp_path / pictures.FILE).read_bytes() == squares
+    run(recipe, tmp_path)  # it is done: no step by other code
+    assert capsys.readouterr().err == ""
+
+
+def test_a_run_by_one_code_says_nothing_of_it(tmp_path, capsys):
+    made = run(small(RECIPES[SMALLEST["magicpoint"]]), tmp_path)
+    assert "began_with" not in made.card.made[-1]
+    assert capsys.readouterr().err == ""
 
 
 def test_another_recipe_in_the_same_folder_is_refused(recipe, tmp_path, monkeypatch):

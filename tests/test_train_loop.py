@@ -269,7 +269,7 @@ def test_dropout_resumes_exactly(tmp_path):
 # --- watching
 
 VALIDATE = ["--validate=procedural:2", "--validate-pairs=2", "--validate-every=4"]
-BENCH = ["--backend=torch", "--data=procedural:2", "--protocol=kp2d", "--repeats=0", "--json"]
+BENCH = ["--backend=torch", "--data=procedural:2", "--protocol=kp2d-fixed", "--repeats=0", "--json"]
 
 
 class Board:

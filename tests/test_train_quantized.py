@@ -312,7 +312,7 @@ def test_other_schemes_need_photos(case, tmp_path):
     ("word", "value"), {"calibration": "mse", "limit": 2, "seed": 1, "exclude": Path("root")}.items()
 )
 def test_words_on_photos_need_photos(case, word, value, tmp_path):
-    text = f"^--{word}: .*a.onnx brings the ranges along that training for {case.scheme} learned; .* --images DIR"
+    text = f"^`{word}`: .*a.onnx brings the ranges along that training for {case.scheme} learned; .* `images=DIR`"
     with pytest.raises(UsageError, match=text):
         quantize(case.exported, case.scheme, None, tmp_path / "a.onnx", **{word: value})
 

@@ -47,9 +47,10 @@ def quantize(
     """Quantize a float file; lf bench measures the cost."""
     from lf.models.resolve import resolve
     from lf.quantize import quantize as run
+    from lf.studies.float_onnx import float_onnx_of
 
     asked = dict.fromkeys(keep_float or (), 32) | dict(map(parse_bits, bits or ()))
-    parent = resolve(model)
+    parent = float_onnx_of(resolve(model), output.parent if output else Path())
     with console.progress() as progress:
         made = run(
             parent,

@@ -62,8 +62,9 @@ def search(
     """Find the fewest bits that keep an accuracy budget."""
     from lf.models.resolve import resolve
     from lf.studies.budget_search import Where, within
+    from lf.studies.float_onnx import float_onnx_of
 
-    parent = resolve(model)
+    parent = float_onnx_of(resolve(model), output.parent if output else Path())
     asked = dict.fromkeys(keep_float or (), 32) | dict(map(parse_bits, bits or ()))
     where = Where(data, protocol, limit_sequences, max_evaluations, out)
     options = {"calibration": calibration, "limit": limit, "seed": seed, "exclude": exclude, "rounding": rounding}

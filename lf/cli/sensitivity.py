@@ -38,8 +38,9 @@ def sensitivity(
     from lf.benchmarks.report import ranking
     from lf.models.resolve import resolve
     from lf.studies.budget_search import study_layers
+    from lf.studies.float_onnx import float_onnx_of
 
-    parent = resolve(model)
+    parent = float_onnx_of(resolve(model), out)
     photos = {"calibration": calibration, "limit": limit, "seed": seed}
     with console.progress() as progress:
         found = study_layers(parent, out, data, images, scheme, protocol, limit_sequences, photos, progress)
