@@ -84,9 +84,9 @@ def published(checkpoint: Artifact, out: Path, size: tuple[int, int] = SIZE) -> 
     from lf.models import checkpoint as weights
 
     row = MODELS[checkpoint.card.model]
-    if row.module not in FORWARDS or checkpoint.path.suffix == ".onnx":
+    if row.family not in FORWARDS or checkpoint.path.suffix == ".onnx":
         raise UsageError(f"{checkpoint.path}: expected a checkpoint of one of these families: {', '.join(FORWARDS)}")
-    net, forward = weights.network(checkpoint), FORWARDS[row.module]
+    net, forward = weights.network(checkpoint), FORWARDS[row.family]
 
     class Published(torch.nn.Module):
         def __init__(self) -> None:
@@ -103,7 +103,7 @@ def published(checkpoint: Artifact, out: Path, size: tuple[int, int] = SIZE) -> 
             Published().eval(), (torch.zeros(1, row.channels, *size),), dynamo=True, opset_version=18, verbose=False
         )
     assert program is not None
-    return model_file.save(out, program.model_proto.SerializeToString(), Card(row.module, {}, (row.channels, *size)))
+    return model_file.save(out, program.model_proto.SerializeToString(), Card(row.family, {}, (row.channels, *size)))
 
 
 def compare(checkpoint: Path, exported: Path, quantized: Sequence[Path], threads: int, repeats: int = REPEATS) -> str:

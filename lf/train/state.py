@@ -81,11 +81,7 @@ def identity(recipe: Recipe, data: Sequence[str]) -> dict[str, Any]:
 
 def made_by() -> dict[str, str]:
     """What the steps of a run depend on beside its settings: versions and code."""
-<<<<<<< HEAD
-    return {**versions("lf.train.loop"), "torch": torch.__version__}
-=======
     return {**versions("lf.train.loop"), "torch": str(torch.__version__)}
->>>>>>> infra
 
 
 def save(run: Run, step: int) -> None:
