@@ -176,11 +176,11 @@ class _Reader:
     def _named(self, value: Any) -> None:
         """A string may name a module, as MODULE or MODULE:FUNCTION: of a row, or of a process, python -m MODULE.
 
-        A package is not meant: its name is that of a group of plug-ins, too.
+        Neither a package is meant, whose name is that of a group of plug-ins, nor a table to which they are added.
         """
         if isinstance(value, str) and value.startswith("lf."):
-            name = value.partition(":")[0]
-            if name in _files() and _files()[name].stem != "__init__":
+            name, _, thing = value.partition(":")
+            if name in _files() and _files()[name].stem != "__init__" and not thing.isupper():
                 self.imports.add(name)
 
     def _add(self, names: Iterable[str]) -> None:
