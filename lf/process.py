@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from pathlib import Path
@@ -33,6 +34,7 @@ def prepare() -> None:
         Path.home()
     except RuntimeError:  # engines raise it too when they are imported, or make a folder that is called ~
         os.environ["HOME"] = NO_HOME
+        logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it would tell of the cache that it cannot keep
     if (allowed := cores()) < affinity():  # OpenMP, BLAS, torch and OpenCV count the cores without a quota
         for name in ("OMP_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"):
             os.environ.setdefault(name, str(allowed))

@@ -85,6 +85,12 @@ def test_a_user_without_a_home_folder_has_one_that_is_not_there(tmp_path):
     assert alone(NOBODY + source, tmp_path).stdout.split() == [process.NO_HOME] * 3
 
 
+def test_matplotlib_tells_nothing_of_a_home_folder_that_is_not_there(tmp_path):
+    pytest.importorskip("matplotlib")
+    said = alone(NOBODY + "import lf, matplotlib.figure", tmp_path)
+    assert (said.returncode, said.stderr) == (0, "")
+
+
 def test_a_home_folder_stays_what_it_is(home):
     assert alone(NOBODY + "import lf, os; print(os.environ['HOME'])", home, home).stdout.split() == [str(home)]
     assert alone("import lf, os; print(os.environ.get('HOME'))", home).stdout.split() == ["None"]
