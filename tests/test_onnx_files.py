@@ -331,9 +331,7 @@ def test_what_onnxruntime_has_optimised_is_refused(level, wren, lf, drawn_photos
 
 def test_operations_are_not_counted_of_what_onnxruntime_has_optimised(wren, tmp_path):
     optimised(wren, tmp_path / "fast.onnx", "EXTENDED")
-    with pytest.raises(
-        BadInput, match=r"fast.onnx: was optimised by ONNX Runtime: it holds FusedConv .*; measure"
-    ):
+    with pytest.raises(BadInput, match=r"fast.onnx: was optimised by ONNX Runtime: it holds FusedConv .*; measure"):
         compare_peak.rates([tmp_path / "fast.onnx"], "ort-cpu", 1)
 
 
