@@ -21,6 +21,7 @@ from lf.quantize.round import weight_grids
 from lf.quantize.search import budget, sensitivity
 from lf.quantize.write import checks, tflite
 from lf.runtimes import open_session
+from scripts import compare_peak
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -326,6 +327,12 @@ def test_what_onnxruntime_has_optimised_is_refused(level, wren, lf, drawn_photos
         assert (code, out) == (5, "")
         assert re.fullmatch(f"{why}{step} what it was made from, or {AGAIN}\n", err)
     assert [*tmp_path.iterdir()] == [path]
+
+
+def test_operations_are_not_counted_of_what_onnxruntime_has_optimised(wren, tmp_path):
+    optimised(wren, tmp_path / "fast.onnx", "EXTENDED")
+    with pytest.raises(BadInput, match=r"fast.onnx: was optimised by ONNX Runtime: it holds FusedConv .*; measure"):
+        compare_peak.rates([tmp_path / "fast.onnx"], "ort-cpu", 1)
 
 
 def test_what_onnxruntime_has_only_simplified_is_quantized(wren, low, tmp_path):

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from tflite_files import heads
+from tflite_files import Graph, heads
 
 from lf.cli import main
 from lf.core import GateFailed, LfError, Unavailable, UsageError
@@ -223,6 +223,49 @@ def test_biases_fit_whatever_the_weights_of_their_channel_are(small, kept, per_c
         assert (off <= 0.501 * unit).all()
         dim = np.resize(np.array(factors) < 1, len(off))
         assert (off[dim] <= 1e-6 * np.abs(wanted[dim])).all() or not (per_channel or dim.all())
+
+
+# --- convolutions that share weights or names
+
+
+def pair_of(floats, names=("one", "two"), biases=((0.5, 0.25), (3.0, 0.0))):
+    """Two convolutions 1x1, one after the other, with the same weights, tiny beside their biases."""
+    graph, kernel = Graph(), np.full((2, 1, 1, 2), 1e-12)
+    dtype = np.float32 if floats else np.int8
+    entry = graph.tensor("image", (1, 4, 4, 2), dtype, None if floats else (1 / 255, -128))
+    for name, bias in zip(names, biases, strict=True):
+        rules = (1 / 255, -128), np.full(2, 1e-12 / 127), (0.01, 0)
+        values = (kernel.astype(np.float32), bias) if floats else (np.full(kernel.shape, 127), (0, 0))
+        entry = graph.convolution(entry, name, *values, 1, rules, floats)
+    first, second = graph.graph.operators
+    second.inputs[1] = first.inputs[1]
+    graph.graph.inputs, graph.graph.outputs = [0], [entry]
+    return tflite.write(graph.model)
+
+
+@pytest.mark.parametrize("per_channel", [True, False])
+def test_weights_that_two_layers_share_have_a_scale_for_both(per_channel):
+    """Each bias has the scale of its own input times that of the weights, and fits."""
+    data, parent = pair_of(False), pair_of(True)
+    if not per_channel:
+        data = tensorwise(data, parent)
+    found = [*biases(writer.regridded(data, parent, per_channel), parent)]
+    assert len(found) == 2
+    for bias, unit, scale, entry, wanted in found:
+        np.testing.assert_allclose(np.broadcast_to(unit, scale.shape), scale * entry, rtol=1e-6)
+        np.testing.assert_allclose(bias * unit.astype(np.float64), wanted, rtol=1e-6)
+    assert max(np.abs(row[0]).max() for row in found) == pytest.approx(LIMIT, rel=2e-6)
+
+
+def test_convolutions_whose_tensors_have_one_name_are_refused():
+    with pytest.raises(LfError, match="two convolutions of the converted model write a tensor same: expected names"):
+        writer.regridded(pair_of(False, ("same", "same")), pair_of(True, ("same", "same")))
+
+
+def test_convolutions_of_one_model_alone_are_refused():
+    said = "2 convolutions are in the float model or in the quantized one alone: three, two; nothing was written"
+    with pytest.raises(LfError, match=said):
+        writer.regridded(pair_of(False, ("one", "three")), pair_of(True))
 
 
 # --- what must not be written ---

@@ -8,9 +8,10 @@ made. SuperPoint at 240x320, descriptor and detector against float, 32 photos: s
 from __future__ import annotations
 
 import tempfile
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -34,6 +35,7 @@ from lf.runtimes.ort import making
 if TYPE_CHECKING:
     from onnx import ModelProto
 
+T = TypeVar("T")
 LOOKS = 8  # photos on which the result is compared with float
 COSINE = 0.9  # least mean cosine of a descriptor with its float counterpart: below, something is broken
 NOISE = 3.0  # dB, least signal-to-noise ratio of any head
@@ -164,30 +166,69 @@ def regridded(data: bytes, parent: bytes, per_channel: bool = True) -> bytes:
         LfError: a convolution of the one is not in the other.
     """
     model, before = tflite.read(data, "the quantized model"), tflite.read(parent, "the float model")
-    floats = {output: constants for output, _, constants in _convolutions(before) if constants is not None}
-    for output, (entry, weight, bias), _ in _convolutions(model):
-        if output not in floats:
-            raise LfError(f"the quantized model has a convolution {output.decode(errors='replace')} of its own")
+    floats = _by_output((output, constants) for output, _, constants in _convolutions(before) if constants is not None)
+    made = _by_output((output, tensors) for output, tensors, _ in _convolutions(model))
+    if other := sorted(made.keys() ^ floats.keys()):
+        names = ", ".join(name.decode(errors="replace") for name in other)
+        raise LfError(
+            f"{len(other)} convolutions are in the float model or in the quantized one alone: {names}; "
+            "nothing was written, try another version of tensorflow"
+        )
+    readers = defaultdict[int, list[tuple[Array, float]]](list)  # of weights, which convolutions may share
+    for output, (entry, weight, _) in made.items():
+        readers[id(weight)].append((floats[output][1], float(entry.quantization.scale[0])))
+    fresh: dict[int, Array | None] = {}
+    for output, (entry, weight, bias) in made.items():
         values, shift = floats[output]
-        rule = weight.quantization
-        rows = np.moveaxis(values, rule.quantizedDimension, 0)
-        if per_channel:
-            numbers, found = grid(rows.reshape(len(rows), -1), 8)
-            found = np.where(numbers.any(1), found, rule.scale)  # of zeros, TensorFlow's
-        else:
-            held = np.frombuffer(model.buffers[weight.buffer].data, np.int8)
-            numbers, found = held.reshape(1, -1), rule.scale
-        scale = raised(found, numbers, [(shift, float(entry.quantization.scale[0]))])
-        if not per_channel and (scale == found).all():
+        if id(weight) not in fresh:
+            fresh[id(weight)] = _regrid(model, weight, values, readers[id(weight)], per_channel)
+        scale = fresh[id(weight)]
+        if scale is None:
             continue
-        numbers = on_grid(rows.reshape(len(scale), -1), scale, 8)
-        unit = entry.quantization.scale[0] * scale
-        steps = (shift / unit.astype(np.float64)).round()
-        rule.scale, bias.quantization.scale = scale, unit
-        ordered = np.moveaxis(numbers.reshape(rows.shape), 0, rule.quantizedDimension)
-        for tensor, whole in ((weight, ordered.astype(np.int8)), (bias, steps.astype(np.int32))):
-            model.buffers[tensor.buffer].data = np.frombuffer(np.ascontiguousarray(whole).tobytes(), np.uint8)
+        bias.quantization.scale = unit = entry.quantization.scale[0] * scale
+        _put(model, bias, (shift / unit.astype(np.float64)).round().astype(np.int32))
     return tflite.write(model)
+
+
+def _regrid(
+    model: Any, weight: Any, values: Array, readers: Sequence[tuple[Array, float]], per_channel: bool
+) -> Array | None:
+    """Put float weights on the grid of `regridded`; return its scales, or None where the grid stays."""
+    rule = weight.quantization
+    rows = np.moveaxis(values, rule.quantizedDimension, 0)
+    if per_channel:
+        numbers, found = grid(rows.reshape(len(rows), -1), 8)
+        found = np.where(numbers.any(1), found, rule.scale)  # of zeros, TensorFlow's
+    else:
+        numbers, found = np.frombuffer(model.buffers[weight.buffer].data, np.int8).reshape(1, -1), rule.scale
+    scale = raised(found, numbers, readers)
+    if not per_channel and (scale == found).all():
+        return None
+    numbers = on_grid(rows.reshape(len(scale), -1), scale, 8)
+    rule.scale = scale
+    _put(model, weight, np.moveaxis(numbers.reshape(rows.shape), 0, rule.quantizedDimension).astype(np.int8))
+    return scale
+
+
+def _put(model: Any, tensor: Any, whole: Array) -> None:
+    model.buffers[tensor.buffer].data = np.frombuffer(np.ascontiguousarray(whole).tobytes(), np.uint8)
+
+
+def _by_output(rows: Iterable[tuple[bytes, T]]) -> dict[bytes, T]:
+    """Rows of convolutions by what they write; tensors of a .tflite file may have equal names.
+
+    Raises:
+        LfError: two have.
+    """
+    found: dict[bytes, T] = {}
+    for name, row in rows:
+        if name in found:
+            raise LfError(
+                f"two convolutions of the converted model write a tensor {name.decode(errors='replace')}: "
+                "expected names of their own; nothing was written, try another version of onnx2tf"
+            )
+        found[name] = row
+    return found
 
 
 def _convolutions(model: Any) -> Iterable[tuple[bytes, list[Any], tuple[Array, Array] | None]]:
