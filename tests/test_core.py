@@ -66,9 +66,12 @@ def test_features_are_contiguous_float32():
         ({"descriptors": np.zeros((4, 3))}, r"descriptors \(4, 3\)"),
         ({"descriptors": np.zeros(3)}, r"need descriptors \(N, D\)"),
         ({"scales": np.zeros(2)}, r"scales \(N,\) or None"),
-        ({"keypoints": np.full((3, 2), np.nan)}, "non-finite value in keypoints: the network or its quantization"),
-        ({"scores": np.array([1, np.inf, 0])}, "non-finite value in scores"),
-        ({"descriptors": np.full((3, 4), -np.inf)}, "non-finite value in descriptors"),
+        (
+            {"keypoints": np.full((3, 2), np.nan)},
+            "^the array of keypoints holds a non-finite value, expected finite numbers$",
+        ),
+        ({"scores": np.array([1, np.inf, 0])}, "the array of scores holds a non-finite value"),
+        ({"descriptors": np.full((3, 4), -np.inf)}, "the array of descriptors holds a non-finite value"),
     ],
 )
 def test_features_that_do_not_fit_are_refused(broken, text):

@@ -6,6 +6,7 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lf import cli
-from lf.core import FEATURES, Card, Features, GateFailed, LfError, UsageError
+from lf.core import FEATURES, Artifact, Card, Features, GateFailed, LfError, UsageError
 from lf.export import export, parity, to_features
 from lf.extraction import agreement
 from lf.extraction.extractor import Extractor
@@ -198,7 +199,7 @@ def test_a_broken_map_is_loud(name, value):
     maps = random_maps(name, SIZE)
     head = next(each for each in ("detector", "reliability", "score") if each in maps)
     maps[head][0, 0, 0] = value
-    with pytest.raises(LfError, match="non-finite value in scores"):
+    with pytest.raises(LfError, match="the array of scores holds a non-finite value"):
         Features(*features(decoded(name, 10)(maps)), SIZE[::-1])
 
 
@@ -374,7 +375,7 @@ def test_differences_that_rounding_explains(numpy, graph, unexplained):
     logits = np.full((65, 8, 8), -9, np.float32)
     maps = {"detector": logits, "descriptor": np.ones((256, 8, 8), np.float32)}
     row, tally = MODELS["superpoint"], to_features.Tally()
-    extractor = type("Fake", (), {"model": row, "settings": row.settings})()
+    extractor = SimpleNamespace(model=row, settings=row.settings, artifact=Artifact(Path("fake.onnx"), None))
     to_features.compare(seen(numpy), seen(graph), maps, extractor, 3, tally)
     assert tally.unexplained == unexplained
 

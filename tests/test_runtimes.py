@@ -216,9 +216,17 @@ def broken(head, value):
 @pytest.mark.parametrize(
     ("head", "value", "text"),
     [
-        ("detector", np.nan, "the detector map holds a non-finite value: the network or its quantization is broken"),
+        (
+            "detector",
+            np.nan,
+            r"fake\.onnx: the detector map holds a non-finite value, expected finite numbers; its weights",
+        ),
         ("descriptor", np.inf, "the descriptor map holds a non-finite value"),
-        ("descriptor", 0, r"fake\.onnx: a descriptor of length 0, expected 1: the network is broken"),
+        (
+            "descriptor",
+            0,
+            r"fake\.onnx: a descriptor has length 0, expected 1; its weights or their quantization are broken",
+        ),
     ],
 )
 def test_broken_maps_are_caught(extractor, head, value, text):
@@ -229,7 +237,7 @@ def test_broken_maps_are_caught(extractor, head, value, text):
 def test_a_decoder_that_forgets_to_normalise_is_caught(extractor, monkeypatch):
     long = replace(MODELS["wren"], decode=lambda maps, **_: (np.zeros((2, 2)), np.ones(2), np.array([[1.0], [1.5]])))
     monkeypatch.setitem(MODELS, "wren", long)
-    with pytest.raises(LfError, match=r"a descriptor of length 1\.5, expected 1"):
+    with pytest.raises(LfError, match=r"a descriptor has length 1\.5, expected 1"):
         extractor("wren", peaks())(noise(48, 64))
 
 

@@ -1,10 +1,12 @@
 """Types, errors, tables, files and console: what every other folder stands on."""
 
 from lf.core.errors import BadInput as BadInput
+from lf.core.errors import BadModel as BadModel
 from lf.core.errors import GateFailed as GateFailed
 from lf.core.errors import LfError as LfError
 from lf.core.errors import Unavailable as Unavailable
 from lf.core.errors import UsageError as UsageError
+from lf.core.errors import blaming as blaming
 from lf.core.errors import one_line as one_line
 from lf.core.registry import hint as hint
 from lf.core.registry import pick as pick

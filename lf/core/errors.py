@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+REMEDY = "its weights or their quantization are broken: use an earlier checkpoint, or another scheme"
+
 
 class LfError(Exception):
     """What happened, what was expected, what to type: one line. `exit_code` is the process's exit code."""
@@ -31,6 +37,35 @@ class BadInput(LfError):
     """A file or a folder does not hold what it should."""
 
     exit_code = 5
+
+
+class BadModel(BadInput):
+    """A model file holds, or gives, values that no network should have, such as a map that is not finite.
+
+    Attributes:
+        what: what is wrong and what was expected, without the file.
+        path: of the file; None where it is not known, see `blaming`.
+    """
+
+    def __init__(self, what: str, path: Path | None = None) -> None:
+        super().__init__(what if path is None else f"{path}: {what}; {REMEDY}")
+        self.what, self.path = what, path
+
+    @classmethod
+    def not_finite(cls, where: str, path: Path | None = None) -> BadModel:
+        """The error for a non-finite value in `where`: a map, weights, features ..."""
+        return cls(f"{where} holds a non-finite value, expected finite numbers", path)
+
+
+@contextmanager
+def blaming(path: Path) -> Iterator[None]:
+    """Name the model file at `path` in each BadModel error that names none."""
+    try:
+        yield
+    except BadModel as error:
+        if error.path is not None:
+            raise
+        raise BadModel(error.what, path) from error
 
 
 def one_line(error: BaseException, most: int | None = None) -> str:

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from lf.core import BadInput, LfError, UsageError
+from lf.core import BadInput, BadModel, LfError, UsageError
 
 MAX_MODEL_BYTES = 2 << 30  # an ONNX protobuf cannot be larger
 MAX_JSON_BYTES = 256 << 20
@@ -62,6 +62,17 @@ def explain(error: OSError, path: Path) -> LfError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return LfError(f"{path}: the disk is full; nothing was written. Free some space or choose another place")
     return UsageError(f"{path}: cannot be written ({error.strerror or error}); choose another place")
+
+
+@contextmanager
+def taken_back(note: Path) -> Iterator[None]:
+    """Remove `note`, which says what its folder is made with, if the model is broken and nothing is there beside it."""
+    try:
+        yield
+    except BadModel:
+        if [*note.parent.iterdir()] == [note]:
+            note.unlink(missing_ok=True)
+        raise
 
 
 class _Tried(Exception):

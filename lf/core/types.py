@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from lf.core.errors import BadInput, LfError
+from lf.core.errors import BadInput, BadModel, LfError
 
 Array = NDArray[Any]
 
@@ -34,7 +34,8 @@ class Features:
         scored: False where a file of another tool has no scores. `scores` are all 1 then, and no point is the best.
 
     Raises:
-        LfError: lengths differ, an axis is missing, or a value is not finite.
+        LfError: lengths differ, or an axis is missing.
+        BadModel: a value is not finite.
     """
 
     keypoints: Array
@@ -60,7 +61,7 @@ class Features:
             raise LfError(f"features need descriptors (N, D) and scales (N,) or None, got {self.descriptors.shape}")
         for name in ("keypoints", "scores", "descriptors"):
             if not np.isfinite(getattr(self, name)).all():
-                raise LfError(f"features hold a non-finite value in {name}: the network or its quantization is broken")
+                raise BadModel.not_finite(f"the array of {name}")
 
     def __len__(self) -> int:
         return len(self.keypoints)

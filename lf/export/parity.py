@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from lf.core import Array, Artifact, BadInput, GateFailed
+from lf.core import Array, Artifact, BadInput, BadModel, GateFailed
 from lf.data import images
 from lf.extraction import agreement
 from lf.extraction.agreement import Look
@@ -78,14 +79,28 @@ def check(
 
     Raises:
         GateFailed: a map or the keypoints differ by more than the stated tolerance.
+        BadModel: the parent itself gives non-finite values.
     """
-    reference, new = Extractor(parent, before), Extractor(candidate, after)
-    tally = Tally()
-    for a, b in agreement.both(reference, new, pictures(new, folder)):
-        _maps(a, b, tally)
-        _keypoints(a, b, new, tally)
+    reference, tally = Extractor(parent, before), Tally()
+    agreement.refuse_broken(reference)
+    with gated(parent):
+        new = Extractor(candidate, after)
+        for a, b in agreement.both(reference, new, pictures(new, folder)):
+            _maps(a, b, tally)
+            _keypoints(a, b, new, tally)
     _judge(tally, parent, after, relative, exact)
     return tally.figures()
+
+
+@contextmanager
+def gated(parent: Artifact) -> Iterator[None]:
+    """Raise GateFailed where the new file gives non-finite values, and its parent does not."""
+    try:
+        yield
+    except BadModel as error:
+        if error.path == parent.path:
+            raise
+        raise GateFailed(f"parity of {parent.path.name}: {error.what}; nothing was written") from error
 
 
 def pictures(extractor: Extractor, folder: Path | None) -> Iterator[Array]:

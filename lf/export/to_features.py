@@ -168,13 +168,16 @@ def check(parent: Artifact, candidate: Artifact, top_k: int, folder: Path | None
 
     Raises:
         GateFailed: they differ by more than rounding.
+        BadModel: the parent itself gives non-finite values.
     """
     reference, new, tally = Extractor(parent, "ort-cpu"), Extractor(candidate, "ort-cpu"), Tally()
     for picture in parity.pictures(new, folder):
         tensor = new.tensor(new.fit(picture))
         maps = {name: value[0] for name, value in reference.session.run(tensor).items()}
         wanted = agreement.decode(reference, maps, tensor.shape[:-3:-1], top_k=top_k)
-        compare(wanted, agreement.look(new, tensor).features, maps, reference, top_k, tally)
+        with parity.gated(parent):
+            found = agreement.look(new, tensor).features
+        compare(wanted, found, maps, reference, top_k, tally)
     if not tally.pictures:
         raise BadInput(f"{parent.path}: no picture to check the export on")
     figures = tally.figures()

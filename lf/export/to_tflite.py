@@ -80,6 +80,7 @@ def _from_onnx(parent: Artifact, out: Path, folder: Path, images: Path | None, h
     assert size is not None
     graph = onnx_to_tflite.static(onnx_model.read(parent.path), size)
     reference = Extractor(parent, "ort-cpu")
+    agreement.refuse_broken(reference)
     picture = next(agreement.drawn(size, 1))
     tensor = reference.tensor(reference.fit(picture))
     relative = tflite_heads.HALF if half else tflite_heads.RELATIVE

@@ -9,11 +9,13 @@ from typing import Any
 import cv2
 import numpy as np
 
-from lf.core import Array, Features
+from lf.core import Array, Features, blaming
 from lf.data.drawn import procedural
-from lf.extraction.extractor import Extractor
+from lf.extraction.extractor import Extractor, checked
 
 PICTURES = 8  # drawn pictures; at 240x320 they hold some thousand keypoints, enough to see one in a thousand move
+
+SIZE = (240, 320)  # H, W of drawn pictures for a file that takes every size
 
 
 @dataclass(frozen=True)
@@ -28,15 +30,23 @@ def look(extractor: Extractor, tensor: Array) -> Look:
     """Run a prepared picture, (1, C, H, W) float32 as `Extractor.tensor` makes it.
 
     Raises:
-        LfError: a map is missing, misshapen or not finite.
+        LfError: a map is missing or misshapen.
+        BadModel: a map is not finite, or a descriptor not of unit length.
     """
     maps = {name: value[0] for name, value in extractor.session.run(tensor).items()}
     return Look(maps, decode(extractor, maps, tensor.shape[:-3:-1]))
 
 
+def refuse_broken(extractor: Extractor) -> None:
+    """Raise BadModel if the network gives non-finite values of a drawn picture: what is made from it would as well."""
+    picture = next(drawn(extractor.artifact.card.size or SIZE, 1))
+    look(extractor, extractor.tensor(extractor.fit(picture)))
+
+
 def decode(extractor: Extractor, maps: dict[str, Array], size: tuple[int, ...], **changed: Any) -> Features:
     """Keypoints of raw maps of a picture of `size` (W, H); `changed` settings replace the extractor's."""
-    return Features(*extractor.model.decode(maps, **{**extractor.settings, **changed}), (size[0], size[1]))
+    with blaming(extractor.artifact.path):
+        return checked(*extractor.model.decode(maps, **{**extractor.settings, **changed}), (size[0], size[1]))
 
 
 def both(reference: Extractor, candidate: Extractor, pictures: Iterable[Array]) -> Iterator[tuple[Look, Look]]:

@@ -11,7 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from lf.core import Array, Artifact, BadInput, Features, LfError, Session, Unavailable, UsageError
+from lf.core import Array, Artifact, BadInput, BadModel, Features, Session, Unavailable, UsageError, blaming
 from lf.core.registry import load_plugins
 from lf.data.images import check
 from lf.models import Model, check_size, peaks, row_of
@@ -103,7 +103,7 @@ class Extractor:
 
         Raises:
             BadInput: another kind of image, see `lf.data.images.check`, or one smaller than a cell of the network.
-            LfError: descriptors that are not of unit length, or a non-finite map.
+            BadModel: descriptors that are not of unit length, or a non-finite map.
         """
         clock = clock or Clock()
         with clock.phase("preprocess"):
@@ -112,10 +112,10 @@ class Extractor:
         height, width = image.shape[:2]
         with clock.phase("network"):
             maps = self.session.run(tensor)
-        with clock.phase("postprocess"):
+        with clock.phase("postprocess"), blaming(self.artifact.path):
             keypoints, scores, descriptors = self._decode(_first(maps), resized)
             scale = np.array([width / resized.shape[1], height / resized.shape[0]], np.float32)
-            return self._thinned(self._checked(restore(keypoints, scale), scores, descriptors, (width, height)))
+            return self._thinned(checked(restore(keypoints, scale), scores, descriptors, (width, height)))
 
     def check_engine(self) -> None:
         """Raise Unavailable if the engine does not run its network even on a small grey image.
@@ -182,10 +182,10 @@ class Extractor:
             tensor = self.tensor(level)
         with clock.phase("network"):
             maps = self.session.run(tensor)
-        with clock.phase("postprocess"):
+        with clock.phase("postprocess"), blaming(self.artifact.path):
             keypoints, scores, descriptors = self.model.decode(_first(maps), **self.settings)
             factor = np.array([size[0] / level.shape[1], size[1] / level.shape[0]], np.float32)
-            found = self._checked(keypoints * factor, scores, descriptors, size)
+            found = checked(keypoints * factor, scores, descriptors, size)
             diameter = np.full(len(found), 32 / scale, np.float32)  # px of the support at scale 1
             return Features(found.keypoints, found.scores, found.descriptors, size, diameter)
 
@@ -227,16 +227,6 @@ class Extractor:
             return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
         return image
 
-    def _checked(self, keypoints: Array, scores: Array, descriptors: Array, size: tuple[int, int]) -> Features:
-        features = Features(keypoints, scores, descriptors, size)
-        length = np.linalg.norm(features.descriptors, axis=1)
-        if len(length) and not np.allclose(length, 1, atol=1e-3):
-            worst = float(length[np.abs(length - 1).argmax()])
-            raise LfError(
-                f"{self.artifact.path}: a descriptor of length {worst:.3g}, expected 1: the network is broken"
-            )
-        return features
-
 
 def restore(keypoints: Array, scale: Array) -> Array:
     """Keypoints (N, 2) of a resized image back to the original, `scale` = original / resized for x and y.
@@ -261,3 +251,16 @@ def _concatenate(found: list[Features], size: tuple[int, int]) -> Features:
         size,
         np.concatenate(scales),
     )
+
+
+def checked(keypoints: Array, scores: Array, descriptors: Array, size: tuple[int, int]) -> Features:
+    """The features that a network gives.
+
+    Raises:
+        BadModel: a value is not finite, or a descriptor is not of unit length.
+    """
+    features = Features(keypoints, scores, descriptors, size)
+    length = np.linalg.norm(features.descriptors, axis=1)
+    if len(length) and not np.allclose(length, 1, atol=1e-3):
+        raise BadModel(f"a descriptor has length {float(length[np.abs(length - 1).argmax()]):.3g}, expected 1")
+    return features

@@ -90,19 +90,19 @@ def extract_images(
     Raises:
         UsageError: unknown layout, a shard that is not done, or see `claim`.
         Unavailable: the layout needs a package that is not installed.
-        LfError: the network's maps are broken.
+        BadModel: the network's maps are broken.
     """
     opened = pick({name: row.open for name, row in LAYOUTS.items() if row.open}, layout, "layout of single images")
     if out.is_file() or out.suffix == ".h5":
         raise UsageError(f"{out}: expected a folder; the file of all images is made inside of it")
     whole, apart = opened(out), in_one_file(layout) and shard != WHOLE
     with opened(shard_file(out, shard)) if apart else whole as store:
-        claim(out, layout, extractor, top_k, map(store.has, found))
+        note = claim(out, layout, extractor, top_k, map(store.has, found))
         todo = [name for name in found if not (store.has(name) or (apart and whole.has(name)))]
         there = _of_shards(out, found, todo) if in_one_file(layout) and not apart else {}
         tally = Tally(kept=len(found) - len(todo))
         missing = (found[name] for name in todo if name not in there)
-        with closing(stream(extractor, missing, top_k, workers)) as results:
+        with files.taken_back(note), closing(stream(extractor, missing, top_k, workers)) as results:
             for index, name in enumerate(todo, tally.kept):
                 progress(index, len(found), name)
                 result = there[name].read(name, (0, 0)) if name in there else next(results)
@@ -166,7 +166,7 @@ def claim(
     taken: Iterable[bool],
     by: str = __name__,
     **more: Any,
-) -> None:
+) -> Path:
     """Write down in `out` what its features are made with, or make sure that this is what is written there.
 
     Args:
@@ -177,6 +177,9 @@ def claim(
         taken: whether `out` already has features, for each name; looked at where nothing is written down.
         by: the module that makes them.
         more: what else features depend on; JSON.
+
+    Returns:
+        The file that says it.
 
     Raises:
         UsageError: the features in `out` are made with something else.
@@ -204,6 +207,7 @@ def claim(
         )
     if before is None:
         files.write_json(path, made)
+    return path
 
 
 def _written(path: Path) -> Any:

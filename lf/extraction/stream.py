@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import cv2
 
-from lf.core import Array, BadInput, Features, console
+from lf.core import Array, BadInput, BadModel, Features, console
 from lf.data import images
 from lf.extraction.extractor import Extractor
 
@@ -51,12 +51,14 @@ def features_of(extractor: Extractor, path: Path, top_k: int | None = None) -> F
 
     Raises:
         BadInput: the file cannot be read, or the image is too small.
-        LfError: the network's maps are broken.
+        BadModel: the network's maps are broken.
         Unavailable: the engine does not run any more.
     """
     image = images.read(path)
     try:
         return published(extractor, image).top(top_k)
+    except BadModel:
+        raise
     except BadInput:
         extractor.check_engine()
         raise
@@ -74,13 +76,15 @@ def stream(
         workers: images at a time.
 
     Raises:
-        LfError: the network's maps are broken; at the turn of that image.
+        BadModel: the network's maps are broken; at the turn of that image.
         Unavailable: the engine does not run any more; likewise.
     """
 
     def attempt(extractor: Extractor, path: Path) -> Features | BadInput:
         try:
             return features_of(extractor, path, top_k)
+        except BadModel:  # no other image would fare better
+            raise
         except BadInput as error:
             return error
 

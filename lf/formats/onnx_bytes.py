@@ -54,6 +54,21 @@ def single_names(data: bytes) -> bytes:
     return replaced(data, GRAPH, lambda graph: replaced(graph, NODE, single))
 
 
+def tensors(data: memoryview, kind: str = "model") -> Iterator[memoryview]:
+    """Yield every message TensorProto of an ONNX file, or of a part of it: a row of PARTS.
+
+    Raises:
+        ValueError: not a protobuf message.
+        IndexError: a truncated one.
+    """
+    if kind == TENSOR:
+        yield data
+        return
+    for number, _, body, end in fields(data):
+        if part := PARTS[kind].get(number):
+            yield from tensors(data[body:end], part)
+
+
 def outside(data: bytes) -> list[str]:
     """Names of the files beside an ONNX file that hold weights of it (external data), each once.
 
@@ -61,20 +76,17 @@ def outside(data: bytes) -> list[str]:
         ValueError: not a protobuf message.
         IndexError: a truncated one.
     """
-    return list(dict.fromkeys(_outside(memoryview(data), "model")))
+    return list(dict.fromkeys(filter(None, map(_outside, tensors(memoryview(data))))))
 
 
-def _outside(data: memoryview, kind: str) -> Iterator[str]:
-    """The same of one message, a row of PARTS or a TENSOR."""
-    name, away = "another file", False
-    for number, _, body, end in fields(data):
-        if part := PARTS.get(kind, {}).get(number):
-            yield from _outside(data[body:end], part)
-        elif kind == TENSOR and number == PLACE:
-            away = varint(data, body)[0] == OUTSIDE
-        elif kind == TENSOR and number == ENTRIES:
-            entry = {n: bytes(data[body + b : body + e]) for n, _, b, e in fields(data[body:end])}
+def _outside(tensor: memoryview) -> str:
+    """The file that holds the values of a tensor; "" where the tensor itself does."""
+    name, away = "", False
+    for number, _, body, end in fields(tensor):
+        if number == PLACE:
+            away = varint(tensor, body)[0] == OUTSIDE
+        elif number == ENTRIES:
+            entry = {n: bytes(tensor[body + b : body + e]) for n, _, b, e in fields(tensor[body:end])}
             if entry.get(1) == b"location":
                 name = entry.get(2, b"").decode(errors="replace")
-    if away:
-        yield name
+    return (name or "another file") if away else ""

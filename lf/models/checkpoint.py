@@ -11,7 +11,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import nn
 
-from lf.core import Artifact, BadInput, Card, files, one_line
+from lf.core import Artifact, BadInput, BadModel, Card, files, one_line
 from lf.formats import model_file
 from lf.models import NETWORKS, recognise, unpickle
 from lf.models.match import State, itself, match
@@ -29,14 +29,14 @@ def load(path: Path) -> tuple[str, State, dict[str, str]]:
         The row of MODELS, the state dict of our network, and {"origin", "sha256", "licence"} of the weights.
 
     Raises:
-        BadInput: missing, empty, truncated, of another type, of no known family, of several networks, or with a weight
-            that is not finite.
+        BadInput: missing, empty, truncated, of another type, of no known family, or of several networks.
+        BadModel: a weight is not finite.
     """
     card = model_file.read_card(path) if path.suffix == ".safetensors" else None
     row, state, weights = _load_own(path, card) if card else _load_public(path)
     for name, tensor in state.items():
         if not torch.isfinite(tensor).all():
-            raise BadInput(f"{path}: {name} holds a non-finite value; the training that wrote it had diverged")
+            raise BadModel.not_finite(name, path)
     return row, state, weights
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lf.core import Artifact, BadInput, UsageError, files, pick
+from lf.core import Artifact, BadInput, BadModel, LfError, UsageError, blaming, files, pick
 from lf.formats import onnx_model
 from lf.quantize.calibrate.observers import CALIBRATIONS as CALIBRATIONS
 from lf.quantize.calibrate.observers import observer
@@ -98,8 +98,65 @@ def quantize(
     Raises:
         UsageError: unknown scheme, writer, calibration, rounding or layer, a rounding that the scheme does not
             allow, no folder of photos, words on photos where none are looked at, or a file that is not float ONNX.
-        BadInput: no usable photo, or photos of a benchmark.
+        BadInput: no usable photo, photos of a benchmark, or a network that gives non-finite values itself.
         LfError: the result gives non-finite values, or would not run in integers; nothing is written.
+    """
+    float_onnx(artifact)
+    rounding, photos = prepare(
+        artifact,
+        scheme,
+        images,
+        out,
+        writer=writer,
+        calibration=calibration,
+        limit=limit,
+        seed=seed,
+        exclude=exclude,
+        bits=bits,
+        rounding=rounding,
+        progress=progress,
+    )
+    out = out or usual_name(artifact, scheme, writer)
+    files.refuse_own(out, artifact.path)
+    write = importlib.import_module(WRITERS[writer].module).quantize
+    try:
+        with blaming(artifact.path):
+            made: Artifact = write(artifact, scheme, SCHEMES[scheme], photos, out, bits or {}, rounding)
+    except BadModel as error:
+        if error.path == artifact.path:
+            raise
+        raise LfError(
+            f"{artifact.path}: quantized, {error.what}; nothing was written, choose another scheme"
+        ) from error
+    return made
+
+
+def prepare(
+    artifact: Artifact,
+    scheme: str,
+    images: Path | None = None,
+    out: Path | None = None,
+    *,
+    writer: str = "ort",
+    calibration: str | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    exclude: Path | None = None,
+    bits: Mapping[str, int] | None = None,
+    rounding: str | None = None,
+    progress: Progress = lambda done, total, text: None,
+) -> tuple[str, Photos | None]:
+    """Check all that can be checked of the options of `quantize` without its ONNX file.
+
+    Args:
+        artifact: the ONNX file, or the checkpoint that it is to be exported from.
+        scheme: see `quantize`, as all others.
+
+    Returns:
+        The rounding, and the photos, None where none are looked at.
+
+    Raises:
+        UsageError, BadInput: see `quantize`.
     """
     row, dialect = pick(SCHEMES, scheme, "scheme"), pick(WRITERS, writer, "writer")
     if scheme not in dialect.schemes:
@@ -109,16 +166,12 @@ def quantize(
         if count not in BITS or ((row.dynamic or row.weights == 16) and count != 32):
             expected = "32" if row.dynamic or row.weights == 16 else ", ".join(map(str, BITS))
             raise UsageError(f"{name}={count}: scheme {scheme} knows layers with {expected} bits")
-    float_onnx(artifact)
-    out = out or usual_name(artifact, scheme, writer)
-    if out.suffix != dialect.suffix:
+    if out and out.suffix != dialect.suffix:
         raise UsageError(f"{out}: writer {writer} makes {dialect.suffix} files; type: -o {out.stem}{dialect.suffix}")
-    files.refuse_own(out, artifact.path)
     trained = bool(learned_ranges(artifact, scheme))
     rounding = _rounding(scheme, rounding or ("nearest" if trained else row.rounding))
-    photos = None
     if images is not None or not trained or ROUNDINGS[rounding].settings:
-        photos = open_photos(
+        return rounding, open_photos(
             scheme,
             images,
             calibration=calibration,
@@ -128,17 +181,13 @@ def quantize(
             rounding=rounding,
             progress=progress,
         )
-    else:
-        given = {"calibration": calibration, "limit": limit, "seed": seed or None, "exclude": exclude}
-        if unused := [f"`{name}`" for name, value in given.items() if value is not None]:
-            raise UsageError(
-                f"{', '.join(unused)}: {artifact.path} brings the ranges along that training for {scheme} learned; "
-                "leave that out, or calibrate on photos: `images=DIR`"
-            )
-    made: Artifact = importlib.import_module(dialect.module).quantize(
-        artifact, scheme, row, photos, out, bits or {}, rounding
-    )
-    return made
+    given = {"calibration": calibration, "limit": limit, "seed": seed or None, "exclude": exclude}
+    if unused := [f"`{name}`" for name, value in given.items() if value is not None]:
+        raise UsageError(
+            f"{', '.join(unused)}: {artifact.path} brings the ranges along that training for {scheme} learned; "
+            "leave that out, or calibrate on photos: `images=DIR`"
+        )
+    return rounding, None
 
 
 def usual_name(artifact: Artifact, scheme: str, writer: str = "ort") -> Path:

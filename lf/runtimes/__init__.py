@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lf.core import Artifact, Session, Unavailable, UsageError, one_line, pick
+from lf.formats.finite import refuse_onnx
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ def open_session(artifact: Artifact, backend: str, threads: int = 1) -> Session:
     Raises:
         UsageError: unknown backend, or one that does not run this kind of file.
         Unavailable: the engine, its provider or its device is not there.
-        BadInput: the engine refuses the file.
+        BadInput: the engine refuses the file, or a constant in it is not finite.
     """
     row = pick(BACKENDS, backend, "backend")
     if not artifact.path.name.endswith(row.suffixes):
@@ -161,5 +162,7 @@ def open_session(artifact: Artifact, backend: str, threads: int = 1) -> Session:
     if not row.installed:
         raise Unavailable(f'backend {backend} needs the package {row.package}; type: pip install "lf[{row.extra}]"')
     row.load()
+    if artifact.path.suffix == ".onnx":
+        refuse_onnx(artifact.path)
     session: Session = importlib.import_module(row.module).open_session(artifact, threads, **row.options)
     return session

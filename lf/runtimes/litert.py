@@ -13,6 +13,7 @@ import numpy as np
 from lf.core import Array, Artifact, BadInput, SessionInfo, Unavailable, files, one_line
 from lf.core.console import quiet as quiet
 from lf.formats import tflite
+from lf.formats.finite import refuse_tflite
 from lf.runtimes.tflite_signature import signature
 
 COMPILED = "edgetpu-custom-op"  # custom code of the one operator that the compiler makes of all that it maps
@@ -94,12 +95,13 @@ def load(artifact: Artifact) -> tuple[Any, bool]:
     """The model of a file, and whether it is compiled for the Edge TPU.
 
     Raises:
-        BadInput: damaged, or of more than one graph.
+        BadInput: damaged, of more than one graph, or with a constant that is not finite.
     """
     where = str(artifact.path)
     model = tflite.read(files.read_bytes(artifact.path, "a TFLite model"), where)
     if len(model.subgraphs) != 1:
         raise BadInput(f"{where}: {len(model.subgraphs)} graphs in one file; expected one")
+    refuse_tflite(artifact.path, model)
     return model, any(code.customCode == COMPILED.encode() for code in model.operatorCodes)
 
 

@@ -14,7 +14,7 @@ from lf.benchmarks.report.figures import plotter
 from lf.benchmarks.run import results
 from lf.benchmarks.run.predict import check_resize
 from lf.benchmarks.run.suite import timings
-from lf.core import Artifact, GateFailed, UsageError, console, pick
+from lf.core import Artifact, GateFailed, LfError, UsageError, console, pick
 from lf.extraction.variant import Variant
 from lf.models import check_size, row_of
 from lf.models.resolve import resolve
@@ -186,6 +186,7 @@ def _measured(
     (data,) = plans[0].data
     (protocol,) = data.protocols
     tried: list[tuple[Variant, int, Run]] = []
+    left: list[str] = []
     for plan in plans:
         size = "x".join(map(str, plan.size or ()))
         runs = Runs(plan, out / plan.backend / size)
@@ -204,6 +205,9 @@ def _measured(
         for row in rows:
             if why := row.refused or runs.failed.get((row.network, row.scheme), ""):
                 console.note(f"lf: {row.scheme} for {plan.backend} is left out: {why}")
+                left.append(why)
+    if not tried:
+        raise LfError(f"{out}: no file could be evaluated ({left[0]}); try another `backend` or `scheme`")
     variants, threads, measured = zip(*tried, strict=True)
     pair = Runs(plans[0], out).pairs(data, protocol)[0][0]
     times = timings(variants, pair, PROTOCOLS[protocol], threads, repeats, progress)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lf.core import Array, Artifact, UsageError
+from lf.core import Array, Artifact, BadModel, UsageError
 from lf.data import homography as geometry
 from lf.models import MODELS, checkpoint, decode, peaks
 from lf.train.views import random_views, superpoint_views
@@ -68,14 +68,18 @@ class Labeller:
             raise UsageError(f"{row} has no detector of 65 classes per cell; lf label takes: {', '.join(supported())}")
         if min(settings.warps, settings.top_k, *settings.size) < 1 or not 0 < settings.threshold < 1:
             raise UsageError("lf label needs warps and sides above 0 and a threshold between 0 and 1")
-        self.model = MODELS[row]
+        self.model, self.path = MODELS[row], artifact.path
         self.place = list(self.model.heads).index("detector")
         self.settings = settings
         self.device = device
         self.network: nn.Module = checkpoint.network(artifact).to(device)
 
     def __call__(self, photo: Array, digest: str) -> Array:
-        """Points (N, 3) float32 x, y, score, best first, of a photo (H, W, 3) uint8 with this sha256."""
+        """Points (N, 3) float32 x, y, score, best first, of a photo (H, W, 3) uint8 with this sha256.
+
+        Raises:
+            BadModel: a map is not finite.
+        """
         settings = self.settings
         size = _fit(photo.shape[:2], settings.size, self.model.multiple)
         smaller = size[0] * size[1] < photo.shape[0] * photo.shape[1]
@@ -84,6 +88,8 @@ class Labeller:
         picture = torch.from_numpy(image).permute(2, 0, 1)[None].to(self.device).float() / 255
         seed = int(hashlib.sha256(f"{settings.seed} {digest}".encode()).hexdigest()[:15], 16)
         heat = self.adapt(picture, seed).cpu().numpy()
+        if not np.isfinite(heat).all():
+            raise BadModel.not_finite("the detector map", self.path)
         index = peaks.nms(heat, settings.threshold, settings.nms_radius)
         at = np.stack([index % size[1], index // size[1]], 1).astype(np.float32)
         border, last = settings.border, np.array(size[::-1]) - 1

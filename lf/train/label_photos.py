@@ -75,6 +75,7 @@ def label(
     Raises:
         UsageError: the network is of another kind, a setting is out of range, or `out` holds other labels.
         BadInput: `data` holds no photo, or none can be read.
+        BadModel: the network gives non-finite values.
         Unavailable: the device is not there.
     """
     index, count = shard
@@ -82,7 +83,7 @@ def label(
         raise UsageError(f"`shard={index}/{count}`: expected I/N with I from 0 to N - 1, for example 0/{max(count, 1)}")
     labeller = Labeller(artifact, settings, find_device(device))
     paths = images.list_images(data, limit)
-    _claim(out, artifact, settings, len(paths))
+    note = _claim(out, artifact, settings, len(paths))
     torch.set_num_threads(threads)
     own = paths[index::count]
     tally = Tally()
@@ -98,7 +99,8 @@ def label(
         except (BadInput, OSError) as error:
             tally.failed[name] = str(error)  # one broken photo must not end a run of hours
             continue
-        points = labeller(photo, digest)
+        with files.taken_back(note):
+            points = labeller(photo, digest)
         with files.atomic(out / f"{name}.npz") as temporary, temporary.open("wb") as file:
             np.savez(file, points=points, size=np.array(photo.shape[1::-1]), sha256=np.array(digest))
         tally.labelled += 1
@@ -139,8 +141,8 @@ def points_of(known: dict[str, Labels], folder: Path, name: str, sha256: str) ->
     return known[name].points
 
 
-def _claim(out: Path, artifact: Artifact, settings: Settings, count: int) -> None:
-    """Write the manifest, or find the same one there."""
+def _claim(out: Path, artifact: Artifact, settings: Settings, count: int) -> Path:
+    """Write the manifest, or find the same one there; return its path."""
     digest = hashlib.sha256(files.read_bytes(artifact.path, "a checkpoint")).hexdigest()
     own = {"checkpoint": digest, **asdict(settings), "size": list(settings.size), "batch": BATCH}
     code = versions(__name__)
@@ -154,6 +156,7 @@ def _claim(out: Path, artifact: Artifact, settings: Settings, count: int) -> Non
                 said = f"another {key}" if key in code else f"{key}={there}, not {value}"
                 raise UsageError(f"{out}: holds labels made with {said}; choose another `out`")
     files.write_json(path, {"model": artifact.card.model, "settings": {**own, **code}, "count": count})
+    return path
 
 
 def _is_done(path: Path, digest: str) -> bool:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from lf.core import Artifact, LfError, UsageError, files
+from lf.core import Artifact, BadModel, LfError, UsageError, files
 from lf.formats import model_file
 from lf.models import MODELS, checkpoint
 from lf.models.resolve import resolve
@@ -49,7 +49,7 @@ def train(
 
     Raises:
         UsageError: `out` holds a run of another recipe, or cannot be written.
-        BadInput: `data` holds no pictures, or the checkpoint in `out` is damaged.
+        BadInput: `data` holds no pictures, the checkpoint in `out` is damaged, or `init` gives a non-finite loss.
         Unavailable: the device is not there.
         LfError: the loss is not finite; the last good checkpoint stays.
     """
@@ -67,6 +67,8 @@ def train(
             torch.manual_seed(recipe.seed * 1_000_003 + step + (workers.rank << 42))  # dropout resumes exactly too
             dice = Dice(recipe.seed, step, recipe.batch, workers.device, workers.own)
             loss, parts = run.method.loss(run.network, dice)
+            if step == 0 and recipe.init and not workers.agree(bool(loss.detach().isfinite())):
+                raise BadModel("the loss of its weights is not finite, expected a number", resolve(recipe.init).path)
             run.optimiser.zero_grad(set_to_none=True)
             loss.backward()
             workers.average_gradients(parameters)

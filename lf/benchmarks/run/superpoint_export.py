@@ -15,7 +15,7 @@ from lf.benchmarks.protocols.geometry import Size, image_size
 from lf.benchmarks.protocols.matching import mutual
 from lf.benchmarks.protocols.protocol import Protocol
 from lf.benchmarks.run.predict import Predictor
-from lf.core import Array, BadInput, Features, UsageError
+from lf.core import Array, BadInput, Features, UsageError, files
 from lf.data import Pair, Picture, dataset_digest, open_dataset
 from lf.data.layouts import pairs
 from lf.data.layouts.pairs import Stored
@@ -63,22 +63,23 @@ def write(
     paths = [out / f"{index}.npz" for index in range(len(dataset))]
     order = [f"{pair.sequence} {pair.name}" for pair in dataset]
     more = {"data": dataset_digest(dataset), "pairs": order}
-    claim(out, "superpoint", extractor, top_k, map(Path.is_file, paths), __name__, **more)
+    note = claim(out, "superpoint", extractor, top_k, map(Path.is_file, paths), __name__, **more)
 
     @lru_cache(maxsize=2)  # the first image of a sequence is extracted once
     def extract(picture: Picture) -> tuple[Features, Size, Array]:
         features, native = predict(picture)
         return features.top(top_k), native, OWN.prepare(picture.load(), 1)[0] / np.float32(255)
 
-    for index, (pair, path) in enumerate(zip(dataset, paths, strict=True)):
-        progress(index, len(dataset), order[index])
-        if path.is_file():
-            tally.kept += 1
-            continue
-        (first, size0, image0), (second, size1, image1) = extract(pair.first), extract(pair.second)
-        stored = Stored(first, second, OWN.homography(pair.homography, size0, size1), images=(image0, image1))
-        pairs.write_superpoint(path, stored, mutual(first.descriptors, second.descriptors, "l2"))
-        tally.written += 1
+    with files.taken_back(note):
+        for index, (pair, path) in enumerate(zip(dataset, paths, strict=True)):
+            progress(index, len(dataset), order[index])
+            if path.is_file():
+                tally.kept += 1
+                continue
+            (first, size0, image0), (second, size1, image1) = extract(pair.first), extract(pair.second)
+            stored = Stored(first, second, OWN.homography(pair.homography, size0, size1), images=(image0, image1))
+            pairs.write_superpoint(path, stored, mutual(first.descriptors, second.descriptors, "l2"))
+            tally.written += 1
     progress(len(dataset), len(dataset), "superpoint")
     return tally
 

@@ -26,7 +26,7 @@ from lf.benchmarks.protocols.protocol import Protocol
 from lf.benchmarks.run.predict import published
 from lf.benchmarks.timing import energy
 from lf.benchmarks.timing import latency_stats as stats
-from lf.core import Array, LfError
+from lf.core import Array, BadInput, LfError, Unavailable, UsageError
 from lf.core.registry import load_plugins
 from lf.extraction.extractor import Clock, Extractor
 from lf.extraction.variant import Variant
@@ -40,6 +40,7 @@ ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**32), "MAL
 WAITING = {"OMP_WAIT_POLICY": "PASSIVE"}  # threads that spin take the processor from the worker whose turn it is
 
 Progress = Callable[[int, int, str], None]
+KINDS = (UsageError, Unavailable, BadInput)  # of the errors of a worker, by its exit code
 
 
 def measure(
@@ -62,7 +63,7 @@ def measure(
         variant with the index `reference`.
 
     Raises:
-        LfError: a worker died; the text is its last line.
+        LfError: a worker died; kind and text are those of its error.
     """
     counts = [threads] * len(variants) if isinstance(threads, int) else [*threads]
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
@@ -146,7 +147,8 @@ def _answer(worker: subprocess.Popen[str]) -> dict[str, Any]:
     line = worker.stdout.readline() if worker.stdout else ""
     if not line:
         message = worker.stderr.read().strip().splitlines() if worker.stderr else []
-        raise LfError(f"the latency worker stopped: {message[-1] if message else 'no message'}")
+        kind = next((kind for kind in KINDS if kind.exit_code == worker.wait()), LfError)
+        raise kind(f"the latency worker stopped: {message[-1] if message else 'no message'}")
     answer: dict[str, Any] = json.loads(line)
     return answer
 
@@ -222,4 +224,8 @@ def peak_memory() -> int | None:
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1], sys.stdin, sys.stdout)
+    try:
+        serve(sys.argv[1], sys.stdin, sys.stdout)
+    except LfError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)

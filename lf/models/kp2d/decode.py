@@ -34,7 +34,8 @@ def kp2d(
         keypoints (N, 2) float32 px, scores (N,) float32 descending, descriptors (N, D) float32 of unit length.
 
     Raises:
-        LfError: a map is missing, of the wrong shape, or not finite.
+        LfError: a map is missing, or of the wrong shape.
+        BadModel: a map is not finite.
     """
     check_alike(maps, "score", "shift")
     score, shift = sigmoid(head(maps, "score")[0]), head(maps, "shift")

@@ -24,7 +24,8 @@ def r2d2(maps: Mapping[str, Array], *, repeatability: float, reliability: float,
         keypoints (N, 2) float32 px, scores (N,) float32 descending, descriptors (N, D) float32 of unit length.
 
     Raises:
-        LfError: a map is missing, of the wrong shape, or not finite.
+        LfError: a map is missing, or of the wrong shape.
+        BadModel: a map is not finite.
     """
     check_alike(maps, "repeatability", "reliability", "descriptor")
     repeatable = softplus(head(maps, "repeatability")[0])

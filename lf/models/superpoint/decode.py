@@ -26,7 +26,8 @@ def superpoint(
         keypoints (N, 2) float32 px, scores (N,) float32 descending, descriptors (N, D) float32 of unit length.
 
     Raises:
-        LfError: a map is missing, of the wrong shape, or not finite.
+        LfError: a map is missing, or of the wrong shape.
+        BadModel: a map is not finite.
     """
     points, scores = detect(heatmap(head(maps, "detector")), threshold, nms_radius, border, top_k)
     return points, scores, describe_superpoint(maps, points)

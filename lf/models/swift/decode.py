@@ -36,7 +36,8 @@ def swift(
         keypoints (N, 2) float32 px, scores (N,) float32 descending, descriptors (N, D) float32 of unit length.
 
     Raises:
-        LfError: a map is missing, of the wrong shape, or not finite.
+        LfError: a map is missing, or of the wrong shape.
+        BadModel: a map is not finite.
     """
     score = head(maps, "score")
     if len(score) != 4:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lf.core import Array, LfError
+from lf.core import Array, BadModel, LfError
 from lf.quantize.calibrate.observers import Observer
 from lf.runtimes.ort import making
 
@@ -57,7 +57,7 @@ def measure(
     ranges are `symmetric` and reach below zero anyway.
 
     Raises:
-        LfError: an activation that is not finite.
+        BadModel: an activation that is not finite.
     """
     absorbed = {} if symmetric else _absorbed(model, operators)
     names = [name for name in _tensors(model, operators) if name not in absorbed]
@@ -68,7 +68,7 @@ def measure(
         axes = (0, *range(2, values.ndim))
         seen = np.maximum(values.max(axes, initial=0), -values.min(axes, initial=0))
         if not np.isfinite(seen).all():
-            raise LfError(f"the float network gives a non-finite value in {name}; nothing can be calibrated on it")
+            raise BadModel.not_finite(f"the activation {name}")
         observers[name].update(values)
         channels[name] = np.maximum(seen, channels.get(name, 0))
     ranges = {name: Range(*observers[name].range(), channels[name]) for name in names}

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from lf.core import Artifact, GateFailed, LfError
+from lf.core import Artifact, BadModel, GateFailed, LfError
 from lf.extraction.extractor import Extractor
 from lf.formats import model_file
 from lf.quantize import BITS, Progress, open_photos, quantize
@@ -109,6 +109,10 @@ class Search:
         with tempfile.TemporaryDirectory(prefix="lf-quantize-") as folder:
             try:
                 drops = evaluate(self.made(bits, Path(folder, "tried.onnx")), self._told)
+            except BadModel as error:
+                if error.path == self.task.artifact.path:
+                    raise
+                return {"bits": dict(bits), "drops": {}, "failed": error.what}
             except LfError as error:
                 if type(error) not in (LfError, GateFailed):  # those of usage and of input are no matter of bits
                     raise

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lf.core import Array, Artifact, UsageError, pick
+from lf.core import Array, Artifact, BadModel, LfError, UsageError, blaming, pick
 from lf.extraction import agreement
 from lf.extraction.extractor import Extractor
 from lf.formats import model_file
@@ -78,7 +78,7 @@ class Layers:
 
         Raises:
             UsageError: a scheme whose levels are not fixed, or have no bits.
-            BadInput: see `Photos`.
+            BadInput: see `Photos`; or the network gives non-finite values.
         """
         self.artifact, self.scheme = artifact, studied(name)
         self._reference = Extractor(pinned(artifact), "ort-cpu")
@@ -86,6 +86,7 @@ class Layers:
             self._graph = ort.prepared(artifact.path, Path(folder, "prepared.onnx"))
         model = self._reference.model
         bits = ort.bits_of(self._graph, model, self.scheme, {}, artifact)
+        agreement.refuse_broken(self._reference)
         self.names = [*bits]
         self.kept = {name for name, count in bits.items() if count == 32}
         self.parts = PARTS if self.scheme.calibrated else PARTS[:1]
@@ -95,7 +96,8 @@ class Layers:
         if photos:
             tensors = photos.tensors(self._reference)
             operators, symmetric = qdq.OPERATORS, self.scheme.symmetric
-            self._ranges = measure(self._graph, operators, symmetric, tensors, photos.observe)
+            with blaming(artifact.path):
+                self._ranges = measure(self._graph, operators, symmetric, tensors, photos.observe)
             self._manifest = {"calibration": photos.manifest()}
 
     def graph(self, layer: str, parts: Collection[str], bits: int) -> ModelProto:
@@ -150,20 +152,38 @@ class Layers:
 
     @contextmanager
     def opened(self, layer: str, parts: Collection[str], bits: int) -> Iterator[Artifact]:
-        """Yield the variant as a file, which is gone afterwards."""
+        """Yield the variant as a file, which is gone afterwards.
+
+        Raises:
+            LfError: it gives non-finite values, or descriptors that are not of unit length.
+        """
         made = {"command": "sensitivity", "parent": self.artifact.sha256, **self._manifest}
         with tempfile.TemporaryDirectory(prefix="lf-quantize-") as folder:
             data = ort.stamped(self.graph(layer, parts, bits), self.artifact.card.model)
-            yield model_file.save(Path(folder, "variant.onnx"), data, self.artifact.card.step(made=made))
+            variant = model_file.save(Path(folder, "variant.onnx"), data, self.artifact.card.step(made=made))
+            try:
+                yield variant
+            except BadModel as error:
+                if error.path != variant.path:
+                    raise
+                raise LfError(
+                    f"{self.artifact.path}: with {layer} alone quantized, {error.what}; choose another scheme"
+                ) from error
 
     def sqnr(self, variant: Artifact) -> dict[str, float | None]:
-        """Signal-to-noise ratio in dB of each head on drawn pictures; None where the variant does not touch it."""
+        """Signal-to-noise ratio in dB of each head on drawn pictures; None where the variant does not touch it.
+
+        Raises:
+            BadModel: the variant gives non-finite values.
+        """
         session = open_session(variant, "ort-cpu")
         signal, noise = dict[str, float](), dict[str, float]()
         for tensor, maps in self._shown:
             for head, value in session.run(tensor).items():
                 signal[head] = signal.get(head, 0.0) + ort.energy(maps[head])
                 noise[head] = noise.get(head, 0.0) + ort.energy(value - maps[head])
+        if broken := [head for head, energy in noise.items() if not np.isfinite(energy)]:
+            raise BadModel.not_finite(f"the {broken[0]} map", variant.path)
         return {head: _decibels(signal[head], noise[head]) for head in signal}
 
     @cached_property

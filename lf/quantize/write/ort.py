@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lf import __version__
-from lf.core import Array, Artifact, LfError, UsageError
+from lf.core import Array, Artifact, BadModel, UsageError
 from lf.extraction import agreement
 from lf.extraction.extractor import Extractor
 from lf.formats import model_file, onnx_model
@@ -49,6 +49,7 @@ def quantize(
     with tempfile.TemporaryDirectory(prefix="lf-quantize-") as folder, quiet():
         graph = prepared(artifact.path, Path(folder, "prepared.onnx"))
         bits = bits_of(graph, reference.model, scheme, asked, artifact)
+        agreement.refuse_broken(reference)
         untie(graph, bits)
         grid_bits = qdq.stored(scheme, bits, rounding)
         if not {*bits.values()} <= {8, 32} or scheme.activations == 16 != scheme.weights:
@@ -75,14 +76,14 @@ def quantize(
         integer = meant if scheme.integer else []
         checks.integers(artifact.path, data, integer, {*bits} - {*integer})
         card = artifact.card.step(scheme=name)
-        small = Extractor(pinned(model_file.save(Path(folder, "result.onnx"), data, card)), "ort-cpu")
         try:
+            small = Extractor(pinned(model_file.save(Path(folder, "result.onnx"), data, card)), "ort-cpu")
             figures = difference(reference, small)
-        except LfError:
-            checks.finite(artifact.path, data, agreement.drawn(SIZE), small)
+        except BadModel:
+            checks.finite(artifact.path, data, agreement.drawn(SIZE), reference)
             raise
         if scheme.weights == 16:  # the CPU leaves out casts and overflows later than a device that computes in half
-            checks.finite(artifact.path, data, agreement.drawn(SIZE, 2), small)
+            checks.finite(artifact.path, data, agreement.drawn(SIZE, 2), reference)
     step = {
         "command": "quantize",
         "options": {"scheme": name, "engine": "ort"},
@@ -135,7 +136,7 @@ def difference(reference: Extractor, candidate: Extractor, pictures: Iterable[Ar
         `guards.tied` counts. A hint, not a verdict: that is the benchmark's.
 
     Raises:
-        LfError: a map is not finite.
+        BadModel: a map is not finite.
     """
     signal, noise, cosines = dict[str, float](), dict[str, float](), dict[str, list[float]]()
     before = after = close = tied_before = tied = 0

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from lf import __version__
-from lf.core import Array, Artifact, GateFailed, LfError, UsageError
+from lf.core import Array, Artifact, BadModel, GateFailed, LfError, UsageError
+from lf.extraction.agreement import refuse_broken
 from lf.extraction.extractor import Extractor
 from lf.formats import model_file, onnx_model, onnx_to_tflite, tflite, tflite_heads
 from lf.formats.int32_bias import raised, refuse_large
@@ -72,6 +73,7 @@ def quantize(
         graph = onnx_to_tflite.static(graph, card.size)
     tensors = [*photos.tensors(reference)]
     grids = _grids(artifact.path, graph, rounding, photos, tensors)
+    refuse_broken(reference)
     graph = rounded(graph, grids)
     parent = tflite_heads.named(onnx_to_tflite.convert(graph), tensors[0], _maps(graph, tensors[0]))
     data = onnx_to_tflite.quantize(ranged(parent, tensors, photos.observe), scheme.per_channel)
@@ -132,7 +134,7 @@ def ranged(data: bytes, tensors: Iterable[Array], observe: Callable[[], Observer
     """The same float model with the range of every activation, over pictures (1, C, H, W), as its min and max.
 
     Raises:
-        LfError: an activation that is not finite.
+        BadModel: an activation that is not finite.
     """
     model = tflite.read(data, "the float model")
     graph, objects = model.subgraphs[0], tflite.schema()
@@ -147,7 +149,7 @@ def ranged(data: bytes, tensors: Iterable[Array], observe: Callable[[], Observer
             value = interpreter.get_tensor(index)
             if not np.isfinite(value).all():
                 name = graph.tensors[index].name.decode(errors="replace")
-                raise LfError(f"the float network gives a non-finite value in {name}; nothing can be calibrated on it")
+                raise BadModel.not_finite(f"the activation {name}")
             observer.update(value)
     for index, observer in observers.items():
         graph.tensors[index].quantization = rule = objects.QuantizationParametersT()
