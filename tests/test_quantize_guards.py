@@ -294,7 +294,7 @@ def test_a_slower_file_is_said_to_be_slower(wren, photos, tmp_path, monkeypatch)
     assert 0.1 < checks.time_ratio(wren, made) < 10
     monkeypatch.setattr(checks, "time_ratio", lambda parent, made: 1.34)
     text = checks.slower(wren, made)
-    assert text == f"{made.path} takes 1.3 times as long as {wren.path} here: {SCHEMES['fp16'].slow}"
+    assert text == f"{made.path} takes 1.3 times as long as {wren.path.name} here: {SCHEMES['fp16'].slow}"
     monkeypatch.setattr(checks.machine, "cpu", lambda: ("an old one", ["avx2"]))
     plain = quantize(wren, "w8a8", photos, tmp_path / "b.onnx", **PLAIN)
     assert "here: this processor has no instruction that multiplies int8" in checks.slower(wren, plain)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -46,27 +47,25 @@ def quantize(
 ) -> None:
     """Quantize a float file; lf bench measures the cost."""
     from lf.models.resolve import resolve
+    from lf.quantize import prepare
     from lf.quantize import quantize as run
     from lf.studies.float_onnx import float_onnx_of
 
-    asked = dict.fromkeys(keep_float or (), 32) | dict(map(parse_bits, bits or ()))
-    parent = float_onnx_of(resolve(model), output.parent if output else Path())
-    with console.progress() as progress:
-        made = run(
-            parent,
-            scheme,
-            images,
-            output,
-            writer=writer,
-            calibration=calibration,
-            limit=limit,
-            seed=seed,
-            exclude=exclude,
-            bits=asked,
-            rounding=rounding,
-            progress=progress,
-        )
-    say(parent, made, images)
+    options: dict[str, Any] = {
+        "writer": writer,
+        "calibration": calibration,
+        "limit": limit,
+        "seed": seed,
+        "exclude": exclude,
+        "bits": dict.fromkeys(keep_float or (), 32) | dict(map(parse_bits, bits or ())),
+        "rounding": rounding,
+    }
+    artifact, place = resolve(model), output.parent if output else Path()
+    check = partial(prepare, artifact, scheme, images, output, **options)
+    with float_onnx_of(artifact, place, check) as parent:
+        with console.progress() as progress:
+            made = run(parent, scheme, images, output, progress=progress, **options)
+        say(parent, made, images)
 
 
 def say(parent: Artifact, made: Artifact, images: Path | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -61,13 +62,15 @@ def search(
 ) -> None:
     """Find the fewest bits that keep an accuracy budget."""
     from lf.models.resolve import resolve
-    from lf.studies.budget_search import Where, within
+    from lf.studies.budget_search import Where, check_search, within
     from lf.studies.float_onnx import float_onnx_of
 
-    parent = float_onnx_of(resolve(model), output.parent if output else Path())
+    artifact, place = resolve(model), output.parent if output else Path()
     asked = dict.fromkeys(keep_float or (), 32) | dict(map(parse_bits, bits or ()))
     where = Where(data, protocol, limit_sequences, max_evaluations, out)
     options = {"calibration": calibration, "limit": limit, "seed": seed, "exclude": exclude, "rounding": rounding}
-    with console.progress() as progress:
-        made = within(max_drop, where, parent, scheme, images, output, asked, options, progress)
-    say(parent, made, images)
+    check = partial(check_search, max_drop, where, artifact, scheme, images, output, asked, options)
+    with float_onnx_of(artifact, place, check) as parent:
+        with console.progress() as progress:
+            made = within(max_drop, where, parent, scheme, images, output, asked, options, progress)
+        say(parent, made, images)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from lf.cli.options import (
     PROCEDURAL,
     Calibration,
@@ -37,12 +39,12 @@ def sensitivity(
     """Measure what quantizing each layer alone costs."""
     from lf.benchmarks.report import ranking
     from lf.models.resolve import resolve
-    from lf.studies.budget_search import study_layers
+    from lf.studies.budget_search import check_study, study_layers
     from lf.studies.float_onnx import float_onnx_of
 
-    parent = float_onnx_of(resolve(model), out)
     photos = {"calibration": calibration, "limit": limit, "seed": seed}
-    with console.progress() as progress:
+    check = partial(check_study, scheme, protocol, images, photos)
+    with float_onnx_of(resolve(model), out, check) as parent, console.progress() as progress:
         found = study_layers(parent, out, data, images, scheme, protocol, limit_sequences, photos, progress)
     if json:
         console.as_json(ranking.document(found.journal.identity, found.rows))

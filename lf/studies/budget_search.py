@@ -72,6 +72,20 @@ def study_layers(
     return Study(rows, journal, picture, list({rule.name: 0 for rule in metrics.values()}))
 
 
+def check_study(scheme: str, protocol: str | None, images: Path | None, photos: Mapping[str, Any]) -> None:
+    """Raise what `study_layers` can say of its options before there is an ONNX file."""
+    from lf.benchmarks.report import ranking
+    from lf.benchmarks.report.figures import plotter
+    from lf.quantize import open_photos
+    from lf.quantize.search.sensitivity import studied
+    from lf.studies.accuracy_drop import yielded
+
+    studied(scheme)
+    yielded(ranking.TOLERANCES, protocol)
+    plotter()
+    open_photos(scheme, images, **photos)
+
+
 class Where(NamedTuple):
     """On what drops are measured, how often at most, and the folder that keeps it: see `lf search`."""
 
@@ -80,6 +94,27 @@ class Where(NamedTuple):
     limit_sequences: int | None
     evaluations: int
     folder: Path | None
+
+
+def check_search(
+    budget: str,
+    where: Where,
+    artifact: Artifact,
+    scheme: str,
+    images: Path | None,
+    output: Path | None,
+    asked: dict[str, int],
+    options: dict[str, Any],
+) -> None:
+    """Raise what `within` can say of its options before there is an ONNX file."""
+    from lf.quantize import prepare
+    from lf.quantize.search.sensitivity import studied
+    from lf.studies.accuracy_drop import choose, parse_budget
+
+    choose(parse_budget(budget), where.protocol)
+    studied(scheme)
+    known = options if images else {**options, "seed": 0}  # without photos it only splits the pairs
+    prepare(artifact, scheme, images, output, bits=asked, **known)
 
 
 def within(

@@ -1,39 +1,67 @@
-"""The float ONNX file of a network that is given as a checkpoint or by the name of shipped weights."""
+"""The float ONNX file of a network that is given as a checkpoint or by the name of shipped weights.
+
+Every run exports it anew, which takes seconds: no file of another checkpoint, or of older code, can be taken for it.
+"""
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from lf.core import Artifact, BadInput, console
+from lf.core import Artifact, BadInput, LfError, console, files
 from lf.export import export
 from lf.formats import model_file
 from lf.runtimes import CHECKPOINTS
 
 
-def float_onnx_of(artifact: Artifact, folder: Path) -> Artifact:
-    """Return the artifact itself, or the ONNX file that a checkpoint is exported to.
+@contextmanager
+def float_onnx_of(artifact: Artifact, folder: Path, check: Callable[[], object]) -> Iterator[Artifact]:
+    """Yield the artifact itself, or the ONNX file that a checkpoint is exported to.
+
+    That file is kept in `folder` once the block has ended well, unless a file of its name is there: that one stays.
 
     Args:
-        artifact: an ONNX file, which stays what it is, or a checkpoint.
-        folder: where the ONNX file is kept; one of the same checkpoint that is there is used again.
+        artifact: an ONNX file, or a checkpoint.
+        folder: where the ONNX file is kept.
+        check: raises what can be said of the options before the export, which takes longest.
 
     Raises:
         GateFailed: the ONNX file gives other numbers than the checkpoint.
+        LfError: what the block raises; it names the checkpoint where that names the temporary ONNX file.
     """
     if artifact.path.suffix not in CHECKPOINTS:
-        return artifact
-    out = folder / f"{artifact.path.stem.removesuffix('.pth')}.onnx"
-    made = _made_of(artifact, out) or export(artifact, "onnx", out)
-    console.note(f"{artifact.path.name} is exported first: {made.path}")
-    return made
+        yield artifact
+        return
+    check()
+    console.note(f"{artifact.path.name} is exported to ONNX first")
+    with tempfile.TemporaryDirectory(prefix="lf-export-") as place:
+        made = export(artifact, "onnx", Path(place, f"{artifact.path.stem.removesuffix('.pth')}.onnx"))
+        kept = folder / made.path.name
+        there = _same(kept, made)
+        try:
+            yield there or made
+        except LfError as error:
+            error.args = tuple(str(each).replace(str(made.path), str(artifact.path)) for each in error.args)
+            raise
+        if there is None:
+            _keep(made, kept)
 
 
-def _made_of(artifact: Artifact, out: Path) -> Artifact | None:
-    """The file at `out`, if it is a float export of free size of the same checkpoint."""
+def _same(path: Path, made: Artifact) -> Artifact | None:
+    """The file at `path`, if it is the same network: cards may differ in a last digit of their figures."""
     try:
-        there = model_file.load(out)
-    except BadInput:
+        there = model_file.load(path)
+    except (BadInput, OSError):
         return None
-    last = there.card.made[-1] if there.card.made else {}
-    same = last.get("command") == "export" and last.get("parent") == artifact.sha256
-    return there if same and there.card.size is None and there.card.scheme == "fp32" else None
+    data, wanted = there.path.read_bytes(), made.path.read_bytes()
+    return there if model_file.embed(".onnx", data, made.card) == model_file.embed(".onnx", wanted, made.card) else None
+
+
+def _keep(made: Artifact, path: Path) -> None:
+    if path.exists() or path.is_symlink():
+        console.note(f"{path} is another file and stays; the float ONNX file of this run is not kept")
+        return
+    files.write_bytes(path, made.path.read_bytes())
+    console.note(f"its float ONNX file: {path}")

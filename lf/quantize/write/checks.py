@@ -176,7 +176,7 @@ def slower(parent: Artifact, made: Artifact) -> str | None:
     reason = SCHEMES[made.card.scheme].slow
     if not reason and not machine.INT8 & set(machine.cpu()[1]):
         reason = "this processor has no instruction that multiplies int8; see lf doctor"
-    return f"{made.path} takes {ratio:.1f} times as long as {parent.path} here" + (f": {reason}" if reason else "")
+    return f"{made.path} takes {ratio:.1f} times as long as {parent.path.name} here" + (f": {reason}" if reason else "")
 
 
 def time_ratio(parent: Artifact, made: Artifact) -> float:
