@@ -27,8 +27,8 @@ from safetensors.torch import save_file
 from test_models import complete, fill, legacy, r2d2_shapes, superpoint_shapes
 from torch import nn
 
-from lf.core import BadInput
-from lf.models import NETWORKS, checkpoint, inert_pickle, match, recognise, unpickle
+from lf.core import BadInput, files
+from lf.models import NETWORKS, checkpoint, inert_pickle, match, recognise, state_dicts, unpickle
 from lf.models.resolve import resolve
 
 PATH = pathlib.Path("it.pt")
@@ -477,6 +477,21 @@ def test_many_dictionaries_of_tensors_are_refused(monkeypatch, state):
     monkeypatch.setattr(recognise, "MOST_DICTS", 2)
     with pytest.raises(BadInput, match="holds 3 dictionaries of tensors; save the state dict alone"):
         recognise.adopt([dict(state) for _ in range(3)], PATH)
+
+
+def test_the_documented_limits_are_those_of_the_code():
+    text = (pathlib.Path(__file__).parents[1] / "docs/weights.md").read_text()
+    for row in (
+        f"size of the file | {files.MAX_MODEL_BYTES >> 30} GiB |",
+        f"{unpickle.MOST_INFLATED} times that of the file where an entry is deflated |",
+        f"opcodes of a pickle | {inert_pickle.MOST_OPCODES:,};",
+        f"name of a class, with its module | {inert_pickle.MOST_NAMED} characters |",
+        f"dimensions of a tensor | {unpickle.MOST_DIMENSIONS} |",
+        f"dictionaries of five or more tensors | {recognise.MOST_DICTS};",
+        f"nested containers that are searched for weights | {state_dicts.MOST_LEVELS} levels |",
+    ):
+        assert row in text
+    assert recognise.LEAST == 5
 
 
 def test_names_from_a_file_cannot_write_on_the_terminal(state, tmp_path):
