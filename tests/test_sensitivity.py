@@ -308,6 +308,7 @@ def test_rows_whose_interval_holds_0_are_marked(tmp_path):
     assert "3 of 5 scores are not shown to differ from noise: the interval holds 0, or there are fewer than 10" in text
     shown = {each["layer"]: each["shown"] for each in ranking.document({}, rows)["ranking"]}
     assert shown == {"noise": False, "costs": True, "few": False, "gains": True, "same": False}
+    assert "-0.00" not in ranking.table([row("least", -1e-6, -2e-6, -5e-7)])
     pytest.importorskip("matplotlib")
     assert cv2.imread(str(ranking.draw(rows, "a title", tmp_path / "ranking.png"))).shape[1] > 300
 

@@ -143,7 +143,7 @@ def _cells(row: Row, metrics: Sequence[str]) -> list[str]:
         _name(row),
         row["part"],
         str(row["bits"]),
-        f"{score(row):.2f}",
+        f"{score(row):z.2f}",
         f"{noise:.1f}" if np.isfinite(noise) else "-",
         *map(change, drops),
         evidence(row),
@@ -163,7 +163,7 @@ def _signed(value: float) -> str:
 
 
 def _rho(value: float | None) -> str:
-    return "-" if value is None else f"{value:+.2f}"
+    return "-" if value is None else f"{value:+z.2f}"
 
 
 def _name(row: Row) -> str:
