@@ -65,7 +65,7 @@ def measure(heads: Artifact, features: Artifact, pictures: Iterable[Array]) -> A
         raise UsageError(f"expected raw heads and features (lf export --cut features): {heads.path}, {features.path}")
     open_session(features, "ort-cpu")  # says what is wrong with a damaged file
     extractor, session = Extractor(heads, "ort-cpu"), appended(features, heads.card.outputs)
-    top_k = features.card.made[-1]["options"]["top_k"]
+    top_k = features.card.made[-1].options["top_k"]
     rows = []
     for picture in pictures:
         maps = extractor.session.run(extractor.tensor(extractor.fit(cv2.resize(picture, SIZE[::-1]))))

@@ -100,13 +100,13 @@ def test_shipped_networks_learned_from_free_pictures_alone():
     assert {artifact.path.stem for artifact in networks} >= {"wren", "superpoint-small", "kp2dtiny-s-coral"}
     for artifact in networks:
         (made,) = artifact.card.made
-        data = made["options"]["data"]
+        data = made.options["data"]
         sources = {source.partition(":")[0] for source in ([data] if isinstance(data, str) else data)}
         known = {source.removeprefix("photos/") for source in sources}
         assert known <= {"procedural", "kodak", "tum_freiburg", "coco_cc_by", "lomiri"}
         if known & {"coco_cc_by", "lomiri"}:
-            assert {row["source"] for row in made["data"]} == known
-            assert not any(word in row["licence"] for row in made["data"] for word in ("SA", "NC", "ND"))
+            assert {row["source"] for row in made.extra["data"]} == known
+            assert not any(word in row["licence"] for row in made.extra["data"] for word in ("SA", "NC", "ND"))
         assert artifact.card.weights["licence"] == "Apache-2.0"
-        assert not made["options"].get("init")
+        assert not made.options.get("init")
     assert sum(artifact.path.stat().st_size for artifact in networks) < 12e6

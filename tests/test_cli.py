@@ -191,9 +191,8 @@ def test_doctor_names_every_backend(lf):
 
 def test_inspect_prints_the_card_and_how_it_was_made(lf, tiny):
     artifact = tiny()
-    card = artifact.card.step(
-        made={"command": "quantize", "limit": 3, "calibration": {"count": 1, "files": ["a" * 99]}}
-    )
+    used = {"count": 1, "files": [{"name": "a" * 99, "sha256": "b"}]}
+    card = artifact.card.step(made={"command": "quantize", "limit": 3, "calibration": used})
     model_file.save(artifact.path, artifact.path.read_bytes(), card)
     text, data = lf("inspect", artifact.path).done(), json.loads(lf("inspect", artifact.path, "--json").done())
     assert data["sha256"] == model_file.load(artifact.path).sha256

@@ -217,8 +217,8 @@ def test_every_family(name, size, tiny, tmp_path, monkeypatch):
     assert made.card.features
     assert (made.card.model, made.card.input, made.card.scheme) == (name, parent.card.input, "fp32")
     step = made.card.made[-1]
-    assert step["options"] == {"to": "onnx", "cut": "features", "top_k": 50, "settings": dict(row.settings)}
-    assert (step["parent"], step["parity"]["identical"], step["parity"]["unexplained"]) == (parent.sha256, 1, 0)
+    assert step.options == {"to": "onnx", "cut": "features", "top_k": 50, "settings": dict(row.settings)}
+    assert (step.parent, step.parity["identical"], step.parity["unexplained"]) == (parent.sha256, 1, 0)
     graph = onnx.load(made.path).graph
     shapes = {o.name: [d.dim_value for d in o.type.tensor_type.shape.dim] for o in graph.output}
     assert shapes == {
@@ -247,7 +247,7 @@ def test_a_checkpoint(tmp_path, monkeypatch):
     made = export(parent, "onnx", cut="features", size=SIZE, top_k=30)
     assert {path.name for path in tmp_path.iterdir()} == {"wren.safetensors", "wren.features.onnx"}
     assert made.card.size == SIZE
-    assert [step["command"] for step in made.card.made] == ["export", "export"]
+    assert [step.command for step in made.card.made] == ["export", "export"]
     assert len(Extractor(made, "ort-cpu")(next(agreement.drawn(SIZE, 1)))) == 30
 
 

@@ -648,8 +648,8 @@ def test_a_resize_is_mended_without_changing_a_bit(tmp_path):
     image = np.random.default_rng(5).integers(-128, 128, (1, 16, 24, 1)).astype(np.int8)
     np.testing.assert_array_equal(run(path.read_bytes(), image), run(out.read_bytes(), image))
     step = model_file.load(out).card.made[-1]
-    assert (step["command"], step["parent"]) == ("check", made.sha256)
-    assert step["parity"] == {"random_inputs": fix.INPUTS, "identical": True}
+    assert (step.command, step.parent) == ("check", made.sha256)
+    assert step.parity == {"random_inputs": fix.INPUTS, "identical": True}
     assert model_file.load(out).card.outputs == made.card.outputs
     assert fix.fix(out, again) == []
     assert again.read_bytes() == out.read_bytes()

@@ -143,19 +143,19 @@ def test_a_compiled_file_keeps_its_card_and_says_what_mapped(parent, compiler, t
     assert made.card.outputs == parent.card.outputs
     assert made.card.scheme == "w8a8"
     step = made_step(made)
-    assert (step["command"], step["options"], step["parent"]) == ("export", {"to": "edgetpu"}, parent.sha256)
-    assert step["versions"]["edgetpu_compiler"] == "16.0.384591198"
-    assert step["tries"] == [{"flags": "-s -o .", "outcome": "2 of 2 mapped"}]
-    assert step["compiled"]["memory"] == {
+    assert (step.command, step.options, step.parent) == ("export", {"to": "edgetpu"}, parent.sha256)
+    assert step.versions["edgetpu_compiler"] == "16.0.384591198"
+    assert step.extra["tries"] == [{"flags": "-s -o .", "outcome": "2 of 2 mapped"}]
+    assert step.extra["compiled"]["memory"] == {
         "on_chip_used": 80 << 10,
         "on_chip_left": round(6.04 * (1 << 20)),
         "streamed": 0,
     }
-    assert step["compiled"]["table"] == [{"operator": "CONV_2D", "count": 2, "status": "Mapped to Edge TPU"}]
-    assert step["predicted"]["counts"] == {"maps": 2, "uncertain": 0, "cpu": 0}
+    assert step.extra["compiled"]["table"] == [{"operator": "CONV_2D", "count": 2, "status": "Mapped to Edge TPU"}]
+    assert step.extra["predicted"]["counts"] == {"maps": 2, "uncertain": 0, "cpu": 0}
     conv = {"predicted": {"maps": 2, "uncertain": 0, "cpu": 0}, "mapped": 2, "cpu": 0, "agrees": True}
-    assert step["outcome"] == {"CONV_2D": conv}
-    assert step["warnings"] == []
+    assert step.extra["outcome"] == {"CONV_2D": conv}
+    assert step.warnings == []
     assert tflite.without_archive(made.path.read_bytes()) == tflite.write(compiled("wren"))
 
 
@@ -275,7 +275,7 @@ def test_a_refusal_that_was_predicted_says_so(compiler, tmp_path):
 def test_an_internal_error_is_tried_again(parent, compiler, tmp_path):
     calls = compiler({"says": INTERNAL, "code": 1}, {"says": ALL, "makes": "good.tflite"})
     step = made_step(export(parent, "edgetpu", tmp_path / "new_edgetpu.tflite"))
-    assert [each["outcome"] for each in step["tries"]] == ["internal compiler error", "2 of 2 mapped"]
+    assert [each["outcome"] for each in step.extra["tries"]] == ["internal compiler error", "2 of 2 mapped"]
     assert calls()[0] == calls()[1]
 
 
@@ -284,10 +284,10 @@ def test_then_a_part_is_searched_that_compiles(parent, compiler, tmp_path):
     calls = compiler(*[{"says": INTERNAL, "code": 1}] * 2, {"says": success(*rows), "makes": "good.tflite"})
     step = made_step(export(parent, "edgetpu", tmp_path / "new_edgetpu.tflite"))
     assert calls()[2] == ["-d", "-s", "-o", ".", "model.tflite"]
-    assert [each["flags"] for each in step["tries"]] == ["-s -o .", "-s -o .", "-d -s -o ."]
-    assert step["outcome"]["CONV_2D"]["agrees"] is False
+    assert [each["flags"] for each in step.extra["tries"]] == ["-s -o .", "-s -o .", "-d -s -o ."]
+    assert step.extra["outcome"]["CONV_2D"]["agrees"] is False
     predicted = "predicted were 2 mapped, 0 uncertain, 0 on the CPU"
-    assert step["warnings"] == [f"CONV_2D: 1 mapped and 1 on the CPU; {predicted}"]
+    assert step.warnings == [f"CONV_2D: 1 mapped and 1 on the CPU; {predicted}"]
 
 
 def test_internal_errors_without_end_are_given_up(parent, compiler, tmp_path):
@@ -305,10 +305,8 @@ def test_an_operator_that_was_not_predicted_is_told(parent, compiler, tmp_path):
         }
     )
     step = made_step(export(parent, "edgetpu", tmp_path / "new_edgetpu.tflite"))
-    assert step["outcome"]["CONV_2D"]["agrees"] is True
-    assert step["warnings"] == [
-        "QUANTIZE: 1 mapped and 0 on the CPU; predicted were 0 mapped, 0 uncertain, 0 on the CPU"
-    ]
+    assert step.extra["outcome"]["CONV_2D"]["agrees"] is True
+    assert step.warnings == ["QUANTIZE: 1 mapped and 0 on the CPU; predicted were 0 mapped, 0 uncertain, 0 on the CPU"]
 
 
 def test_a_compiler_that_never_ends_is_ended(parent, compiler, tmp_path):

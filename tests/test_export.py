@@ -82,10 +82,10 @@ def test_every_model(target, model, size, checkpoints, few_pictures, tmp_path, c
     assert made.card.size == size
     assert made.card.outputs == dict(row.heads)
     assert made.card.weights == parent.card.weights
-    assert step["parent"] == parent.sha256
-    assert step["parity"]["identical"] >= parity.IDENTICAL
-    assert step["parity"]["unexplained"] == 0
-    assert set(step["parity"]["heads"]) == set(row.heads)
+    assert step.parent == parent.sha256
+    assert step.parity["identical"] >= parity.IDENTICAL
+    assert step.parity["unexplained"] == 0
+    assert set(step.parity["heads"]) == set(row.heads)
     assert capfd.readouterr() == ("", "")
 
 
@@ -133,7 +133,7 @@ def test_pictures_of_a_folder(checkpoints, tmp_path):
     for index, picture in enumerate(agreement.drawn((80, 120), 3)):
         cv2.imwrite(str(tmp_path / "in" / f"{index}.png"), picture)
     made = export(checkpoints("wren"), "onnx", tmp_path / "a.onnx", size=SMALL, images=tmp_path / "in")
-    assert made.card.made[-1]["parity"]["pictures"] == 3
+    assert made.card.made[-1].parity["pictures"] == 3
 
 
 def test_default_name(checkpoints, few_pictures, tmp_path, monkeypatch):
@@ -286,7 +286,7 @@ def test_public_weights(name, shared, tmp_path):
     if not path.exists():
         pytest.skip(f"needs {path}")
     made = export(resolve(path), "onnx", tmp_path / "a.onnx")
-    figures = made.card.made[-1]["parity"]
+    figures = made.card.made[-1].parity
     assert figures["keypoints"] > 2000
     assert figures["identical"] >= parity.IDENTICAL
     assert all(head["max_rel"] < 1e-5 for head in figures["heads"].values())

@@ -108,7 +108,7 @@ def pair(wren, tmp_path_factory):
 @pytest.mark.parametrize(("scheme", "method"), CASES)
 def test_tiny_weights_cost_no_more_than_no_weights(scheme, method, pair, drawn_photos, tmp_path):
     made = [quantize(p, scheme, drawn_photos, tmp_path / p.path.name, rounding=method) for p in pair]
-    gone, tiny = (m.card.made[-1]["parity"]["sqnr_db"] for m in made)
+    gone, tiny = (m.card.made[-1].parity["sqnr_db"] for m in made)
     assert all(tiny[head] > gone[head] - 3 for head in gone)
     dim = names(pair[0], DIMMED)
     for artifact in made:
@@ -141,7 +141,7 @@ def test_ranges_and_grids_that_training_left(pair, tmp_path):
         step = {"command": "train", "scheme": "w4a8", "ranges": ranges}
         trained = model_file.save(tmp_path / "t.onnx", parent.path.read_bytes(), parent.card.step(made=step))
         made = quantize(trained, "w4a8", out=tmp_path / "q.onnx")
-        assert made.card.made[-1]["calibration"]["method"] == "learned"
+        assert made.card.made[-1].calibration.method == "learned"
         for bias, unit, *_ in map(stored(made).get, names(parent, DIMMED)):
             assert np.abs(bias.astype(np.int64)).max() <= LIMIT
             np.testing.assert_allclose((bias * unit.astype(np.float64))[::8], 1, rtol=1e-6)
@@ -257,6 +257,6 @@ def test_the_case_of_a_batch_norm_that_switched_channels_off(shared, tmp_path, m
         parent = export(checkpoint, "onnx", tmp_path / f"{name}.onnx", size=(120, 160))
         made = quantize(parent, "w8a8", photos, tmp_path / f"{name}.w8a8.onnx")
         assert max(np.abs(bias.astype(np.int64)).max() for bias, *_ in stored(made).values()) <= LIMIT
-        figures[name] = made.card.made[-1]["parity"]["sqnr_db"]
+        figures[name] = made.card.made[-1].parity["sqnr_db"]
     for head, least in (("detector", 37.2), ("descriptor", 31.2)):
         assert figures["bn_tiny"][head] > max(least, figures["bn_gone"][head]) - 3

@@ -150,7 +150,9 @@ def test_the_host_computes_what_the_file_leaves_to_it(tmp_path):
     rng = np.random.default_rng(0)
     weight, bias = rng.standard_normal((1, 128)), rng.standard_normal(1)
     steps = [{**step, "weight": weight.tolist(), "bias": bias.tolist()} for step in R2D2_HOST]
-    session = opened(tmp_path, model, "r2d2", made=({"command": "a"}, {"host": steps}, {"command": "b"}))
+    session = opened(
+        tmp_path, model, "r2d2", made=({"command": "a"}, {"command": "quantize", "host": steps}, {"command": "b"})
+    )
     maps = session.run(picture("r2d2"))
     assert list(maps) == ["descriptor", "reliability", "repeatability"]
     x = maps["descriptor"].astype(np.float64)
@@ -162,7 +164,7 @@ def test_the_host_computes_what_the_file_leaves_to_it(tmp_path):
 
 
 def test_the_last_step_that_left_something_counts():
-    steps = ({"host": R2D2_HOST}, {"host": R2D2_HOST[:1]}, {"command": "export"})
+    steps = [{"command": "a", "host": R2D2_HOST}, {"command": "b", "host": R2D2_HOST[:1]}, {"command": "export"}]
     assert [head.name for head in host_heads(made.card("r2d2", made=steps), "m")] == ["reliability"]
     assert host_heads(made.card("r2d2"), "m") == ()
 
@@ -185,9 +187,9 @@ def test_the_last_step_that_left_something_counts():
 def test_what_the_card_says_wrongly_of_the_host_is_named(tmp_path, change, text):
     steps = [{**R2D2_HOST[0], **change}, R2D2_HOST[1]]
     with pytest.raises(BadInput, match=text):
-        opened(tmp_path, r2d2()[0], "r2d2", made=({"host": steps},))
+        opened(tmp_path, r2d2()[0], "r2d2", made=({"command": "quantize", "host": steps},))
     with pytest.raises(BadInput, match="describes a head of the host wrongly"):
-        opened(tmp_path, r2d2()[0], "r2d2", made=({"host": [{"head": "reliability"}]},))
+        opened(tmp_path, r2d2()[0], "r2d2", made=({"command": "quantize", "host": [{"head": "reliability"}]},))
 
 
 # --- what does not fit

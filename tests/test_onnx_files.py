@@ -89,8 +89,8 @@ def assert_same(made, reference):
     for head, expected in maps(reference).items():
         np.testing.assert_array_equal(maps(made)[head], expected)
     ours, theirs = (artifact.card.made[-1] for artifact in (made, reference))
-    assert ours["integer_convolutions"] == theirs["integer_convolutions"] == 10
-    assert ours["parity"] == theirs["parity"]
+    assert ours.integer_convolutions == theirs.integer_convolutions == 10
+    assert ours.parity == theirs.parity
 
 
 def no_names(model):
@@ -171,7 +171,7 @@ def test_engines_run_files_whose_names_clash(engine, wren, changed):
 def test_layers_without_names_can_be_asked_for(changed, low):
     made = low(changed(no_names), bits={"trunk.5.0": 4, "detector": 32})
     step = made.card.made[-1]
-    assert (step["bits"], step["kept_float"]) == ({"trunk.5.0": 4}, ["detector.1"])
+    assert (step.bits, step.kept_float) == ({"trunk.5.0": 4}, ["detector.1"])
     with pytest.raises(
         UsageError, match=r"has no head or convolution 'conv'; known: detector, descriptor, trunk.0.0, "
     ):
@@ -337,7 +337,7 @@ def test_operations_are_not_counted_of_what_onnxruntime_has_optimised(wren, tmp_
 
 def test_what_onnxruntime_has_only_simplified_is_quantized(wren, low, tmp_path):
     made = low(optimised(wren, tmp_path / "basic.onnx", "BASIC"))
-    assert made.card.made[-1]["integer_convolutions"] == 10
+    assert made.card.made[-1].integer_convolutions == 10
 
 
 def test_what_is_quantized_already_is_refused(low, changed, reference):
@@ -640,8 +640,8 @@ def test_cases_without_names(shared, tmp_path):
         parent = model_file.load(shared / "cases/02-unnamed-convolutions" / f"{name}.onnx")
         made[name] = quantize(parent, "w8a8", shared / "data/photos/extra/kodak", tmp_path / f"{name}.onnx", limit=2)
         step, reference = (made[each].card.made[-1] for each in (name, "named_reference"))
-        assert step["integer_convolutions"] == 10
-        assert step["parity"] == reference["parity"]
+        assert step.integer_convolutions == 10
+        assert step.parity == reference.parity
         assert 512_000 < made[name].bytes < 515_000
 
 
@@ -655,4 +655,4 @@ def test_other_cases(shared, tmp_path):
     made = quantize(model_file.load(cases / "14-ir3/ir3.onnx"), "w4", None, tmp_path / "a.onnx")
     reference = model_file.load(cases / "02-unnamed-convolutions/named_reference.onnx")
     expected = quantize(reference, "w4", None, tmp_path / "b.onnx")
-    assert made.card.made[-1]["parity"] == expected.card.made[-1]["parity"]
+    assert made.card.made[-1].parity == expected.card.made[-1].parity

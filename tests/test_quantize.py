@@ -86,11 +86,11 @@ def test_every_scheme(scheme, wren, photos, tmp_path, capfd):
     step, kept = made.card.made[-1], [] if row.naive else ["detector.1"]
     assert made.card.scheme == scheme
     assert made.card.weights == wren.card.weights
-    assert [s["command"] for s in made.card.made] == ["export", "quantize"]
-    assert step["parent"] == wren.sha256
-    assert step["kept_float"] == kept
-    assert step["integer_convolutions"] == (len(convolutions(wren)) - len(kept) if row.integer else 0)
-    assert step["parity"]["sqnr_db"].keys() == MODELS["wren"].heads.keys()
+    assert [s.command for s in made.card.made] == ["export", "quantize"]
+    assert step.parent == wren.sha256
+    assert step.kept_float == kept
+    assert step.integer_convolutions == (len(convolutions(wren)) - len(kept) if row.integer else 0)
+    assert step.parity["sqnr_db"].keys() == MODELS["wren"].heads.keys()
     assert row.weights / 32 * wren.bytes < made.bytes < (row.weights / 32 + 0.1) * wren.bytes
     assert ("calibration" in step) == row.calibrated
     read = [state[:2] for state in seen if state[2].startswith("calibrating")]
@@ -139,17 +139,17 @@ def test_the_usual_file_is_what_the_quantizer_of_onnxruntime_makes(wren, photos,
 @pytest.mark.parametrize("method", CALIBRATIONS)
 def test_every_calibration(method, wren, photos, tmp_path):
     made = quantize(wren, "w8a8", photos, tmp_path / "a.onnx", calibration=method, **PLAIN)
-    assert made.card.made[-1]["calibration"]["method"] == method
-    assert made.card.made[-1]["parity"]["sqnr_db"]["descriptor"] > 10
+    assert made.card.made[-1].calibration.method == method
+    assert made.card.made[-1].parity["sqnr_db"]["descriptor"] > 10
     usual = quantize(wren, "w8a8", photos, tmp_path / "b.onnx", **PLAIN)
     assert (bare(made) == bare(usual)) == (method == "percentile")
 
 
 def test_the_scheme_knows_its_own_calibration(wren, photos, tmp_path):
     made = quantize(wren, "w8a8-liteml", photos, tmp_path / "a.onnx")
-    assert made.card.made[-1]["calibration"]["method"] == "moving-average"
+    assert made.card.made[-1].calibration.method == "moving-average"
     wide = quantize(wren, "w8a8-liteml", photos, tmp_path / "b.onnx", calibration="minmax", limit=2)
-    assert wide.card.made[-1]["calibration"]["count"] == 2
+    assert wide.card.made[-1].calibration.count == 2
 
 
 def test_photos_are_needed_only_where_ranges_are(wren, tmp_path):
@@ -163,20 +163,20 @@ def test_manifest(wren, photos, tmp_path):
     (photos / "0.png").write_bytes(b"not an image")
     (photos / "1.png").write_bytes((photos / "1.png").read_bytes()[:200])
     made = quantize(wren, "w8a8", photos, tmp_path / "a.onnx", limit=3, seed=7, **PLAIN)
-    manifest = made.card.made[-1]["calibration"]
-    assert [manifest[name] for name in ("method", "count", "seed", "folder")] == ["percentile", 3, 7, "photos"]
-    assert manifest["size"] == list(SMALL)
-    assert manifest["skipped"] <= 2
-    for file in manifest["files"]:
-        assert file["sha256"] == calibration.digest(photos / file["name"])
+    manifest = made.card.made[-1].calibration
+    assert [getattr(manifest, name) for name in ("method", "count", "seed", "folder")] == ["percentile", 3, 7, "photos"]
+    assert manifest.size == list(SMALL)
+    assert manifest.skipped <= 2
+    for file in manifest.files:
+        assert file.sha256 == calibration.digest(photos / file.name)
     assert str(tmp_path).encode() not in made.path.read_bytes()
     again = quantize(wren, "w8a8", photos, tmp_path / "b.onnx", limit=3, seed=7, **PLAIN)
     assert again.path.read_bytes() == made.path.read_bytes()
     step = quantize(wren, "w8a8", photos, tmp_path / "c.onnx", seed=8, **PLAIN).card.made[-1]
-    assert step["warnings"][0] == "photos: 2 of its images could not be read and were left out"
-    every = step["calibration"]
-    assert (every["count"], every["skipped"]) == (4, 2)
-    assert "deep/5.png" in {file["name"] for file in every["files"]}
+    assert step.warnings[0] == "photos: 2 of its images could not be read and were left out"
+    every = step.calibration
+    assert (every.count, every.skipped) == (4, 2)
+    assert "deep/5.png" in {file.name for file in every.files}
 
 
 def test_one_photo_at_a_time(wren, photos, monkeypatch):
@@ -241,11 +241,11 @@ def test_float_heads(fast, photos, tmp_path):
     ours = quantize(fast, "w8a8", photos, tmp_path / "a.onnx").card.made[-1]
     naive = quantize(fast, "w8a8-naive", photos, tmp_path / "b.onnx").card.made[-1]
     count = len(convolutions(fast))
-    assert ours["kept_float"] == ["reliability", "repeatability"]
-    assert (ours["integer_convolutions"], naive["integer_convolutions"]) == (count - 2, count)
+    assert ours.kept_float == ["reliability", "repeatability"]
+    assert (ours.integer_convolutions, naive.integer_convolutions) == (count - 2, count)
     floats = {n.op_type for n in onnx.load(tmp_path / "a.onnx").graph.node} - {"QuantizeLinear", "DequantizeLinear"}
     assert {"Sub", "Div", "Resize", "Mul"} <= floats, "normalisation and pointwise tails stay"
-    assert min(ours["parity"]["sqnr_db"].values()) > min(naive["parity"]["sqnr_db"].values())
+    assert min(ours.parity["sqnr_db"].values()) > min(naive.parity["sqnr_db"].values())
 
 
 def pointwise(source, output, weight, **attributes):
@@ -303,7 +303,7 @@ def test_free_size(network, photos, tmp_path, monkeypatch):
     parent = network("wren", None)
     made = quantize(parent, "w8a8", photos, tmp_path / "a.onnx", **PLAIN)
     assert made.card.size is None
-    assert made.card.made[-1]["calibration"]["size"] == list(SMALL)
+    assert made.card.made[-1].calibration.size == list(SMALL)
     maps = Extractor(made, "ort-cpu").session.run(np.zeros((1, 1, 104, 72), np.float32))
     assert maps["descriptor"].shape == (1, 64, 13, 9)
 
@@ -357,9 +357,9 @@ def test_public_weights(shared, tmp_path):
         quantize(float_file, scheme, folder, tmp_path / f"{scheme}.onnx", limit=8).card.made[-1]
         for scheme in ("w8a8", "w8a8-naive")
     )
-    assert (ours["kept_float"], ours["integer_convolutions"]) == (["detector.b.conv"], 11)
-    assert ours["parity"]["sqnr_db"]["detector"] > 25
-    assert ours["parity"]["within_1_px"] > max(0.9, naive["parity"]["within_1_px"])
+    assert (ours.kept_float, ours.integer_convolutions) == (["detector.b.conv"], 11)
+    assert ours.parity["sqnr_db"]["detector"] > 25
+    assert ours.parity["within_1_px"] > max(0.9, naive.parity["within_1_px"])
 
 
 @pytest.mark.parametrize("scheme", ["w8a8", "w8a8-tensor", "w4a8"])
@@ -367,9 +367,9 @@ def test_a_layer_of_16_bits_computes_in_float_between_integers(scheme, wren, pho
     layers = [name for name in convolutions(wren) if name.startswith("trunk")]
     made = quantize(wren, scheme, photos, tmp_path / "a.onnx", bits={layers[2]: 16}, **PLAIN)
     step = made.card.made[-1]
-    assert step["integer_convolutions"] == len(convolutions(wren)) - 2
-    assert step["kept_float"] == ["detector.1", layers[2]]
-    assert step["bits"] == {layers[2]: 16}
+    assert step.integer_convolutions == len(convolutions(wren)) - 2
+    assert step.kept_float == ["detector.1", layers[2]]
+    assert step.bits == {layers[2]: 16}
     tensors = {tensor.name: tensor for tensor in onnx.load(made.path).graph.initializer}
     before = next(t for t in onnx.load(wren.path).graph.initializer if t.name == f"{layers[2]}.weight")
     stored, scale = (onnx.numpy_helper.to_array(tensors[f"{before.name}_{part}"]) for part in ("quantized", "scale"))

@@ -186,14 +186,14 @@ def test_a_convolution_that_would_be_emulated(low):
 def test_any_layer_can_stay_float_where_nothing_is_between_quantized_tensors(scheme, wren, tmp_path):
     layer = next(n.name for n in onnx.load(wren.path).graph.node if n.op_type == "Conv" and "trunk.1" in n.name)
     made = quantize(wren, scheme, None, tmp_path / "a.onnx", bits={layer: 32})
-    assert layer in made.card.made[-1]["kept_float"]
+    assert layer in made.card.made[-1].kept_float
     weights = next(t for t in onnx.load(made.path).graph.initializer if t.name == f"{layer}.weight")
     assert weights.data_type == onnx.TensorProto.FLOAT
 
 
 def test_a_head_that_is_asked_to_stay_float(wren, photos, tmp_path):
     made = quantize(wren, "w8a8", photos, tmp_path / "a.onnx", bits={"descriptor": 32}, **PLAIN)
-    assert made.card.made[-1]["kept_float"] == ["descriptor.1", "detector.1"]
+    assert made.card.made[-1].kept_float == ["descriptor.1", "detector.1"]
 
 
 def test_half_precision_that_overflows_names_the_layer(wren, tmp_path):
@@ -234,10 +234,10 @@ def test_a_detector_of_few_levels_is_found_out(wren, photos, tmp_path):
 
     parent = changed(wren, tmp_path / "coarse.onnx", coarse)
     step = quantize(parent, "w8a8-naive", photos, tmp_path / "a.onnx").card.made[-1]
-    assert step["parity"]["tied"] > 0.5 > step["parity"]["tied_float"]
-    assert any("with another" in text and "type: `keep_float=detector`, or" in text for text in step["warnings"])
+    assert step.parity["tied"] > 0.5 > step.parity["tied_float"]
+    assert any("with another" in text and "type: `keep_float=detector`, or" in text for text in step.warnings)
     kept = quantize(parent, "w8a8", photos, tmp_path / "b.onnx", **PLAIN).card.made[-1]
-    assert kept["parity"]["tied"] < kept["parity"]["tied_float"] + checks.TIED
+    assert kept.parity["tied"] < kept.parity["tied_float"] + checks.TIED
 
 
 def uneven(tensors):
@@ -249,13 +249,13 @@ def uneven(tensors):
 
 def test_mixed_ranges_are_reported_where_they_are_quantized(wren, photos, tmp_path):
     parent = changed(wren, tmp_path / "uneven.onnx", uneven)
-    (text,) = quantize(parent, "w8a8", photos, tmp_path / "a.onnx", **PLAIN).card.made[-1]["warnings"]
+    (text,) = quantize(parent, "w8a8", photos, tmp_path / "a.onnx", **PLAIN).card.made[-1].warnings
     assert text.startswith("head descriptor: 95% of the channels of descriptor have less than 1/64 of the range")
     assert text.endswith("type: `keep_float=descriptor`, or `scheme=w8a16`")
     for options in ({"bits": {"descriptor": 32}}, {"scheme": "w8a16"}, {"scheme": "w4"}):
         options = {"scheme": "w8a8", **PLAIN, **options}
         made = quantize(parent, images=photos, out=tmp_path / "b.onnx", **options)
-        assert made.card.made[-1]["warnings"] == []
+        assert made.card.made[-1].warnings == []
 
 
 @pytest.mark.parametrize(("kind", "layers"), [("Relu", ["head", "first"]), ("Mul", ["head"])])
@@ -310,5 +310,5 @@ def test_the_command_prints_warnings_beside_the_result(wren, photos, tmp_path, m
     out, err = capsys.readouterr()
     assert out == f"{made}\n"
     assert [line.split()[:2] for line in err.splitlines()] == [["warning:", "head"], ["warning:", str(made)]]
-    step = model_file.load(made).card.made[-1]["calibration"]
-    assert (step["method"], step["count"]) == ("mse", 2)
+    step = model_file.load(made).card.made[-1].calibration
+    assert (step.method, step.count) == ("mse", 2)

@@ -272,11 +272,11 @@ def test_the_file_comes_closer_to_its_parent(scheme, wren, photos, tmp_path):
     made = quantize(wren, scheme, photos, tmp_path / "a.onnx", progress=lambda *state: states.append(state))
     plain = quantize(wren, scheme, photos, tmp_path / "b.onnx", rounding="nearest")
     after, before = (artifact.card.made[-1] for artifact in (made, plain))
-    assert after["rounding"] == {"method": "gptq", "windows": 8192, "damping": 0.01, "seed": 0, "photos": 4}
-    assert before["rounding"] == {"method": "nearest", "photos": 0}
-    assert {*after["calibration"]} == {*before["calibration"]}
-    for head, figure in before["parity"]["sqnr_db"].items():
-        assert after["parity"]["sqnr_db"][head] > figure + 3
+    assert after.rounding == {"method": "gptq", "windows": 8192, "damping": 0.01, "seed": 0, "photos": 4}
+    assert before.rounding == {"method": "nearest", "photos": 0}
+    assert after.calibration.order == before.calibration.order
+    for head, figure in before.parity["sqnr_db"].items():
+        assert after.parity["sqnr_db"][head] > figure + 3
     kinds = {t.data_type for t in onnx.load(made.path).graph.initializer if t.name.endswith("_quantized")}
     assert kinds == {onnx.TensorProto.INT4, onnx.TensorProto.INT32}, "weights, biases"
     assert made.bytes < 1.05 * plain.bytes, "what is new are biases"
@@ -292,7 +292,7 @@ def test_the_file_comes_closer_to_its_parent(scheme, wren, photos, tmp_path):
 def test_weights_alone_and_8_bits_can_be_rounded_so_too(wren, photos, tmp_path):
     for scheme, gain in (("w4", 3), ("w8a16", 0)):
         steps = [quantize(wren, scheme, photos, tmp_path / "a.onnx", rounding=name).card.made[-1] for name in ROUNDINGS]
-        before, after = (step["parity"]["sqnr_db"]["descriptor"] for step in steps)
+        before, after = (step.parity["sqnr_db"]["descriptor"] for step in steps)
         assert after > before + gain
         assert "files" in steps[1]["calibration"], "whatever was looked at is in the record"
 
@@ -301,7 +301,7 @@ def test_few_large_photos(wren, photos, tmp_path, monkeypatch):
     monkeypatch.setattr(rounding, "PIXELS", 3 * SMALL[0] * SMALL[1])
     monkeypatch.setattr("lf.quantize.write.ort.PIXELS", 3 * SMALL[0] * SMALL[1])
     step = quantize(wren, "w4", photos, tmp_path / "a.onnx", rounding="gptq").card.made[-1]
-    assert step["rounding"]["photos"] == step["calibration"]["count"] == 3
+    assert step.rounding["photos"] == step.calibration.count == 3
 
 
 def test_photos_are_read_again(wren, photos):

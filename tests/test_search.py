@@ -148,9 +148,9 @@ class Stub:
 
     def __call__(self, artifact, progress):
         step = artifact.card.made[-1]
-        self.seen.append(step["command"])
+        self.seen.append(step.command)
         progress(1, 1, "a pair")
-        return {"repeatability": drop(0.0 if step["command"] == "sensitivity" else self.harm(step))}
+        return {"repeatability": drop(0.0 if step.command == "sensitivity" else self.harm(step))}
 
 
 def task(wren, photos, search, confirm=None, **changes):
@@ -164,9 +164,7 @@ def task(wren, photos, search, confirm=None, **changes):
 
 def needs_eight(*layers):
     """0.01 is lost for each of these layers with fewer than 8 bits."""
-    return lambda step: sum(
-        0.01 for name in layers if step["bits"].get(name, 4) == 4 and name not in step["kept_float"]
-    )
+    return lambda step: sum(0.01 for name in layers if step.bits.get(name, 4) == 4 and name not in step.kept_float)
 
 
 @pytest.mark.parametrize("images", [None, Path("photos")])
@@ -193,10 +191,10 @@ def test_search_confirms_and_writes(whole, wren, photos, tmp_path):
     made, journal, stub, told = whole
     assert model_file.load(made.path) == made
     step = made.card.made[-1]
-    found = step["search"]
+    found = step.search
     assert found["raised"] == {"trunk.0.0": 8, "trunk.3.0": 8}
-    assert step["bits"] == found["raised"] | task(wren, photos, stub).asked
-    assert step["kept_float"] == ["detector.1"]
+    assert step.bits == found["raised"] | task(wren, photos, stub).asked
+    assert step.kept_float == ["detector.1"]
     assert found["drops"]["search"]["repeatability"]["drop"] == found["drops"]["confirm"]["repeatability"]["drop"] == 0
     assert (found["budget"], found["data"]) == ({"repeatability": 0.005}, "drawn")
     assert len(stub.seen) == found["evaluations"] + 1, "and one to confirm"
@@ -206,14 +204,14 @@ def test_search_confirms_and_writes(whole, wren, photos, tmp_path):
     assert found["cost"]["predicted_time"] == 1
     assert 0.3 < found["cost"]["measured_time"] < 3
     # Bits by hand make the same file.
-    same = quantize(wren, "w4a8", photos, tmp_path / "same.onnx", limit=2, bits=step["bits"], rounding="nearest")
+    same = quantize(wren, "w4a8", photos, tmp_path / "same.onnx", limit=2, bits=step.bits, rounding="nearest")
     graphs = [onnx.load(artifact.path).graph for artifact in (made, same)]
     assert graphs[0] == graphs[1]
     # Once more: nothing is evaluated again.
     idle = Stub(None)
     again = mixed.search(task(wren, photos, idle), tmp_path / "again.onnx", Journal(journal.path, {}))
     assert not idle.seen
-    assert again.card.made[-1]["search"]["drops"] == found["drops"]
+    assert again.card.made[-1].search["drops"] == found["drops"]
 
 
 def test_an_interrupted_search_goes_on(whole, wren, photos, tmp_path):
@@ -232,7 +230,7 @@ def test_an_interrupted_search_goes_on(whole, wren, photos, tmp_path):
     rest = Stub(stub.harm)
     made = mixed.search(task(wren, photos, rest), out, Journal(path, {}))
     assert len(rest.seen) == len(stub.seen) - 3
-    ours, theirs = (artifact.card.made[-1]["search"] for artifact in (made, wanted))
+    ours, theirs = (artifact.card.made[-1].search for artifact in (made, wanted))
     assert {**ours, "cost": None} == {**theirs, "cost": None}
 
 
@@ -249,7 +247,7 @@ def test_what_the_others_do_not_confirm_is_not_written(wren, photos, tmp_path):
 def test_a_budget_that_nothing_keeps(wren, photos, tmp_path):
     out = tmp_path / "out.onnx"
     # Without ranges to lose there is no search for long: the scheme, all with 8 bits, all in float.
-    stub = Stub(lambda step: 0.03 if step["bits"].get("trunk.0.0") else 0.05)
+    stub = Stub(lambda step: 0.03 if step.bits.get("trunk.0.0") else 0.05)
     with pytest.raises(
         GateFailed, match=r"none of 3 evaluations keeps the budget, the nearest is repeatability \+0.0300"
     ):
@@ -271,8 +269,8 @@ def test_a_file_that_cannot_be_made_keeps_no_budget(wren, photos, tmp_path, monk
     journal = Journal(tmp_path / "s.json", {})
     made = mixed.search(task(wren, photos, Stub(lambda step: 0.0), evaluations=3), tmp_path / "out.onnx", journal)
     assert journal.rows["search alone"]["failed"] == "its layer gives a non-finite value"
-    assert made.card.made[-1]["search"]["raised"]["trunk.0.0"] == 8
-    assert made.card.made[-1]["search"]["cost"]["measured_time"] is None
+    assert made.card.made[-1].search["raised"]["trunk.0.0"] == 8
+    assert made.card.made[-1].search["cost"]["measured_time"] is None
     monkeypatch.setattr(mixed, "quantize", lambda *args, **options: (_ for _ in ()).throw(BadInput("no photo")))
     with pytest.raises(BadInput, match="no photo"):
         mixed.search(task(wren, photos, Stub(lambda step: 0.0)), tmp_path / "b.onnx", Journal(tmp_path / "t.json", {}))
@@ -385,7 +383,7 @@ def test_the_commands(lf, heads, photos, tmp_path):
     assert "kept in the mean of 1 pairs only, at least 10 are needed for an interval; take more data" in err
     assert "raised after 1 evaluations: none" in err
     assert "against w4a8 alone: 1.00 times as long here, 1.00 as predicted, 1.00 times the weights" in err
-    split = model_file.load(out).card.made[-1]["search"]["split"]
+    split = model_file.load(out).card.made[-1].search["split"]
     assert [split[name]["pairs"] for name in ("search", "confirm")] == [1, 1]
     assert split["search"]["data"] != split["confirm"]["data"]
     code, said, err = lf("search", *common, *budget, "--seed", 1)

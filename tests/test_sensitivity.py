@@ -144,7 +144,7 @@ def test_a_head_is_levelled_on_both_sides_and_no_layer_computes_in_integers(laye
     opened = layers("superpoint-small", "w8a8")
     for name in opened.names:
         with opened.opened(name, [WEIGHTS, ACTIVATIONS], 8) as variant:
-            assert variant.card.made[-1]["calibration"]["count"] == 4
+            assert variant.card.made[-1].calibration.count == 4
             options = ort.SessionOptions()
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
             options.optimized_model_filepath = str(tmp_path / "optimised.onnx")

@@ -90,10 +90,10 @@ def test_a_float_file_gives_the_maps_of_its_parent(parent, floats):
 @converts
 def test_a_float_file_says_how_it_was_made(parent, floats):
     step = model_file.load(floats.path).card.made[-1]
-    assert step["options"] == {"to": "tflite", "size": [*SIZE]}
-    assert (step["parent"], step["opset"]) == (parent.sha256, 17)
-    assert {"onnx2tf", "tensorflow"} <= step["versions"].keys()
-    assert step["parity"]["identical"] == 1
+    assert step.options == {"to": "tflite", "size": [*SIZE]}
+    assert (step.parent, step.opset) == (parent.sha256, 17)
+    assert {"onnx2tf", "tensorflow"} <= step.versions.keys()
+    assert step.parity["identical"] == 1
 
 
 @converts
@@ -130,10 +130,10 @@ def test_an_int8_file_is_int8_from_end_to_end(small):
 @converts
 def test_an_int8_file_is_near_its_parent_and_says_how_near(parent, small):
     step = model_file.load(small.path).card.made[-1]
-    assert step["options"] == {"scheme": "w8a8", "engine": "tflite"}
-    assert step["calibration"]["count"] == 4
-    assert step["parity"]["sqnr_db"].keys() == MODELS[ROW].heads.keys()
-    assert min(step["parity"]["sqnr_db"].values()) > 12  # random weights; trained ones read 30 to 35
+    assert step.options == {"scheme": "w8a8", "engine": "tflite"}
+    assert step.calibration.count == 4
+    assert step.parity["sqnr_db"].keys() == MODELS[ROW].heads.keys()
+    assert min(step.parity["sqnr_db"].values()) > 12  # random weights; trained ones read 30 to 35
     assert noise(parent, small) < 10**-1.5
 
 

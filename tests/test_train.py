@@ -395,8 +395,8 @@ def test_a_run_makes_weights_that_say_where_they_are_from(recipe, tmp_path):
     made = run(recipe, tmp_path)
     assert made == model_file.load(made.path) == resolve(made.path)
     (step,) = made.card.made
-    assert step["command"] == "train"
-    assert step["options"] == json.loads(json.dumps({**dataclasses.asdict(recipe), "data": [recipe.data]}))
+    assert step.command == "train"
+    assert step.options == json.loads(json.dumps({**dataclasses.asdict(recipe), "data": [recipe.data]}))
     assert made.card.weights["licence"] == "Apache-2.0"
     maps = open_session(made, "torch").run(np.zeros((1, made.card.input[0], 64, 64), np.float32))
     assert {name: value.shape[1] for name, value in maps.items()} == {n: c for n, (c, _) in made.card.outputs.items()}
@@ -446,7 +446,7 @@ def test_fine_tuning_starts_from_a_checkpoint(recipe, tmp_path):
     for name, value in checkpoint.load(tuned.path)[1].items():
         if "running" not in name and "num_batches" not in name:
             torch.testing.assert_close(value, checkpoint.load(first.path)[1][name], atol=1e-6, rtol=1e-6)
-    assert tuned.card.made[-1]["parent"] == first.card.weights["sha256"]
+    assert tuned.card.made[-1].parent == first.card.weights["sha256"]
     other = next(r for r in RECIPES.values() if r.model != recipe.model)
     with pytest.raises(UsageError, match=f"init=.+ is a {recipe.model}; this recipe trains {other.model}"):
         run(small(other).override([f"init={first.path}"]), tmp_path / "c")
@@ -457,7 +457,7 @@ def test_tuned_weights_keep_the_licence_they_came_with(recipe, tmp_path):
     parent = checkpoint.save(tmp_path / "x.safetensors", checkpoint.build(recipe.model), card)
     tuned = run(recipe.override([*SMALL_STILL, f"init={parent.path}"]), tmp_path / "b")
     assert tuned.card.weights["licence"] == "CC BY-NC-SA 3.0"
-    assert tuned.card.made[-1]["parent"] == "0" * 64
+    assert tuned.card.made[-1].parent == "0" * 64
 
 
 SMALL_STILL = ["steps=1", "lr=1e-12", "weight_decay=0"]
@@ -496,7 +496,7 @@ def test_a_run_that_goes_on_with_other_code_says_so(tmp_path, monkeypatch, capsy
         f"warning: {tmp_path}: this run began with another code of lf, and goes on with this one; "
         "its result is not that of a run in one go\n"
     )
-    assert made.card.made[-1]["began_with"]["code of lf"] == began
+    assert made.card.made[-1].extra["began_with"]["code of lf"] == began
     assert (tmp_path / pictures.FILE).read_bytes() == squares
     run(recipe, tmp_path)  # it is done: no step by other code
     assert capsys.readouterr().err == ""
@@ -504,7 +504,7 @@ def test_a_run_that_goes_on_with_other_code_says_so(tmp_path, monkeypatch, capsy
 
 def test_a_run_by_one_code_says_nothing_of_it(tmp_path, capsys):
     made = run(small(RECIPES[SMALLEST["magicpoint"]]), tmp_path)
-    assert "began_with" not in made.card.made[-1]
+    assert "began_with" not in made.card.made[-1].extra
     assert capsys.readouterr().err == ""
 
 

@@ -329,7 +329,7 @@ def test_the_best_weights_are_kept(tmp_path, monkeypatch, values, best, metric):
     run(recipe, tmp_path, watch=judge)
     made = model_file.load(tmp_path / "superpoint.best.safetensors")
     (step,) = made.card.made
-    assert step.get("step", 3) == best
+    assert step.extra.get("step", 3) == best
 
 
 def test_tensorboard_shows_every_step_once(tmp_path):

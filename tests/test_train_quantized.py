@@ -246,7 +246,7 @@ def test_the_file_rounds_what_training_rounded(case):
     assert quantized_places(onnx.load(case.quantized.path)) == rounded
     convolutions = [name for name, module in case.network.named_modules() if hasattr(module, "parametrizations")]
     integer = [name for name in convolutions if hasattr(case.network.get_submodule(name), "weight")]
-    kept = case.quantized.card.made[-1]["kept_float"]
+    kept = case.quantized.card.made[-1].kept_float
     assert kept
     assert not set(kept) & set(integer)
 
@@ -255,7 +255,7 @@ def test_the_file_has_the_weights_of_training_in_their_bits(case):
     tensors = {tensor.name: tensor for tensor in onnx.load(case.quantized.path).graph.initializer}
     kind = {3: onnx.TensorProto.INT4, 4: onnx.TensorProto.INT4, 8: onnx.TensorProto.INT8}[case.bits]
     stored = [name for name in tensors if name.endswith("weight_quantized")]
-    assert len(stored) == case.quantized.card.made[-1]["integer_convolutions"]
+    assert len(stored) == case.quantized.card.made[-1].integer_convolutions
     for name in stored:
         own = name.removesuffix("_quantized")
         assert tensors[name].data_type == kind
@@ -299,7 +299,7 @@ def test_ranges_of_the_card_are_those_of_the_file(case):
     expected = {(high - low) / 255 for low, high in places.values()}
     for scale in scales:
         assert min(abs(scale / e - 1) for e in expected) < 1e-5
-    assert case.quantized.card.made[-1]["calibration"] == {"method": "learned", "files": []}
+    assert case.quantized.card.made[-1].calibration.to_dict() == {"method": "learned", "files": []}
 
 
 def test_other_schemes_need_photos(case, tmp_path):
@@ -325,7 +325,7 @@ def test_ranges_that_are_none_are_refused(case, step):
 
 
 def test_a_head_that_was_trained_in_float_has_no_range(case, tmp_path):
-    head = case.quantized.card.made[-1]["kept_float"][0]
+    head = case.quantized.card.made[-1].kept_float[0]
     with pytest.raises(LfError, match=f"{head} was trained in float: the card has no range .* calibrate: `images=DIR`"):
         quantize(case.exported, case.scheme, None, tmp_path / "a.onnx", bits={head: 8})
 
@@ -382,12 +382,12 @@ def test_a_run_resumes_to_the_last_bit(changes, tmp_path):
     state = torch.load(tmp_path / "b" / loop.CHECKPOINT, weights_only=True)["network"]
     assert any(key.endswith("factors") and value.any() for key, value in state.items()), "ranges were learned"
     step = whole.card.made[-1]
-    assert step["scheme"] == f"w{recipe.weight_bits}a8"
-    assert step["parent"] == resolve("superpoint-small").card.weights["sha256"]
+    assert step.scheme == f"w{recipe.weight_bits}a8"
+    assert step.parent == resolve("superpoint-small").card.weights["sha256"]
     network = checkpoint.network(whole)
     levels = 2**recipe.weight_bits - 1
     for name, module in network.named_modules():
-        if f"{name}.input" in step["ranges"]:
+        if f"{name}.input" in step.ranges:
             assert max(len(channel.unique()) for channel in module.weight.detach().flatten(1)) <= levels
 
 
@@ -441,7 +441,7 @@ def test_the_network_is_that_of_init(tmp_path):
     made = run(recipe, tmp_path)
     assert made.path.name == "kp2dtiny-s-coral.safetensors"
     assert made.card.model == "kp2dtiny-s-coral"
-    assert {place.rpartition(".")[0] for place in made.card.made[-1]["ranges"]} >= {"stage1.a.conv", "feat.b"}
+    assert {place.rpartition(".")[0] for place in made.card.made[-1].ranges} >= {"stage1.a.conv", "feat.b"}
     assert loop.fitted(small("superpoint-small")).model == "superpoint-small", "other methods keep theirs"
 
 
@@ -480,5 +480,5 @@ def test_runs_that_cannot_start(name, changes, message, tmp_path):
 def test_weights_alone(tmp_path):
     """Without bits for activations the file is one of scheme w4, and nothing is said of ranges."""
     made = run(small("distil", "steps=1", "activation_bits=0"), tmp_path)
-    assert made.card.made[-1]["scheme"] == "w4"
-    assert made.card.made[-1]["ranges"] == {}
+    assert made.card.made[-1].scheme == "w4"
+    assert made.card.made[-1].ranges == {}

@@ -143,7 +143,7 @@ class Network:
                 `lf.quantize.quantize`.
 
         Returns:
-            The quantized network. Its warnings are in `card.made[-1]["warnings"]`.
+            The quantized network. Its warnings are in `card.made[-1].warnings`.
 
         Raises:
             UsageError: an unknown scheme, or no calibration images.

@@ -46,6 +46,6 @@ def export(
     given = {"size": None if size is None else parse_size(size), "opset": opset, "top_k": top_k}
     options.update({name: value for name, value in given.items() if value is not None})
     made = run(resolve(checkpoint), to, output, **options)
-    for warning in made.card.made[-1].get("warnings", ()):
+    for warning in made.card.made[-1].warnings:
         console.note(f"warning: {spell(warning)}")
     console.result(made.path)

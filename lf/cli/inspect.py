@@ -10,14 +10,12 @@ EXAMPLES = "lf inspect wren.w8a8.onnx\n\nlf inspect superpoint.pth --json"
 
 def inspect(file: File, json: Json = False) -> None:
     """Print what a model file is and how it was made."""
-    from dataclasses import asdict
-
     from lf.models.resolve import resolve
     from lf.studies import card_page
 
     artifact = resolve(file)
     if json:
         card = {"file": str(artifact.path), "bytes": artifact.bytes, "sha256": artifact.sha256}
-        console.as_json({**card, **asdict(artifact.card)})
+        console.as_json({**card, **artifact.card.to_dict()})
     else:
         console.result(card_page.page(artifact))

@@ -74,9 +74,9 @@ def say(parent: Artifact, made: Artifact, images: Path | None) -> None:
     from lf.quantize.write.checks import slower
 
     step = made.card.made[-1]
-    if images and not ("calibration" in step or step.get("rounding", {}).get("photos")):
+    if images and not (step.calibration or step.rounding.get("photos")):
         console.note(f"--images is ignored: scheme {made.card.scheme} needs no calibration images")
-    for warning in (*step["warnings"], slower(parent, made)):
+    for warning in (*step.warnings, slower(parent, made)):
         if warning:
             console.note(f"warning: {spell(warning)}")
     console.result(made.path)

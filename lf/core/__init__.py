@@ -10,6 +10,7 @@ from lf.core.errors import blaming as blaming
 from lf.core.errors import one_line as one_line
 from lf.core.registry import hint as hint
 from lf.core.registry import pick as pick
+from lf.core.steps import Step as Step
 from lf.core.types import CARD_SCHEMA as CARD_SCHEMA
 from lf.core.types import FEATURES as FEATURES
 from lf.core.types import MAX_PIXELS as MAX_PIXELS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lf.core.errors import BadInput, BadModel, LfError
+from lf.core.steps import Step
 
 Array = NDArray[Any]
 
@@ -89,7 +90,7 @@ class Card:
         scheme: "fp32", or a name of SCHEMES.
         outputs: name -> (channels, stride) of each raw map, in file order; of a file with the decode inside the
             FEATURES, as (2, 0), (1, 0) and (length of a descriptor, 0).
-        made: one step per command that had a hand in it: {"command", "options", "parent", "versions", ...}.
+        made: one `Step` per command that had a hand in it; objects with the keys of a step become steps.
         schema: version of this layout.
     """
 
@@ -98,8 +99,13 @@ class Card:
     input: tuple[int, int | None, int | None]
     scheme: str = "fp32"
     outputs: dict[str, tuple[int, int]] = field(default_factory=dict)
-    made: tuple[dict[str, Any], ...] = ()
+    made: tuple[Step, ...] = ()
     schema: int = CARD_SCHEMA
+
+    def __post_init__(self) -> None:
+        """Check the steps: Mismatch names a field that is missing or of another type."""
+        steps = tuple(Step.parse(step, f"made[{index}]") for index, step in enumerate(self.made))
+        object.__setattr__(self, "made", steps)
 
     @property
     def size(self) -> tuple[int, int] | None:
@@ -117,9 +123,14 @@ class Card:
         made = changes.pop("made", None)
         return replace(self, made=(*self.made, made) if made else self.made, **changes)
 
+    def to_dict(self) -> dict[str, Any]:
+        """The object that `to_json` writes, keys in field order."""
+        own = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {**own, "made": [step.to_dict() for step in self.made]}
+
     def to_json(self) -> str:
-        """One line of JSON, keys in field order."""
-        return json.dumps(asdict(self))
+        """One line of JSON."""
+        return json.dumps(self.to_dict())
 
     @classmethod
     def from_json(cls, text: str, where: str) -> Card:
@@ -144,7 +155,6 @@ class Card:
                 card,
                 input=(int(channels), height, width),
                 outputs={k: (int(c), int(s)) for k, (c, s) in card.outputs.items()},
-                made=tuple({**step} for step in card.made),
                 schema=schema,
             )
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:

@@ -216,9 +216,9 @@ def learned_ranges(artifact: Artifact, scheme: str) -> Mapping[str, tuple[float,
     Raises:
         BadInput: they are not in the card, or no ranges.
     """
-    steps = [step for step in artifact.card.made if step.get("command") == "train" and step.get("scheme") == scheme]
+    steps = [step for step in artifact.card.made if step.command == "train" and step.scheme == scheme]
     try:
-        return {place: (float(low), float(high)) for place, (low, high) in steps[-1]["ranges"].items()} if steps else {}
+        return {place: (float(low), float(high)) for place, (low, high) in steps[-1].ranges.items()} if steps else {}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BadInput(
             f"{artifact.path}: its card describes the ranges that training learned wrongly ({error}); make it again"

@@ -6,7 +6,9 @@ their values over more than 8 bits can tell apart; so the file ends before them,
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -55,7 +57,7 @@ def host_heads(card: Card, where: str) -> tuple[HostHead, ...]:
     Raises:
         BadInput: not the description of a head of this card.
     """
-    steps = next((step["host"] for step in reversed(card.made) if "host" in step), ())
+    steps = next((step.host for step in reversed(card.made) if step.host), [])
     try:
         heads = tuple(_head(step) for step in steps)
     except (KeyError, TypeError, ValueError, IndexError) as error:
@@ -66,7 +68,7 @@ def host_heads(card: Card, where: str) -> tuple[HostHead, ...]:
     return heads
 
 
-def _head(step: dict[str, object]) -> HostHead:
+def _head(step: Mapping[str, Any]) -> HostHead:
     weight, bias = np.asarray(step["weight"], np.float32), np.asarray(step["bias"], np.float32)
     if weight.ndim != 2 or bias.shape != weight.shape[:1]:
         raise ValueError(f"weights {weight.shape} and biases {bias.shape}")

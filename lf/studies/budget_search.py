@@ -165,7 +165,7 @@ def _say(made: Artifact, scheme: str) -> None:
     from lf.benchmarks.report.tables import markdown
 
     step = made.card.made[-1]
-    found, rows = step["search"], []
+    found, rows = step.search, []
     for metric, limit in found["budget"].items():
         rows.append([metric, f"{limit:g}", *(change(found["drops"][name][metric]) for name in PARTS)])
     heads = [f"{text}, {found['split'][name]['pairs']} pairs" for name, text in PARTS.items()]
@@ -177,7 +177,7 @@ def _say(made: Artifact, scheme: str) -> None:
         )
     raised = [f"{name}={count}" for name, count in found["raised"].items()]
     console.note(f"raised after {found['evaluations']} evaluations: {', '.join(raised) or 'none'}")
-    console.note(f"computed in float: {', '.join(step['kept_float']) or 'none'}")
+    console.note(f"computed in float: {', '.join(step.kept_float) or 'none'}")
     cost = found["cost"]
     time = cost["measured_time"]
     console.note(

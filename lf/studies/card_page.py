@@ -31,14 +31,14 @@ def page(artifact: Artifact) -> str:
     parts = [
         "\n".join(f"{name:16} {value}" for name, value in facts.items()),
         markdown(["output", "channels", "stride px"], outputs),
-        *(_step(index, step) for index, step in enumerate(card.made, 1)),
+        *(_step(index, step.to_dict()) for index, step in enumerate(card.made, 1)),
     ]
     return "\n\n".join(parts)
 
 
 def _step(index: int, step: Mapping[str, Any]) -> str:
     rows = [[name, value] for name, value in _flat(step) if name not in HIDDEN]
-    return f"step {index}: {step.get('command', '?')}\n" + "\n".join(f"  {name:28} {value}" for name, value in rows)
+    return f"step {index}: {step['command']}\n" + "\n".join(f"  {name:28} {value}" for name, value in rows)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

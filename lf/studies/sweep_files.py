@@ -80,7 +80,7 @@ def _refuse_leak(plan: Plan, photos: dict[str, str], added: list[Row]) -> None:
     used = dict(photos)
     for row in added:
         for step in row.artifact.card.made if row.artifact else ():
-            used |= {file["sha256"]: file["name"] for file in step.get("calibration", {}).get("files", ())}
+            used |= step.photos
     for data in plan.data:
         for path in list_images(data.folder) if data.folder and used else ():
             if name := used.get(digest(path)):

@@ -11,7 +11,7 @@ from lf.benchmarks.report.tables import SHORT, columns, digits, drop, markdown, 
 from lf.benchmarks.run import gate
 from lf.benchmarks.run.gate import Gate
 from lf.benchmarks.timing import latency_stats
-from lf.core import BadInput
+from lf.core import BadInput, Step
 from lf.studies.sweep_plan import FLOAT, Data, Plan, Row
 
 Run = dict[str, Any]
@@ -170,9 +170,9 @@ def files(rows: Sequence[Row], why: Mapping[Name, str]) -> str:
     for row in rows:
         steps = row.artifact.card.made if row.artifact else ()
         cells = [row.artifact.path.name, row.artifact.sha256[:16]] if row.artifact else ["-", "-"]
-        commands = ", ".join(step["command"] for step in steps) or "-"
-        last = steps[-1] if steps else {}
-        lines.append([row.network, row.scheme, *cells, commands, _calibration(last), _widths(last)])
+        commands = ", ".join(step.command for step in steps) or "-"
+        how = [_calibration(steps[-1]), _widths(steps[-1])] if steps else ["-", "-"]
+        lines.append([row.network, row.scheme, *cells, commands, *how])
     notes = [f"- {' '.join(name)}: {' '.join(text.split())}" for name, text in why.items()]
     shown = markdown(
         ["model", "scheme", "file", "sha256", "made by lf", "calibrated on", "layers of other bits"], lines
@@ -180,15 +180,15 @@ def files(rows: Sequence[Row], why: Mapping[Name, str]) -> str:
     return "\n\n".join([shown, *(["Refused:", "\n".join(notes)] if notes else [])])
 
 
-def _calibration(step: Mapping[str, Any]) -> str:
-    found = step.get("calibration")
+def _calibration(step: Step) -> str:
+    found = step.calibration
     if not found:
         return "-"
-    if "folder" not in found:  # ranges that training brought
-        return str(found["method"])
-    return f"{found['count']} of {found['folder']}, {found['method']}, seed {found['seed']}"
+    if found.folder is None:  # ranges that training brought
+        return str(found.method)
+    return f"{found.count} of {found.folder}, {found.method}, seed {found.seed}"
 
 
-def _widths(step: Mapping[str, Any]) -> str:
-    widths = {**dict.fromkeys(step.get("kept_float", ()), 32), **step.get("bits", {})}
+def _widths(step: Step) -> str:
+    widths = {**dict.fromkeys(step.kept_float, 32), **step.bits}
     return " ".join(f"{name}={bits}" for name, bits in widths.items()) or "-"

@@ -16,7 +16,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from lf import __version__
-from lf.core import Artifact, BadInput, Card, UsageError, console, files
+from lf.core import Artifact, BadInput, Card, Step, UsageError, console, files
 from lf.core.fingerprint import versions
 from lf.formats import model_file
 from lf.models import MODELS, checkpoint
@@ -184,6 +184,6 @@ def publish(run: Run, path: Path, step: int | None = None) -> Artifact:
         weights={"origin": origin, "sha256": hashlib.sha256(tensors).hexdigest(), "licence": licence},
         input=(row.channels, None, None),
         outputs=dict(row.heads),
-        made=(made if step in (None, run.recipe.steps) else {**made, "step": step},),
+        made=(Step.parse(made if step in (None, run.recipe.steps) else {**made, "step": step}),),
     )
     return model_file.save(path, tensors, card)

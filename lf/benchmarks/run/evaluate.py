@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import asdict
 from itertools import count, groupby
 from pathlib import Path
 from typing import Any
@@ -85,7 +84,7 @@ def evaluated(variant: Variant, info: SessionInfo) -> dict[str, Any]:
     artifact = variant.artifact
     return {
         "artifact": {
-            **asdict(artifact.card),
+            **artifact.card.to_dict(),
             "file": artifact.path.name,
             "sha256": artifact.sha256,
             "bytes": artifact.bytes,
@@ -100,8 +99,7 @@ def evaluated(variant: Variant, info: SessionInfo) -> dict[str, Any]:
 
 def refuse_leak(artifact: Artifact, pairs: Sequence[Pair]) -> None:
     """Raise BadInput if a picture of `pairs`, or what it is a view of, is among those that calibrated `artifact`."""
-    manifests = (step["calibration"] for step in artifact.card.made if "calibration" in step)
-    used = {file["sha256"]: file["name"] for manifest in manifests for file in manifest["files"]}
+    used = {sha256: name for step in artifact.card.made for sha256, name in step.photos.items()}
     for pair in pairs:
         for picture in (pair.first, pair.second):
             if name := used.get(picture.digest) or used.get(picture.source):

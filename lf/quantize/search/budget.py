@@ -193,7 +193,7 @@ def search(task: Task, out: Path, journal: Journal, progress: Progress = lambda 
             "cost": _costs(run, found, made, Path(folder)),
         }
         *before, last = made.card.made
-        card = replace(made.card, made=(*before, {**last, "search": figures}))
+        card = replace(made.card, made=(*before, replace(last, search=figures)))
         return model_file.save(out, made.path.read_bytes(), card)
 
 

@@ -1,0 +1,86 @@
+"""Step: one command that had a hand in a model file, as its card records it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lf.core.records import Record
+
+
+@dataclass(frozen=True, kw_only=True)
+class Photo(Record):
+    """A calibration image: its name and the sha256 of its bytes."""
+
+    name: str
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration(Record):
+    """What ranges were found on.
+
+    Attributes:
+        method: how, a calibration method or `learned`.
+        files: the images.
+        folder: where they were; None for ranges that training brought.
+        count: how many.
+        seed: by which they were chosen.
+        size: (H, W) px that they were cut to.
+        skipped: how many could not be read.
+    """
+
+    method: str | None = None
+    files: list[Photo] = field(default_factory=list)
+    folder: str | None = None
+    count: int | None = None
+    seed: int | None = None
+    size: list[int] | None = None
+    skipped: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step(Record):
+    """One command that made or changed a model file.
+
+    Attributes:
+        command: `train`, `export`, `quantize`.
+        options: what it was told.
+        parent: sha256 of the file that it started from.
+        versions: package -> version.
+        scheme: of quantization-aware training.
+        ranges: what that learned, see `lf.quantize.learned_ranges`.
+        calibration: of a quantized file.
+        rounding: method and settings.
+        kept_float: layers that are computed in float.
+        bits: layer -> bits where they are not those of the scheme.
+        integer_convolutions: how many compute in whole numbers.
+        opset: of ONNX, of an exported file.
+        host: heads that the host computes, see `lf.runtimes.float_heads`.
+        parity: how far the file is from its parent.
+        warnings: what its maker warned of.
+        search: budget, drops and cost of a search for bits.
+    """
+
+    command: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    parent: str | None = None
+    versions: Mapping[str, Any] = field(default_factory=dict)
+    scheme: str | None = None
+    ranges: Any = None
+    calibration: Calibration | None = None
+    rounding: Mapping[str, Any] = field(default_factory=dict)
+    kept_float: list[str] = field(default_factory=list)
+    bits: Mapping[str, int] = field(default_factory=dict)
+    integer_convolutions: int | None = None
+    opset: int | None = None
+    host: list[Mapping[str, Any]] = field(default_factory=list)
+    parity: Mapping[str, Any] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    search: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def photos(self) -> dict[str, str]:
+        """sha256 -> name of the calibration images."""
+        return {photo.sha256: photo.name for photo in self.calibration.files} if self.calibration else {}
