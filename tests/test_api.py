@@ -77,12 +77,12 @@ def test_the_example_of_the_readme_after_every_module_was_imported(photos, few_p
 
 def test_evaluate_compares_and_saves(tmp_path):
     runs = api.evaluate(["wren", "sift"], data="procedural:2")
-    assert [run["backend"] for run in runs] == ["torch", "opencv"]
+    assert [run.backend for run in runs] == ["torch", "opencv"]
     (found,) = runs.drops("repeatability")
     assert found.n == 2
     frame = runs.to_dataframe()
     assert [*frame["model"]] == ["wren", "wren", "sift", "sift"]
-    assert api.Runs.read(runs.save(tmp_path / "r.json"))[0]["pairs"] == runs[0]["pairs"]
+    assert api.Runs.read(runs.save(tmp_path / "r.json"))[0].pairs == runs[0].pairs
     with pytest.raises(api.UsageError, match="unknown metric 'repeatabilty'; did you mean 'repeatability'"):
         runs.drops("repeatabilty")
 

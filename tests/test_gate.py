@@ -16,7 +16,9 @@ from lf.benchmarks.report import tables as report
 from lf.benchmarks.run import gate, predict, results
 from lf.benchmarks.run.evaluate import bench
 from lf.benchmarks.run.gate import Gate
+from lf.benchmarks.run.names import told_apart
 from lf.benchmarks.run.predict import Predictor
+from lf.benchmarks.run.record import Run
 from lf.benchmarks.run.suite import pair_up, suite
 from lf.benchmarks.timing import latency, latency_stats
 from lf.core import Artifact, BadInput, Card, GateFailed, LfError, UsageError
@@ -30,7 +32,7 @@ SMALL_NOISE = np.random.default_rng(0).normal(0, 0.05, 200).tolist()
 def run(scheme="fp32", backend="ort-cpu", protocol="kp2d", **metrics):
     """A run whose pairs have these values; metric -> list, one per pair."""
     pairs = [dict(zip(metrics, values, strict=True)) for values in zip(*metrics.values(), strict=True)]
-    return {
+    made = {
         "artifact": {"model": "wren", "scheme": scheme, "bytes": 1_500_000},
         "backend": backend,
         "protocol": protocol,
@@ -39,6 +41,12 @@ def run(scheme="fp32", backend="ort-cpu", protocol="kp2d", **metrics):
         "summary": {n: mean([v for v in values if v is not None]) for n, values in metrics.items()},
         "pairs": [{"sequence": f"v_{n}", "pair": "1_2", **pair} for n, pair in enumerate(pairs)],
     }
+    return Run.from_dict(made, "test")
+
+
+def changed(one, **changes):
+    """A run with other fields."""
+    return Run.from_dict(one.to_dict() | changes, "test")
 
 
 def mean(values):
@@ -92,7 +100,7 @@ def test_the_pairs_that_decide_are_those_with_a_value():
 def test_an_area_over_pairs_is_judged_from_their_errors():
     sharp, blunt = (run(protocol="auc", mean_corner_error=values * 5) for values in ([0.0, 0.0], [0.0, None]))
     for one in (sharp, blunt):
-        one["summary"]["h_auc@3"] = None  # gates read the pairs, not the summary
+        one.summary["h_auc@3"] = None  # gates read the pairs, not the summary
     verdict = judge(sharp, blunt, metric="h_auc@3", max_drop=0.1)
     assert (verdict.passed, verdict.reference, verdict.value) == (False, pytest.approx(1), pytest.approx(0.5))
 
@@ -136,7 +144,7 @@ def test_the_bound_decides_and_not_the_mean(confidence, passed):
 def test_pairs_are_matched_by_name_and_undefined_ones_left_out():
     old = run(localization_error=[1.0, None, 2.0, 3.0] * 5)
     new = run(localization_error=[1.0, 1.0, None, 3.0] * 5)
-    new["pairs"].reverse()
+    new.pairs.reverse()
     verdict = judge(old, new, metric="localization_error")
     assert (verdict.drop, verdict.pairs, verdict.passed) == (0, 10, True)
 
@@ -188,8 +196,11 @@ OLD = run(repeatability=[0.6, 0.7] * 5)
             "wren fp32 ort-cpu kp2d: dataset_digest is x, the reference's is digest of data; they do",
         ),
         ({"protocol_digest": "x"}, "protocol_digest is x, the reference's is digest of kp2d; they do not compare"),
-        ({"pairs": OLD["pairs"][:1]}, "its pairs are not those of the reference; evaluate both on the same data"),
-        ({"pairs": [{**p, "repeatability": None} for p in OLD["pairs"]]}, "repeatability is undefined on every pair"),
+        ({"pairs": OLD.pairs[:1]}, "its pairs are not those of the reference; evaluate both on the same data"),
+        (
+            {"pairs": [{**p.to_dict(), "repeatability": None} for p in OLD.pairs]},
+            "repeatability is undefined on every pair",
+        ),
         (
             {"protocol": "mma"},
             "0 reference runs for wren fp32 ort-cpu mma; expected one, the reference has: wren fp32 ort",
@@ -202,7 +213,7 @@ OLD = run(repeatability=[0.6, 0.7] * 5)
 )
 def test_what_does_not_compare_is_refused(change, text):
     with pytest.raises(BadInput, match=text):
-        judge(OLD, {**OLD, **change})
+        judge(OLD, changed(OLD, **change))
 
 
 def test_no_gate_goes_unheard():
@@ -214,7 +225,7 @@ def test_no_gate_goes_unheard():
 def test_of_a_sweep_each_run_meets_its_own_data_and_file():
     def of(data, file, value):
         one = run(repeatability=[value, value])
-        return one | {"dataset_digest": data, "artifact": one["artifact"] | {"file": file}}
+        return changed(one, dataset_digest=data, artifact=one.artifact.to_dict() | {"file": file})
 
     reference = [of(data, file, 0.5) for data in "ab" for file in ("x.onnx", "y.onnx")]
     (verdict,) = gate.compare(reference, [of("b", "x.onnx", 0.25)], [Gate("repeatability", 0.1)])
@@ -300,7 +311,7 @@ def test_results_survive_their_file(tmp_path):
     runs = [OLD, run("w8a8", localization_error=[None, 1.5])]
     path = results.save(tmp_path / "new" / "results.json", runs)
     assert results.load(path) == runs
-    assert json.loads(path.read_text()) == {"schema": 1, "runs": runs}
+    assert json.loads(path.read_text()) == {"schema": 1, "runs": [one.to_dict() for one in runs]}
 
 
 @pytest.mark.parametrize(
@@ -309,20 +320,9 @@ def test_results_survive_their_file(tmp_path):
         ([], "no runs in it; expected a results file of: `bench"),
         ({"schema": 1, "runs": []}, "no runs in it"),
         ({"schema": 1, "runs": {"a": 1}}, "no runs in it"),
-        ({"schema": 2, "runs": [OLD]}, "schema 2, this lf reads 1"),
-        ({"runs": [OLD]}, "schema None, this lf reads 1"),
-        (
-            {"schema": 1, "runs": [3]},
-            "a run without artifact, backend, protocol, protocol_digest, dataset_digest, summary, p",
-        ),
-        ({"schema": 1, "runs": [{**OLD, "pairs": "many"}]}, "a run without pairs; expected a results file"),
-        (
-            {"schema": 1, "runs": [{**OLD, "artifact": {"model": "wren"}}]},
-            "a run whose artifact has no model and scheme",
-        ),
-        ({"schema": 1, "runs": [{**OLD, "pairs": [3]}]}, "a pair that is no record of numbers with sequence and pair"),
-        ({"schema": 1, "runs": [{**OLD, "pairs": [{"sequence": "v_0"}]}]}, "a pair that is no record"),
-        ({"schema": 1, "runs": [{**OLD, "pairs": [{**OLD["pairs"][0], "mma@3": "high"}]}]}, "a pair that is no record"),
+        ({"schema": 2, "runs": [OLD.to_dict()]}, "schema 2, this lf reads 1"),
+        ({"runs": [OLD.to_dict()]}, "schema None, this lf reads 1"),
+        ({"schema": 1, "runs": [3]}, r"runs\[0\] is 3, expected an object"),
     ],
 )
 def test_a_wrong_results_file_is_named(tmp_path, data, text):
@@ -345,7 +345,7 @@ def timed(one, times, reference, void=None):
     """A run with the timing fields of turns of `times`, ms each, against those of the reference in the same turns."""
     of, base = ({phase: [*values] for phase in ("end_to_end", "cpu")} for values in (times, reference))
     ratios = {"to": "a", **latency_stats.ratios(of, base)}
-    return {**one, **latency_stats.summarise(of, 1), "ratio": ratios, "void": void}
+    return changed(one, **latency_stats.summarise(of, 1) | {"ratio": ratios, "void": void})
 
 
 def turns(factor, slow=()):
@@ -380,8 +380,8 @@ def test_the_speed_is_the_ratio_within_turns_and_not_of_two_medians():
     """The machine is slow for a while, which begins within a turn: 7 slow turns of the first, 6 of the second."""
     first, second = turns(1, slow=range(5, 12)), turns(2 / 3, slow=range(6, 12))
     one, other = (timed(run(repeatability=[0.5]), times, first) for times in (first, second))
-    assert one["latency_ms"]["end_to_end"]["p50"] / other["latency_ms"]["end_to_end"]["p50"] == pytest.approx(2.25)
-    assert other["ratio"]["end_to_end"]["value"] == pytest.approx(1 / 1.5, abs=1e-4)
+    assert one.p50 / other.p50 == pytest.approx(2.25)
+    assert other.ratio.end_to_end.value == pytest.approx(1 / 1.5, abs=1e-4)
     assert cells(report.table([one, other]))[2][-2] == "1.50x [1.50, 1.50]"
     few = timed(run(repeatability=[0.5]), second[:9], first[:9])
     assert cells(report.table([one, few]))[2][-2] == "1.50x interval: n/a (9 turns)"
@@ -393,9 +393,6 @@ def test_void_rows_say_why_below_the_table():
         timed(run(repeatability=[0.5]), first, first),
         timed(run("w8a8", repeatability=[0.4]), first, first, "busy"),
     ]
-    for one in runs:
-        one |= {"environment": {"cpu": "a", "threads": 1, "versions": {"lf": "0"}, "commit": "c"}, "dataset": "d"}
-        one["protocol_details"] = {"version": 1}
     page = report.page(runs)
     assert "30.0 void" in page
     assert (
@@ -411,7 +408,7 @@ def test_few_pairs_have_no_interval():
     whole, views = cells(report.averages([ten]))[1:]
     assert whole[3:] == ["0.500 [0.500, 0.500]", "1.000 interval: n/a (9 pairs)"]
     assert views[1:] == ["v", *whole[2:]]
-    ten["pairs"][0]["sequence"] = ten["pairs"][1]["sequence"] = "i_0"
+    ten.pairs[:2] = [replace(pair, sequence="i_0") for pair in ten.pairs[:2]]
     assert [row[1:4] for row in cells(report.averages([ten]))[1:]] == [
         ["all", "12", "0.500 [0.500, 0.500]"],
         ["i", "2", "0.500 interval: n/a (2 pairs)"],
@@ -421,13 +418,13 @@ def test_few_pairs_have_no_interval():
 
 def test_runs_of_one_name_are_called_by_their_files():
     runs = [run(repeatability=[0.5]), run(repeatability=[0.6]), run("w8a8", repeatability=[0.7])]
-    for one, file in zip(runs, ("dice.N16.onnx", "jac.safetensors", "x.onnx"), strict=True):
-        one["artifact"]["file"] = file
-    told = report.told_apart(runs)
-    assert [one["artifact"]["model"] for one in told] == ["dice.N16", "jac", "wren"]
-    assert [one["artifact"]["model"] for one in runs] == ["wren"] * 3
-    del runs[0]["artifact"]["file"]  # an older results file
-    assert report.told_apart(runs)[0]["artifact"]["model"] == "wren"
+    files = ("dice.N16.onnx", "jac.safetensors", "x.onnx")
+    named = [replace(one, artifact=replace(one.artifact, file=file)) for one, file in zip(runs, files, strict=True)]
+    told = told_apart(named)
+    assert [one.artifact.model for one in told] == ["dice.N16", "jac", "wren"]
+    assert [one.label for one in told] == ["dice.N16 fp32 ort-cpu", "jac fp32 ort-cpu", "wren w8a8 ort-cpu"]
+    assert [one.artifact.model for one in named] == ["wren"] * 3
+    assert told_apart(runs)[0].artifact.model == "wren", "an older results file has no names of files"
 
 
 def test_drops_count_downwards_as_positive_whatever_the_metric():
@@ -474,15 +471,15 @@ def evaluate(artifact, pairs, cache=None, protocol="kp2d"):
 def test_a_run_repeats_and_has_the_documented_fields(tiny, pairs, tmp_path):
     artifact = tiny()
     first, second = (evaluate(artifact, pairs) for _ in range(2))
-    assert first["pairs"] == second["pairs"]
-    assert [(p["sequence"], p["pair"]) for p in first["pairs"]] == [(p.sequence, p.name) for p in pairs]
-    assert {name for p in first["pairs"] for name in p} == {"sequence", "pair", *PROTOCOLS["kp2d"].metrics}
-    assert first["artifact"]["sha256"] == artifact.sha256
-    assert (first["provider"], first["latency_ms"]) == ("CPUExecutionProvider", None)
-    assert first["summary"]["n_keypoints0"] == mean([p["n_keypoints0"] for p in first["pairs"]])
-    assert first["counts"]["repeatability"] == len(pairs)
-    assert set(first["by_split"]) == {p.sequence[0] for p in pairs}
-    assert results.load(results.save(tmp_path / "r.json", [first])) == [json.loads(json.dumps(first))]
+    assert first.pairs == second.pairs
+    assert [pair.name for pair in first.pairs] == [(p.sequence, p.name) for p in pairs]
+    assert {name for pair in first.pairs for name in pair.extra} == {*PROTOCOLS["kp2d"].metrics}
+    assert first.artifact.sha256 == artifact.sha256
+    assert (first.provider, first.latency_ms) == ("CPUExecutionProvider", None)
+    assert first.summary["n_keypoints0"] == mean([p.extra["n_keypoints0"] for p in first.pairs])
+    assert first.counts["repeatability"] == len(pairs)
+    assert set(first.by_split) == {p.sequence[0] for p in pairs}
+    assert results.load(results.save(tmp_path / "r.json", [first])) == [first]
     assert "protocol kp2d v1" in report.page([first, second])
 
 
@@ -492,9 +489,9 @@ def test_features_are_predicted_once(tiny, pairs, tmp_path, monkeypatch):
     first = evaluate(artifact, pairs, tmp_path / "cache")
     pictures = len({p.key for pair in pairs for p in (pair.first, pair.second)})
     assert len(calls) == pictures
-    assert evaluate(artifact, pairs, tmp_path / "cache")["pairs"] == first["pairs"]
+    assert evaluate(artifact, pairs, tmp_path / "cache").pairs == first.pairs
     assert len(calls) == pictures
-    assert evaluate(tiny(row="superpoint"), pairs, tmp_path / "cache")["pairs"] != first["pairs"]
+    assert evaluate(tiny(row="superpoint"), pairs, tmp_path / "cache").pairs != first.pairs
     assert len(calls) == 2 * pictures
 
 
@@ -506,8 +503,8 @@ def test_workers_give_the_same_numbers_in_the_same_order(tiny, protocol, tmp_pat
     alone = bench(Variant(tiny(), "ort-cpu"), pairs, "p", rule)
     told = lambda *report: seen.append(report)  # noqa: E731
     several = bench(Variant(tiny(), "ort-cpu"), pairs, "p", rule, workers=3, cache=tmp_path / "cache", progress=told)
-    assert several["pairs"] == alone["pairs"]
-    assert several["summary"] == alone["summary"]
+    assert several.pairs == alone.pairs
+    assert several.summary == alone.summary
     assert [done for done, _, _ in seen] == [*range(len(pairs) + 1)]
 
 
@@ -519,7 +516,7 @@ def test_a_damaged_cache_is_predicted_again(tiny, pairs, tmp_path, kept):
     assert len(files) == 2
     for path in files:
         path.write_bytes(path.read_bytes()[:kept])
-    assert evaluate(artifact, pairs[:1], tmp_path / "cache")["pairs"] == first["pairs"]
+    assert evaluate(artifact, pairs[:1], tmp_path / "cache").pairs == first.pairs
 
 
 @pytest.mark.parametrize(
@@ -588,12 +585,10 @@ def test_another_size_of_the_input_is_part_of_a_run_and_of_its_name(tiny, pairs,
         bench(Variant(tiny(), "ort-cpu", size=size), pairs, "procedural:2", PROTOCOLS["kp2d"], cache=tmp_path / "cache")
         for size in (None, (120, 160))
     )
-    assert (whole["input_size"], small["input_size"]) == (None, [120, 160])
-    assert small["summary"]["n_keypoints0"] < whole["summary"]["n_keypoints0"], (
-        "fewer cells, and no features of the other"
-    )
+    assert (whole.input_size, small.input_size) == (None, [120, 160])
+    assert small.summary["n_keypoints0"] < whole.summary["n_keypoints0"], "fewer cells, and no features of the other"
     fixed = bench(Variant(tiny(size=(120, 160)), "ort-cpu", size=(120, 160)), pairs, "p", PROTOCOLS["kp2d"])
-    assert fixed["pairs"] == small["pairs"]
+    assert fixed.pairs == small.pairs
     assert [gate.label(one) for one in (whole, small)] == [
         "wren fp32 ort-cpu kp2d",
         "wren fp32 ort-cpu kp2d at 120x160",
@@ -609,7 +604,7 @@ def test_suppression_is_part_of_a_run_and_of_its_name(network, pairs, tmp_path, 
         bench(Variant(artifact, "ort-cpu", nms=nms), pairs, "procedural:2", PROTOCOLS["kp2d"], cache=tmp_path / "cache")
         for nms in (None, radius)
     )
-    assert (plain["nms"], apart["nms"]) == (None, radius)
+    assert (plain.nms, apart.nms) == (None, radius)
     assert gate.label(apart) == f"{row} fp32 ort-cpu kp2d nms {radius}"
     assert f"| {row} fp32 ort-cpu nms {radius} |" in report.page([plain, apart])
     found = Variant(artifact, "ort-cpu", nms=radius).open()(pairs[0].first.load())
@@ -648,11 +643,11 @@ def test_a_suite_times_every_variant_in_turns(tiny):
         progress=lambda *report: seen.append(report),
     )
     for one in runs:
-        assert set(one["latency_ms"]) == {"preprocess", "network", "postprocess", "end_to_end"}
-        assert all(phase["n"] == 2 and 0 < phase["p50"] <= phase["p99"] for phase in one["latency_ms"].values())
-        assert 0 < one["load_ms"] < one["cold_start_ms"]
-        assert one["peak_rss_bytes"] > 10e6
-    assert runs[0]["pairs"] == runs[1]["pairs"]
+        phases = [getattr(one.latency_ms, name) for name in ("preprocess", "network", "postprocess", "end_to_end")]
+        assert all(phase.n == 2 and 0 < phase.p50 <= phase.p99 for phase in phases)
+        assert 0 < one.load_ms < one.cold_start_ms
+        assert one.peak_rss_bytes > 10e6
+    assert runs[0].pairs == runs[1].pairs
     assert all(done <= total for done, total, _ in seen)
 
 

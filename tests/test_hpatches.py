@@ -220,7 +220,7 @@ def evaluated(boat: Path, root: Path, homography: Path, suffix: str = ".png") ->
         shutil.copy(boat / f"{k}.png", folder / f"{k}{suffix}")
     shutil.copy(homography, folder / "H_1_2")
     (run,) = suite([resolve("sift")], ["opencv"], str(root), "kp2d", repeats=0)
-    return {name: run["pairs"][0][name] for name in WANTED}
+    return {name: run.pairs[0].extra[name] for name in WANTED}
 
 
 @pytest.mark.parametrize("form", ["plain", "bom", "comma", "commasp"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import runpy
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,12 @@ from lf.benchmarks import PROTOCOLS
 from lf.benchmarks.report import latency_table, tables
 from lf.benchmarks.run import gate, results
 from lf.benchmarks.run.gate import Gate
+from lf.benchmarks.run.names import references
+from lf.benchmarks.run.record import Run
 from lf.benchmarks.run.suite import latencies
 from lf.benchmarks.timing import energy, latency
 from lf.benchmarks.timing import latency_stats as stats
+from lf.benchmarks.timing.record import Drift, Ratio, Timing, WarmUp
 from lf.core import BadInput, Card, LfError, UsageError
 from lf.data import open_dataset
 from lf.extraction import agreement
@@ -111,18 +115,18 @@ def test_ratios_are_of_the_same_turn():
     reference = (machine * rng.normal(1, 0.02, 400)).tolist()
     values = (0.25 * machine * rng.normal(1, 0.02, 400)).tolist()
     found = stats.ratio(values, reference)
-    low, high = found["interval"]
+    low, high = found.interval
     assert low < 0.25 < high
-    assert found["value"] == pytest.approx(0.25, rel=0.01)
+    assert found.value == pytest.approx(0.25, rel=0.01)
     assert high - low == pytest.approx(2 * 1.96 * 1.2533 * 0.25 * 0.02 * 2**0.5 / 400**0.5, rel=0.4)
-    assert stats.ratio(reference, values)["value"] == pytest.approx(1 / found["value"], rel=0.001)
+    assert stats.ratio(reference, values).value == pytest.approx(1 / found.value, rel=0.001)
 
 
 def test_a_ratio_to_what_the_clock_cannot_measure_is_none():
     assert stats.ratio([1.0, 2.0], [0.0, 1.0]) is None
     assert stats.ratio([], []) is None
-    assert stats.ratio([3.0, 6.0] * 5, [1.0, 2.0] * 5) == {"value": 3, "interval": [3, 3]}
-    assert stats.ratio([3.0, 6.0], [1.0, 2.0]) == {"value": 3, "interval": None}, "two turns have no interval"
+    assert stats.ratio([3.0, 6.0] * 5, [1.0, 2.0] * 5) == Ratio(value=3, interval=[3, 3])
+    assert stats.ratio([3.0, 6.0], [1.0, 2.0]) == Ratio(value=3), "two turns have no interval"
 
 
 @pytest.mark.parametrize(
@@ -136,10 +140,11 @@ def test_a_ratio_to_what_the_clock_cannot_measure_is_none():
     ],
 )
 def test_a_ratio_is_written_in_one_way(ratio, turns, said, speed):
-    timing = {"ratio": {"to": "a", "end_to_end": ratio}, "latency_ms": {"end_to_end": {"n": turns}}}
-    assert stats.said(timing, "end_to_end") == stats.written(ratio, turns) == said
+    fields = {"ratio": {"to": "a", "end_to_end": ratio}, "latency_ms": {"end_to_end": {"p50": 1.0, "n": turns}}}
+    timing = Timing.from_dict(fields, "test")
+    assert stats.said(timing, "end_to_end") == stats.written(timing.ratio.end_to_end, turns) == said
     assert stats.speed(timing) == speed
-    assert stats.said({}, "end_to_end") == stats.speed({"ratio": None}) == "-"
+    assert stats.said(Timing(), "end_to_end") == stats.speed(Timing()) == "-"
 
 
 # --- energy
@@ -230,22 +235,22 @@ def test_turns_alternate_and_warm_up_ends_when_all_are_steady(raced):
     (a, b), asked = raced(
         ("a", {"wall": lambda turn: 10.0}), ("b", {"wall": lambda turn: 20.0 + 4 * max(0, 12 - turn)}), repeats=8
     )
-    turns = a["warm_up"]["turns"]
+    turns = a.warm_up.turns
     assert asked == ["a", "b"] * (turns + 8)
-    assert a["warm_up"] == b["warm_up"] == {"turns": 17, "stationary": True}
-    assert (a["stationary"], b["stationary"]) == (True, True)
-    assert b["samples_ms"]["end_to_end"] == [20.0] * 8
-    assert b["ratio"]["to"] == "a"
-    assert b["ratio"]["end_to_end"] == b["ratio"]["cpu"] == {"value": 2, "interval": None}
-    assert (a["void"], a["energy_j"], a["peak_rss_bytes"]) == (None, None, 10)
+    assert a.warm_up == b.warm_up == WarmUp(turns=17, stationary=True)
+    assert (a.stationary, b.stationary) == (True, True)
+    assert b.samples_ms["end_to_end"] == [20.0] * 8
+    assert b.ratio.to == "a"
+    assert b.ratio.end_to_end == b.ratio.cpu == Ratio(value=2, interval=None)
+    assert (a.void, a.energy_j, a.peak_rss_bytes) == (None, None, 10)
 
 
 def test_warm_up_ends_in_any_case_and_says_so(raced):
     (a, b), _ = raced(("a", {"wall": lambda turn: 10.0}), ("b", {"wall": lambda turn: 1.1**turn}), repeats=9)
-    assert a["warm_up"] == {"turns": latency.LONGEST, "stationary": True}
-    assert b["warm_up"] == {"turns": latency.LONGEST, "stationary": False}
-    assert (a["stationary"], b["stationary"]) == (True, False)
-    assert b["drift"]["change"] == pytest.approx(1.1**6 - 1, abs=1e-3)
+    assert a.warm_up == WarmUp(turns=latency.LONGEST, stationary=True)
+    assert b.warm_up == WarmUp(turns=latency.LONGEST, stationary=False)
+    assert (a.stationary, b.stationary) == (True, False)
+    assert b.drift.change == pytest.approx(1.1**6 - 1, abs=1e-3)
 
 
 def test_a_busy_machine_voids_what_runs_on_the_processor(raced):
@@ -255,18 +260,18 @@ def test_a_busy_machine_voids_what_runs_on_the_processor(raced):
         ("c", {"wall": lambda turn: 5.0, "joules": 0.25}),
         reference=2,
     )
-    assert [bool(run["void"]) for run in found] == [True, False, False]
-    assert [run["energy_j"] for run in found] == [None, None, 0.25]
-    assert [run["ratio"]["end_to_end"]["value"] for run in found] == [2, 2, 1]
-    assert [run["ratio"]["cpu"]["value"] for run in found] == [1.4, 1.4, 1]
-    assert found[0]["ratio"]["to"] == "c"
+    assert [bool(run.void) for run in found] == [True, False, False]
+    assert [run.energy_j for run in found] == [None, None, 0.25]
+    assert [run.ratio.end_to_end.value for run in found] == [2, 2, 1]
+    assert [run.ratio.cpu.value for run in found] == [1.4, 1.4, 1]
+    assert found[0].ratio.to == "c"
 
 
 def test_names_are_as_short_as_they_can_be(tiny, tmp_path):
     a, b = Variant(tiny("a.onnx"), "ort-cpu"), Variant(tiny("b.w8a8.onnx"), "ort-cpu")
-    assert latency.labels([a, b]) == ["a", "b.w8a8"]
-    assert latency.labels([a, Variant(a.artifact, "openvino")]) == ["a@ort-cpu", "a@openvino"]
-    assert latency.labels([a, a]) == [f"{tmp_path}/a.onnx@ort-cpu"] * 2
+    assert references([a, b]) == ["a", "b.w8a8"]
+    assert references([a, Variant(a.artifact, "openvino")]) == ["a@ort-cpu", "a@openvino"]
+    assert references([a, a]) == [f"{tmp_path}/a.onnx@ort-cpu"] * 2
 
 
 # --- real runs
@@ -287,27 +292,27 @@ def measured(tmp_path_factory):
 
 def test_a_run_without_pairs_has_the_documented_fields(measured):
     runs, folder = measured
-    assert json.loads(json.dumps(runs)) == results.load(folder / "latency.json")
+    assert runs == results.load(folder / "latency.json")
     for run in runs:
-        assert (run["dataset"], run["pairs"], run["summary"]) == ("photo.png", [], {})
-        assert run["image_size"] == (240, 320)
-        assert {name: len(values) for name, values in run["samples_ms"].items()} == dict.fromkeys(PHASES, 10)
-        assert all(value == round(value, 4) for values in run["samples_ms"].values() for value in values)
-        assert run["latency_ms"]["end_to_end"] == stats.percentiles(run["samples_ms"]["end_to_end"])
-        assert run["ratio"]["to"] == "orb"
-        assert (run["operators"], run["provider_share"]) == (None, None)
-        assert run["peak_rss_bytes"] > 10e6
-        assert 0 < run["load_ms"] < run["cold_start_ms"]
-    assert runs[1]["ratio"]["network"] == {"value": 1, "interval": [1, 1]}
+        assert (run.dataset, run.pairs, run.summary) == ("photo.png", [], {})
+        assert run.image_size == [240, 320]
+        assert {name: len(values) for name, values in run.samples_ms.items()} == dict.fromkeys(PHASES, 10)
+        assert all(value == round(value, 4) for values in run.samples_ms.values() for value in values)
+        assert run.p50 == stats.percentiles(run.samples_ms["end_to_end"])["p50"]
+        assert run.ratio.to == "orb"
+        assert (run.operators, run.provider_share) == (None, None)
+        assert run.peak_rss_bytes > 10e6
+        assert 0 < run.load_ms < run.cold_start_ms
+    assert runs[1].ratio.network == Ratio(value=1, interval=[1, 1])
 
 
 def test_the_table_marks_what_is_void(measured):
-    runs = [{**run, "void": None, "stationary": True, "energy_j": None} for run in measured[0]]
+    runs = [replace(run, void=None, stationary=True, energy_j=None) for run in measured[0]]
     assert "void" not in latency_table.page(runs)
     text = latency_table.page(
         [
-            {**runs[0], "void": "CPU time is 50% of wall time: the machine was busy", "energy_j": 1.25},
-            {**runs[1], "stationary": False, "drift": {"change": 0.25}},
+            replace(runs[0], void="CPU time is 50% of wall time: the machine was busy", energy_j=1.25),
+            replace(runs[1], stationary=False, drift=Drift(change=0.25)),
         ]
     )
     head, _, first, second = [line for line in text.splitlines() if line.startswith("|")]
@@ -321,7 +326,7 @@ def test_the_table_marks_what_is_void(measured):
 
 
 def test_the_export_is_what_github_action_benchmark_takes(measured):
-    entries = latency_table.github([{**run, "void": "the machine was busy"} for run in measured[0]])
+    entries = latency_table.github([replace(run, void="the machine was busy") for run in measured[0]])
     assert [entry["name"] for entry in entries] == [
         f"{model} fp32 opencv, 1 thread(s), kp2d: {what}"
         for model in ("sift", "orb")
@@ -332,7 +337,7 @@ def test_the_export_is_what_github_action_benchmark_takes(measured):
         assert isinstance(entry["value"], float)
         assert all(isinstance(entry[name], str) for name in entry.keys() - {"value"})
         assert "void: the machine was busy" in entry["extra"]
-    assert entries[0]["value"] == measured[0][0]["latency_ms"]["end_to_end"]["p50"]
+    assert entries[0]["value"] == measured[0][0].p50
 
 
 def test_results_without_pairs_are_no_accuracy(measured):
@@ -342,15 +347,19 @@ def test_results_without_pairs_are_no_accuracy(measured):
 
 def test_older_results_are_still_read_and_judged(measured, tmp_path):
     new = ("cpu_ms", "cpu_share", "void", "stationary", "drift", "samples_ms", "ratio", "energy_j", "warm_up")
-    of = {**measured[0][0], "pairs": [{"sequence": f"v_{n}", "pair": "1_2", "repeatability": 0.5} for n in range(10)]}
+    of = {
+        **measured[0][0].to_dict(),
+        "pairs": [{"sequence": f"v_{n}", "pair": "1_2", "repeatability": 0.5} for n in range(10)],
+    }
     of["summary"] = {"repeatability": 0.5}
     older = {name: value for name, value in of.items() if name not in (*new, "operators", "provider_share")}
     (tmp_path / "old.json").write_text(json.dumps({"schema": 1, "runs": [older]}))
     (read,) = results.load(tmp_path / "old.json")
+    of = Run.from_dict(of, "test")
     (verdict,) = gate.compare([read], [of], [Gate("repeatability", 0.0)])
     assert verdict.passed
-    assert "void" not in tables.table([read, {**of, "void": None}])
-    assert " void " in tables.table([read, {**of, "void": "busy"}])
+    assert "void" not in tables.table([read, replace(of, void=None)])
+    assert " void " in tables.table([read, replace(of, void="busy")])
     assert [line.split("|")[-3].strip() for line in tables.table([read, of]).splitlines()[2:]] == ["-", stats.speed(of)]
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import sys
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -16,6 +16,8 @@ from lf.benchmarks import PROTOCOLS
 from lf.benchmarks.report import figures, match_pictures
 from lf.benchmarks.run import results
 from lf.benchmarks.run.evaluate import bench
+from lf.benchmarks.run.names import told_apart
+from lf.benchmarks.run.record import Run
 from lf.cli import data_get, match
 from lf.core import BadInput, Features, Unavailable, UsageError
 from lf.data import Pair, open_dataset
@@ -122,7 +124,7 @@ def run(protocol="mma", artifact="wren", values=(0.5, 0.2, 0.9, None)):
     """A run of four pairs with one value each at every threshold."""
     rows = [("i_a", "1_2"), ("i_a", "1_3"), ("v_b", "1_2"), ("v_b", "1_3")]
     names = [f"mma@{t}" for t in range(1, 11)] if protocol == "mma" else ["mean_corner_error"]
-    return {
+    made = {
         "artifact": {"model": artifact, "scheme": "fp32", "file": f"{artifact}.onnx"},
         "backend": "ort-cpu",
         "protocol": protocol,
@@ -135,20 +137,22 @@ def run(protocol="mma", artifact="wren", values=(0.5, 0.2, 0.9, None)):
             {"sequence": s, "pair": p, "n_matches": 9, **dict.fromkeys(names, value)}
             for (s, p), value in zip(rows, values, strict=True)
         ],
+        "summary": {},
     }
+    return Run.from_dict(made, "test")
 
 
 def test_runs_are_named_apart():
     one, two, three = run(), run(), run(artifact="r2d2")
-    two["artifact"]["file"] = "other.onnx"
-    assert figures.labels([one, three]) == ["wren fp32 ort-cpu", "r2d2 fp32 ort-cpu"]
-    assert figures.labels([one, two])[1] == "wren fp32 ort-cpu (other.onnx)"
-    assert figures.labels([one, {**two, "keypoints": "sift"}])[1] == "wren fp32 ort-cpu at sift points"
+    two = replace(two, artifact=replace(two.artifact, file="other.onnx"))
+    assert [each.label for each in told_apart([one, three])] == ["wren fp32 ort-cpu", "r2d2 fp32 ort-cpu"]
+    assert [each.label for each in told_apart([one, two])] == ["wren fp32 ort-cpu", "other fp32 ort-cpu"]
+    assert told_apart([one, replace(two, keypoints="sift")])[1].label == "wren at sift fp32 ort-cpu"
 
 
 @pytest.mark.parametrize(("protocol", "worst", "best"), [("mma", "i_a 1_3", "v_b 1_2"), ("kp2d", "v_b 1_2", "i_a 1_3")])
 def test_the_worst_pair_is_the_undefined_one_and_then_the_least(protocol, worst, best):
-    pairs = [Pair(row["sequence"], row["pair"], None, None, None) for row in run()["pairs"]]
+    pairs = [Pair(row.sequence, row.pair, None, None, None) for row in run().pairs]
     found = list(figures._extremes(run(protocol), pairs))
     assert [stem.split("-")[0] for _, stem, _ in found] == ["worst", "worst", "best", "best"]
     assert "worst 1 of 4 pairs, v_b 1_3" in found[0][0]
@@ -171,8 +175,7 @@ def test_curves_are_drawn(protocol, count, tmp_path):
 def test_pairs_of_no_split_are_one_panel(tmp_path):
     pytest.importorskip("matplotlib")
     single = run(values=(0.1, 0.2, 0.3, 0.4))
-    for record in single["pairs"]:
-        record["sequence"] = "homogr"
+    single = replace(single, pairs=[replace(pair, sequence="homogr") for pair in single.pairs])
     image = cv2.imread(str(figures.curves([single], tmp_path / "curves.png")))
     assert image.shape[1] < image.shape[0]
 
@@ -195,8 +198,7 @@ def test_draw_makes_curves_and_the_extremes_of_each_run(tiny, tmp_path):
     assert all(cv2.imread(str(path)) is not None for path in made)
     assert made[0].name == "curves.png"
     assert len(steps) == len(made) // 2
-    other = copy.deepcopy(runs)
-    other[1]["dataset_digest"] = "other"
+    other = [runs[0], replace(runs[1], dataset_digest="other")]
     with pytest.raises(BadInput, match="the results are of procedural:2 under kp2d, not of what is to be drawn"):
         figures.draw(other, *given)
 
@@ -238,7 +240,7 @@ def test_a_name_that_opencv_cannot_draw_is_drawn_with_question_marks(command, na
     pairs = open_dataset(f"warps:{tmp_path / 'in'}")
     run = bench(Variant(tiny(), "ort-cpu"), pairs, f"warps:{name}", PROTOCOLS["kp2d"], cache=tmp_path / "cache")
     kept = results.load(results.save(tmp_path / "results.json", [run]))
-    assert kept[0]["pairs"][0]["sequence"] == f"v_00000_{name}"
+    assert kept[0].pairs[0].sequence == f"v_00000_{name}"
 
 
 def test_get_names_what_it_knows(command, tmp_path):

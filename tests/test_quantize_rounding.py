@@ -294,7 +294,7 @@ def test_weights_alone_and_8_bits_can_be_rounded_so_too(wren, photos, tmp_path):
         steps = [quantize(wren, scheme, photos, tmp_path / "a.onnx", rounding=name).card.made[-1] for name in ROUNDINGS]
         before, after = (step.parity["sqnr_db"]["descriptor"] for step in steps)
         assert after > before + gain
-        assert "files" in steps[1]["calibration"], "whatever was looked at is in the record"
+        assert steps[1].calibration.files, "whatever was looked at is in the record"
 
 
 def test_few_large_photos(wren, photos, tmp_path, monkeypatch):

@@ -8,7 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from lf.core import BadInput, Card
+from lf.benchmarks.report import tables
+from lf.benchmarks.report.header import header
+from lf.benchmarks.run import gate, results
+from lf.benchmarks.run.names import told_apart
+from lf.benchmarks.run.record import Run
+from lf.core import BadInput, Card, UsageError
 from lf.core.records import Record
 
 FILES = Path(__file__).parent / "records"  # made by lf as it was before its records had types
@@ -55,6 +60,82 @@ def test_a_damaged_step_of_a_card_is_named(path, value, text):
     data = changed(json.loads((FILES / "card.json").read_text()), path, value)
     with pytest.raises(BadInput, match=rf"x\.onnx: its embedded card is damaged \(.*{text}\); make the file again"):
         Card.from_json(json.dumps(data), "x.onnx")
+
+
+def test_a_results_file_of_schema_1_is_written_back_as_it_was(tmp_path):
+    runs = results.load(FILES / "results.json")
+    assert results.save(tmp_path / "again.json", runs).read_bytes() == (FILES / "results.json").read_bytes()
+    assert [run.label for run in told_apart(runs)] == [
+        "wren w8a8 ort-cpu at 120x160",
+        "wren fp32 torch at 120x160",
+    ]
+    assert [gate.label(run) for run in runs] == [
+        "wren w8a8 ort-cpu kp2d-fixed at 120x160",
+        "wren fp32 torch kp2d-fixed at 120x160",
+    ]
+    assert header(runs[0]) == (
+        "protocol kp2d-fixed v1 (e20c998aef5f), inliers by opencv>=4.12, procedural:3 3 pairs (a74179817d14), "
+        "Intel(R) Xeon(R) Processor, 1 thread(s), lf 0.1.0 at a package"
+    )
+    quantized = [line for line in tables.page(runs).splitlines() if line.startswith("| wren  | w8a8 ")]
+    assert [cell.strip() for cell in quantized[0].split("|")[1:-1]] == [
+        *("wren", "w8a8", "ort-cpu", "0.565", "1.357", "0.250", "0.717", "0.933", "0.533"),
+        *("11.2 void", "1.00x interval: n/a (2 turns)", "0.51"),
+    ]
+    assert runs[1].drop(runs[0], "repeatability").drop == pytest.approx(-0.0019, abs=1e-4)
+
+
+def test_keys_of_a_later_lf_survive_a_results_file(tmp_path):
+    data = json.loads((FILES / "results.json").read_text())
+    for path, value in {("colour",): {"of": 1}, ("environment", "room"): "cold", ("pairs", 1, "new@1"): 0.5}.items():
+        data = changed(data, ["runs", 1, *path], value)
+    (tmp_path / "a.json").write_text(json.dumps(data))
+    again = results.save(tmp_path / "b.json", results.load(tmp_path / "a.json"))
+    assert json.loads(again.read_text()) == data
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "text"),
+    [
+        (["backend"], ..., r"runs\[1\]\.backend is missing, expected text"),
+        (["summary"], [0.5], r"runs\[1\]\.summary is \[0\.5\], expected an object"),
+        (["summary", "mma@3"], "high", r"runs\[1\]\.summary\.mma@3 is 'high', expected a number"),
+        (["artifact", "scheme"], ..., r"runs\[1\]\.artifact\.scheme is missing, expected text"),
+        (["artifact", "bytes"], 1.5, r"runs\[1\]\.artifact\.bytes is 1\.5, expected a whole number"),
+        (["artifact", "made", 0, "command"], 3, r"runs\[1\]\.artifact\.made\[0\]\.command is 3, expected text"),
+        (["environment", "threads"], "two", r"runs\[1\]\.environment\.threads is 'two', expected a whole number"),
+        (["pairs"], "many", r"runs\[1\]\.pairs is 'many', expected a list, each an object"),
+        (["pairs", 2], 3, r"runs\[1\]\.pairs\[2\] is 3, expected an object"),
+        (["pairs", 2, "pair"], ..., r"runs\[1\]\.pairs\[2\]\.pair is missing, expected text"),
+        (["pairs", 2, "mma@3"], "high", r"runs\[1\]\.pairs\[2\]\.mma@3 is 'high', expected a number"),
+        (["latency_ms", "end_to_end", "p50"], None, r"latency_ms\.end_to_end\.p50 is None, expected a number"),
+        (["ratio", "network", "interval"], 1, r"runs\[1\]\.ratio\.network\.interval is 1, expected a list"),
+    ],
+)
+def test_a_damaged_results_file_is_named_with_the_field(tmp_path, path, value, text):
+    data = changed(json.loads((FILES / "results.json").read_text()), ["runs", 1, *path], value)
+    (tmp_path / "r.json").write_text(json.dumps(data))
+    with pytest.raises(BadInput, match=rf"r\.json: .*{text}") as caught:
+        results.load(tmp_path / "r.json")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_same_runs_in_another_order_are_the_same_results(tmp_path, capsys):
+    runs = results.load(FILES / "results.json")
+    path = results.save(tmp_path / "r.json", runs)
+    results.refuse_others(path, [run.measured for run in reversed(runs)])
+    assert "holds the same runs and is replaced" in capsys.readouterr().err
+    for other in (runs[:1], [runs[0], runs[0]], [*runs, runs[0]], [runs[0], replace(runs[1], nms=4)]):
+        with pytest.raises(UsageError, match=r"r\.json: holds other runs \(wren w8a8 ort-cpu at 120x160; wren fp32"):
+            results.refuse_others(path, [run.measured for run in other])
+
+
+def test_a_run_is_named_by_what_was_asked_for():
+    run = replace(results.load(FILES / "results.json")[0], keypoints="sift", nms=4)
+    assert run.label == "wren at sift w8a8 ort-cpu at 120x160 nms 4"
+    assert run.named("scheme", "cut", "settings", "backend", "threads") == "w8a8 at 120x160 nms 4 ort-cpu 1t"
+    assert isinstance(run, Run)
+    assert gate.label(run) == "wren at sift w8a8 ort-cpu kp2d-fixed at 120x160 nms 4"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -264,10 +264,10 @@ def scored(folder, root, layout, protocol, capsys):
 def test_mma_of_exported_features_is_that_of_bench(layout, root, tmp_path, capsys):
     want = bench(Variant(resolve("orb"), "opencv"), open_dataset(str(root)), str(root), PROTOCOLS["mma"])
     run = scored(extract(root, tmp_path / "out", layout), root, layout, "mma", capsys)
-    assert run["summary"] == want["summary"]
-    assert run["pairs"] == want["pairs"]
+    assert run["summary"] == want.summary
+    assert run["pairs"] == want.to_dict()["pairs"]
     for name in ("protocol_digest", "dataset_digest", "counts", "by_split"):
-        assert run[name] == want[name]
+        assert run[name] == want.to_dict()[name]
     assert (run["backend"], run["artifact"]["model"], run["artifact"]["layout"]) == ("stored", "stored", layout)
 
 
@@ -278,9 +278,9 @@ def test_superpoint_pairs_of_a_dataset_are_found_by_their_images(root, tmp_path,
     assert sorted(numbers) == [0, 1, 2, 3]
     for number in numbers:  # as another file system would have numbered them
         (out / f"{number}.npz").rename(out / f"{13 - number}.npz")
-    assert scored(out, root, "superpoint", "superpoint", capsys)["pairs"] == want["pairs"]
+    assert scored(out, root, "superpoint", "superpoint", capsys)["pairs"] == want.to_dict()["pairs"]
     fixed = scored(out, root, "superpoint", "superpoint-fixed", capsys)
-    assert [pair["n_keypoints0"] for pair in fixed["pairs"]] == [pair["n_keypoints0"] for pair in want["pairs"]]
+    assert [pair["n_keypoints0"] for pair in fixed["pairs"]] == [pair.extra["n_keypoints0"] for pair in want.pairs]
 
 
 def test_superpoint_export_resumes(root, tmp_path, capsys):
@@ -351,11 +351,11 @@ def without_scores(out, images=None):
 def test_points_of_a_dataset_without_scores_are_all_taken(root, tmp_path, capsys):
     want = scored(exact(root, tmp_path / "out"), root, "lf", "mma", capsys)
     run = scored(without_scores(tmp_path / "out"), root, "lf", "mma", capsys)
-    assert run["pairs"] == want["pairs"]
+    assert run["pairs"] == want.to_dict()["pairs"]
     assert run["protocol_digest"] == PROTOCOLS["mma"].digest
     run = scored(tmp_path / "out", root, "lf", "kp2d", capsys)  # 64 points are not more than its k
     assert run["summary"]["repeatability"] == 1
-    assert run["protocol_details"]["params"]["k"] is None
+    assert run.protocol_details["params"]["k"] is None
     capsys.readouterr()
     cli_score.score([tmp_path / "out"], "kp2d", data=str(root), layout="lf")
     assert capsys.readouterr().err.endswith("out: no scores; all points count, and k of protocol kp2d does not\n")
@@ -453,10 +453,10 @@ def test_a_missing_image_is_named(root, tmp_path, capsys):
 def test_the_document_is_that_of_bench(root, tmp_path, capsys):
     out = extract(root, tmp_path / "out", "lf")
     run = score.score_folder(out, str(root), "lf", score.choose("kp2d", 100))
-    assert run["protocol_details"]["params"]["k"] == 100
+    assert run.protocol_details["params"]["k"] == 100
     path = results.save(tmp_path / "results.json", [run])
-    assert results.load(path)[0]["pairs"] == run["pairs"]
-    assert run["latency_ms"] is None
+    assert results.load(path) == [run]
+    assert run.latency_ms is None
     capsys.readouterr()
     cli_score.score([out], "kp2d", data=str(root), layout="lf")
     assert "stored" in capsys.readouterr().out

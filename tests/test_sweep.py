@@ -12,6 +12,8 @@ import pytest
 import tflite_files
 
 from lf.benchmarks.run import results
+from lf.benchmarks.run.record import Run
+from lf.benchmarks.timing.record import Timing
 from lf.core import BadInput, LfError, UsageError, fingerprint
 from lf.extraction import agreement
 from lf.formats import model_file, tflite
@@ -196,13 +198,13 @@ def test_the_whole_command(place, lf, count):
     assert count == [*["quantize"] * 2, *["bench"] * 6]
     assert {path.name for path in out.iterdir()} == {"models", "runs", "latency", "results.json", "table.md"}
     runs = results.load(out / "results.json")
-    names = [(run["artifact"]["scheme"], run["protocol"], bool(run["latency_ms"])) for run in runs]
+    names = [(run.artifact.scheme, run.protocol, bool(run.latency_ms)) for run in runs]
     assert names == [(s, p, p == "kp2d") for s in ("fp32", "w8a8", "w4") for p in ("kp2d", "mma")]
-    assert {run["dataset"] for run in runs} == {"procedural:2"}
+    assert {run.dataset for run in runs} == {"procedural:2"}
     text = table_of(place)
-    assert str(place) not in text.replace(runs[0]["environment"]["command"], "")
+    assert str(place) not in text.replace(runs[0].environment.command, "")
     assert [line for line in text.splitlines() if line[:2] == "##"] == ["## drawn, kp2d", "## drawn, mma", "## Files"]
-    assert f"2 pairs of `procedural:2` ({runs[0]['dataset_digest'][:12]})" in text
+    assert f"2 pairs of `procedural:2` ({runs[0].dataset_digest[:12]})" in text
     assert "| 3 of photos, percentile, seed 0 |" in text
     assert model_file.load(out / "models" / "tiny.w4.onnx").sha256[:16] in text
     assert "| 1.00 interval: n/a (1 turns) (1.00 interval: n/a (1 turns)) " in text
@@ -390,7 +392,7 @@ def test_photos_of_the_data_calibrate_nothing(place, lf):
 def run(network="net", scheme="fp32", protocol="kp2d-fixed", size=2_000_000, **metrics):
     """A run whose pairs have these values; metric -> list, one per pair."""
     pairs = [dict(zip(metrics, values, strict=True)) for values in zip(*metrics.values(), strict=True)]
-    return {
+    made = {
         "artifact": {"model": network, "scheme": scheme, "bytes": size},
         "backend": "ort-cpu",
         "protocol": protocol,
@@ -399,22 +401,22 @@ def run(network="net", scheme="fp32", protocol="kp2d-fixed", size=2_000_000, **m
         "summary": {n: sum(values) / len(values) if None not in values else None for n, values in metrics.items()},
         "pairs": [{"sequence": f"v_{n}", "pair": "1_2", **pair} for n, pair in enumerate(pairs)],
     }
+    return Run.from_dict(made, "test")
 
 
 def timing(network, whole, **changes):
     """The timing fields of twelve turns; ratios as given, medians of the times that say otherwise."""
     ratios = {"network": network, "end_to_end": whole}
-    return {
+    made = {
         "latency_ms": {phase: {"p50": 7 * value, "n": 12} for phase, value in ratios.items()},
         "ratio": {"to": "net"} | {phase: {"value": v, "interval": [v, v]} for phase, v in ratios.items()},
         "void": None,
-    } | changes
+    }
+    return Timing.from_dict(made | changes, "test")
 
 
 def cells(rows, runs, goals, latency=None):
-    text = sweep_table.table(
-        rows, {(r["artifact"]["model"], r["artifact"]["scheme"]): r for r in runs}, goals, {}, latency or {}
-    )
+    text = sweep_table.table(rows, {(r.artifact.model, r.artifact.scheme): r for r in runs}, goals, {}, latency or {})
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
 
 

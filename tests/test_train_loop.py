@@ -322,7 +322,9 @@ def test_the_best_weights_are_kept(tmp_path, monkeypatch, values, best, metric):
 
     sign = {"repeatability": 1, "localization_error": -1}[metric]
     told = iter(value and sign * value for value in values)
-    monkeypatch.setattr(validation, "bench", lambda *arguments, **options: {"summary": {metric: next(told)}})
+    monkeypatch.setattr(
+        validation, "bench", lambda *words, **options: types.SimpleNamespace(summary={metric: next(told)})
+    )
     monkeypatch.setattr(validation.Validation, "_draw", lambda *arguments: {})
     recipe = fake("steps=3", "lr=0.01")
     judge = validation.Validation("procedural:1", "kp2d", 1, 1, metric)

@@ -12,6 +12,7 @@ import pytest
 
 from lf.benchmarks.report import pareto
 from lf.benchmarks.run import results
+from lf.benchmarks.run.record import Run
 from lf.benchmarks.timing import latency
 from lf.core import FEATURES, GateFailed, UsageError
 from lf.formats import model_file
@@ -27,8 +28,10 @@ def run(loss=0.0, ms=10.0, size=1_000_000, scheme="w8a8", backend="ort-cpu", thr
     made = {"scheme": scheme, "bytes": size, "file": f"{scheme}.onnx", "sha256": "0" * 64, "model": "wren"}
     made["outputs"] = {name: [1, 1] for name in about.get("outputs", ["detector"])}
     wave = spread * (np.arange(PAIRS) % 2 * 2 - 1)
-    return {
+    fields = {
         "protocol": "kp2d-fixed",
+        "protocol_digest": "0" * 12,
+        "dataset_digest": "0" * 64,
         "pairs": [{"sequence": "v_a", "pair": str(i), "repeatability": 0.5 - loss + wave[i]} for i in range(PAIRS)],
         "summary": {"repeatability": 0.5 - loss},
         "artifact": made,
@@ -40,6 +43,7 @@ def run(loss=0.0, ms=10.0, size=1_000_000, scheme="w8a8", backend="ort-cpu", thr
         "void": about.get("void"),
         "dataset": "drawn",
     }
+    return Run.from_dict(fields, "test")
 
 
 BUDGET = {"repeatability": 0.01}
@@ -115,7 +119,7 @@ def test_the_fastest_is_that_of_the_least_ratio_within_turns():
 def test_few_pairs_show_nothing():
     first, other = run(), run(loss=0.001)
     for one in (first, other):
-        del one["pairs"][9:]
+        del one.pairs[9:]
     found = pareto.judge(first, other, BUDGET)
     assert (found.used <= 1, found.shown) == (True, False)
     assert found.answer["drops"] == {"repeatability": {"drop": pytest.approx(0.001), "interval": None, "pairs": 9}}
@@ -188,14 +192,14 @@ def test_every_file_is_tried_with_every_number_of_threads(place, lf, monkeypatch
     code, text, error = lf(*LOOSE, "--threads", "1,2")
     assert (code, error) == (0, "")
     runs = results.load(place / "out" / "results.json")
-    assert [(run["artifact"]["scheme"], run["environment"]["threads"]) for run in runs] == [
+    assert [(run.artifact.scheme, run.environment.threads) for run in runs] == [
         ("fp32", 1),
         ("fp32", 2),
         ("w4", 1),
         ("w4", 2),
     ]
-    assert all(len(run["samples_ms"]["end_to_end"]) == 2 for run in runs)
-    assert runs[3]["ratio"]["to"] == "tiny@ort-cpu 1t"
+    assert all(len(run.samples_ms["end_to_end"]) == 2 for run in runs)
+    assert runs[3].ratio.to == "tiny@ort-cpu 1t"
     told, path = text.splitlines()[-1].rsplit(", ", 1)
     assert told.startswith("fastest within the budget: ")
     assert Path(path).is_file()
@@ -217,10 +221,10 @@ def test_sizes_and_ends_of_the_graph_are_tried(place, lf):
         *("fp32", "fp32 features", "w4", "w4 features"),
         *("fp32 at 120x160", "fp32 features at 120x160", "w4 at 120x160", "w4 features at 120x160"),
     ]
-    whole, small = (run["summary"] for run in (runs[0], runs[4]))
-    assert [run["summary"]["n_keypoints0"] for run in (runs[1], runs[3])] == [1000, 1000], "its slots"
+    whole, small = (run.summary for run in (runs[0], runs[4]))
+    assert [run.summary["n_keypoints0"] for run in (runs[1], runs[3])] == [1000, 1000], "its slots"
     assert small["n_keypoints0"] < whole["n_keypoints0"], "a smaller input has fewer cells"
-    assert all(len(run["samples_ms"]["end_to_end"]) == 2 for run in runs)
+    assert all(len(run.samples_ms["end_to_end"]) == 2 for run in runs)
     assert json.loads(text)["best"]["outputs"]
     assert {path.name for path in place.iterdir()} == {"out", "shots", "tiny.onnx"}, "nothing beside the model"
 
@@ -237,7 +241,7 @@ def test_what_a_graph_cannot_decode_is_left_out(place, lf, monkeypatch):
 def test_a_budget_that_nothing_keeps_is_said_and_the_table_is_there(place, lf, monkeypatch):
     real = pareto.judge
     monkeypatch.setattr(pareto, "judge", lambda a, b, budget: real(a, b, {**budget, "n_matches": 0.0}))
-    monkeypatch.setattr(pareto, "worse", lambda first, second, metric: None)
+    monkeypatch.setattr(Run, "drop", lambda self, reference, metric: None)
     code, text, error = lf(*LOOSE)
     assert code == GateFailed.exit_code
     assert "| w4 " in text

@@ -8,13 +8,11 @@ from typing import Any
 
 from lf.api.network import Network, load
 from lf.benchmarks.run import results
-from lf.benchmarks.run.drops import Worse, worse
+from lf.benchmarks.run.record import Drop, Run
 from lf.benchmarks.run.suite import evaluate_variants
 from lf.core import Artifact, Unavailable, UsageError
 from lf.core.console import Progress
 from lf.extraction.variant import Variant
-
-Run = dict[str, Any]
 
 
 def evaluate(
@@ -57,7 +55,7 @@ def evaluate(
     Example:
         >>> import lf
         >>> runs = lf.evaluate(["wren", "sift"], data="procedural:2")
-        >>> [run["artifact"]["model"] for run in runs]
+        >>> [run.artifact.model for run in runs]
         ['wren', 'sift']
     """
     several = [networks] if isinstance(networks, str | Path | Artifact | Network) else list(networks)
@@ -107,7 +105,7 @@ class Runs(Sequence[Run]):
         """The runs, in order."""
         return iter(self._runs)
 
-    def drops(self, metric: str) -> list[Worse | None]:
+    def drops(self, metric: str) -> list[Drop | None]:
         """How much worse each later run is than the first, pair by pair.
 
         Args:
@@ -124,7 +122,7 @@ class Runs(Sequence[Run]):
         from lf.core import pick
 
         pick(METRICS, metric, "metric")
-        return [worse(self._runs[0], run, metric) for run in self._runs[1:]]
+        return [run.drop(self._runs[0], metric) for run in self._runs[1:]]
 
     def to_dataframe(self) -> Any:
         """One row for each run and pair, as a pandas DataFrame.
@@ -138,14 +136,14 @@ class Runs(Sequence[Run]):
             raise Unavailable('a data frame needs pandas; type: pip install "lf[dataframe]"') from error
         rows = [
             {
-                "model": run["artifact"]["model"],
-                "scheme": run["artifact"]["scheme"],
-                "backend": run["backend"],
-                "protocol": run["protocol"],
-                **pair,
+                "model": run.artifact.model,
+                "scheme": run.artifact.scheme,
+                "backend": run.backend,
+                "protocol": run.protocol,
+                **pair.to_dict(),
             }
             for run in self._runs
-            for pair in run["pairs"]
+            for pair in run.pairs
         ]
         return pandas.DataFrame(rows)
 

@@ -35,7 +35,7 @@ def score(
             raise UsageError("--data ROOT needs one DIR of features and their --layout")
         with console.progress() as progress:
             run = scoring.score_folder(paths[0], data, layout, rule, progress)
-        if run["protocol_digest"] != rule.digest:
+        if run.protocol_digest != rule.digest:
             console.note(f"{paths[0]}: no scores; all points count, and k of protocol {protocol} does not")
         console.as_json(results.document([run])) if json else console.result(tables.page([run]))
         return

@@ -55,6 +55,8 @@ class Record:
             return cls.parse(data, at)
         except Mismatch as error:
             raise BadInput(f"{where}: {error}") from None
+        except RecursionError:
+            raise BadInput(f"{where}: {at or 'it'} is nested too deeply") from None
 
     @classmethod
     def parse(cls, data: Any, at: str = "") -> Self:
@@ -115,7 +117,7 @@ def _checked(value: Any, kind: Any, at: str) -> Any:
         (kind,) = (each for each in inner if each is not NoneType)
         return None if value is None else _checked(value, kind, at)
     if origin is Any:
-        return value
+        return _plain(value)
     if isinstance(origin, type) and issubclass(origin, Record):
         return origin.parse(value, at)
     if origin in (list, tuple) and isinstance(value, list | tuple):

@@ -11,8 +11,8 @@ import numpy as np
 
 from lf.benchmarks import METRICS, PROTOCOLS
 from lf.benchmarks.protocols.protocol import Protocol
-from lf.benchmarks.run.drops import worse
 from lf.benchmarks.run.evaluate import bench
+from lf.benchmarks.run.record import Run
 from lf.core import Artifact, UsageError, pick
 from lf.core.console import Progress
 from lf.data import Pair, dataset_digest, open_dataset
@@ -45,7 +45,7 @@ class Judge:
         """
         self._parent, self._pairs, self._data, self._metrics, self._cache = parent, pairs, data, metrics, cache
         self._rules = {rule.name: rule for rule in metrics.values()}
-        self._before: dict[str, dict[str, Any]] = {}
+        self._before: dict[str, Run] = {}
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -61,16 +61,16 @@ class Judge:
             self._before = self._runs(self._parent, self._cache, lambda done, total, text: progress(0, total, text))
         after, drops = self._runs(variant, None, progress), {}
         for metric, rule in self._metrics.items():
-            found = worse(self._before[rule.name], after[rule.name], metric)
+            found = after[rule.name].drop(self._before[rule.name], metric)
             drops[metric] = Drop(None, None, None, None, 0)
             if found:
                 low, high = found.interval or (None, None)
                 drops[metric] = Drop(found.drop, low, high, found.first, found.n)
         return drops
 
-    def _runs(self, artifact: Artifact, cache: Path | None, progress: Progress) -> dict[str, dict[str, Any]]:
+    def _runs(self, artifact: Artifact, cache: Path | None, progress: Progress) -> dict[str, Run]:
         """Protocol -> run."""
-        runs: dict[str, dict[str, Any]] = {}
+        runs: dict[str, Run] = {}
         for index, (name, rule) in enumerate(self._rules.items()):
 
             def told(done: int, total: int, text: str, index: int = index) -> None:

@@ -55,7 +55,7 @@ def _write(plan: Path, runs: Runs, rows: Sequence[Row]) -> None:
     of_networks = {some[0].network: runs.latency(some) or {} for some in _by_network(rows)} if runs.plan.repeats else {}
     latency = {(network, scheme): timing for network, found in of_networks.items() for scheme, timing in found.items()}
     found = {(job.row.network, job.row.scheme, job.data.name, job.protocol): runs.kept(job) for job in runs.jobs(rows)}
-    there = {name: timed(run, latency.get(name[:2], {})) for name, run in found.items() if run}
+    there = {name: timed(run, latency.get(name[:2])) for name, run in found.items() if run}
     text = sweep_table.page(
         f"Sweep {plan.stem}",
         runs.plan,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,15 @@ from typing import Any
 from lf.benchmarks import PROTOCOLS
 from lf.benchmarks.run import results
 from lf.benchmarks.run.evaluate import Progress, bench
+from lf.benchmarks.run.record import Run
 from lf.benchmarks.run.suite import timings
+from lf.benchmarks.timing.record import Timing
 from lf.core import BadInput, LfError, Unavailable, UsageError, files
 from lf.core.fingerprint import versions
 from lf.data import Pair, dataset_digest, open_dataset
 from lf.extraction.variant import Variant
 from lf.studies.sweep_plan import FLOAT, Data, Plan, Row
 
-Run = dict[str, Any]
 TIMED = "kp2d"  # the protocol at whose size, one scale, latency is measured
 
 
@@ -71,11 +72,10 @@ class Runs:
             (run,) = results.load(self._path(job))
         except (BadInput, ValueError):
             return None  # absent or damaged: computed again
-        made = run.get("environment")
         found = {
-            **{name: run[name] for name in ("dataset_digest", "protocol_digest", "backend")},
-            "sha256": run["artifact"].get("sha256"),
-            "versions": made.get("versions") if isinstance(made, dict) else None,
+            **{name: getattr(run, name) for name in ("dataset_digest", "protocol_digest", "backend")},
+            "sha256": run.artifact.sha256,
+            "versions": run.environment.versions,
         }
         expected = {
             "dataset_digest": self.pairs(job.data, job.protocol)[1],
@@ -132,14 +132,16 @@ class Runs:
         name = f"{job.row.network}.{job.row.scheme}.{job.data.name}.{job.protocol}.json"
         return self.out / "runs" / name
 
-    def latency(self, rows: Sequence[Row]) -> dict[str, Any] | None:
+    def latency(self, rows: Sequence[Row]) -> dict[str, Timing] | None:
         """The kept latency of the rows of one network, by scheme; None if it was not measured of just these files."""
+        path = self._latency_path(rows)
         try:
-            kept = files.read_json(self._latency_path(rows), "the latency of a sweep")
+            kept = files.read_json(path, "the latency of a sweep")
+            if not isinstance(kept, dict) or kept.get("of") != self._latency_of(self._timed(rows)):
+                return None
+            return {name: Timing.from_dict(timing, str(path), name) for name, timing in kept["timings"].items()}
         except BadInput:
-            return None
-        same = isinstance(kept, dict) and kept.get("of") == self._latency_of(self._timed(rows))
-        return dict(kept["timings"]) if same else None
+            return None  # absent or damaged: measured again
 
     def measure(self, rows: Sequence[Row], progress: Progress) -> None:
         """Time the files of one network in turns, on the first picture of the first dataset, and keep it."""
@@ -147,8 +149,8 @@ class Runs:
         pair = self.pairs(self.plan.data[0], TIMED)[0][0]
         variants = [Variant(row.artifact, self.plan.backend) for row in timed if row.artifact]
         found = timings(variants, pair, PROTOCOLS[TIMED], self.plan.threads, self.plan.repeats, progress)
-        made = {"of": self._latency_of(timed), "timings": {r.scheme: t for r, t in zip(timed, found, strict=True)}}
-        files.write_json(self._latency_path(rows), made)
+        kept = {row.scheme: timing.to_dict() for row, timing in zip(timed, found, strict=True)}
+        files.write_json(self._latency_path(rows), {"of": self._latency_of(timed), "timings": kept})
 
     def _timed(self, rows: Sequence[Row]) -> list[Row]:
         return [row for row in rows if row.artifact and (row.network, row.scheme) not in self.failed]
@@ -165,9 +167,9 @@ class Runs:
         }
 
 
-def timed(run: Run, latency: Mapping[str, Any]) -> Run:
+def timed(run: Run, timing: Timing | None) -> Run:
     """A run with the latency of its file, if its protocol evaluates at the size at which that was measured."""
-    return {**run, **latency} if PROTOCOLS[run["protocol"]].size == PROTOCOLS[TIMED].size else run
+    return run.timed(timing) if timing and PROTOCOLS[run.protocol].size == PROTOCOLS[TIMED].size else run
 
 
 def _within(before: int, whole: int, what: str, progress: Progress) -> Progress:

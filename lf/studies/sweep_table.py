@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 from lf.benchmarks import METRICS
 from lf.benchmarks.protocols.summary import LEAST
+from lf.benchmarks.report.header import header_of_data, header_of_sweep
 from lf.benchmarks.report.tables import SHORT, columns, digits, drop, markdown, voids
 from lf.benchmarks.run import gate
 from lf.benchmarks.run.gate import Gate
+from lf.benchmarks.run.record import Run
 from lf.benchmarks.timing import latency_stats
+from lf.benchmarks.timing.record import Timing
 from lf.core import BadInput, Step
 from lf.studies.sweep_plan import FLOAT, Data, Plan, Row
 
-Run = dict[str, Any]
 Name = tuple[str, str]  # network, scheme
 MISSED, OPEN = "!", "?"
 AGAIN = "Void times mean nothing: stop what else runs here, delete the folder `latency` and repeat the command."
@@ -35,7 +36,7 @@ def page(
     rows: Sequence[Row],
     find: Callable[[Data, str], Mapping[Name, Run]],
     failed: Mapping[Name, str],
-    latency: Mapping[Name, Mapping[str, Any]],
+    latency: Mapping[Name, Timing],
 ) -> str:
     """The page.
 
@@ -54,14 +55,14 @@ def page(
             runs = find(data, protocol)
             if runs:
                 first = next(iter(runs.values()))
-                facts.append(_fact(data, first))
+                facts.append(header_of_data(data.name, data.root, first))
                 sections += [f"## {data.name}, {protocol}", table(rows, runs, plan.goals, why, latency)]
-                seen += ({**run, "pairs": []} for run in runs.values())
+                seen += runs.values()
     goals = ", ".join(f"{name} {limit:g} {METRICS[name].unit}".strip() for name, limit in plan.goals.items())
     return "\n\n".join(
         [
             f"# {title}",
-            "\n".join([*_made(seen), *facts]),
+            "\n".join([*header_of_sweep(seen), *facts]),
             LEGEND + ("\n\n" + GOALS.format(goals) if goals else ""),
             *sections,
             "## Files",
@@ -75,12 +76,12 @@ def table(
     runs: Mapping[Name, Run],
     goals: Mapping[str, float],
     why: Mapping[Name, str],
-    latency: Mapping[Name, Mapping[str, Any]],
+    latency: Mapping[Name, Timing],
 ) -> str:
     """One dataset under one protocol: a line for each file; arguments as of `page`."""
     first = next(iter(runs.values()))
-    shown = [*columns(first["protocol"]), *(name for name in goals if name not in columns(first["protocol"]))]
-    names = [name for name in shown if name in first["summary"]]
+    usual = columns(first.protocol)
+    names = [name for name in dict.fromkeys((*usual, *goals)) if name in first.summary]
     judged = any(name in goals for name in names)
     head = ["model", "scheme", *(SHORT.get(name, name) for name in names), "MB", "time", *(["goals"] if judged else [])]
     lines = []
@@ -92,18 +93,15 @@ def table(
         else:
             marks = {} if run is base else verdicts(base, run, goals)
             cells = [_cell(base, run, metric, marks.get(metric, "")) for metric in names]
-            cells += [
-                f"{run['artifact']['bytes'] / 1e6:.2f}",
-                times(latency.get(name)),
-            ]
+            cells += [run.artifact.megabytes, times(latency.get(name))]
             cells += [_goal(marks)] if judged else []
         lines.append([*name, *cells])
-    void = voids((" ".join(name), timing.get("void")) for name, timing in latency.items())
+    void = voids((" ".join(name), timing.void) for name, timing in latency.items())
     return "\n\n".join([markdown(head, lines), *(["\n".join(void), AGAIN] if void else [])])
 
 
 def _cell(base: Run, run: Run, metric: str, mark: str) -> str:
-    value = digits(run["summary"][metric])
+    value = digits(run.summary[metric])
     if run is base or METRICS[metric].higher_is_better is None:
         return value
     return f"{value} {drop(base, run, metric)} {mark}".rstrip()
@@ -113,7 +111,7 @@ def verdicts(base: Run, run: Run, goals: Mapping[str, float]) -> dict[str, str]:
     """MISSED, OPEN or "" of each goal that the run has a number for."""
     found = {}
     for metric, limit in goals.items():
-        if metric in run["summary"]:
+        if metric in run.summary:
             try:
                 (verdict,) = gate.compare([base], [run], [Gate(metric, limit)])
                 found[metric] = "" if verdict.passed else MISSED if verdict.drop > limit else OPEN
@@ -128,40 +126,12 @@ def _goal(marks: Mapping[str, str]) -> str:
     return "missed" if MISSED in marks.values() else "not shown" if OPEN in marks.values() else "met"
 
 
-def times(timing: Mapping[str, Any] | None) -> str:
+def times(timing: Timing | None) -> str:
     """Time over that of the float file: `0.31 [0.30, 0.32] (0.38 [0.37, 0.39])`, of the network and of all."""
     if not timing:
         return "-"
     network, whole = (latency_stats.said(timing, phase) for phase in ("network", "end_to_end"))
-    return f"{network} ({whole}){' void' if timing.get('void') else ''}"
-
-
-def _made(runs: Sequence[Run]) -> list[str]:
-    """How, where and with what; more than one of a kind where a sweep was resumed elsewhere."""
-    places = [run["environment"] for run in runs]
-    kinds = {
-        "command": (f"`{p['command']}`" for p in places),
-        "commit, with + if it has changes": (p["commit"] or "a package" for p in places),
-        "machine": (f"{p['cpu']} ({' '.join(p['cpu_flags'])}), {p['cores']} cores, {p['os']}" for p in places),
-        "engine": (f"{p['engine']} {p['engine_version']}, {p['threads']} thread(s)" for p in places),
-        "versions": (
-            f"{name} {value}" for p in places for name, value in (*p["versions"].items(), ("python", p["python"]))
-        ),
-    }
-    times = sorted(place["time"] for place in places) or ["-"]
-    return [*(f"- {kind}: {_each(values)}" for kind, values in kinds.items()), f"- time: {times[0]} to {times[-1]}"]
-
-
-def _fact(data: Data, run: Run) -> str:
-    details = run["protocol_details"]
-    return (
-        f"- {data.name}, {run['protocol']}: {len(run['pairs'])} pairs of `{data.root}` ({run['dataset_digest'][:12]}), "
-        f"version {details['version']} ({run['protocol_digest']})"
-    )
-
-
-def _each(values: Iterable[str]) -> str:
-    return ", ".join(dict.fromkeys(values)) or "-"
+    return f"{network} ({whole}){' void' if timing.void else ''}"
 
 
 def files(rows: Sequence[Row], why: Mapping[Name, str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,10 @@ from lf.benchmarks import PROTOCOLS
 from lf.benchmarks.protocols.summary import LEAST
 from lf.benchmarks.report import pareto
 from lf.benchmarks.report.figures import plotter
+from lf.benchmarks.report.header import header_of_network
 from lf.benchmarks.run import results
 from lf.benchmarks.run.predict import check_resize
+from lf.benchmarks.run.record import Run
 from lf.benchmarks.run.suite import timings
 from lf.core import Artifact, GateFailed, LfError, UsageError, console, pick
 from lf.extraction.variant import Variant
@@ -23,7 +25,7 @@ from lf.runtimes import BACKENDS
 from lf.studies.accuracy_drop import choose, parse_budget
 from lf.studies.sweep_files import make, with_decode
 from lf.studies.sweep_plan import FLOAT, Data, Network, Plan, Row, located, name_of, writer_for
-from lf.studies.sweep_runs import Run, Runs
+from lf.studies.sweep_runs import Runs
 
 BUDGET = "repeatability=0.005,correctness@1=0.01,matching_score=0.01,localization_error=0.02"
 ENGINES = ("ort-cpu", "openvino")  # tried by default, where they are installed
@@ -64,7 +66,7 @@ class Tuned:
 
     def page(self) -> str:
         """The table, its legend and the picture."""
-        parts = [pareto.about(self.candidates[0].run), pareto.table(self.candidates, self.budget), LEGEND]
+        parts = [header_of_network(self.candidates[0].run), pareto.table(self.candidates, self.budget), LEGEND]
         return "\n\n".join([*parts, f"{self.out / PICTURE}"])
 
     def enforce(self) -> None:
@@ -76,7 +78,7 @@ class Tuned:
     def answer(self) -> str:
         """The fastest within the budget, and its file."""
         assert self.best is not None
-        return f"fastest within the budget: {self.best.name}, {self.paths[self.best.run['artifact']['sha256']]}"
+        return f"fastest within the budget: {self.best.name}, {self.paths[self.best.run.artifact.sha256 or '']}"
 
 
 def tune(
@@ -212,11 +214,11 @@ def _measured(
     pair = Runs(plans[0], out).pairs(data, protocol)[0][0]
     times = timings(variants, pair, PROTOCOLS[protocol], threads, repeats, progress)
     found = [
-        {**run, **timing, "environment": {**run["environment"], "threads": count}}
+        replace(run.timed(timing), environment=replace(run.environment, threads=count))
         for run, timing, count in zip(measured, times, threads, strict=True)
     ]
     return found, {variant.artifact.sha256: variant.artifact.path for variant in variants}
 
 
-def _kept(runs: Runs, row: Row) -> list[Any]:
+def _kept(runs: Runs, row: Row) -> list[Run]:
     return [run for job in runs.jobs([row]) if (run := runs.kept(job))]

@@ -62,7 +62,7 @@ class Validation:
 
         artifact = state.publish(run, run.out / FOLDER / f"{run.recipe.model}.safetensors", step)
         variant = Variant(artifact, "torch")
-        numbers: Numbers = bench(variant, self.pairs, self.data, self.rule, threads=self.threads)["summary"]
+        numbers: Numbers = bench(variant, self.pairs, self.data, self.rule, threads=self.threads).summary
         if self.best and self._leads(run.out / LOG, step, numbers[self.best]):
             files.write_bytes(run.out / f"{run.recipe.model}.best.safetensors", artifact.path.read_bytes())
         state.record(run.out / LOG, step, {"protocol": self.rule.name, "data": self.data, **numbers})

@@ -15,14 +15,14 @@ from lf.benchmarks import METRICS
 from lf.benchmarks.protocols.protocol import Protocol
 from lf.benchmarks.protocols.summary import SPLITS
 from lf.benchmarks.report import match_pictures
-from lf.benchmarks.report.tables import describe
-from lf.benchmarks.run.drops import at
+from lf.benchmarks.report.header import header
+from lf.benchmarks.run.names import told_apart
 from lf.benchmarks.run.predict import Predictor
+from lf.benchmarks.run.record import PairScores, Run
 from lf.core import Array, BadInput, Unavailable, files
 from lf.data import Pair, dataset_digest
 from lf.extraction.variant import Variant
 
-Run = dict[str, Any]
 Progress = Callable[[int, int, str], None]
 
 # Okabe-Ito without its yellow, which a white page swallows; dashes and widths tell coinciding lines apart
@@ -69,29 +69,17 @@ def draw(
     """
     subject = dataset_digest(pairs), protocol.digest
     for run in runs:
-        if (run["dataset_digest"], run["protocol_digest"]) != subject:
-            raise BadInput(f"the results are of {run['dataset']} under {run['protocol']}, not of what is to be drawn")
+        if (run.dataset_digest, run.protocol_digest) != subject:
+            raise BadInput(f"the results are of {run.dataset} under {run.protocol}, not of what is to be drawn")
     made = [curves(runs, out / "curves.png")]
-    for number, (name, run, variant) in enumerate(zip(labels(runs), runs, variants, strict=True), 1):
+    for number, (run, variant) in enumerate(zip(told_apart(runs), variants, strict=True), 1):
         predict = Predictor(variant.open(), protocol, cache)
-        folder = out / _slug(f"{number} {name}")
+        folder = out / _slug(f"{number} {run.label}")
         for text, stem, pair in _extremes(run, pairs):
             progress(len(made), 1 + 4 * EXTREMES * len(runs), f"drawing {folder.name} {stem}")
-            drawn = draw_pair(predict, pair, f"{name}: {text}", describe(run))
+            drawn = draw_pair(predict, pair, f"{run.label}: {text}", header(run))
             made += [match_pictures.save(folder / f"{stem}-{kind}.png", picture) for kind, picture in drawn.items()]
     return made
-
-
-def labels(runs: Sequence[Run]) -> list[str]:
-    """Model, scheme and engine of each run, whose keypoints if not its own, its file where two are the same."""
-    short = []
-    for run in runs:
-        points = f" at {run['keypoints']} points" if run.get("keypoints") else ""
-        short.append(f"{run['artifact']['model']} {run['artifact']['scheme']} {run['backend']}{points}{at(run)}")
-    return [
-        f"{name} ({run['artifact']['file']})" if short.count(name) > 1 else name
-        for name, run in zip(short, runs, strict=True)
-    ]
 
 
 def plotter() -> Any:
@@ -113,7 +101,7 @@ def curves(runs: Sequence[Run], path: Path) -> Path:
     Raises:
         Unavailable: matplotlib is not installed.
     """
-    splits = {s: p for s, p in SPLITS.items() if any(r["sequence"].startswith(p) for r in runs[0]["pairs"])}
+    splits = {s: p for s, p in SPLITS.items() if runs[0].of_split(p)}
     figure = plotter()(figsize=(3.6 * len(splits) + 0.4, 4.9), dpi=140, layout="constrained")
     panels = figure.subplots(1, len(splits), sharey=True, squeeze=False)[0]
     share, threshold, _ = _measured(runs[0])
@@ -127,7 +115,7 @@ def curves(runs: Sequence[Run], path: Path) -> Path:
         ncols=min(len(runs), len(splits)),
         frameon=False,
     )
-    caption = "\n".join(textwrap.wrap(describe(runs[0]), 56 * len(splits)))
+    caption = "\n".join(textwrap.wrap(header(runs[0]), 56 * len(splits)))
     figure.supxlabel(caption, fontsize=7, color="0.35")
     image = io.BytesIO()
     figure.savefig(image, format="png")
@@ -135,14 +123,14 @@ def curves(runs: Sequence[Run], path: Path) -> Path:
 
 
 def _panel(axes: Any, runs: Sequence[Run], prefix: str, title: str) -> None:
-    records = [[record for record in run["pairs"] if record["sequence"].startswith(prefix)] for run in runs]
+    records = [run.of_split(prefix) for run in runs]
     value = _measured(runs[0])[2]
-    for n, (name, rows) in enumerate(zip(labels(runs), records, strict=True)):
+    for n, (run, rows) in enumerate(zip(told_apart(runs), records, strict=True)):
         colour, dashes, marker = LINES[n % len(LINES)]
         share = [np.mean([value(row, t) for row in rows]) for t in THRESHOLDS]
         size = 1 - n / len(runs)  # a later line leaves an earlier one visible below it
         style = {"color": colour, "marker": marker, "markersize": 4 + 3 * size, "linewidth": 1.2 + 1.8 * size}
-        axes.plot(THRESHOLDS, share, dashes, **style, label=name, clip_on=False)
+        axes.plot(THRESHOLDS, share, dashes, **style, label=run.label, clip_on=False)
     axes.set_title(f"{title} ({len(records[0])} pairs)", pad=9)  # pt: clear of markers at 1
     axes.set(xlim=(0.7, 10.3), ylim=(0, 1))
     axes.set_xticks(THRESHOLDS)
@@ -150,12 +138,12 @@ def _panel(axes: Any, runs: Sequence[Run], prefix: str, title: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _measured(run: Run) -> tuple[str, str, Callable[[Run, int], float]]:
+def _measured(run: Run) -> tuple[str, str, Callable[[PairScores, int], float]]:
     """What the curves of a protocol show, over what, and its value for one record at one threshold."""
-    if "mma@1" in run["pairs"][0]:
-        return "mean matching accuracy", "threshold (px)", lambda record, t: record[f"mma@{t}"]
+    if "mma@1" in run.pairs[0].extra:
+        return "mean matching accuracy", "threshold (px)", lambda record, t: record.extra[f"mma@{t}"]
     over = "mean corner error (px)"
-    return "share of homographies within", over, lambda record, t: _within(record["mean_corner_error"], t)
+    return "share of homographies within", over, lambda record, t: _within(record.extra["mean_corner_error"], t)
 
 
 def _within(error: float | None, threshold: float) -> float:
@@ -164,7 +152,7 @@ def _within(error: float | None, threshold: float) -> float:
 
 def _extremes(run: Run, pairs: Sequence[Pair]) -> Iterator[tuple[str, str, Pair]]:
     """(what it is, stem of its files, pair) of the worst and of the best pairs of a run."""
-    records = run["pairs"]
+    records = [pair.extra for pair in run.pairs]
     metric = next(name for name in RANKED_BY if name in records[0])
     sign = 1 if METRICS[metric].higher_is_better else -1
 

@@ -12,11 +12,10 @@ from lf.benchmarks.protocols.summary import brackets
 from lf.benchmarks.report.figures import plotter
 from lf.benchmarks.report.latency_table import ms
 from lf.benchmarks.report.tables import SHORT, digits, markdown, repeat, signed, voids
-from lf.benchmarks.run.drops import at, worse
+from lf.benchmarks.run.record import Run
 from lf.benchmarks.timing.latency_stats import said
-from lf.core import FEATURES, files
+from lf.core import files
 
-Run = dict[str, Any]
 Lost = tuple[float, tuple[float, float] | None, int]  # how much worse than the reference, 95 % interval, pairs
 MARKERS = "os^Dv*PX<>phd8H"
 
@@ -40,51 +39,55 @@ class Candidate:
     @property
     def name(self) -> str:
         """`w8a8 at 180x240 ort-cpu 2t`."""
-        return f"{self.form} {self.run['backend']} {self.run['environment']['threads']}t"
+        return self.run.named("scheme", "cut", "settings", "backend", "threads")
 
     @property
     def form(self) -> str:
         """The number format, the end of the graph where it is not the raw heads, the size that was asked for."""
-        artifact = self.run["artifact"]
-        cut = " features" if {*artifact["outputs"]} == {*FEATURES} else ""
-        return f"{artifact['scheme']}{cut}{at(self.run)}"
+        return self.run.named("scheme", "cut", "settings")
 
     @property
     def answer(self) -> dict[str, Any]:
         """What a program needs to use it."""
-        artifact, place = self.run["artifact"], self.run["environment"]
+        run, artifact, ratio = self.run, self.run.artifact, self.run.ratio
         return {
-            "file": artifact["file"],
-            "sha256": artifact["sha256"],
-            "scheme": artifact["scheme"],
-            "outputs": [*artifact["outputs"]],
-            "input_size": self.run.get("input_size"),
-            "backend": self.run["backend"],
-            "threads": place["threads"],
+            "file": artifact.file,
+            "sha256": artifact.sha256,
+            "scheme": artifact.scheme,
+            "outputs": [*artifact.outputs],
+            "input_size": run.input_size,
+            "backend": run.backend,
+            "threads": run.environment.threads,
             "ms": self.ms,
-            "bytes": artifact["bytes"],
-            "ratio": {"to": self.run["ratio"]["to"], **self.run["ratio"]["end_to_end"]},
+            "bytes": artifact.bytes,
+            "ratio": {"to": ratio.to, **(ratio.end_to_end.to_dict() if ratio.end_to_end else {})},
             "drops": {
                 name: {"drop": drop, "interval": sure, "pairs": n} for name, (drop, sure, n) in self.drops.items()
             },
             "budget_used": self.used if self.used != float("inf") else None,
-            "void": self.run["void"],
+            "void": run.void,
         }
 
     @property
     def ms(self) -> float:
         """Median of the time from picture to features."""
-        return float(self.run["latency_ms"]["end_to_end"]["p50"])
+        return self.run.phases.end_to_end.p50
 
     @property
     def time(self) -> float:
         """That time over the first candidate's in the same turn, the median over turns: what candidates compare by."""
-        return float(self.run["ratio"]["end_to_end"]["value"])
+        ratio = self.run.ratio.end_to_end
+        return ratio.value if ratio else float("inf")
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return self.run.artifact.bytes or 0
 
     @property
     def objectives(self) -> tuple[float, float, float]:
         """Share of the budget, time, bytes: all the better the smaller."""
-        return max(self.used, 0.0), self.time, float(self.run["artifact"]["bytes"])
+        return max(self.used, 0.0), self.time, float(self.size)
 
 
 def judge(reference: Run, run: Run, budget: Mapping[str, float]) -> Candidate:
@@ -95,7 +98,7 @@ def judge(reference: Run, run: Run, budget: Mapping[str, float]) -> Candidate:
     drops: dict[str, Lost] = {}
     used, shown = 0.0, True
     for metric, limit in budget.items():
-        found = worse(reference, run, metric)
+        found = run.drop(reference, metric)
         if found is None:
             return Candidate(run, drops, float("inf"), False)
         drops[metric] = found.drop, found.interval, found.n
@@ -122,15 +125,6 @@ def fastest(candidates: Sequence[Candidate]) -> Candidate | None:
     return min((one for one in candidates if one.used <= 1), key=lambda one: one.time, default=None)
 
 
-def about(run: Run) -> str:
-    """The line without which the numbers are none."""
-    where = run["environment"]
-    return (
-        f"{run['artifact']['model']} over {run['dataset']} ({len(run['pairs'])} pairs, protocol {run['protocol']}), "
-        f"{where['cpu']}, lf {where['versions']['lf']} at {where['commit'] or 'a package'}"
-    )
-
-
 def table(candidates: Sequence[Candidate], budget: Mapping[str, float]) -> str:
     """All candidates, the fastest first; below, why times are void."""
     best, undominated = fastest(candidates), front(candidates)
@@ -141,15 +135,15 @@ def table(candidates: Sequence[Candidate], budget: Mapping[str, float]) -> str:
         rows.append(
             [
                 "->" if one is best else "*" if one in undominated else "",
-                *(one.form, run["backend"], str(run["environment"]["threads"])),
-                f"{ms(one.ms)}{' void' if run['void'] else ''}",
+                *(one.form, run.backend, str(run.environment.threads)),
+                f"{ms(one.ms)}{' void' if run.void else ''}",
                 said(run, "end_to_end"),
                 *(_cell(one, metric) for metric in budget),
                 "within" if one.used <= 1 and one.shown else "not shown" if one.used <= 1 else "beyond",
-                f"{run['artifact']['bytes'] / 1e6:.2f}",
+                run.artifact.megabytes,
             ]
         )
-    lines = [*voids((one.name, one.run["void"]) for one in candidates), repeat([one.run for one in candidates])]
+    lines = [*voids((one.name, one.run.void) for one in candidates), repeat([one.run for one in candidates])]
     return "\n\n".join(filter(None, [markdown([*head, "budget", "MB"], rows), "\n".join(filter(None, lines))]))
 
 
@@ -157,7 +151,7 @@ def _cell(one: Candidate, metric: str) -> str:
     if metric not in one.drops:
         return "-"
     drop, sure, n = one.drops[metric]
-    return f"{digits(one.run['summary'][metric])} {signed(drop)} {brackets(sure, n, signed)}"
+    return f"{digits(one.run.summary[metric])} {signed(drop)} {brackets(sure, n, signed)}"
 
 
 def draw(candidates: Sequence[Candidate], path: Path) -> Path:
@@ -172,16 +166,27 @@ def draw(candidates: Sequence[Candidate], path: Path) -> Path:
     axes = figure.subplots()
     worst = max((one.used for one in candidates if one.used != float("inf")), default=1.0)
     top = max(1.25, min(worst, 5.0) * 1.1)  # what is far beyond is drawn at the edge
-    largest = max(one.run["artifact"]["bytes"] for one in candidates)
-    backends = [*dict.fromkeys(one.run["backend"] for one in candidates)]
+    _scatter(axes, candidates, top)
+    _join(axes, _quick_or_accurate(candidates), top)
+    _scales(axes, candidates, top)
+    figure.legend(loc="outside right upper", frameon=False)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    files.write_bytes(path, buffer.getvalue())
+    return path
+
+
+def _scatter(axes: Any, candidates: Sequence[Candidate], top: float) -> None:
+    """A point for each candidate, and the legend of colours and shapes."""
+    largest = max(one.size for one in candidates)
+    backends = [*dict.fromkeys(one.run.backend for one in candidates)]
     forms = [*dict.fromkeys(one.form for one in candidates)]
     for one in candidates:
-        run = one.run
         axes.scatter(
             one.time,
             _height(one, top),
-            s=30 + 170 * run["artifact"]["bytes"] / largest,
-            color=f"C{backends.index(run['backend'])}",
+            s=30 + 170 * one.size / largest,
+            color=f"C{backends.index(one.run.backend)}",
             marker=MARKERS[forms.index(one.form) % len(MARKERS)],
             alpha=0.6,
             linewidths=0,
@@ -190,7 +195,10 @@ def draw(candidates: Sequence[Candidate], path: Path) -> Path:
         axes.scatter([], [], color=f"C{index}", label=backend)
     for index, form in enumerate(forms):
         axes.scatter([], [], color="0.4", marker=MARKERS[index % len(MARKERS)], label=form)
-    line = _quick_or_accurate(candidates)
+
+
+def _join(axes: Any, line: Sequence[Candidate], top: float) -> None:
+    """The line, and the names of its candidates within the budget."""
     axes.step(
         [one.time for one in line], [_height(one, top) for one in line], where="post", color="0.5", lw=1, zorder=0
     )
@@ -199,19 +207,17 @@ def draw(candidates: Sequence[Candidate], path: Path) -> Path:
         axes.annotate(one.name, (one.time, _height(one, top)), fontsize=8, **place)
     axes.axhline(1, color="0.3", ls="--", lw=1)
     axes.annotate("budget", (1, 1), (-4, 3), xycoords=("axes fraction", "data"), textcoords="offset points", ha="right")
-    first = candidates[0].run["ratio"]["to"]
-    xlabel = f"time from picture to features, times that of {first} in the same turn"
+
+
+def _scales(axes: Any, candidates: Sequence[Candidate], top: float) -> None:
+    """Labels, limits and ticks of both axes."""
+    xlabel = f"time from picture to features, times that of {candidates[0].run.ratio.to} in the same turn"
     axes.set(xlabel=xlabel, ylabel="share of the budget used", ylim=(-0.08 * top, top))
     axes.set_xscale("log")
     axes.margins(x=0.15)
     ticks = [min(one.time for one in candidates), max(one.time for one in candidates)]
     axes.set_xticks(ticks, [*map("{:.2f}".format, ticks)])
     axes.minorticks_off()
-    figure.legend(loc="outside right upper", frameon=False)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    files.write_bytes(path, buffer.getvalue())
-    return path
 
 
 def _quick_or_accurate(candidates: Sequence[Candidate]) -> list[Candidate]:

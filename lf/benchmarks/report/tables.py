@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import Any
 
 from lf.benchmarks import aggregate
 from lf.benchmarks.protocols.summary import SPLITS, Mean, brackets, number
-from lf.benchmarks.run.drops import at, worse
+from lf.benchmarks.report.header import header
 from lf.benchmarks.run.gate import Verdict
+from lf.benchmarks.run.names import told_apart
+from lf.benchmarks.run.record import PairScores, Run
 from lf.benchmarks.timing import latency_stats
-
-Run = dict[str, Any]
 
 _KP2D = (
     "repeatability",
@@ -50,7 +47,7 @@ SHORT = {
 def page(runs: Sequence[Run]) -> str:
     """What `lf bench` prints: how the numbers were made, the table, how sure its means are, and the drops if any."""
     runs = told_apart(runs)
-    parts = [describe(runs[0]), table(runs), foot(runs), averages(runs), drops(runs) if len(runs) > 1 else ""]
+    parts = [header(runs[0]), table(runs), foot(runs), averages(runs), drops(runs) if len(runs) > 1 else ""]
     return "\n\n".join(filter(None, parts))
 
 
@@ -59,8 +56,8 @@ def foot(runs: Sequence[Run]) -> str:
     says = (
         "speed: times as fast as the first row in the same turn; the median, and its 95 % bootstrap interval over turns"
     )
-    lines = [*voids((_name(run), run.get("void")) for run in runs), repeat(runs)]
-    return "\n".join(filter(None, [*lines, says if any(run.get("ratio") for run in runs) else ""]))
+    lines = [*voids((run.label, run.void) for run in runs), repeat(runs)]
+    return "\n".join(filter(None, [*lines, says if any(run.ratio.to for run in runs) else ""]))
 
 
 def voids(found: Iterable[tuple[str, str | None]]) -> list[str]:
@@ -70,51 +67,39 @@ def voids(found: Iterable[tuple[str, str | None]]) -> list[str]:
 
 def repeat(runs: Sequence[Run]) -> str | None:
     """The sentence that asks for another measurement, if runs are void."""
-    count = sum(bool(run.get("void")) for run in runs)
+    count = sum(bool(run.void) for run in runs)
     return f"{count} of {len(runs)} runs void: stop what else runs here and repeat the command" if count else None
-
-
-def told_apart(runs: Sequence[Run]) -> list[Run]:
-    """The same runs; those that would have the same name are called by their files."""
-    names = Counter(_name(run) for run in runs)
-    return [_renamed(run) if names[_name(run)] > 1 else run for run in runs]
-
-
-def _renamed(run: Run) -> Run:
-    artifact = run["artifact"]
-    return {**run, "artifact": {**artifact, "model": Path(artifact.get("file", artifact["model"])).stem}}
 
 
 def table(runs: Sequence[Run]) -> str:
     """Runs of one protocol as rows: accuracy, end-to-end latency, speed against the first, size."""
     first = runs[0]
-    names = [name for name in columns(first["protocol"]) if name in first["summary"]]
+    names = _metrics(first)
     head = ["model", "scheme", "backend", *(SHORT.get(n, n) for n in names), "p50 ms", "speed", "MB"]
-    rows = [[run["artifact"]["model"], run["artifact"]["scheme"], run["backend"], *_cells(run, names)] for run in runs]
-    for row, run in zip(rows, runs, strict=True):
-        ms = _p50(run)
-        void = " void" if run.get("void") else ""
-        row += [f"{ms:.1f}{void}" if ms else "-", latency_stats.speed(run) if ms else "-"]
-        row.append(f"{run['artifact']['bytes'] / 1e6:.2f}")
+    rows = []
+    for run in runs:
+        row = [run.artifact.model, run.artifact.scheme, run.backend, *(digits(run.summary[name]) for name in names)]
+        void = " void" if run.void else ""
+        row += [f"{run.p50:.1f}{void}", latency_stats.speed(run)] if run.p50 else ["-", "-"]
+        rows.append([*row, run.artifact.megabytes])
     return markdown(head, rows)
 
 
 def averages(runs: Sequence[Run]) -> str:
     """Every number with its 95 % interval, overall and by split, and how many pairs it is of where not of all."""
-    names = [name for name in columns(runs[0]["protocol"]) if name in runs[0]["summary"]]
+    names = _metrics(runs[0])
     rows = []
     for run in runs:
         for split, prefix in SPLITS.items():
-            pairs = [pair for pair in run["pairs"] if pair["sequence"].startswith(prefix)]
-            if pairs:
+            if pairs := run.of_split(prefix):
                 cells = [_sure(_over(pairs, run, name), len(pairs)) for name in names]
-                rows.append([_name(run), split, str(len(pairs)), *cells])
+                rows.append([run.label, split, str(len(pairs)), *cells])
     return markdown(["with 95 % interval", "split", "pairs", *(SHORT.get(n, n) for n in names)], rows)
 
 
-def _over(pairs: Sequence[Run], run: Run, name: str) -> Mean:
-    of, statistic = aggregate(run["protocol"], name)
-    return number([pair[of] for pair in pairs], statistic)
+def _over(pairs: Sequence[PairScores], run: Run, name: str) -> Mean:
+    of, statistic = aggregate(run.protocol, name)
+    return number([pair.extra[of] for pair in pairs], statistic)
 
 
 def _sure(value: Mean, pairs: int) -> str:
@@ -128,20 +113,15 @@ def _sure(value: Mean, pairs: int) -> str:
 def drops(runs: Sequence[Run]) -> str:
     """How much worse every later run is than the first: the paired difference and its 95 % interval."""
     first, *rest = runs
-    names = [name for name in columns(first["protocol"]) if name in first["summary"]]
-    rows = [[_name(run), *(drop(first, run, name) for name in names)] for run in rest]
-    head = [f"drop from {_name(first)}", *(SHORT.get(n, n) for n in names)]
+    names = _metrics(first)
+    rows = [[run.label, *(drop(first, run, name) for name in names)] for run in rest]
+    head = [f"drop from {first.label}", *(SHORT.get(n, n) for n in names)]
     return markdown(head, rows)
-
-
-def _name(run: Run) -> str:
-    points = f" at {run['keypoints']}" if run.get("keypoints") else ""
-    return f"{run['artifact']['model']}{points} {run['artifact']['scheme']} {run['backend']}{at(run)}"
 
 
 def drop(first: Run, run: Run, name: str) -> str:
     """How much worse a metric became from the first run to the other: `+0.012 [+0.008, +0.016]`, paired, 95 %."""
-    found = worse(first, run, name)
+    found = run.drop(first, name)
     if found is None:
         return "-"
     return f"{signed(found.drop)} {brackets(found.interval, found.n, signed)}"
@@ -171,18 +151,6 @@ def verdicts(found: Sequence[Verdict]) -> str:
     return markdown(["gate", "run", "metric", "reference", "new", "drop", "bound", "limit", "pairs"], rows)
 
 
-def describe(run: Run) -> str:
-    """The line without which the numbers are none: protocol, data, machine."""
-    where, details = run["environment"], run["protocol_details"]
-    mask = f", inliers by {details['inlier_mask']}" if details.get("inlier_mask") else ""
-    return (
-        f"protocol {run['protocol']} v{details['version']} ({run['protocol_digest']}){mask}, "
-        f"{run['dataset']} {len(run['pairs'])} pairs ({run['dataset_digest'][:12]}), "
-        f"{where['cpu']}, {where['threads']} thread(s), "
-        f"lf {where['versions']['lf']} at {where['commit'] or 'a package'}"
-    )
-
-
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table with aligned columns."""
     widths = [max(len(str(row[i])) for row in (head, *rows)) for i in range(len(head))]
@@ -193,20 +161,16 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([line(head), "|" + "|".join("-" * (width + 2) for width in widths) + "|", *map(line, rows)])
 
 
+def _metrics(run: Run) -> list[str]:
+    """The columns of its protocol that a run has numbers for."""
+    return [name for name in columns(run.protocol) if name in run.summary]
+
+
 def columns(protocol: str) -> tuple[str, ...]:
     """The metrics of a protocol that its tables show."""
     return next((columns for family, columns in COLUMNS.items() if protocol.startswith(family)), _KP2D)
 
 
-def _cells(run: Run, names: Sequence[str]) -> list[str]:
-    return [digits(run["summary"][name]) for name in names]
-
-
 def digits(value: float | None) -> str:
     """A number of a table: three decimals, none from 100 on, `-` where it is undefined."""
     return "-" if value is None else f"{value:.0f}" if abs(value) >= 100 else f"{value:.3f}"
-
-
-def _p50(run: Run) -> float | None:
-    latency = run.get("latency_ms")
-    return float(latency["end_to_end"]["p50"]) if latency else None

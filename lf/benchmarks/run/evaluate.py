@@ -14,6 +14,7 @@ import numpy as np
 from lf.benchmarks.protocols.protocol import Protocol
 from lf.benchmarks.protocols.summary import overview
 from lf.benchmarks.run.predict import Predictor
+from lf.benchmarks.run.record import Environment, Run, Subject
 from lf.benchmarks.run.results import environment
 from lf.core import Artifact, BadInput, SessionInfo
 from lf.data import Pair, dataset_digest
@@ -35,8 +36,8 @@ def bench(
     cache: Path | None = None,
     extractor: Extractor | None = None,
     progress: Progress = lambda done, total, text: None,
-) -> dict[str, Any]:
-    """Evaluate one variant; the returned run has the layout of `lf.benchmarks.run.results`, without latency.
+) -> Run:
+    """Evaluate one variant, without latency.
 
     Args:
         variant: what is evaluated.
@@ -54,17 +55,41 @@ def bench(
         BadInput: a picture was used to calibrate this file.
         LfError: see `Extractor`, `Predictor`.
     """
-    artifact, backend = variant.artifact, variant.backend
-    refuse_leak(artifact, pairs)
+    refuse_leak(variant.artifact, pairs)
     extractor = extractor or variant.open(threads)
+    name = f"{variant.artifact.path.name} {variant.backend}"
+    records = _scores(extractor, pairs, protocol, cache, workers, _counted(progress, len(pairs), name))
+    progress(len(pairs), len(pairs), name)
+    info = extractor.session.info
+    return assemble(evaluated(variant, info), environment(info, __name__), pairs, dataset, protocol, records)
+
+
+def _counted(progress: Progress, total: int, name: str) -> Callable[[Pair], None]:
+    """Tell of one pair more at each call, from any thread."""
     done, telling = count(), threading.Lock()
+
+    def tell(pair: Pair) -> None:
+        with telling:
+            progress(next(done), total, f"{name} {pair.sequence} {pair.name}")
+
+    return tell
+
+
+def _scores(
+    extractor: Extractor,
+    pairs: Sequence[Pair],
+    protocol: Protocol,
+    cache: Path | None,
+    workers: int,
+    tell: Callable[[Pair], None],
+) -> list[dict[str, Any]]:
+    """One record for each pair, in their order."""
 
     def evaluate(extractor: Extractor, some: Sequence[Pair]) -> list[dict[str, Any]]:
         predict, records = Predictor(extractor, protocol, cache), []
         first = predict(some[0].first)
         for pair in some:
-            with telling:
-                progress(next(done), len(pairs), f"{artifact.path.name} {backend} {pair.sequence} {pair.name}")
+            tell(pair)
             second = predict(pair.second)
             homography = protocol.homography(np.asarray(pair.homography), first[1], second[1])
             scores = protocol.score(first[0], second[0], homography)
@@ -73,16 +98,13 @@ def bench(
 
     groups = [[*some] for _, some in groupby(pairs, lambda pair: pair.first.key)]
     with closing(in_order(extractor, groups, evaluate, workers)) as found:
-        records = [record for some in found for record in some]
-    progress(len(pairs), len(pairs), f"{artifact.path.name} {backend}")
-    info = extractor.session.info
-    return assemble(evaluated(variant, info), environment(info, __name__), pairs, dataset, protocol, records)
+        return [record for some in found for record in some]
 
 
-def evaluated(variant: Variant, info: SessionInfo) -> dict[str, Any]:
+def evaluated(variant: Variant, info: SessionInfo) -> Subject:
     """What a run says of what was evaluated."""
     artifact = variant.artifact
-    return {
+    said = {
         "artifact": {
             **artifact.card.to_dict(),
             "file": artifact.path.name,
@@ -95,6 +117,7 @@ def evaluated(variant: Variant, info: SessionInfo) -> dict[str, Any]:
         "backend": variant.backend,
         "provider": info.provider,
     }
+    return Subject.from_dict(said, str(artifact.path))
 
 
 def refuse_leak(artifact: Artifact, pairs: Sequence[Pair]) -> None:
@@ -110,16 +133,16 @@ def refuse_leak(artifact: Artifact, pairs: Sequence[Pair]) -> None:
 
 
 def assemble(
-    subject: dict[str, Any],
-    machine: dict[str, Any],
+    subject: Subject,
+    machine: Environment,
     pairs: Sequence[Pair],
     dataset: str,
     protocol: Protocol,
     records: list[dict[str, Any]],
-) -> dict[str, Any]:
-    """A run of `lf.benchmarks.run.results`: `subject` says what was evaluated, `machine` where."""
-    return {
-        **subject,
+) -> Run:
+    """A run without latency: `subject` says what was evaluated, `machine` where."""
+    said = {
+        **subject.to_dict(),
         "protocol": protocol.name,
         "protocol_digest": protocol.digest,
         "protocol_details": protocol.describe(),
@@ -130,3 +153,4 @@ def assemble(
         "latency_ms": None,
         "pairs": records,
     }
+    return Run.from_dict(said, dataset)

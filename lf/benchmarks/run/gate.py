@@ -26,10 +26,8 @@ import numpy as np
 
 from lf.benchmarks import METRICS
 from lf.benchmarks.protocols.summary import LEAST
-from lf.benchmarks.run.drops import at, worse
+from lf.benchmarks.run.record import Run
 from lf.core import BadInput, GateFailed, files, hint, pick
-
-Run = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -47,8 +45,8 @@ class Gate:
     def applies(self, run: Run) -> bool:
         """Whether the gate speaks of this run."""
         wanted = {"protocol": self.protocol, "backend": self.backend, "scheme": self.scheme}
-        actual = {"protocol": run["protocol"], "backend": run["backend"], "scheme": run["artifact"]["scheme"]}
-        return all(value in (None, actual[name]) for name, value in wanted.items()) and self.metric in run["summary"]
+        actual = {"protocol": run.protocol, "backend": run.backend, "scheme": run.artifact.scheme}
+        return all(value in (None, actual[name]) for name, value in wanted.items()) and self.metric in run.summary
 
 
 @dataclass(frozen=True)
@@ -152,37 +150,34 @@ def enforce(verdicts: Sequence[Verdict]) -> None:
 
 
 def label(run: Run) -> str:
-    """`model scheme backend protocol`, for tables and messages."""
-    return f"{run['artifact']['model']} {run['artifact']['scheme']} {run['backend']} {run['protocol']}{at(run)}"
+    """The label of a run with its protocol, for tables and messages."""
+    return run.named("model", "keypoints", "scheme", "backend", "protocol", "settings")
 
 
 def _partner(reference: Sequence[Run], run: Run) -> Run:
-    candidates = [old for old in reference if old["protocol"] == run["protocol"]]
+    candidates = [old for old in reference if old.protocol == run.protocol]
     if len(candidates) > 1:
         candidates = [old for old in candidates if label(old) == label(run)]
     if len(candidates) > 1:  # of a sweep: several datasets, several files of one scheme
-        same = [run["dataset_digest"], run["artifact"].get("file")]
-        candidates = [old for old in candidates if [old["dataset_digest"], old["artifact"].get("file")] == same]
+        same = run.dataset_digest, run.artifact.file
+        candidates = [old for old in candidates if (old.dataset_digest, old.artifact.file) == same]
     if len(candidates) != 1:
         have = "; ".join(label(old) for old in reference)
         raise BadInput(f"{len(candidates)} reference runs for {label(run)}; expected one, the reference has: {have}")
     old = candidates[0]
     for name in ("protocol_digest", "dataset_digest"):
-        if old[name] != run[name]:
-            raise BadInput(f"{label(run)}: {name} is {run[name]}, the reference's is {old[name]}; they do not compare")
+        ours, theirs = getattr(run, name), getattr(old, name)
+        if ours != theirs:
+            raise BadInput(f"{label(run)}: {name} is {ours}, the reference's is {theirs}; they do not compare")
     return old
 
 
 def _judge(gate: Gate, old: Run, run: Run) -> Verdict:
-    if _names(old) != _names(run):
+    if {pair.name for pair in old.pairs} != {pair.name for pair in run.pairs}:
         raise BadInput(f"{label(run)}: its pairs are not those of the reference; evaluate both on the same data")
-    found = worse(old, run, gate.metric)
+    found = run.drop(old, gate.metric)
     if found is None:
         raise BadInput(f"{label(run)}: {gate.metric} is undefined on every pair; nothing to judge")
     bound = None if found.draws is None else float(np.quantile(found.draws, gate.confidence))
     limit = gate.max_drop * (abs(found.first) if gate.kind == "rel" else 1)
     return Verdict(label(run), gate, found.first, found.second, found.drop + 0.0, bound, limit, found.n, found.lost)
-
-
-def _names(run: Run) -> set[tuple[str, str]]:
-    return {(pair["sequence"], pair["pair"]) for pair in run["pairs"]}

@@ -6,68 +6,52 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from lf.benchmarks.run.record import Environment, Identity, Run, Subject
 from lf.core import BadInput, SessionInfo, Unavailable, UsageError, console, files
 from lf.core.fingerprint import versions
 from lf.core.machine import cpu
 from lf.quota import cores
 
 SCHEMA = 1
-NEEDED: dict[str, type] = {  # what compare and report read of a run
-    "artifact": dict,
-    "backend": str,
-    "protocol": str,
-    "protocol_digest": str,
-    "dataset_digest": str,
-    "summary": dict,
-    "pairs": list,
-}
 
 
-def save(path: Path, runs: Sequence[dict[str, Any]]) -> Path:
+def save(path: Path, runs: Sequence[Run]) -> Path:
     """Write runs as a results file."""
     return files.write_json(path, document(runs))
 
 
-def document(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def document(runs: Sequence[Run]) -> dict[str, Any]:
     """The object of a results file.
 
     Raises:
         Unavailable: see `refuse_stand_in`.
     """
     for run in runs:
-        refuse_stand_in(str(run.get("backend")), str(run.get("provider")))
-    return {"schema": SCHEMA, "runs": list(runs)}
+        refuse_stand_in(run)
+    return {"schema": SCHEMA, "runs": [run.to_dict() for run in runs]}
 
 
-def refuse_stand_in(backend: str, provider: str) -> None:
+def refuse_stand_in(subject: Subject) -> None:
     """Raise Unavailable for figures of the backend `edgetpu` that another library than the installed one made."""
-    if backend == "edgetpu" and provider != backend:
+    if subject.backend == "edgetpu" and subject.provider != subject.backend:
         raise Unavailable(
-            f"figures of {provider} are no results of an Edge TPU: there are none of it; "
+            f"figures of {subject.provider} are no results of an Edge TPU: there are none of it; "
             "unset LF_EDGETPU_LIBRARY, install libedgetpu and connect a device, see: lf doctor"
         )
 
 
-IDENTITY = ("backend", "keypoints", "input_size", "nms", "protocol_digest", "dataset_digest")
-
-
-def identity(run: Mapping[str, Any]) -> list[Any]:
-    """What makes two runs the same measurement: the file, how it ran, the protocol and the data."""
-    threads = run.get("environment", {}).get("threads") if run.get("image_size") else None  # matters to times alone
-    return [run["artifact"].get("sha256"), threads, *(run.get(name) or None for name in IDENTITY)]
-
-
-def refuse_others(path: Path, wanted: Sequence[Sequence[Any]]) -> None:
+def refuse_others(path: Path, wanted: Sequence[Identity]) -> None:
     """Refuse to write over the results of other runs; say so where the same runs are made again.
 
     Args:
         path: the results file to write.
-        wanted: the `identity` of each run.
+        wanted: the identity of each run, in any order.
 
     Raises:
         UsageError: the file holds other runs.
@@ -75,17 +59,18 @@ def refuse_others(path: Path, wanted: Sequence[Sequence[Any]]) -> None:
     if not path.exists():
         return
     there = load(path)
-    if [identity(run) for run in there] != [list(each) for each in wanted]:
-        held = "; ".join(f"{run['artifact']['model']} {run['artifact']['scheme']} {run['backend']}" for run in there)
+    if Counter(run.measured for run in there) != Counter(wanted):
+        held = "; ".join(run.label for run in there)
         raise UsageError(f"{path}: holds other runs ({held}); choose another `out`, or delete it")
     console.note(f"{path}: holds the same runs and is replaced")
 
 
-def load(path: Path) -> list[dict[str, Any]]:
+def load(path: Path) -> list[Run]:
     """Read the runs of a results file.
 
     Raises:
-        BadInput: not a results file, without runs, or of another schema.
+        BadInput: not a results file, without runs, of another schema, or with a field that is missing or of another
+            type.
     """
     what = "a results file of: `bench(FILE, out=DIR)`"
     data = files.read_json(path, what)
@@ -93,25 +78,10 @@ def load(path: Path) -> list[dict[str, Any]]:
         raise BadInput(f"{path}: no runs in it; expected {what}")
     if data.get("schema") != SCHEMA:
         raise BadInput(f"{path}: schema {data.get('schema')}, this lf reads {SCHEMA}")
-    for run in data["runs"]:
-        missing = [n for n, kind in NEEDED.items() if not isinstance(run, dict) or not isinstance(run.get(n), kind)]
-        if missing:
-            raise BadInput(f"{path}: a run without {', '.join(missing)}; expected {what}")
-        if not all(isinstance(run["artifact"].get(name), str) for name in ("model", "scheme")):
-            raise BadInput(f"{path}: a run whose artifact has no model and scheme; expected {what}")
-        if not all(map(_is_record, run["pairs"])):
-            raise BadInput(f"{path}: a pair that is no record of numbers with sequence and pair; expected {what}")
-    return list(data["runs"])
+    return [Run.from_dict(run, str(path), f"runs[{index}]") for index, run in enumerate(data["runs"])]
 
 
-def _is_record(pair: Any) -> bool:
-    names = {"sequence", "pair"}
-    return isinstance(pair, dict) and all(
-        isinstance(pair.get(name), str if name in names else float | int | None) for name in names | pair.keys()
-    )
-
-
-def environment(info: SessionInfo, by: str) -> dict[str, Any]:
+def environment(info: SessionInfo, by: str) -> Environment:
     """Where and with what a number was made: machine, versions, command, commit, time.
 
     Args:
@@ -119,7 +89,7 @@ def environment(info: SessionInfo, by: str) -> dict[str, Any]:
         by: the module that computes it.
     """
     name, flags = cpu()
-    return {
+    made = {
         "engine": info.engine,
         "engine_version": info.version,
         "threads": info.threads,
@@ -134,6 +104,7 @@ def environment(info: SessionInfo, by: str) -> dict[str, Any]:
         "command": " ".join(["lf", *sys.argv[1:]]),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+    return Environment.from_dict(made, "this machine")
 
 
 def commit() -> str | None:

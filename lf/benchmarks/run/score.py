@@ -18,6 +18,7 @@ from lf.benchmarks.protocols.protocol import Protocol
 from lf.benchmarks.report.tables import markdown
 from lf.benchmarks.run import superpoint_export
 from lf.benchmarks.run.evaluate import Progress, assemble
+from lf.benchmarks.run.record import Run, Subject
 from lf.benchmarks.run.results import environment
 from lf.core import BadInput, Features, SessionInfo, pick
 from lf.data import Pair, Picture, open_dataset
@@ -119,8 +120,8 @@ def score_folder(
     layout: str,
     protocol: Protocol,
     progress: Progress = lambda done, total, text: None,
-) -> dict[str, Any]:
-    """Score the features of a dataset; the run has the layout of `lf.benchmarks.run.results`, without latency.
+) -> Run:
+    """Score the features of a dataset, without latency.
 
     Raises:
         UsageError: unknown layout or dataset.
@@ -136,44 +137,48 @@ def score_folder(
         if row.open
         else superpoint_export.read(folder, dataset, protocol)
     )
-    digest, records = hashlib.sha256(), []
-    sizes: dict[str, int] = {}
-    rule, kinds = protocol, set[bool]()
+    seen, records, rule = _Seen(folder), [], protocol
     for index, (pair, stored) in enumerate(zip(dataset, read, strict=True)):
         progress(index, len(dataset), f"{layout} {pair.sequence} {pair.name}")
-        for picture, features in ((pair.first, stored.first), (pair.second, stored.second)):
-            sizes[picture.key] = _add(digest, features)
-            kinds.add(features.scored)
-        if len(kinds) > 1:
-            raise BadInput(f"{folder}: some images have scores and some have none; expected features of one kind")
+        seen.add(pair, stored)
         refuse(f"{folder}: {pair.sequence} {pair.name}", stored, protocol)
         rule = for_scores(protocol, stored)
         scores = rule.score(stored.first, stored.second, stored.homography)
         records.append({"sequence": pair.sequence, "pair": pair.name, **scores})
     progress(len(dataset), len(dataset), layout)
-    subject = _subject(folder, layout, digest.hexdigest(), sum(sizes.values()))
-    return assemble(
-        subject, environment(SessionInfo("stored", __version__, "none", 1), __name__), dataset, data, rule, records
-    )
+    machine = environment(SessionInfo("stored", __version__, "none", 1), __name__)
+    return assemble(seen.subject(layout), machine, dataset, data, rule, records)
 
 
-def _add(digest: hashlib._Hash, features: Features) -> int:
-    """Add features to a digest; returns their bytes."""
-    arrays = (features.keypoints, features.scores, features.descriptors)
-    for array in arrays:
-        digest.update(array.data)
-    return sum(array.nbytes for array in arrays)
+class _Seen:
+    """The features that were scored: their digest, their size, and whether they have scores."""
 
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._digest = folder, hashlib.sha256()
+        self._sizes: dict[str, int] = {}
+        self._kinds: set[bool] = set()
 
-def _subject(folder: Path, layout: str, sha256: str, size: int) -> dict[str, Any]:
-    """What was evaluated, for results: no model of ours, but features."""
-    artifact = {"model": "stored", "scheme": layout, "layout": layout, "file": folder.resolve().name}
-    return {
-        "artifact": {**artifact, "sha256": sha256, "bytes": size},
-        "keypoints": None,
-        "backend": "stored",
-        "provider": "none",
-    }
+    def add(self, pair: Pair, stored: Stored) -> None:
+        """Count the features of a pair; BadInput if some images have scores and some have none."""
+        for picture, features in ((pair.first, stored.first), (pair.second, stored.second)):
+            arrays = (features.keypoints, features.scores, features.descriptors)
+            for array in arrays:
+                self._digest.update(array.data)
+            self._sizes[picture.key] = sum(array.nbytes for array in arrays)
+            self._kinds.add(features.scored)
+        if len(self._kinds) > 1:
+            raise BadInput(f"{self._folder}: some images have scores and some have none; expected features of one kind")
+
+    def subject(self, layout: str) -> Subject:
+        """What was evaluated, for results: no model of ours, but features."""
+        artifact = {"model": "stored", "scheme": layout, "layout": layout, "file": self._folder.resolve().name}
+        said = {
+            "artifact": {**artifact, "sha256": self._digest.hexdigest(), "bytes": sum(self._sizes.values())},
+            "keypoints": None,
+            "backend": "stored",
+            "provider": "none",
+        }
+        return Subject.from_dict(said, str(self._folder))
 
 
 def _of_images(store: Store, dataset: Sequence[Pair], protocol: Protocol) -> Iterator[Stored]:

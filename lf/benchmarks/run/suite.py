@@ -12,13 +12,17 @@ from lf.benchmarks.protocols.protocol import Protocol
 from lf.benchmarks.report import figures
 from lf.benchmarks.run import results
 from lf.benchmarks.run.evaluate import Progress, assemble, bench, evaluated
+from lf.benchmarks.run.names import references
 from lf.benchmarks.run.predict import check_resize
+from lf.benchmarks.run.record import Run, Subject
 from lf.benchmarks.run.results import environment
 from lf.benchmarks.timing import latency
-from lf.core import Array, Artifact, UsageError, pick
+from lf.benchmarks.timing.record import Timing
+from lf.core import Array, Artifact, SessionInfo, UsageError, pick
 from lf.data import Pair, dataset_digest, open_dataset
 from lf.data.images import list_images, read
 from lf.extraction import agreement
+from lf.extraction.extractor import Extractor
 from lf.extraction.store import engine_for
 from lf.extraction.variant import Variant
 from lf.models import MODELS
@@ -45,7 +49,7 @@ def suite(
     out: Path | None = None,
     draw: bool = False,
     progress: Progress = lambda done, total, text: None,
-) -> list[dict[str, Any]]:
+) -> list[Run]:
     """Evaluate every file in every engine that runs it; the runs of a results file, in the order of the command line.
 
     `workers` pictures are worked at together, see `bench`. `keypoints` names a baseline whose points every network
@@ -86,17 +90,12 @@ def evaluate_variants(
     out: Path | None = None,
     draw: bool = False,
     progress: Progress = lambda done, total, text: None,
-) -> list[dict[str, Any]]:
+) -> list[Run]:
     """Evaluate variants on the same pairs; see `suite`."""
     rule = pick(PROTOCOLS, protocol, "protocol")
     pairs = open_dataset(data, limit_sequences, exclude=rule.without)
     opened = [variant.open(threads) for variant in variants]
-    subjects = [evaluated(*each) for each in zip(variants, (each.session.info for each in opened), strict=True)]
-    for subject in subjects:
-        results.refuse_stand_in(subject["backend"], subject["provider"])
-    if out:
-        measured = {"protocol_digest": rule.digest, "dataset_digest": dataset_digest(pairs)}
-        results.refuse_others(out / RESULTS, [results.identity({**subject, **measured}) for subject in subjects])
+    _refuse([evaluated(*each) for each in zip(variants, _infos(opened), strict=True)], rule, pairs, out)
     if draw:
         figures.plotter()
     cache = out / "cache" if out else None
@@ -106,13 +105,26 @@ def evaluate_variants(
         for variant, extractor in zip(variants, opened, strict=True)
     ]
     if repeats:
-        for run, timing in zip(runs, timings(variants, pairs[0], rule, threads, repeats, progress), strict=True):
-            run.update(timing)
+        times = timings(variants, pairs[0], rule, threads, repeats, progress)
+        runs = [run.timed(timing) for run, timing in zip(runs, times, strict=True)]
     if out:
         results.save(out / RESULTS, runs)
         if draw:
             figures.draw(runs, variants, pairs, rule, cache, out / "pictures", progress)
     return runs
+
+
+def _infos(opened: Sequence[Extractor]) -> list[SessionInfo]:
+    return [extractor.session.info for extractor in opened]
+
+
+def _refuse(subjects: Sequence[Subject], rule: Protocol, pairs: Sequence[Pair], out: Path | None) -> None:
+    """Raise what is wrong with the engines or with the folder before anything is computed."""
+    for subject in subjects:
+        results.refuse_stand_in(subject)
+    if out:
+        digest = dataset_digest(pairs)
+        results.refuse_others(out / RESULTS, [subject.identity(rule.digest, digest) for subject in subjects])
 
 
 def pair_up(artifacts: Sequence[Artifact], backends: Sequence[str] | None) -> list[tuple[Artifact, str]]:
@@ -146,7 +158,7 @@ def timings(
     threads: int | Sequence[int],
     repeats: int,
     progress: Progress,
-) -> list[dict[str, Any]]:
+) -> list[Timing]:
     """Latency on the first picture of a pair, prepared by the protocol, as each variant extracts it there."""
     prepared = _prepared(variants, pair.first.load(), rule)
     return latency.measure(variants, prepared, rule, threads=threads, repeats=repeats, progress=progress)
@@ -165,7 +177,7 @@ def latencies(
     reference: str | None = None,
     out: Path | None = None,
     progress: Progress = lambda done, total, text: None,
-) -> list[dict[str, Any]]:
+) -> list[Run]:
     """Time every file in every engine that runs it, on one picture of the protocol's size; runs without pairs.
 
     Args:
@@ -177,7 +189,7 @@ def latencies(
         size: see `suite`.
         threads: of every engine.
         repeats: turns.
-        reference: what ratios are to, by its name in `latency.labels`; None is the first.
+        reference: what ratios are to, by its name in `names.references`; None is the first.
         out: where latency.json goes.
         progress: (done, total, text).
 
@@ -192,27 +204,31 @@ def latencies(
     if size:
         check_resize(rule)
     variants = [Variant(artifact, backend, keypoints, size) for artifact, backend in pair_up(artifacts, backends)]
-    names = {name: index for index, name in enumerate(latency.labels(variants))}
+    names = {name: index for index, name in enumerate(references(variants))}
     base = pick(names, reference, "reference") if reference else 0
-    infos = [variant.open(threads).session.info for variant in variants]
+    infos = _infos([variant.open(threads) for variant in variants])
     for variant, info in zip(variants, infos, strict=True):
-        results.refuse_stand_in(variant.backend, info.provider)
+        results.refuse_stand_in(evaluated(variant, info))
     name, image = _picture(photo, rule.size or DRAWN)
     prepared = _prepared(variants, image, rule)
-    about = {"dataset_digest": hashlib.sha256(prepared.tobytes()).hexdigest(), "image_size": prepared.shape[:2]}
-    kept = [
-        {**assemble(evaluated(variant, info), environment(info, latency.__name__), [], name, rule, []), **about}
-        for variant, info in zip(variants, infos, strict=True)
-    ]
+    runs = [_untimed(*each, name, prepared, rule) for each in zip(variants, infos, strict=True)]
     if out:
-        results.refuse_others(out / LATENCY, [results.identity(run) for run in kept])
-    found = latency.measure(
-        variants, prepared, rule, threads=threads, repeats=repeats, reference=base, progress=progress
-    )
-    runs = [{**run, **timing} for run, timing in zip(kept, found, strict=True)]
+        results.refuse_others(out / LATENCY, [run.measured for run in runs])
+    how: dict[str, Any] = {"threads": threads, "repeats": repeats, "reference": base, "progress": progress}
+    times = latency.measure(variants, prepared, rule, **how)
+    runs = [run.timed(timing) for run, timing in zip(runs, times, strict=True)]
     if out:
         results.save(out / LATENCY, runs)
     return runs
+
+
+def _untimed(variant: Variant, info: SessionInfo, name: str, prepared: Array, rule: Protocol) -> Run:
+    """A run without pairs on one prepared picture that is called `name`, before its times are measured."""
+    machine = environment(info, latency.__name__)
+    run = assemble(evaluated(variant, info), machine, [], name, rule, [])
+    digest = hashlib.sha256(prepared.tobytes()).hexdigest()
+    about = {"dataset_digest": digest, "image_size": prepared.shape[:2]}
+    return Run.from_dict({**run.to_dict(), **about}, name)
 
 
 def _picture(photo: Path | None, size: tuple[int, int]) -> tuple[str, Array]:

@@ -16,16 +16,18 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import cv2
 import numpy as np
 
 from lf.benchmarks import PROTOCOLS
 from lf.benchmarks.protocols.protocol import Protocol
+from lf.benchmarks.run.names import references
 from lf.benchmarks.run.predict import published
 from lf.benchmarks.timing import energy
 from lf.benchmarks.timing import latency_stats as stats
+from lf.benchmarks.timing.record import Timing
 from lf.core import Array, BadInput, LfError, Unavailable, UsageError
 from lf.core.registry import load_plugins
 from lf.extraction.extractor import Clock, Extractor
@@ -52,27 +54,46 @@ def measure(
     repeats: int,
     reference: int = 0,
     progress: Progress = lambda done, total, text: None,
-) -> list[dict[str, Any]]:
+) -> list[Timing]:
     """Time `repeats` extractions of one prepared uint8 image (H, W) or (H, W, 3) by each variant, interleaved.
 
     Each extracts as `protocol` has it: its `k` best points; R2D2's pyramid in `mma`, one scale elsewhere. Threads
     are those of every variant, or of each its own.
 
     Returns:
-        Per variant the timing fields of a run, from `latency_ms` to `samples_ms` in docs/results.md; ratios are to the
-        variant with the index `reference`.
+        The timing fields of a run for each variant, see docs/results.md; ratios are to the variant with the index
+        `reference`.
 
     Raises:
         LfError: a worker died; kind and text are those of its error.
     """
     counts = [threads] * len(variants) if isinstance(threads, int) else [*threads]
-    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+    with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "image.npy"
         np.save(source, image, allow_pickle=False)
-        jobs = [
-            json.dumps([str(v.artifact.path), v.backend, v.keypoints, v.size, v.nms, count, protocol.name, str(source)])
-            for v, count in zip(variants, counts, strict=True)
-        ]
+        jobs = [_job(*each, protocol, source) for each in zip(variants, counts, strict=True)]
+        measured = _in_turns(jobs, counts, repeats, progress)
+    return _timings(measured, references(variants, counts)[reference], reference)
+
+
+class Measured(NamedTuple):
+    """What one worker said: when it opened the file, of its warm-up, of every turn, and when it ended."""
+
+    threads: int
+    opened: dict[str, Any]
+    warm_up: dict[str, Any]
+    turns: list[dict[str, Any]]
+    closed: dict[str, Any]
+
+    @property
+    def times(self) -> dict[str, list[float]]:
+        """Phase -> ms per turn."""
+        return {phase: [turn["ms"][phase] for turn in self.turns] for phase in self.turns[0]["ms"]}
+
+
+def _in_turns(jobs: Sequence[str], counts: Sequence[int], repeats: int, progress: Progress) -> list[Measured]:
+    """Start a worker for each job, warm them up, and ask them in turns."""
+    with contextlib.ExitStack() as stack:
         workers = [stack.enter_context(_worker(job, count)) for job, count in zip(jobs, counts, strict=True)]
         opened = [_answer(worker) for worker in workers]
         warm = _warm_up(workers, lambda turn: progress(turn, LONGEST + repeats, "warm-up"))
@@ -82,31 +103,31 @@ def measure(
             for worker, kept in zip(workers, samples, strict=True):
                 kept.append(_ask(worker))
         closed = [_ask(worker, "end") for worker in workers]
-    times = [{phase: [sample["ms"][phase] for sample in kept] for phase in kept[0]["ms"]} for kept in samples]
-    name = labels(variants, counts)[reference]
-    return [
-        {
-            **stats.summarise(of, count, _on_cpu(first.pop("provider"))),
-            "ratio": {"to": name, **stats.ratios(of, times[reference])},
-            "energy_j": _mean([sample["energy_j"] for sample in kept]),
-            "warm_up": warmth,
-            **first,
-            **last,
+    return [Measured(*each) for each in zip(counts, opened, warm, samples, closed, strict=True)]
+
+
+def _timings(measured: Sequence[Measured], to: str, reference: int) -> list[Timing]:
+    """The timing fields of each; ratios are to the one with the index `reference`, called `to`."""
+    base, found = measured[reference].times, []
+    for one in measured:
+        provider = one.opened["provider"]
+        said = {
+            **stats.summarise(one.times, one.threads, _on_cpu(provider)),
+            "ratio": {"to": to, **stats.ratios(one.times, base)},
+            "energy_j": _mean([turn["energy_j"] for turn in one.turns]),
+            "warm_up": one.warm_up,
+            **{name: value for name, value in one.opened.items() if name != "provider"},
+            **one.closed,
             "allocator": ALLOCATOR,
         }
-        for of, kept, warmth, first, last, count in zip(times, samples, warm, opened, closed, counts, strict=True)
-    ]
+        found.append(Timing.from_dict(said, "the latency worker"))
+    return found
 
 
-def labels(variants: Sequence[Variant], threads: Sequence[int] = ()) -> list[str]:
-    """A name for each, no longer than tells them apart: `wren.w8a8`, with the engine, threads, size, the whole path."""
-    short = [variant.artifact.path.stem for variant in variants]
-    engine = [f"{name}@{variant.backend}" for name, variant in zip(short, variants, strict=True)]
-    counted = [f"{name} {count}t" for name, count in zip(engine, threads, strict=False)] or engine
-    sizes = ["x".join(map(str, variant.size or ())) for variant in variants]
-    sized = [f"{name} {size}".rstrip() for name, size in zip(counted, sizes, strict=True)]
-    whole = [f"{variant.artifact.path}@{variant.backend}" for variant in variants]
-    return next((names for names in (short, engine, counted, sized) if len({*names}) == len(names)), whole)
+def _job(variant: Variant, threads: int, protocol: Protocol, source: Path) -> str:
+    """What `serve` is told, as JSON."""
+    what = [str(variant.artifact.path), variant.backend, variant.keypoints, variant.size, variant.nms]
+    return json.dumps([*what, threads, protocol.name, str(source)])
 
 
 def _warm_up(workers: Sequence[subprocess.Popen[str]], progress: Callable[[int], None]) -> list[dict[str, Any]]:

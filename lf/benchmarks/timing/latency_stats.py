@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from lf.benchmarks.protocols.summary import Statistic, bootstrap, brackets
+from lf.benchmarks.timing.record import Ratio, Timing
 from lf.core import Array
 from lf.core.machine import ratios_of_turns
 
@@ -80,8 +81,8 @@ def void(share: float, threads: int, on_cpu: bool = True) -> str | None:
     return None
 
 
-def ratio(values: Sequence[float], reference: Sequence[float]) -> dict[str, Any] | None:
-    """{"value", "interval"}: median over turns of the ratio within a turn, and its 95 % bootstrap interval over turns.
+def ratio(values: Sequence[float], reference: Sequence[float]) -> Ratio | None:
+    """Median over turns of the ratio within a turn, and its 95 % bootstrap interval over turns.
 
     The interval is None where turns are fewer than `lf.benchmarks.protocols.summary.LEAST`. None where a time of the
     reference is too short for the clock.
@@ -91,33 +92,33 @@ def ratio(values: Sequence[float], reference: Sequence[float]) -> dict[str, Any]
     ratios = ratios_of_turns(values, reference)
     found = bootstrap(ratios.tolist(), MEDIAN)
     interval = None if found is None else [round(bound, 4) for bound in found]
-    return {"value": round(float(np.median(ratios)), 4), "interval": interval}
+    return Ratio.parse({"value": round(float(np.median(ratios)), 4), "interval": interval})
 
 
-def ratios(times: Mapping[str, Sequence[float]], reference: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+def ratios(times: Mapping[str, Sequence[float]], reference: Mapping[str, Sequence[float]]) -> dict[str, Ratio | None]:
     """The ratio of every phase."""
     return {phase: ratio(values, reference[phase]) for phase, values in times.items()}
 
 
-def written(found: Mapping[str, Any] | None, turns: int, decimals: int = 2) -> str:
+def written(found: Ratio | None, turns: int, decimals: int = 2) -> str:
     """A `ratio` as tables show it: `0.66 [0.65, 0.68]`; `-` where there is none."""
     if not found:
         return "-"
     write = f"{{:.{decimals}f}}".format
-    return f"{write(found['value'])} {brackets(found['interval'], turns, write, 'turns')}"
+    return f"{write(found.value)} {brackets(found.interval, turns, write, 'turns')}"
 
 
-def said(timing: Mapping[str, Any], phase: str, decimals: int = 2) -> str:
+def said(timing: Timing, phase: str, decimals: int = 2) -> str:
     """The ratio of a phase from the timing fields of a run, `written`."""
-    found = (timing.get("ratio") or {}).get(phase)
-    return written(found, timing["latency_ms"][phase]["n"], decimals) if found else "-"
+    found = getattr(timing.ratio, phase)
+    return written(found, getattr(timing.phases, phase).n, decimals) if found else "-"
 
 
-def speed(timing: Mapping[str, Any]) -> str:
+def speed(timing: Timing) -> str:
     """How many times as fast as the reference a whole extraction is, `1.51x [1.48, 1.55]`: one over its ratio."""
-    found = (timing.get("ratio") or {}).get("end_to_end")
-    if not found or not all((found["value"], *(found["interval"] or ()))):
+    found = timing.ratio.end_to_end
+    if not found or not all((found.value, *(found.interval or ()))):
         return "-"
-    bounds = found["interval"] and [1 / bound for bound in reversed(found["interval"])]
-    sure = brackets(bounds, timing["latency_ms"]["end_to_end"]["n"], "{:.2f}".format, "turns")
-    return f"{1 / found['value']:.2f}x {sure}"
+    bounds = found.interval and [1 / bound for bound in reversed(found.interval)]
+    sure = brackets(bounds, timing.phases.end_to_end.n, "{:.2f}".format, "turns")
+    return f"{1 / found.value:.2f}x {sure}"

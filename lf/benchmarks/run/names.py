@@ -1,0 +1,34 @@
+"""Names of a set of runs, and of files that are to be timed: no longer than tells them apart."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+from lf.benchmarks.run.record import Run
+from lf.extraction.variant import Variant
+
+
+def told_apart(runs: Sequence[Run]) -> list[Run]:
+    """The same runs; those that would have the same label are called by their files instead of their models."""
+    labels = Counter(run.label for run in runs)
+    return [_by_file(run) if labels[run.label] > 1 else run for run in runs]
+
+
+def _by_file(run: Run) -> Run:
+    return replace(run, artifact=replace(run.artifact, model=run.artifact.stem))
+
+
+def references(variants: Sequence[Variant], threads: Sequence[int] = ()) -> list[str]:
+    """A name for each file that is timed, as `reference` takes it.
+
+    `wren.w8a8`; where that is not enough with the engine, then the threads, then the size; else the whole path.
+    """
+    short = [variant.artifact.path.stem for variant in variants]
+    engine = [f"{name}@{variant.backend}" for name, variant in zip(short, variants, strict=True)]
+    counted = [f"{name} {count}t" for name, count in zip(engine, threads, strict=False)] or engine
+    sizes = ["x".join(map(str, variant.size or ())) for variant in variants]
+    sized = [f"{name} {size}".rstrip() for name, size in zip(counted, sizes, strict=True)]
+    whole = [f"{variant.artifact.path}@{variant.backend}" for variant in variants]
+    return next((names for names in (short, engine, counted, sized) if len({*names}) == len(names)), whole)

@@ -1,0 +1,191 @@
+"""Run: one file in one engine, over a dataset under a protocol; see docs/results.md for every field."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, Self
+
+from lf.benchmarks import METRICS, aggregate
+from lf.benchmarks.protocols.summary import interval, paired
+from lf.benchmarks.timing.record import Timing
+from lf.core import FEATURES, Array
+from lf.core.records import OWN, Record
+from lf.core.steps import Step
+
+Values = Mapping[str, float | None]  # metric -> number, None where it is undefined
+Splits = Mapping[str, Values]
+Identity = tuple[Any, ...]  # what makes two runs the same measurement, see `Subject.identity`
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluated(Record):
+    """The file that was evaluated: its card, name, digest and size; of stored features their layout."""
+
+    model: str
+    weights: Mapping[str, str] = field(default_factory=dict)
+    input: list[int | None] = field(default_factory=list)
+    scheme: str
+    layout: str | None = None
+    outputs: Mapping[str, list[int]] = field(default_factory=dict)
+    made: list[Step] = field(default_factory=list)
+    schema: int | None = None
+    file: str | None = None
+    sha256: str | None = None
+    bytes: int | None = None
+
+    @property
+    def megabytes(self) -> str:
+        """Size for tables, in MB."""
+        return "-" if self.bytes is None else f"{self.bytes / 1e6:.2f}"
+
+    @property
+    def stem(self) -> str:
+        """Name of the file without its ending; the model where an older results file has none."""
+        return Path(self.file or self.model).stem
+
+
+@dataclass(frozen=True, kw_only=True)
+class Environment(Record):
+    """Where and with what a run was made: engine, machine, versions, command, commit, time."""
+
+    engine: str | None = None
+    engine_version: str | None = None
+    threads: int | None = None
+    cpu: str | None = None
+    cpu_flags: list[str] = field(default_factory=list)
+    cores: int | None = None
+    cores_allowed: int | None = None
+    os: str | None = None
+    python: str | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+    commit: str | None = None
+    command: str | None = None
+    time: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairScores(Record):
+    """The metrics of one pair, in `extra`."""
+
+    EXTRA: ClassVar[Any] = float | None
+
+    sequence: str
+    pair: str
+
+    @property
+    def name(self) -> tuple[str, str]:
+        """Sequence and pair."""
+        return self.sequence, self.pair
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject(Record):
+    """What is evaluated, and how it runs: a file, an engine, whose keypoints, the input size, suppression."""
+
+    artifact: Evaluated
+    keypoints: str | None = None
+    input_size: list[int] | None = None
+    nms: int | None = None
+    backend: str
+    provider: str | None = None
+
+    def identity(self, protocol_digest: str, dataset_digest: str, threads: int | None = None) -> Identity:
+        """What makes two runs the same measurement; `threads` counts where only times are measured."""
+        size = tuple(self.input_size or ())
+        how = (self.backend, self.keypoints, size, self.nms)
+        return (self.artifact.sha256, threads, *how, protocol_digest, dataset_digest)
+
+
+class Drop(NamedTuple):
+    """A metric of two runs, over the pairs where both have a value.
+
+    Attributes:
+        first, second: the number of the reference, and of the run.
+        n: how many pairs.
+        drop: by how much the run is worse, whichever way the metric points; in its unit.
+        draws: the same of resampled pairs, None if they are too few, see `lf.benchmarks.protocols.summary.paired`.
+        lost: how many fewer pairs have a value in the run, see `lf.benchmarks.protocols.summary.Change`.
+    """
+
+    first: float
+    second: float
+    n: int
+    drop: float
+    draws: Array | None
+    lost: float
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """95 % of the drop."""
+        return None if self.draws is None else interval(self.draws)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run(Subject, Timing):
+    """One run of a results file: `Subject` says what was evaluated, `Timing` how long it took."""
+
+    protocol: str
+    protocol_digest: str
+    protocol_details: Mapping[str, Any] = field(default_factory=dict)
+    dataset: str | None = None
+    dataset_digest: str
+    environment: Environment = field(default_factory=Environment)
+    summary: Values
+    counts: Mapping[str, int] = field(default_factory=dict)
+    intervals: Mapping[str, list[float] | None] = field(default_factory=dict)
+    by_split: Splits = field(default_factory=dict)
+    counts_by_split: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    intervals_by_split: Mapping[str, Mapping[str, list[float] | None]] = field(default_factory=dict)
+    pairs: list[PairScores]
+    image_size: list[int] | None = None
+
+    @property
+    def measured(self) -> Identity:
+        """`identity` of what was measured."""
+        threads = self.environment.threads if self.image_size else None
+        return self.identity(self.protocol_digest, self.dataset_digest, threads)
+
+    @property
+    def label(self) -> str:
+        """Name for tables and messages, for example `wren at sift w8a8 ort-cpu at 180x240 nms 4`."""
+        return self.named("model", "keypoints", "scheme", "backend", "settings")
+
+    def named(self, *parts: str) -> str:
+        """A name of some parts: `model`, `keypoints`, `scheme`, `cut`, `backend`, `threads`, `protocol`, `settings`."""
+        size = "at {}x{}".format(*self.input_size) if self.input_size else ""
+        nms = f"nms {self.nms}" if self.nms else ""
+        known = {
+            "model": self.artifact.model,
+            "keypoints": f"at {self.keypoints}" if self.keypoints else "",
+            "scheme": self.artifact.scheme,
+            "cut": "features" if {*self.artifact.outputs} == {*FEATURES} else "",
+            "backend": self.backend,
+            "threads": f"{self.environment.threads}t",
+            "protocol": self.protocol,
+            "settings": f"{size} {nms}".strip(),
+        }
+        return " ".join(filter(None, (known[part] for part in parts)))
+
+    def timed(self, timing: Timing) -> Self:
+        """The same run with these times."""
+        known = [each.name for each in fields(Timing) if each.name not in OWN]
+        order = tuple(dict.fromkeys((*self.order, *timing.order)))
+        changes = {name: getattr(timing, name) for name in known}
+        return replace(self, order=order, extra={**self.extra, **timing.extra}, **changes)
+
+    def of_split(self, prefix: str) -> list[PairScores]:
+        """The pairs of sequences whose names begin so."""
+        return [pair for pair in self.pairs if pair.sequence.startswith(prefix)]
+
+    def drop(self, reference: Run, metric: str) -> Drop | None:
+        """How much worse this run is than the reference on the same pairs; None where no pair has a value in both."""
+        of, statistic = aggregate(self.protocol, metric)
+        before, after = ({pair.name: pair.extra.get(of) for pair in run.pairs} for run in (reference, self))
+        change = paired(list(before.values()), [after[name] for name in before], statistic)
+        if change is None:
+            return None
+        sign = 1 if METRICS[metric].higher_is_better is False else -1
+        draws = None if change.draws is None else sign * change.draws
+        return Drop(change.first, change.second, change.n, sign * (change.second - change.first), draws, change.lost)
