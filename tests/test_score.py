@@ -351,11 +351,11 @@ def without_scores(out, images=None):
 def test_points_of_a_dataset_without_scores_are_all_taken(root, tmp_path, capsys):
     want = scored(exact(root, tmp_path / "out"), root, "lf", "mma", capsys)
     run = scored(without_scores(tmp_path / "out"), root, "lf", "mma", capsys)
-    assert run["pairs"] == want.to_dict()["pairs"]
+    assert run["pairs"] == want["pairs"]
     assert run["protocol_digest"] == PROTOCOLS["mma"].digest
     run = scored(tmp_path / "out", root, "lf", "kp2d", capsys)  # 64 points are not more than its k
     assert run["summary"]["repeatability"] == 1
-    assert run.protocol_details["params"]["k"] is None
+    assert run["protocol_details"]["params"]["k"] is None
     capsys.readouterr()
     cli_score.score([tmp_path / "out"], "kp2d", data=str(root), layout="lf")
     assert capsys.readouterr().err.endswith("out: no scores; all points count, and k of protocol kp2d does not\n")
@@ -400,8 +400,8 @@ def test_hloc_features_without_scores(shared, tmp_path):
     (tmp_path / "v_x").mkdir()
     for name in ("1.png", "2.png", "H_1_2"):
         (tmp_path / "v_x" / name).write_bytes((photos / name).read_bytes())
-    (pair,) = score.score_folder(case, str(tmp_path), "hloc", PROTOCOLS["mma"])["pairs"]
-    assert (pair["n_matches"], pair["mma@3"]) == (184, pytest.approx(0.7663043478260869))
+    (pair,) = score.score_folder(case, str(tmp_path), "hloc", PROTOCOLS["mma"]).pairs
+    assert (pair.extra["n_matches"], pair.extra["mma@3"]) == (184, pytest.approx(0.7663043478260869))
 
 
 def test_features_outside_of_the_crop_are_dropped(root, tmp_path, capsys):
@@ -426,7 +426,7 @@ def test_features_on_the_last_pixels_are_kept(protocol, tmp_path):
         for name in ("1", "2"):
             store.write(f"v_x/{name}.png", Features(edge, np.ones(5), np.eye(5), (1600, 1200)))
     run = score.score_folder(tmp_path / "out", str(root), "lf", PROTOCOLS[protocol])
-    assert run["pairs"][0]["n_keypoints0"] == 5
+    assert run.pairs[0].extra["n_keypoints0"] == 5
 
 
 def test_features_of_prepared_images_are_taken_as_they_are(root, tmp_path, capsys):
