@@ -88,7 +88,7 @@ def test_cards_that_differ_in_a_figure_are_of_one_network(lf, tmp_path, own):
     before = there.read_bytes()
     assert lf("quantize", "wren", "--scheme", "w4", "-o", tmp_path / "a.onnx")[2] == FIRST
     assert there.read_bytes() == before
-    parent = model_file.load(tmp_path / "a.onnx").card.made[-1]["parent"]
+    parent = model_file.load(tmp_path / "a.onnx").card.made[-1].parent
     assert parent == model_file.load(there).sha256 != old.sha256
 
 
