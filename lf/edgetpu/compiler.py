@@ -10,19 +10,18 @@ import os
 import shutil
 import signal
 import subprocess
-import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from lf import __version__
 from lf.core import Artifact, BadInput, GateFailed, LfError, Unavailable, UsageError, files
 from lf.edgetpu.check import Report, examine
 from lf.edgetpu.graph import Graph, Tensor, build
 from lf.edgetpu.log import Log, parse
 from lf.edgetpu.rules import CPU, MAPS, UNCERTAIN
-from lf.formats import model_file, tflite
+from lf.formats import tflite
+from lf.formats.derive import Draft, derive
 from lf.runtimes.litert import COMPILED
 
 COMPILER = "edgetpu_compiler"
@@ -74,24 +73,30 @@ def export(
             f"{COMPILER} is not on the PATH; {HOW}. {where} stays as it is, predicted: {counts[MAPS]} operators map, "
             f"{counts[UNCERTAIN]} uncertain, {counts[CPU]} on the CPU; see: lf check {where}"
         )
-    with tempfile.TemporaryDirectory(prefix="lf-edgetpu-") as folder:
-        Path(folder, NAME).write_bytes(tflite.without_archive(data))
-        log, tries = compile_in(Path(folder), compiler, where, predicted, seconds)
-        made = read_made(Path(folder), where)
-    same_ends(build(tflite.read(data, where)), build(tflite.read(made, f"{where}, compiled")), where)
-    outcome, surprises = compared(predicted, log)
-    step = {
-        "command": "export",
-        "options": {"to": "edgetpu"},
-        "parent": artifact.sha256,
-        "versions": {"lf": __version__, COMPILER: log.version},
-        "tries": tries,
-        "compiled": log.as_dict(),
-        "predicted": predicted.digest(),
-        "outcome": outcome,
-        "warnings": surprises,
-    }
-    return model_file.save(out, made, artifact.card.step(made=step))
+    return derive(
+        artifact, out, "export", lambda folder: _compiled(artifact, data, folder, compiler, predicted, seconds)
+    )
+
+
+def _compiled(artifact: Artifact, data: bytes, folder: Path, compiler: str, predicted: Report, seconds: float) -> Draft:
+    where = str(artifact.path)
+    (folder / NAME).write_bytes(tflite.without_archive(data))
+    log, tries = compile_in(folder, compiler, where, predicted, seconds)
+    made = read_made(folder, where)
+
+    def compare(_: Artifact) -> dict[str, Any]:
+        same_ends(build(tflite.read(data, where)), build(tflite.read(made, f"{where}, compiled")), where)
+        outcome, surprises = compared(predicted, log)
+        return {"outcome": outcome, "warnings": surprises}
+
+    return Draft(
+        data=made,
+        card=artifact.card,
+        options={"to": "edgetpu"},
+        versions={COMPILER: log.version},
+        compare=compare,
+        notes={"tries": tries, "compiled": log.as_dict(), "predicted": predicted.digest()},
+    )
 
 
 def compile_in(folder: Path, compiler: str, where: str, predicted: Report, seconds: float) -> tuple[Log, list[Any]]:

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from lf import __version__
-from lf.core import Array, BadInput, GateFailed, LfError, Unavailable, UsageError, files, one_line
+from lf.core import Array, Artifact, BadInput, GateFailed, LfError, Unavailable, UsageError, files, one_line
 from lf.edgetpu.check import Report, examine
 from lf.edgetpu.graph import Operator, build
 from lf.formats import model_file, tflite
+from lf.formats.derive import Draft, derive
 from lf.runtimes.litert import COMPILED, quiet
 
 NEAREST, VERSION = "RESIZE_NEAREST_NEIGHBOR", 2
@@ -53,19 +53,19 @@ def fix(path: Path, out: Path) -> list[str]:
             raise GateFailed(f"{path}: {_left(before)}; `fix` repairs nothing of it; nothing was written")
         files.write_bytes(out, data)
         return []
-    compare(data, mended, str(path), before)
     if card is None:
+        compare(data, mended, str(path), before)
         files.write_bytes(out, mended)
-        return done
-    step = {
-        "command": "check",
-        "options": {"target": "edgetpu", "fix": True},
-        "parent": before.sha256,
-        "versions": {"lf": __version__, "ai-edge-litert": importlib.metadata.version("ai-edge-litert")},
-        "mended": done,
-        "parity": {"random_inputs": INPUTS, "identical": True},
-    }
-    model_file.save(out, mended, card.step(made=step))
+    else:
+        draft = Draft(
+            data=mended,
+            card=card,
+            options={"target": "edgetpu", "fix": True},
+            versions={"ai-edge-litert": importlib.metadata.version("ai-edge-litert")},
+            compare=lambda _: {"parity": compare(data, mended, str(path), before)},
+            notes={"mended": done},
+        )
+        derive(Artifact(path, card), out, "check", lambda _: draft)
     return done
 
 
@@ -121,10 +121,11 @@ def _lower(model: Any, operators: list[Any], wrong: list[Any]) -> None:
         operator.opcodeIndex = used.index(operator.opcodeIndex)
 
 
-def compare(before: bytes, after: bytes, where: str, report: Report) -> None:
-    """Raise GateFailed unless two files give the same bits for random inputs on the CPU.
+def compare(before: bytes, after: bytes, where: str, report: Report) -> dict[str, Any]:
+    """Compare two files on random inputs on the CPU; return what the card says of it.
 
     Raises:
+        GateFailed: they do not give the same bits.
         BadInput: the first does not run here, or it takes too much memory.
     """
     if report.activation_bytes > MOST:
@@ -136,6 +137,7 @@ def compare(before: bytes, after: bytes, where: str, report: Report) -> None:
         for a, b in zip(_run(first, inputs, where), _run(second, inputs, where), strict=True):
             if a.dtype != b.dtype or a.tobytes() != b.tobytes():
                 raise GateFailed(f"{where}: the mended file gives other numbers; nothing was written")
+    return {"random_inputs": INPUTS, "identical": True}
 
 
 def _opened(content: bytes, where: str) -> Any:

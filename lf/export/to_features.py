@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lf import __version__
 from lf.core import FEATURES, Array, Artifact, BadInput, Card, Features, GateFailed, UsageError, one_line
 from lf.export import parity, to_onnx
 from lf.export.to_onnx import OWN
 from lf.extraction import agreement
 from lf.extraction.extractor import Extractor
-from lf.formats import model_file, onnx_model
+from lf.formats import onnx_model
+from lf.formats.derive import Draft, derive
 from lf.formats.onnx_graph import Graph
 from lf.models import NETWORKS, Model
 from lf.runtimes import CHECKPOINTS
@@ -84,10 +84,10 @@ def export(
             raise UsageError(f"{artifact.path}: `cut=features` starts from an .onnx file or a checkpoint")
         elif size != OWN or opset is not None:
             raise UsageError(f"{artifact.path}: has its size and its operator set; leave `size` and `opset` out")
-        return _appended(parent, out, Path(folder, "candidate.onnx"), top_k, images)
+        return derive(parent, out, "export", lambda _: _appended(parent, top_k, images))
 
 
-def _appended(parent: Artifact, out: Path, draft: Path, top_k: int, images: Path | None) -> Artifact:
+def _appended(parent: Artifact, top_k: int, images: Path | None) -> Draft:
     import onnx
 
     try:
@@ -97,15 +97,15 @@ def _appended(parent: Artifact, out: Path, draft: Path, top_k: int, images: Path
             f"{parent.path}: not a valid ONNX graph ({one_line(error, 200)}); make the file again: "
             "`export(CHECKPOINT, to=onnx)`"
         ) from error
-    lengths = (2, 1, _depth(NETWORKS[parent.card.model]))
-    card = parent.card.step(outputs={name: (length, 0) for name, length in zip(FEATURES, lengths, strict=True)})
-    data = proto.SerializeToString()
-    figures = check(parent, model_file.save(draft, data, card), top_k, images)
-    settings = dict(NETWORKS[card.model].settings)
-    options = {"to": "onnx", "cut": "features", "top_k": top_k, "settings": settings}
-    versions = {"lf": __version__, "onnx": onnx.__version__}
-    step = {"command": "export", "options": options, "parent": parent.sha256, "versions": versions, "parity": figures}
-    return model_file.save(out, data, card.step(made=step))
+    row = NETWORKS[parent.card.model]
+    lengths = dict(zip(FEATURES, (2, 1, _depth(row)), strict=True))
+    return Draft(
+        data=proto.SerializeToString(),
+        card=parent.card.step(outputs={name: (length, 0) for name, length in lengths.items()}),
+        options={"to": "onnx", "cut": "features", "top_k": top_k, "settings": dict(row.settings)},
+        versions={"onnx": onnx.__version__},
+        compare=lambda made: {"parity": check(parent, made, top_k, images)},
+    )
 
 
 def append(proto: ModelProto, card: Card, top_k: int) -> ModelProto:

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import logging
 import re
-import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lf import __version__
 from lf.core import Artifact, LfError, UsageError, pick
 from lf.export import parity
-from lf.formats import model_file, onnx_model
+from lf.formats import onnx_model
+from lf.formats.derive import Draft, derive
 from lf.models import NETWORKS, check_size
 from lf.runtimes import CHECKPOINTS
 
@@ -61,15 +61,18 @@ def export(
     if opset not in OPSETS:
         raise UsageError(f"`opset={opset}`: expected {OPSETS[0]} to {OPSETS[-1]}")
     check_size(size, model, artifact.card.model)
-    proto = trace(artifact, size, opset)
-    options = {"to": "onnx", "size": list(size) if size else None, "opset": opset}
-    step = {"command": "export", "options": options, "parent": artifact.sha256, "versions": _versions(), "opset": opset}
-    card = artifact.card.step(input=(model.channels, *(size or (None, None))), outputs=dict(model.heads))
-    data = proto.SerializeToString()
-    with tempfile.TemporaryDirectory(prefix="lf-export-") as folder:
-        candidate = model_file.save(Path(folder) / out.name, data, card)
-        figures = parity.check(artifact, candidate, "torch", "ort-cpu", images)
-    return model_file.save(out, data, card.step(made={**step, "parity": figures}))
+
+    def convert(folder: Path) -> Draft:
+        return Draft(
+            data=trace(artifact, size, opset).SerializeToString(),
+            card=artifact.card.step(input=(model.channels, *(size or (None, None))), outputs=dict(model.heads)),
+            options={"to": "onnx", "size": list(size) if size else None, "opset": opset},
+            versions=_versions(),
+            compare=lambda made: {"parity": parity.check(artifact, made, "torch", "ort-cpu", images)},
+            notes={"opset": opset},
+        )
+
+    return derive(artifact, out, "export", convert)
 
 
 def through(
@@ -149,11 +152,11 @@ def quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _versions() -> dict[str, Any]:
+def _versions() -> dict[str, str]:
     import onnx
     import onnxruntime
     import onnxscript
     import torch
 
     modules = {"torch": torch, "onnx": onnx, "onnxscript": onnxscript, "onnxruntime": onnxruntime}
-    return {"lf": __version__, **{name: module.__version__ for name, module in modules.items()}}
+    return {name: module.__version__ for name, module in modules.items()}

@@ -5,14 +5,15 @@ from __future__ import annotations
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from lf import __version__
 from lf.core import Artifact, UsageError
 from lf.export import parity, to_onnx
 from lf.export.to_onnx import OWN
 from lf.extraction import agreement
 from lf.extraction.extractor import Extractor
-from lf.formats import model_file, onnx_model, onnx_to_tflite, tflite_heads
+from lf.formats import onnx_model, onnx_to_tflite, tflite_heads
+from lf.formats.derive import Draft, derive
 from lf.models import check_size
 from lf.runtimes import CHECKPOINTS
 
@@ -50,7 +51,8 @@ def export(
             parent = to_onnx.through(artifact, Path(folder), size, opset, images)
         elif opset is not None:
             raise UsageError(f"{artifact.path}: has its operator set; `opset` is for checkpoints")
-        return _from_onnx(_sized(parent, size), out, Path(folder), images, half)
+        parent = _sized(parent, size)
+        return derive(parent, out, "export", lambda _: _converted(parent, images, half))
 
 
 def _sized(parent: Artifact, size: tuple[int, int]) -> Artifact:
@@ -75,7 +77,7 @@ def _sized(parent: Artifact, size: tuple[int, int]) -> Artifact:
     return replace(parent, card=replace(card, input=(card.input[0], *wanted)))
 
 
-def _from_onnx(parent: Artifact, out: Path, folder: Path, images: Path | None, half: bool) -> Artifact:
+def _converted(parent: Artifact, images: Path | None, half: bool) -> Draft:
     size = parent.card.size
     assert size is not None
     graph = onnx_to_tflite.static(onnx_model.read(parent.path), size)
@@ -84,15 +86,15 @@ def _from_onnx(parent: Artifact, out: Path, folder: Path, images: Path | None, h
     picture = next(agreement.drawn(size, 1))
     tensor = reference.tensor(reference.fit(picture))
     relative = tflite_heads.HALF if half else tflite_heads.RELATIVE
-    data = tflite_heads.named(onnx_to_tflite.convert(graph, half), tensor, reference.session.run(tensor), relative)
-    candidate = model_file.save(folder / f"candidate{out.suffix}", data, parent.card)
-    figures = parity.check(parent, candidate, "ort-cpu", "tflite", images, relative, exact=not half)
-    step = {
-        "command": "export",
-        "options": {"to": "tflite", "size": list(size), **({"half": True} if half else {})},
-        "parent": parent.sha256,
-        "versions": {"lf": __version__, **onnx_to_tflite.versions()},
-        "opset": onnx_to_tflite.opset(graph),
-        "parity": figures,
-    }
-    return model_file.save(out, data, parent.card.step(made=step))
+
+    def compare(made: Artifact) -> dict[str, Any]:
+        return {"parity": parity.check(parent, made, "ort-cpu", "tflite", images, relative, exact=not half)}
+
+    return Draft(
+        data=tflite_heads.named(onnx_to_tflite.convert(graph, half), tensor, reference.session.run(tensor), relative),
+        card=parent.card,
+        options={"to": "tflite", "size": list(size), **({"half": True} if half else {})},
+        versions=onnx_to_tflite.versions(),
+        compare=compare,
+        notes={"opset": onnx_to_tflite.opset(graph)},
+    )

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +15,8 @@ from lf import __version__
 from lf.core import Array, Artifact, BadModel, UsageError
 from lf.extraction import agreement
 from lf.extraction.extractor import Extractor
-from lf.formats import model_file, onnx_model
-from lf.formats.int32_bias import refuse_large
+from lf.formats import onnx_model
+from lf.formats.derive import Draft, derive
 from lf.models import Model
 from lf.quantize import Scheme, learned_ranges
 from lf.quantize.calibrate.photos import SIZE, Photos, pinned
@@ -43,69 +42,118 @@ def quantize(
     rounding: str,
 ) -> Artifact:
     """Quantize a float ONNX file; see `lf.quantize.quantize`."""
+    reference = Extractor(pinned(artifact), "ort-cpu")
+    with quiet():
+        return derive(
+            artifact,
+            out,
+            "quantize",
+            lambda folder: _converted(artifact, reference, name, scheme, photos, asked, rounding, folder),
+        )
+
+
+def _converted(
+    artifact: Artifact,
+    reference: Extractor,
+    name: str,
+    scheme: Scheme,
+    photos: Photos | None,
+    asked: Mapping[str, int],
+    rounding: str,
+    folder: Path,
+) -> Draft:
     import onnx
 
-    reference = Extractor(pinned(artifact), "ort-cpu")
-    with tempfile.TemporaryDirectory(prefix="lf-quantize-") as folder, quiet():
-        graph = prepared(artifact.path, Path(folder, "prepared.onnx"))
-        bits = bits_of(graph, reference.model, scheme, asked, artifact)
-        agreement.refuse_broken(reference)
-        untie(graph, bits)
-        grid_bits = qdq.stored(scheme, bits, rounding)
-        if not {*bits.values()} <= {8, 32} or scheme.activations == 16 != scheme.weights:
-            graph = lifted(graph, OPSET, artifact.path)
-        elif scheme.calibrated:
-            graph = lifted(graph, PER_CHANNEL, artifact.path)
-        kept = qdq.floats(scheme, bits)
-        meant = [name for name in bits if name not in kept]
-        ranges: dict[str, Range] = {}
-        if photos and scheme.calibrated:
-            operators = qdq.operators(scheme)
-            ranges = measure(graph, operators, scheme.symmetric, photos.tensors(reference), photos.observe)
-        elif scheme.calibrated:
-            ranges = learned(graph, meant, learned_ranges(artifact, name))
-        method, pictures = ROUNDINGS[rounding], Pictures()
-        if photos and method.settings:
-            height, width = reference.artifact.card.size or SIZE
-            tensors = photos.some(reference, max(1, PIXELS // (height * width)))
-            pictures = Pictures(tensors, ranges, scheme.activations, photos.progress)
-        model = qdq.write(graph, scheme, bits, ranges, method.run(graph, grid_bits, pictures))
-        data = stamped(model, artifact.card.model)
-        onnx.checker.check_model(data)
-        refuse_large(artifact.path, out.suffix, data)
-        integer = meant if scheme.integer else []
+    graph, bits = _prepared(artifact, reference, scheme, asked, folder)
+    kept = qdq.floats(scheme, bits)
+    meant = [layer for layer in bits if layer not in kept]
+    integer = meant if scheme.integer else []
+    ranges = _ranges(artifact, graph, name, scheme, photos, reference, meant)
+    grid_bits = qdq.stored(scheme, bits, rounding)
+    method, pictures = ROUNDINGS[rounding], _pictures(photos, rounding, reference, scheme, ranges)
+    model = qdq.write(graph, scheme, bits, ranges, method.run(graph, grid_bits, pictures))
+    data = stamped(model, artifact.card.model)
+    onnx.checker.check_model(data)
+
+    def compare(made: Artifact) -> dict[str, Any]:
         checks.integers(artifact.path, data, integer, {*bits} - {*integer})
-        card = artifact.card.step(scheme=name)
-        try:
-            small = Extractor(pinned(model_file.save(Path(folder, "result.onnx"), data, card)), "ort-cpu")
-            figures = difference(reference, small)
-        except BadModel:
-            checks.finite(artifact.path, data, agreement.drawn(SIZE), reference)
-            raise
-        if scheme.weights == 16:  # the CPU leaves out casts and overflows later than a device that computes in half
-            checks.finite(artifact.path, data, agreement.drawn(SIZE, 2), reference)
-    step = {
-        "command": "quantize",
-        "options": {"scheme": name, "engine": "ort"},
-        "parent": artifact.sha256,
-        "versions": _versions(),
-        **(
-            {"calibration": photos.manifest() if photos else {"method": "learned", "files": []}}
-            if photos or ranges
-            else {}
-        ),
-        **({"rounding": {"method": rounding, **method.settings, "photos": len(pictures.tensors)}} if grid_bits else {}),
-        "kept_float": kept,
-        "bits": {name: count for name, count in bits.items() if count not in (scheme.weights, 32)},
-        "integer_convolutions": len(meant) if scheme.integer else 0,
-        "parity": figures,
-        "warnings": [
+        figures = _compared(artifact.path, data, reference, made, scheme)
+        warnings = [
             *(photos.warnings() if photos else []),
             *checks.ties(figures, _loose(graph, reference.model, kept)),
             *(checks.mixed(graph, model, reference.model.heads, ranges) if scheme.integer else []),
-        ],
-    }
-    return model_file.save(out, data, card.step(made=step))
+        ]
+        return {"parity": figures, "warnings": warnings}
+
+    notes: dict[str, Any] = {}
+    if photos or ranges:
+        notes["calibration"] = photos.manifest() if photos else {"method": "learned", "files": []}
+    if grid_bits:
+        notes["rounding"] = {"method": rounding, **method.settings, "photos": len(pictures.tensors)}
+    notes["kept_float"] = kept
+    notes["bits"] = {layer: count for layer, count in bits.items() if count not in (scheme.weights, 32)}
+    notes["integer_convolutions"] = len(integer)
+    card = artifact.card.step(scheme=name)
+    return Draft(data, card, {"scheme": name, "engine": "ort"}, _versions(), compare, notes)
+
+
+def _prepared(
+    artifact: Artifact, reference: Extractor, scheme: Scheme, asked: Mapping[str, int], folder: Path
+) -> tuple[ModelProto, dict[str, int]]:
+    """The float graph, in an operator set that has the types it will need; and the bits of its convolutions."""
+    graph = prepared(artifact.path, folder / "prepared.onnx")
+    bits = bits_of(graph, reference.model, scheme, asked, artifact)
+    agreement.refuse_broken(reference)
+    untie(graph, bits)
+    if not {*bits.values()} <= {8, 32} or scheme.activations == 16 != scheme.weights:
+        graph = lifted(graph, OPSET, artifact.path)
+    elif scheme.calibrated:
+        graph = lifted(graph, PER_CHANNEL, artifact.path)
+    return graph, bits
+
+
+def _ranges(
+    artifact: Artifact,
+    graph: ModelProto,
+    name: str,
+    scheme: Scheme,
+    photos: Photos | None,
+    reference: Extractor,
+    meant: Sequence[str],
+) -> dict[str, Range]:
+    """The ranges of the activations: measured on photos, or those that training learned; none without calibration."""
+    if not scheme.calibrated:
+        return {}
+    if photos is None:
+        return learned(graph, meant, learned_ranges(artifact, name))
+    return measure(graph, qdq.operators(scheme), scheme.symmetric, photos.tensors(reference), photos.observe)
+
+
+def _pictures(
+    photos: Photos | None, rounding: str, reference: Extractor, scheme: Scheme, ranges: Mapping[str, Range]
+) -> Pictures:
+    """What the rounding may look at: none where it looks at nothing."""
+    if photos is None or not ROUNDINGS[rounding].settings:
+        return Pictures()
+    height, width = reference.artifact.card.size or SIZE
+    tensors = photos.some(reference, max(1, PIXELS // (height * width)))
+    return Pictures(tensors, ranges, scheme.activations, photos.progress)
+
+
+def _compared(path: Path, data: bytes, reference: Extractor, made: Artifact, scheme: Scheme) -> dict[str, Any]:
+    """The figures of `difference`.
+
+    Raises:
+        LfError: a value is not finite; it names the first layer that makes one.
+    """
+    try:
+        figures = difference(reference, Extractor(pinned(made), "ort-cpu"))
+    except BadModel:
+        checks.finite(path, data, agreement.drawn(SIZE), reference)
+        raise
+    if scheme.weights == 16:  # the CPU leaves out casts and overflows later than a device that computes in half
+        checks.finite(path, data, agreement.drawn(SIZE, 2), reference)
+    return figures
 
 
 def bits_of(
@@ -219,4 +267,4 @@ def _versions() -> dict[str, str]:
     import onnx
     import onnxruntime
 
-    return {"lf": __version__, "onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__}
+    return {"onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__}

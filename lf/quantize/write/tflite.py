@@ -7,7 +7,6 @@ made. SuperPoint at 240x320, descriptor and detector against float, 32 photos: s
 
 from __future__ import annotations
 
-import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -15,12 +14,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from lf import __version__
 from lf.core import Array, Artifact, BadModel, GateFailed, LfError, UsageError
 from lf.extraction.agreement import refuse_broken
 from lf.extraction.extractor import Extractor
-from lf.formats import model_file, onnx_model, onnx_to_tflite, tflite, tflite_heads
-from lf.formats.int32_bias import raised, refuse_large
+from lf.formats import onnx_model, onnx_to_tflite, tflite, tflite_heads
+from lf.formats.derive import Draft, derive
+from lf.formats.int32_bias import raised
 from lf.quantize import Scheme
 from lf.quantize.calibrate.observers import Observer
 from lf.quantize.calibrate.photos import Photos, pinned
@@ -59,13 +58,19 @@ def quantize(
         GateFailed: a head is lost; nothing is written.
         Unavailable: onnx2tf or TensorFlow is not installed.
     """
-    import onnx
-
     if asked:
         raise UsageError(f"`writer=tflite` puts every layer in 8 bits; leave out what was said of {', '.join(asked)}")
     if photos is None:
         raise UsageError("`writer=tflite` needs photos to find its ranges; type: `images=DIR`")
     reference = Extractor(pinned(artifact), "ort-cpu")
+    return derive(artifact, out, "quantize", lambda _: _converted(artifact, reference, name, scheme, photos, rounding))
+
+
+def _converted(
+    artifact: Artifact, reference: Extractor, name: str, scheme: Scheme, photos: Photos, rounding: str
+) -> Draft:
+    import onnx
+
     card = reference.artifact.card
     assert card.size is not None
     with quiet():
@@ -77,26 +82,26 @@ def quantize(
     graph = rounded(graph, grids)
     parent = tflite_heads.named(onnx_to_tflite.convert(graph), tensors[0], _maps(graph, tensors[0]))
     data = onnx_to_tflite.quantize(ranged(parent, tensors, photos.observe), scheme.per_channel)
-    data = regridded(data, parent, scheme.per_channel)
-    refuse_large(artifact.path, out.suffix, data)
-    step = {
-        "command": "quantize",
-        "options": {"scheme": name, "engine": "tflite"},
-        "parent": artifact.sha256,
-        "versions": {"lf": __version__, "onnx": onnx.__version__, **onnx_to_tflite.versions()},
-        "opset": onnx_to_tflite.opset(graph),
-        "calibration": photos.manifest(),
-        "rounding": {"method": rounding, **ROUNDINGS[rounding].settings},
-        "kept_float": [head["head"] for head in host],
-        **({"host": host} if host else {}),
-    }
-    with tempfile.TemporaryDirectory(prefix="lf-quantize-") as folder:
-        candidate = model_file.save(Path(folder, "result.tflite"), data, card.step(scheme=name, made=step))
-        small = Extractor(candidate, "tflite")
-        figures = difference(reference, small, [*map(_picture, photos.some(reference, LOOKS))])
-    _judge(artifact, reference, figures)
-    step |= {"parity": figures, "warnings": [*photos.warnings(), *ties(figures, None)]}
-    return model_file.save(out, data, card.step(scheme=name, made=step))
+
+    def compare(made: Artifact) -> dict[str, Any]:
+        figures = difference(reference, Extractor(made, "tflite"), [*map(_picture, photos.some(reference, LOOKS))])
+        _judge(artifact, reference, figures)
+        return {"parity": figures, "warnings": [*photos.warnings(), *ties(figures, None)]}
+
+    return Draft(
+        data=regridded(data, parent, scheme.per_channel),
+        card=card.step(scheme=name),
+        options={"scheme": name, "engine": "tflite"},
+        versions={"onnx": onnx.__version__, **onnx_to_tflite.versions()},
+        compare=compare,
+        notes={
+            "opset": onnx_to_tflite.opset(graph),
+            "calibration": photos.manifest(),
+            "rounding": {"method": rounding, **ROUNDINGS[rounding].settings},
+            "kept_float": [head["head"] for head in host],
+            **({"host": host} if host else {}),
+        },
+    )
 
 
 def _grids(path: Path, graph: ModelProto, rounding: str, photos: Photos, tensors: Sequence[Array]) -> dict[str, Grid]:
