@@ -150,12 +150,13 @@ def test_two_runs_do_not_write_one_file(model, photos, tmp_path):
 def test_features_of_other_code_are_not_gone_on_with(model, photos, tmp_path, layout, monkeypatch):
     run(model, photos, tmp_path / "out", layout)
     before = content(tmp_path / "out")
+    code = fingerprint.fingerprint(store.__name__)
     monkeypatch.setattr(fingerprint, "fingerprint", lambda *names: "of other code")
     with pytest.raises(UsageError) as caught:
         run(model, photos, tmp_path / "out", layout)
     assert str(caught.value) == (
-        f"{tmp_path / 'out'}: its features are made with another code of lf (see lf-extract.{layout}.json); "
-        "choose another `out` or delete them"
+        f"{tmp_path / 'out'}: was made otherwise (code of lf: was {code}, now of other code); "
+        f"choose another `out`, or delete its features: rm -r {tmp_path / 'out'}"
     )
     assert content(tmp_path / "out") == before
 
@@ -479,7 +480,7 @@ def test_the_command_spreads_over_a_pool(model, photos, tmp_path, capsys, inside
 def test_what_goes_wrong_in_an_actor_is_said_as_if_it_were_here(model, photos, tmp_path, inside):
     ray = inside()
     run(model, photos, tmp_path / "out", "lf")
-    with pytest.raises(UsageError, match=r"made with another top_k \(see lf-extract.lf.json\)"):
+    with pytest.raises(UsageError, match=r"out: was made otherwise \(top_k: was 30, now 5\); "):
         pools.on_ray(model.open, store.find([photos]), tmp_path / "out", "lf", 5, lambda *_: None)
     assert ray.calls == ["init", "shutdown"]
     missing = partial(Variant(resolve(model.path), "ort-cuda").open, 1)
@@ -535,7 +536,7 @@ def test_ray_on_two_machines_is_one_run(model, photos, tmp_path, monkeypatch):
         for layout in ROWS:
             tally, seen = pooled(model, photos, tmp_path / layout, layout)
             assert (tally, seen[-1][:2]) == (whole, (10, 10))
-        with pytest.raises(UsageError, match="made with another top_k"):
+        with pytest.raises(UsageError, match=r"was made otherwise \(top_k: was 30, now 5\)"):
             pools.on_ray(model.open, store.find([photos]), tmp_path / "lf", "lf", 5, lambda *_: None)
     finally:
         cluster.shutdown()

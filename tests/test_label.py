@@ -151,7 +151,7 @@ def test_labels_are_read_back(artifact, photos, tmp_path):
     with np.load(tmp_path / "out/z.png.npz") as content:
         assert content["size"].tolist() == [160, 128]
     manifest = json.loads((tmp_path / "out" / MANIFEST).read_text())
-    assert (manifest["count"], manifest["settings"]["warps"], manifest["model"]) == (5, 5, "superpoint")
+    assert (manifest["count"], manifest["identity"]["warps"], manifest["model"]) == (5, 5, "superpoint")
 
 
 def test_an_interrupted_run_resumes_to_the_same_bytes(artifact, photos, tmp_path):
@@ -193,7 +193,9 @@ def test_the_limit_counts_all_photos(artifact, photos, tmp_path):
 def test_other_settings_are_refused(artifact, photos, tmp_path, change):
     run(artifact, photos, tmp_path / "out", limit=1)
     before = contents(tmp_path / "out")
-    with pytest.raises(UsageError, match=f"labels made with {next(iter(change))}=.*choose another `out`"):
+    with pytest.raises(
+        UsageError, match=rf"was made otherwise \({next(iter(change))}: was .*, now .*\); choose another `out`"
+    ):
         run(artifact, photos, tmp_path / "out", Settings(**{"warps": 5, "size": (64, 80), **change}))
     assert contents(tmp_path / "out") == before
 
@@ -204,12 +206,14 @@ def test_labels_of_other_code_are_refused(artifact, photos, tmp_path, monkeypatc
     manifest = tmp_path / "out" / MANIFEST
     if older:
         said = json.loads(manifest.read_text())
-        del said["settings"]["code of lf"]
+        del said["identity"]["code of lf"]
         manifest.write_text(json.dumps(said))
     else:
         monkeypatch.setattr(fingerprint, "fingerprint", lambda *names: "of other code")
     before = contents(tmp_path / "out")
-    with pytest.raises(UsageError, match="holds labels made with another code of lf; choose another `out`"):
+    with pytest.raises(
+        UsageError, match=r"was made otherwise \(code of lf: was \w+, now [\w ]+\); choose another `out`"
+    ):
         run(artifact, photos, tmp_path / "out")
     assert contents(tmp_path / "out") == before
 
@@ -217,7 +221,7 @@ def test_labels_of_other_code_are_refused(artifact, photos, tmp_path, monkeypatc
 def test_another_checkpoint_is_refused(artifact, photos, tmp_path):
     run(artifact, photos, tmp_path / "out", limit=1)
     artifact.path.write_bytes(b"other")
-    with pytest.raises(UsageError, match="labels made with checkpoint="):
+    with pytest.raises(UsageError, match=r"was made otherwise \(checkpoint: was \w+\.\.\., now \w+\.\.\.\); choose"):
         run(artifact, photos, tmp_path / "out")
 
 

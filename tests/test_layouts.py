@@ -440,9 +440,13 @@ def test_extract_writes_resumes_and_passes_over_what_is_no_image(layout, tiny, p
 def test_extract_does_not_mix_models_or_settings(tiny, photos, tmp_path, capsys):
     out = tmp_path / "out"
     run(capsys, str(tiny("wren.onnx").path), [str(photos)], out, "lf")
-    with pytest.raises(UsageError, match=r"made with another top_k \(see lf-extract.lf.json\)"):
+    with pytest.raises(
+        UsageError, match=r"out: was made otherwise \(top_k: was none, now 5\); choose another `out`, or delete"
+    ):
         run(capsys, str(tiny("wren.onnx").path), [str(photos)], out, "lf", top_k=5)
-    with pytest.raises(UsageError, match="made with another model, sha256"):
+    with pytest.raises(
+        UsageError, match=r"was made otherwise \(model: was wren, now superpoint; sha256: was \w+\.\.\., now "
+    ):
         run(capsys, str(tiny("sp.onnx", "superpoint").path), [str(photos)], out, "lf")
     (out / "lf-extract.lf.json").unlink()
     with pytest.raises(UsageError, match="has features that lf extract did not make"):
@@ -489,7 +493,7 @@ def test_extract_describes_the_points_of_another_detector(tiny, photos, tmp_path
     found = get("posfeat", out, "a")
     assert np.array_equal(found.keypoints, want.keypoints)
     assert found.descriptors.shape[1] == 256
-    with pytest.raises(UsageError, match="made with another keypoints"):
+    with pytest.raises(UsageError, match=r"was made otherwise \(keypoints: was sift, now none\); "):
         run(capsys, model, [str(photos / "a.png")], out, "posfeat")
 
 

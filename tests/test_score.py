@@ -292,7 +292,7 @@ def test_superpoint_export_resumes(root, tmp_path, capsys):
     done = json.loads(capsys.readouterr().out)
     assert (done["written"], done["kept"]) == (1, 3)
     assert (out / "0.npz").stat().st_mtime_ns == before
-    order = json.loads((out / "lf-extract.superpoint.json").read_text())["pairs"]
+    order = json.loads((out / "lf-extract.superpoint.json").read_text())["identity"]["pairs"]
     assert order == ["i_a 1_2", "i_a 1_3", "v_b 1_2", "v_b 1_3"]
 
 

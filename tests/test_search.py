@@ -388,7 +388,7 @@ def test_the_commands(lf, heads, photos, tmp_path):
     assert split["search"]["data"] != split["confirm"]["data"]
     code, said, err = lf("search", *common, *budget, "--seed", 1)
     assert (code, said) == (2, "")
-    assert "found.search/search.json: was made with another" in err
+    assert "found.search/search.json: was made otherwise (calibration.seed: was 0, now 1" in err
     code, said, err = lf("search", *common, "-o", tmp_path / "no.onnx", "--max-drop", "mma@3=1", "--protocol", "kp2d")
     assert code == 2
     assert "type: --protocol kp2d,mma" in err
@@ -412,4 +412,6 @@ def test_the_commands(lf, heads, photos, tmp_path):
     assert found["identity"]["metrics"] == ["mma@1", "mma@3"]
     code, said, err = lf(*study, "--seed", 3)
     assert (code, said) == (2, "")
-    assert f"was made with another calibration; choose another folder, or begin anew: rm {folder}" in err
+    assert (
+        f"was made otherwise (calibration.seed: was 0, now 3); choose another folder, or begin anew: rm {folder}" in err
+    )

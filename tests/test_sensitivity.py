@@ -213,10 +213,15 @@ def test_a_study_goes_on_where_it_was_interrupted(layers, tmp_path):
     assert [row["drops"]["repeatability"]["drop"] for row in rows[:4]] == [0.01, 0.02, 0.03, 0.0]
     assert [state[:2] for state in told] == [(2 * n + 1, 2 * len(seen)) for n in range(len(seen))]
     assert told[0][2] == f"{opened.names[1]} activations: a pair"
-    with pytest.raises(UsageError, match=r"was made with another model; choose another folder, or begin anew: rm .*"):
+    with pytest.raises(
+        UsageError, match=r"was made otherwise \(model: was a, now b\); choose another folder, or begin anew: rm .*"
+    ):
         Journal(path, {**identity, "model": "b"})
     path.write_text("[]")
-    with pytest.raises(BadInput, match="not of this command; delete it"):
+    with pytest.raises(
+        BadInput,
+        match=r"\.json: expected what an earlier run of this command wrote; choose another folder, or begin anew: rm",
+    ):
         Journal(path, identity)
 
 
@@ -228,7 +233,10 @@ def test_rows_of_other_code_are_refused(tiny, tmp_path, monkeypatch):
     journal().once("a layer", lambda: {"drop": 0.5})
     assert journal().rows == {"a layer": {"drop": 0.5}}
     monkeypatch.setattr(fingerprint, "fingerprint", lambda *names: "of other code")
-    with pytest.raises(UsageError, match="was made with another code of lf; choose another folder, or begin anew: rm"):
+    with pytest.raises(
+        UsageError,
+        match=r"otherwise \(code of lf: was \w+, now of other code\); choose another folder, or begin anew: rm",
+    ):
         journal()
 
 

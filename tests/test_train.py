@@ -20,7 +20,7 @@ from lf.formats import model_file
 from lf.models import MODELS, checkpoint
 from lf.models.resolve import resolve
 from lf.runtimes import open_session
-from lf.train import RECIPES, loop, pictures, show
+from lf.train import RECIPES, loop, pictures, show, state
 from lf.train.loop import train
 from lf.train.views import random_views
 from lf.train.views.random_views import PLACE, RELATION
@@ -304,6 +304,24 @@ def test_pictures_of_other_code_stay_only_where_training_has_begun(tmp_path, mon
     assert drawn == [1]
 
 
+def test_a_run_that_an_earlier_version_began_goes_on(tmp_path, monkeypatch):
+    """Its settings stood alone in their file, and its pictures had theirs under another name."""
+    recipe = small(RECIPES[SMALLEST["magicpoint"]])
+    first = pictures.collect(recipe, [recipe.data], tmp_path, silent)
+    index = tmp_path / pictures.INDEX
+    crops, names = json.loads(index.read_text())["crops"], ("pictures", "picture_size", "seed", "model")
+    settings = {"data": [recipe.data], **{name: getattr(recipe, name) for name in names}}
+    index.write_text(json.dumps({"settings": settings, "versions": {"code of lf": "earlier"}, "crops": crops}))
+    (tmp_path / state.SETTINGS).write_text(json.dumps(state.identity(recipe, [recipe.data])))
+    monkeypatch.setattr(pictures, "_squares", None)
+    kept = pictures.collect(recipe, [recipe.data], tmp_path, silent, begun=True)
+    assert np.array_equal(kept.squares, first.squares)
+    assert kept.crops == first.crops
+    assert state.read(recipe, [recipe.data], tmp_path, CPU) is None
+    with pytest.raises(UsageError, match=r"was made otherwise \(recipe\.lr: was "):
+        state.read(recipe.override(["lr=1"]), [recipe.data], tmp_path, CPU)
+
+
 @pytest.mark.parametrize("name", [pictures.FILE, pictures.INDEX])
 @pytest.mark.parametrize("damage", [lambda b: b"", lambda b: b[: len(b) // 2], lambda b: b"{}", lambda b: b"[1]"])
 def test_damaged_pictures_are_collected_again(recipe, tmp_path, name, damage):
@@ -493,8 +511,8 @@ def test_a_run_that_goes_on_with_other_code_says_so(tmp_path, monkeypatch, capsy
     monkeypatch.setattr(fingerprint, "fingerprint", lambda *names: "of other code")
     made = run(recipe, tmp_path)
     assert capsys.readouterr().err == (
-        f"warning: {tmp_path}: this run began with another code of lf, and goes on with this one; "
-        "its result is not that of a run in one go\n"
+        f"warning: {tmp_path}: this run began with other code (code of lf: was {began}, now of other code), "
+        "and goes on with this; its result is not that of a run in one go\n"
     )
     assert made.card.made[-1].extra["began_with"]["code of lf"] == began
     assert (tmp_path / pictures.FILE).read_bytes() == squares
@@ -512,9 +530,12 @@ def test_another_recipe_in_the_same_folder_is_refused(recipe, tmp_path, monkeypa
     made = run(recipe, tmp_path)
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
     monkeypatch.setattr(loop, "collect", None)  # before a picture is drawn
-    with pytest.raises(UsageError, match=r": belongs to a run with other settings; choose another `out`, or remove it"):
+    with pytest.raises(
+        UsageError,
+        match=r": was made otherwise \(recipe\.lr: was [\d.]+, now 1\.0\); choose another `out`, or begin anew: rm",
+    ):
         run(recipe.override(["lr=1"]), tmp_path)
-    with pytest.raises(UsageError, match="other settings"):
+    with pytest.raises(UsageError, match=r"was made otherwise \(data\.0: was \w+, now "):
         run(recipe, tmp_path, data=[str(tmp_path)])
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
     assert made.path.name in before
@@ -528,7 +549,10 @@ def test_a_run_without_a_checkpoint_yet_keeps_its_folder(recipe, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run(recipe, tmp_path, progress=interrupt)
     assert {p.name for p in tmp_path.iterdir()} == LEFT - {"checkpoint.pt", "log.jsonl"}
-    with pytest.raises(UsageError, match=r": belongs to a run with other settings; choose another `out`, or remove it"):
+    with pytest.raises(
+        UsageError,
+        match=r": was made otherwise \(recipe\.lr: was [\d.]+, now 1\.0\); choose another `out`, or begin anew: rm",
+    ):
         run(recipe.override(["lr=1"]), tmp_path)
     assert run(recipe, tmp_path).path.exists()
 

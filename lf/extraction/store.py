@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from lf.core import Artifact, BadInput, UsageError, files, pick
+from lf.core import Artifact, BadInput, UsageError, files, ledger, pick
 from lf.core.fingerprint import versions
 from lf.data import images
 from lf.data.layouts import LAYOUTS, Store
@@ -184,7 +184,6 @@ def claim(
     Raises:
         UsageError: the features in `out` are made with something else.
     """
-    path = out / f"lf-extract.{layout}.json"
     artifact, info = extractor.artifact, extractor.session.info
     made = {
         "model": artifact.card.model,
@@ -196,19 +195,12 @@ def claim(
         **versions(by),
         **more,
     }
-    before = _written(path)
-    if before is None and any(taken) and (before := _written(path)) is None:  # another shard may have begun meanwhile
-        raise UsageError(f"{out}: has features that lf extract did not make; choose another `out` or delete them")
-    if before is not None and before != made:
-        other = [k for k in made if not isinstance(before, dict) or before.get(k) != made[k]] or ["settings"]
-        raise UsageError(
-            f"{out}: its features are made with another {', '.join(other)} (see {path.name}); "
-            "choose another `out` or delete them"
-        )
-    if before is None:
-        files.write_json(path, made)
+    path, remedy = out / f"lf-extract.{layout}.json", f"choose another `out`, or delete its features: rm -r {out}"
+    found = ledger.resume(path, made, work=out, remedy=remedy)
+    if not found.begun and any(taken):  # another shard may have begun meanwhile
+        found = ledger.resume(path, made, work=out, remedy=remedy)
+        if not found.begun:
+            raise UsageError(f"{out}: has features that lf extract did not make; choose another `out` or delete them")
+    if not found.begun:
+        found.write()
     return path
-
-
-def _written(path: Path) -> Any:
-    return files.read_json(path, "what lf extract writes") if path.is_file() else None

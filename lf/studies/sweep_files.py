@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lf.benchmarks import PROTOCOLS
-from lf.core import Artifact, BadInput, GateFailed, LfError, UsageError, console, files
+from lf.core import Artifact, BadInput, GateFailed, LfError, UsageError, console, ledger
 from lf.core.fingerprint import versions
 from lf.data.images import list_images
 from lf.formats import model_file
@@ -203,14 +203,13 @@ def _once(path: Path, recipe: dict[str, Any], make: Callable[[], Artifact] | Non
 
     What was made, and of what, is kept beside it.
     """
-    record = path.with_name(f"{path.name}.json")
-    with suppress(BadInput, AttributeError):  # absent or damaged: made again
-        kept = files.read_json(record, "how a file was made")
-        if kept.get("of") == recipe:
-            if kept.get("refused"):
-                return None, kept["refused"]
+    record = ledger.resume(path.with_name(f"{path.name}.json"), recipe, "restart")
+    if refused := record.content.get("refused"):
+        return None, refused
+    if sha256 := record.content.get("sha256"):
+        with suppress(BadInput):  # absent or damaged: made again
             artifact = model_file.load(path)
-            if artifact.sha256 == kept.get("sha256"):
+            if artifact.sha256 == sha256:
                 return artifact, ""
     if make is None:
         return None, ""
@@ -219,7 +218,7 @@ def _once(path: Path, recipe: dict[str, Any], make: Callable[[], Artifact] | Non
     except LfError as error:
         if type(error) is not LfError:  # not the file: what was asked for does not fit
             raise
-        files.write_json(record, {"of": recipe, "refused": str(error)})
+        record.write(refused=str(error))
         return None, str(error)
-    files.write_json(record, {"of": recipe, "sha256": artifact.sha256})
+    record.write(sha256=artifact.sha256)
     return artifact, ""

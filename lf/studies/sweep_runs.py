@@ -14,7 +14,7 @@ from lf.benchmarks.run.evaluate import Progress, bench
 from lf.benchmarks.run.record import Run
 from lf.benchmarks.run.suite import timings
 from lf.benchmarks.timing.record import Timing
-from lf.core import BadInput, LfError, Unavailable, UsageError, files
+from lf.core import BadInput, LfError, Unavailable, UsageError, ledger
 from lf.core.fingerprint import versions
 from lf.data import Pair, dataset_digest, open_dataset
 from lf.extraction.variant import Variant
@@ -84,7 +84,7 @@ class Runs:
             "sha256": job.row.artifact.sha256,
             "versions": versions("lf.benchmarks.run.evaluate"),
         }
-        return run if found == expected else None
+        return None if ledger.differences(found, expected) else run
 
     def evaluate(self, jobs: Sequence[Job], progress: Progress, after: Callable[[], None]) -> None:
         """Compute the runs of `jobs`, those of one file together; a file that cannot be evaluated goes to `failed`.
@@ -134,13 +134,11 @@ class Runs:
 
     def latency(self, rows: Sequence[Row]) -> dict[str, Timing] | None:
         """The kept latency of the rows of one network, by scheme; None if it was not measured of just these files."""
-        path = self._latency_path(rows)
+        latency = self._latency(rows)
         try:
-            kept = files.read_json(path, "the latency of a sweep")
-            if not isinstance(kept, dict) or kept.get("of") != self._latency_of(self._timed(rows)):
-                return None
-            return {name: Timing.from_dict(timing, str(path), name) for name, timing in kept["timings"].items()}
-        except BadInput:
+            kept = latency.content["timings"]
+            return {name: Timing.from_dict(timing, str(latency.path), name) for name, timing in kept.items()}
+        except (BadInput, KeyError, AttributeError):
             return None  # absent or damaged: measured again
 
     def measure(self, rows: Sequence[Row], progress: Progress) -> None:
@@ -150,21 +148,19 @@ class Runs:
         variants = [Variant(row.artifact, self.plan.backend) for row in timed if row.artifact]
         found = timings(variants, pair, PROTOCOLS[TIMED], self.plan.threads, self.plan.repeats, progress)
         kept = {row.scheme: timing.to_dict() for row, timing in zip(timed, found, strict=True)}
-        files.write_json(self._latency_path(rows), {"of": self._latency_of(timed), "timings": kept})
+        self._latency(rows).write(timings=kept)
 
     def _timed(self, rows: Sequence[Row]) -> list[Row]:
         return [row for row in rows if row.artifact and (row.network, row.scheme) not in self.failed]
 
-    def _latency_path(self, rows: Sequence[Row]) -> Path:
-        return self.out / "latency" / f"{rows[0].network}.json"
-
-    def _latency_of(self, rows: Sequence[Row]) -> dict[str, Any]:
-        return {
-            "files": {row.scheme: row.artifact.sha256 for row in rows if row.artifact},
+    def _latency(self, rows: Sequence[Row]) -> ledger.Ledger:
+        identity = {
+            "files": {row.scheme: row.artifact.sha256 for row in self._timed(rows) if row.artifact},
             "picture": self.pairs(self.plan.data[0], TIMED)[0][0].first.digest,
             **{name: getattr(self.plan, name) for name in ("backend", "threads", "repeats")},
-            "versions": versions("lf.benchmarks.run.suite"),
+            **versions("lf.benchmarks.run.suite"),
         }
+        return ledger.resume(self.out / "latency" / f"{rows[0].network}.json", identity, "restart")
 
 
 def timed(run: Run, timing: Timing | None) -> Run:

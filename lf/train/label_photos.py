@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from lf.core import Array, Artifact, BadInput, UsageError, files
+from lf.core import Array, Artifact, BadInput, UsageError, files, ledger
 from lf.core.fingerprint import versions
 from lf.data import images
 from lf.data.layouts import npz
@@ -145,18 +145,10 @@ def _claim(out: Path, artifact: Artifact, settings: Settings, count: int) -> Pat
     """Write the manifest, or find the same one there; return its path."""
     digest = hashlib.sha256(files.read_bytes(artifact.path, "a checkpoint")).hexdigest()
     own = {"checkpoint": digest, **asdict(settings), "size": list(settings.size), "batch": BATCH}
-    code = versions(__name__)
-    path = out / MANIFEST
-    if path.exists():
-        found = files.read_json(path, "the manifest of lf label")
-        found = found.get("settings") if isinstance(found, dict) else None
-        for key, value in {**own, **code}.items():
-            there = found.get(key) if isinstance(found, dict) else None
-            if there != value:
-                said = f"another {key}" if key in code else f"{key}={there}, not {value}"
-                raise UsageError(f"{out}: holds labels made with {said}; choose another `out`")
-    files.write_json(path, {"model": artifact.card.model, "settings": {**own, **code}, "count": count})
-    return path
+    remedy = f"choose another `out`, or delete the labels: rm -r {out}"
+    found = ledger.resume(out / MANIFEST, {**own, **versions(__name__)}, work=out, remedy=remedy, before="settings")
+    found.write(model=artifact.card.model, count=count)
+    return found.path
 
 
 def _is_done(path: Path, digest: str) -> bool:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from lf.core import Artifact, BadModel, LfError, UsageError, files
+from lf.core import Artifact, BadModel, LfError, UsageError
 from lf.formats import model_file
 from lf.models import MODELS, checkpoint
 from lf.models.resolve import resolve
@@ -121,7 +121,7 @@ def _prepare(
     if left and workers.first:
         state.warn_of_change(left, recipe, out)
     if workers.first:
-        files.write_json(out / SETTINGS, state.identity(recipe, data))  # an `out` that cannot be written is found now
+        state.begin(recipe, data, out)  # an `out` that cannot be written is found now
     try:
         return _begin(recipe, data, out, workers, threads, progress, left)
     except LfError:

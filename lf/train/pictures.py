@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import torch
 
-from lf.core import Array, BadInput, UsageError, files
+from lf.core import Array, BadInput, UsageError, files, ledger
 from lf.core.fingerprint import versions
 from lf.data import Picture, images
 from lf.data.drawn import procedural, synthetic_shapes
@@ -86,9 +86,9 @@ def collect(recipe: Recipe, data: Sequence[str], out: Path, progress: Progress, 
         BadInput: no folder, or none of its files is a usable image.
     """
     settings = {"data": list(data), **{k: getattr(recipe, k) for k in ("pictures", "picture_size", "seed", "model")}}
-    made = {"settings": settings, "versions": versions(__name__)}
-    kept = _kept(out, {"settings": settings} if begun else made)
-    if kept:
+    code = versions(__name__)
+    index = ledger.resume(out / INDEX, {**settings, **code}, "restart", ignore=code if begun else (), before="settings")
+    if kept := _kept(out, index):
         return kept
     crops: list[Crop] = []
     sources = [(name, count or _count(name)) for name, count in shares(data, recipe.pictures)]
@@ -103,18 +103,17 @@ def collect(recipe: Recipe, data: Sequence[str], out: Path, progress: Progress, 
             crops.append(crop)
             progress(len(crops), total, "collecting pictures")
         squares.flush()
-    files.write_json(out / INDEX, {**made, "crops": crops})
+    index.write(crops=crops)
     return Pictures(np.load(out / FILE, mmap_mode="r")[: len(crops)], tuple(crops))
 
 
-def _kept(out: Path, made: dict[str, Any]) -> Pictures | None:
-    """What an earlier start left; None where that is damaged or `made` otherwise, for it can be made again."""
+def _kept(out: Path, index: ledger.Ledger) -> Pictures | None:
+    """What an earlier start left; None where that is absent or damaged, for it can be made again."""
     try:
-        index = files.read_json(out / INDEX, "the index of a run's pictures")
         squares = np.load(out / FILE, mmap_mode="r")
-        crops = tuple(Crop(*crop) for crop in index["crops"])
-        fits = {name: index.get(name) for name in made} == made and squares.ndim == 4 and len(squares) >= len(crops) > 0
-    except (BadInput, OSError, ValueError, EOFError, KeyError, TypeError):
+        crops = tuple(Crop(*crop) for crop in index.content["crops"])
+        fits = squares.ndim == 4 and len(squares) >= len(crops) > 0
+    except (OSError, ValueError, EOFError, KeyError, TypeError):
         return None
     return Pictures(squares[: len(crops)], crops) if fits else None
 

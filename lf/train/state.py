@@ -16,7 +16,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from lf import __version__
-from lf.core import Artifact, BadInput, Card, Step, UsageError, console, files
+from lf.core import Artifact, BadInput, Card, Step, console, files, ledger
 from lf.core.fingerprint import versions
 from lf.formats import model_file
 from lf.models import MODELS, checkpoint
@@ -101,6 +101,11 @@ def save(run: Run, step: int) -> None:
     files.write_bytes(run.out / CHECKPOINT, buffer.getvalue())
 
 
+def begin(recipe: Recipe, data: Sequence[str], out: Path) -> None:
+    """Write the settings of a run into its folder."""
+    ledger.Ledger(out / SETTINGS, identity(recipe, data)).write()
+
+
 def read(recipe: Recipe, data: Sequence[str], out: Path, where: torch.device) -> dict[str, Any] | None:
     """The state of an earlier run in `out`, or None.
 
@@ -108,30 +113,27 @@ def read(recipe: Recipe, data: Sequence[str], out: Path, where: torch.device) ->
         UsageError: it belongs to other settings.
         BadInput: it is damaged.
     """
-    path, own = out / CHECKPOINT, json.dumps(identity(recipe, data))
-    other = UsageError(f"{out}: belongs to a run with other settings; choose another `out`, or remove it")
+    path, own, remedy = out / CHECKPOINT, identity(recipe, data), f"choose another `out`, or begin anew: rm -r {out}"
     if not path.exists():  # perhaps of a run that is still before its first checkpoint, or was killed there
-        path = out / SETTINGS
-        if path.exists() and files.read_json(path, "the settings of a run, or no such file") != json.loads(own):
-            raise other
+        ledger.resume(out / SETTINGS, own, work=out, remedy=remedy)
         return None
     try:
         state: dict[str, Any] = torch.load(path, map_location=where, weights_only=True)
-        owner = state["identity"]
+        owner = json.loads(state["identity"])
     except Exception as error:  # torch raises a dozen kinds on damaged files
         raise BadInput(f"{path}: not a checkpoint of lf train, or a damaged one; remove it to start again") from error
-    if owner != own:
-        raise other
+    if found := ledger.differences(owner, own):
+        raise ledger.refusal(out, found, remedy)
     return state
 
 
 def warn_of_change(state: Mapping[str, Any], recipe: Recipe, out: Path) -> None:
     """Say that a run, which is not done, goes on with other code than it began with; it is not refused for that."""
-    before, now = state.get("versions"), made_by()
-    other = [name for name in now if before and before.get(name) != now[name]]
+    before = state.get("versions")
+    other = ledger.differences(before, made_by()) if before else []
     if other and state["step"] < recipe.steps:
         console.note(
-            f"warning: {out}: this run began with another {', '.join(other)}, and goes on with this one; "
+            f"warning: {out}: this run began with other code ({'; '.join(map(str, other))}), and goes on with this; "
             "its result is not that of a run in one go"
         )
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from lf.benchmarks.protocols.protocol import Protocol
-from lf.core import Features, LfError, UsageError, files
+from lf.core import Features, LfError, UsageError, files, ledger
 from lf.core.fingerprint import versions
 from lf.data import Picture
 from lf.extraction.extractor import Extractor
@@ -52,7 +52,7 @@ class Predictor:
             )
         self.extractor = extractor
         self.protocol = protocol
-        self._cache = cache / self._key() if cache else None
+        self._cache = cache / ledger.key(self._identity()) if cache else None
 
     def __call__(self, picture: Picture) -> tuple[Features, Native]:
         """Features in pixels of the prepared picture, and the picture's native size."""
@@ -75,9 +75,10 @@ class Predictor:
             _save(path, features, native)
         return features, native
 
-    def _key(self) -> str:
+    def _identity(self) -> dict[str, Any]:
+        """What the features depend on beside the picture."""
         info = self.extractor.session.info
-        parts = {
+        return {
             **versions(__name__),
             "artifact": self.extractor.artifact.sha256,
             "keypoints": self.extractor.keypoints and self.extractor.keypoints.artifact.sha256,
@@ -88,7 +89,6 @@ class Predictor:
             "nms": self.extractor.nms,
             "geometry": [self.protocol.geometry.name, self.protocol.version, self.protocol.size],
         }
-        return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:24]
 
 
 def _save(path: Path, features: Features, native: Native) -> None:

@@ -8,11 +8,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from lf.core import Artifact, BadInput, UsageError, files
+from lf.core import Artifact, BadInput, ledger
 from lf.core.fingerprint import versions
 from lf.data.images import list_images
-
-SCHEMA = 1
 
 
 class Journal:
@@ -33,30 +31,26 @@ class Journal:
             UsageError: the rows in the file are of another identity.
             BadInput: it is no such file.
         """
-        self.path: Path = path
-        self.identity: dict[str, Any] = json.loads(json.dumps(identity))
-        self.rows: dict[str, Any] = self._before() if path.exists() else {}
+        self.path = path
+        remedy = f"choose another folder, or begin anew: rm {path}"
+        self._ledger = ledger.resume(path, identity, remedy=remedy)
+        rows = self._ledger.content.get("rows", {})
+        if not isinstance(rows, dict):
+            raise BadInput(f"{path}: its rows are no table; {remedy}")
+        self.rows: dict[str, Any] = rows
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """All that the rows depend on."""
+        return self._ledger.identity
 
     def once(self, name: str, find: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """The row `name`, found and written down unless it is there."""
         if name not in self.rows:
             self.rows[name] = json.loads(json.dumps(find(), allow_nan=False))
-            files.write_json(self.path, {"schema": SCHEMA, "identity": self.identity, "rows": self.rows})
+            self._ledger.write(rows=self.rows)
         found: dict[str, Any] = self.rows[name]
         return found
-
-    def _before(self) -> dict[str, Any]:
-        data = files.read_json(self.path, "what an earlier run of this command wrote")
-        if not isinstance(data, dict) or data.get("schema") != SCHEMA or not isinstance(data.get("rows"), dict):
-            raise BadInput(f"{self.path}: not of this command; delete it or choose another folder")
-        known = data.get("identity")
-        known = known if isinstance(known, dict) else {}
-        if other := [name for name in {**self.identity, **known} if known.get(name) != self.identity.get(name)]:
-            raise UsageError(
-                f"{self.path}: was made with another {', '.join(other)}; choose another folder, "
-                f"or begin anew: rm {self.path}"
-            )
-        return dict(data["rows"])
 
 
 def circumstances(
