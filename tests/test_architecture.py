@@ -199,6 +199,30 @@ def test_a_file_can_be_read_in_one_go(path):
     assert len(path.read_text().splitlines()) <= 300
 
 
+def kinds_compared(tree):
+    """Comparisons of the very class of an error, which miss its subclasses."""
+    caught = {node.name for node in ast.walk(tree) if isinstance(node, ast.ExceptHandler)} | {"error", "exception"}
+    for node in ast.walk(tree):
+        for part in (node.left, *node.comparators) if isinstance(node, ast.Compare) else ():
+            of = part.args[0] if isinstance(part, ast.Call) and ast.unparse(part.func) == "type" and part.args else None
+            of = part.value if isinstance(part, ast.Attribute) and part.attr == "__class__" else of
+            if isinstance(of, ast.Name) and of.id in caught:
+                yield ast.unparse(node)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=dotted)
+def test_errors_are_told_apart_by_their_types(path):
+    found = [*kinds_compared(ast.parse(path.read_text()))]
+    assert not found, "catch the type, or add one to lf/core/errors.py"
+
+
+@pytest.mark.parametrize("text", ["type(e) is A", "A != type(error)", "type(e) not in (A, B)", "e.__class__ is A"])
+def test_comparisons_of_the_class_of_an_error_are_found(text):
+    source = f"try:\n    f()\nexcept A as e:\n    assert {text}\n"
+    assert [*kinds_compared(ast.parse(source))] == [text]
+    assert not [*kinds_compared(ast.parse("try:\n    f()\nexcept A as e:\n    assert isinstance(e, A)\n"))]
+
+
 def test_nothing_names_the_machine_it_was_made_on():
     private = re.compile(r"/(work|home|root|Users)/\w|/tmp/\w")
     kept = [

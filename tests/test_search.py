@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from lf import cli
-from lf.core import BadInput, GateFailed, LfError, UsageError
+from lf.core import BadInput, ConversionFailed, GateFailed, UsageError
 from lf.formats import model_file
 from lf.models import MODELS
 from lf.quantize import quantize
@@ -262,7 +262,7 @@ def test_a_file_that_cannot_be_made_keeps_no_budget(wren, photos, tmp_path, monk
 
     def broken(artifact, scheme, images, out, bits, **options):
         if bits["trunk.0.0"] == 4:
-            raise LfError("its layer gives a non-finite value")
+            raise ConversionFailed("its layer gives a non-finite value")
         return real(artifact, scheme, images, out, bits=bits, **options)
 
     monkeypatch.setattr(mixed, "quantize", broken)

@@ -14,7 +14,7 @@ import tflite_files
 from lf.benchmarks.run import results
 from lf.benchmarks.run.record import Run
 from lf.benchmarks.timing.record import Timing
-from lf.core import BadInput, LfError, UsageError, fingerprint
+from lf.core import BadInput, ConversionFailed, DiskFull, LfError, UsageError, fingerprint
 from lf.extraction import agreement
 from lf.formats import model_file, tflite
 from lf.quantize import WRITERS, quantize
@@ -284,7 +284,7 @@ def test_a_scheme_that_the_guards_refuse_is_a_row_that_says_why(place, lf, monke
 
     def refusing(parent, scheme, *rest, **options):
         if scheme == "w8a8":
-            raise LfError(f"{parent.path}: would be emulated;\nnothing was written")
+            raise ConversionFailed(f"{parent.path}: would be emulated;\nnothing was written")
         return real(parent, scheme, *rest, **options)
 
     monkeypatch.setattr(sweep_files, "quantize", refusing)
@@ -295,6 +295,19 @@ def test_a_scheme_that_the_guards_refuse_is_a_row_that_says_why(place, lf, monke
     assert "| refused | -" in lf("--dry-run")[1]
     monkeypatch.setattr(sweep_files, "quantize", lambda *rest, **options: pytest.fail("it was refused before"))
     assert lf()[0] == 0
+
+
+def test_a_full_disk_ends_the_sweep_and_is_not_kept(place, lf, monkeypatch):
+    def full(*rest, **options):
+        raise DiskFull("a.onnx: the disk is full; nothing was written. Free some space or choose another place")
+
+    for module, name in ((sweep_files, "quantize"), (sweep_runs, "bench")):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, full)
+            code, _, error = lf()
+        assert (code, error.splitlines()[-1][:32]) == (1, "lf: a.onnx: the disk is full; no")
+    assert lf()[0] == 0
+    assert "refused" not in table_of(place)
 
 
 def test_what_was_asked_for_wrongly_ends_the_sweep(place, lf):

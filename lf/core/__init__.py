@@ -2,6 +2,8 @@
 
 from lf.core.errors import BadInput as BadInput
 from lf.core.errors import BadModel as BadModel
+from lf.core.errors import ConversionFailed as ConversionFailed
+from lf.core.errors import DiskFull as DiskFull
 from lf.core.errors import GateFailed as GateFailed
 from lf.core.errors import LfError as LfError
 from lf.core.errors import Unavailable as Unavailable

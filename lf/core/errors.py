@@ -68,6 +68,14 @@ def blaming(path: Path) -> Iterator[None]:
         raise BadModel(error.what, path) from error
 
 
+class ConversionFailed(LfError):
+    """A conversion gave no file, or one that must not be written; one with other options or versions may do."""
+
+
+class DiskFull(LfError):
+    """There is no space left for a file."""
+
+
 def one_line(error: BaseException, most: int | None = None) -> str:
     """What an error of a library says, without its line breaks, and of long ones the first so many characters."""
     return " ".join(str(error).split())[:most]

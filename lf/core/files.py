@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from lf.core import BadInput, BadModel, LfError, UsageError
+from lf.core import BadInput, BadModel, DiskFull, UsageError
 
 MAX_MODEL_BYTES = 2 << 30  # an ONNX protobuf cannot be larger
 MAX_JSON_BYTES = 256 << 20
@@ -23,7 +23,7 @@ def atomic(path: Path) -> Iterator[Path]:
 
     Raises:
         UsageError: the folder cannot be written, or `path` is there and no regular file.
-        LfError: the disk is full.
+        DiskFull: there is no space left.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -57,10 +57,10 @@ def _umask() -> int:
     return current
 
 
-def explain(error: OSError, path: Path) -> LfError:
-    """What to raise where `path` could not be written: LfError for a full disk, else UsageError."""
+def explain(error: OSError, path: Path) -> DiskFull | UsageError:
+    """What to raise where `path` could not be written: DiskFull, else UsageError."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return LfError(f"{path}: the disk is full; nothing was written. Free some space or choose another place")
+        return DiskFull(f"{path}: the disk is full; nothing was written. Free some space or choose another place")
     return UsageError(f"{path}: cannot be written ({error.strerror or error}); choose another place")
 
 

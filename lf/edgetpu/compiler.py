@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from lf.core import Artifact, BadInput, GateFailed, LfError, Unavailable, UsageError, files
+from lf.core import Artifact, BadInput, ConversionFailed, GateFailed, Unavailable, UsageError, files
 from lf.edgetpu.check import Report, examine
 from lf.edgetpu.graph import Graph, Tensor, build
 from lf.edgetpu.log import Log, parse
@@ -52,7 +52,7 @@ def export(
         UsageError: no .tflite file, or a compiled one, or an option that was settled when the file was made.
         Unavailable: the compiler is not installed; the text says what the prediction is, and where to get it.
         GateFailed: it refuses the file, nothing maps, or the result has other inputs or outputs; nothing is written.
-        LfError: it took too long.
+        ConversionFailed: it took too long.
     """
     if artifact.path.suffix != ".tflite":
         raise UsageError(
@@ -129,7 +129,7 @@ def run(command: Sequence[str], folder: Path, seconds: float) -> str:
     """What a command prints; it and its children are ended after `seconds`.
 
     Raises:
-        LfError: it took longer.
+        ConversionFailed: it took longer.
         Unavailable: it cannot be started.
     """
     try:
@@ -147,7 +147,7 @@ def run(command: Sequence[str], folder: Path, seconds: float) -> str:
                 os.killpg(process.pid, signal.SIGKILL)
             if isinstance(error, subprocess.TimeoutExpired):
                 text = f"{COMPILER} had not finished after {seconds:g} s; nothing was written"
-                raise LfError(text) from error
+                raise ConversionFailed(text) from error
             raise
     return said.decode(errors="replace")
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lf import __version__
-from lf.core import Artifact, LfError, UsageError, pick
+from lf.core import Artifact, ConversionFailed, UsageError, pick
 from lf.export import parity
 from lf.formats import onnx_model
 from lf.formats.derive import Draft, derive
@@ -53,7 +53,7 @@ def export(
     Raises:
         UsageError: not a checkpoint, or a size or opset that does not fit.
         GateFailed: the file does not agree with the network; nothing is written.
-        LfError: a batch normalisation could not be folded.
+        ConversionFailed: a batch normalisation could not be folded.
     """
     if artifact.path.suffix not in CHECKPOINTS:
         raise UsageError(f"{artifact.path}: export to onnx starts from a checkpoint ({', '.join(CHECKPOINTS)})")
@@ -87,7 +87,7 @@ def trace(artifact: Artifact, size: tuple[int, int] | None, opset: int) -> Model
     """The network of a checkpoint as an ONNX model without a trace of this machine.
 
     Raises:
-        LfError: a batch normalisation is left, so quantization would go wrong quietly.
+        ConversionFailed: a batch normalisation is left, so quantization would go wrong quietly.
     """
     import onnx
     import torch
@@ -114,7 +114,9 @@ def trace(artifact: Artifact, size: tuple[int, int] | None, opset: int) -> Model
     onnx.checker.check_model(proto, full_check=True)
     left = [node.name for node in proto.graph.node if node.op_type == "BatchNormalization"]
     if left:
-        raise LfError(f"{artifact.path}: batch normalisation {', '.join(left)} was not folded; export it in eval mode")
+        raise ConversionFailed(
+            f"{artifact.path}: batch normalisation {', '.join(left)} was not folded; export it in eval mode"
+        )
     return proto
 
 

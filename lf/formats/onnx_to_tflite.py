@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lf.core import LfError, Unavailable
+from lf.core import ConversionFailed, Unavailable
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -44,7 +44,7 @@ def convert(model: ModelProto, half: bool = False) -> bytes:
 
     Raises:
         Unavailable: onnx2tf or what it imports is not installed, or of a version not known here.
-        LfError: the converter failed; the text has its last words.
+        ConversionFailed: the converter failed; the text has its last words.
     """
     direct = _direct()
     _demand(FLOAT[:1] if direct else FLOAT)
@@ -60,7 +60,7 @@ def quantize(calibrated: bytes, per_channel: bool = True) -> bytes:
 
     Raises:
         Unavailable: TensorFlow is not installed.
-        LfError: its quantizer failed.
+        ConversionFailed: its quantizer failed.
     """
     _demand(INTEGER)
     return _run({"job": "integer", "per_channel": per_channel}, calibrated)
@@ -128,11 +128,11 @@ def _run(job: Mapping[str, Any], data: bytes) -> bytes:
                 command, cwd=folder, env=environment, capture_output=True, timeout=SECONDS, check=False
             )
         except subprocess.TimeoutExpired as error:
-            raise LfError(f"the conversion to TFLite took more than {SECONDS} s and was ended") from error
+            raise ConversionFailed(f"the conversion to TFLite took more than {SECONDS} s and was ended") from error
         made = Path(folder, "out.tflite")
         if done.returncode or not made.is_file():
             words = _last_words(done.stderr) or _last_words(done.stdout) or f"exit code {done.returncode}"
-            raise LfError(f"the conversion to TFLite failed: {words}; nothing was written")
+            raise ConversionFailed(f"the conversion to TFLite failed: {words}; nothing was written")
         return made.read_bytes()
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from lf.core import Array, BadInput, LfError, Unavailable
+from lf.core import Array, BadInput, ConversionFailed, Unavailable
 
 IDENTIFIER = b"TFL3"
 VERSION = 3  # of the schema
@@ -97,7 +97,7 @@ def write(model: Any) -> bytes:
     """The file of a `ModelT`, all constants inside the table, aligned as the schema asks; `model` stays as it is.
 
     Raises:
-        LfError: more than the 2 GB that such a table can hold.
+        ConversionFailed: more than the 2 GB that such a table can hold.
     """
     schema()
     from flatbuffers import Builder
@@ -109,7 +109,7 @@ def write(model: Any) -> bytes:
     try:
         builder.Finish(packed.Pack(builder), IDENTIFIER)
     except BuilderSizeError as error:
-        raise LfError("a TFLite model can have 2 GB at most; this one has more") from error
+        raise ConversionFailed("a TFLite model can have 2 GB at most; this one has more") from error
     return bytes(builder.Output())
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lf.core import Artifact, BadInput, BadModel, LfError, UsageError, blaming, files, pick
+from lf.core import Artifact, BadInput, BadModel, ConversionFailed, UsageError, blaming, files, pick
 from lf.formats import onnx_model
 from lf.quantize.calibrate.observers import CALIBRATIONS as CALIBRATIONS
 from lf.quantize.calibrate.observers import observer
@@ -99,7 +99,7 @@ def quantize(
         UsageError: unknown scheme, writer, calibration, rounding or layer, a rounding that the scheme does not
             allow, no folder of photos, words on photos where none are looked at, or a file that is not float ONNX.
         BadInput: no usable photo, photos of a benchmark, or a network that gives non-finite values itself.
-        LfError: the result gives non-finite values, or would not run in integers; nothing is written.
+        ConversionFailed: the result gives non-finite values, or would not run in integers; nothing is written.
     """
     float_onnx(artifact)
     rounding, photos = prepare(
@@ -125,7 +125,7 @@ def quantize(
     except BadModel as error:
         if error.path == artifact.path:
             raise
-        raise LfError(
+        raise ConversionFailed(
             f"{artifact.path}: quantized, {error.what}; nothing was written, choose another scheme"
         ) from error
     return made

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lf.benchmarks import PROTOCOLS
-from lf.core import Artifact, BadInput, GateFailed, LfError, UsageError, console, ledger
+from lf.core import Artifact, BadInput, ConversionFailed, GateFailed, UsageError, console, ledger
 from lf.core.fingerprint import versions
 from lf.data.images import list_images
 from lf.formats import model_file
@@ -215,9 +215,7 @@ def _once(path: Path, recipe: dict[str, Any], make: Callable[[], Artifact] | Non
         return None, ""
     try:
         artifact = make()
-    except LfError as error:
-        if type(error) is not LfError:  # not the file: what was asked for does not fit
-            raise
+    except ConversionFailed as error:
         record.write(refused=str(error))
         return None, str(error)
     record.write(sha256=artifact.sha256)

@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from lf.benchmarks import PROTOCOLS
 from lf.benchmarks.run import results
@@ -14,7 +13,7 @@ from lf.benchmarks.run.evaluate import Progress, bench
 from lf.benchmarks.run.record import Run
 from lf.benchmarks.run.suite import timings
 from lf.benchmarks.timing.record import Timing
-from lf.core import BadInput, LfError, Unavailable, UsageError, ledger
+from lf.core import BadInput, DiskFull, LfError, Unavailable, UsageError, ledger
 from lf.core.fingerprint import versions
 from lf.data import Pair, dataset_digest, open_dataset
 from lf.extraction.variant import Variant
@@ -104,7 +103,7 @@ class Runs:
             try:
                 self._run(job, cache, says)
             except LfError as error:
-                if job.row.scheme == FLOAT or isinstance(error, UsageError | Unavailable):
+                if job.row.scheme == FLOAT or isinstance(error, UsageError | Unavailable | DiskFull):
                     raise
                 self.failed[job.row.network, job.row.scheme] = str(error)
             following = jobs[index + 1].row if index + 1 < len(jobs) else None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lf.core import Array, BadModel, LfError
+from lf.core import Array, BadModel, ConversionFailed
 from lf.quantize.calibrate.observers import Observer
 from lf.runtimes.ort import making
 
@@ -87,7 +87,7 @@ def learned(
             has the range of the other end.
 
     Raises:
-        LfError: a place is missing.
+        ConversionFailed: a place is missing.
     """
     nodes, absorbed = model.graph.node, _absorbed(model, ["Relu"])
     same = [*absorbed.items(), *((n.input[0], n.output[0]) for n in nodes if n.op_type == "MaxPool")]
@@ -95,7 +95,7 @@ def learned(
     for node in nodes:
         for end, tensor in (("input", node.input[0]), ("output", node.output[0])) if node.name in convolutions else ():
             if f"{node.name}.{end}" not in places:
-                raise LfError(
+                raise ConversionFailed(
                     f"{node.name} was trained in float: the card has no range of its {end}; calibrate: `images=DIR`"
                 )
             low, high = places[f"{node.name}.{end}"]

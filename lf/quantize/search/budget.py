@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from lf.core import Artifact, BadModel, GateFailed, LfError
+from lf.core import Artifact, BadModel, ConversionFailed, GateFailed, LfError
 from lf.extraction.extractor import Extractor
 from lf.formats import model_file
 from lf.quantize import BITS, Progress, open_photos, quantize
@@ -113,9 +113,7 @@ class Search:
                 if error.path == self.task.artifact.path:
                     raise
                 return {"bits": dict(bits), "drops": {}, "failed": error.what}
-            except LfError as error:
-                if type(error) not in (LfError, GateFailed):  # those of usage and of input are no matter of bits
-                    raise
+            except (ConversionFailed, GateFailed) as error:
                 return {"bits": dict(bits), "drops": {}, "failed": str(error)}
         return {"bits": dict(bits), "drops": {m: asdict(drop) for m, drop in drops.items()}, "failed": None}
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lf.core import Array, Artifact, BadModel, LfError, UsageError, blaming, pick
+from lf.core import Array, Artifact, BadModel, ConversionFailed, UsageError, blaming, pick
 from lf.extraction import agreement
 from lf.extraction.extractor import Extractor
 from lf.formats import model_file
@@ -155,7 +155,7 @@ class Layers:
         """Yield the variant as a file, which is gone afterwards.
 
         Raises:
-            LfError: it gives non-finite values, or descriptors that are not of unit length.
+            ConversionFailed: it gives non-finite values, or descriptors that are not of unit length.
         """
         made = {"command": "sensitivity", "parent": self.artifact.sha256, **self._manifest}
         with tempfile.TemporaryDirectory(prefix="lf-quantize-") as folder:
@@ -166,7 +166,7 @@ class Layers:
             except BadModel as error:
                 if error.path != variant.path:
                     raise
-                raise LfError(
+                raise ConversionFailed(
                     f"{self.artifact.path}: with {layer} alone quantized, {error.what}; choose another scheme"
                 ) from error
 

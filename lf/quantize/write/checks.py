@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lf.core import Array, Artifact, LfError, machine
+from lf.core import Array, Artifact, ConversionFailed, machine
 from lf.extraction.extractor import Extractor
 from lf.formats import onnx_model
 from lf.formats.int4 import widened
@@ -35,7 +35,7 @@ SLOWER = 1.1  # times the parent's time
 
 
 def integers(path: Path, data: bytes, meant: Collection[str], rest: Collection[str]) -> None:
-    """Raise LfError unless just the convolutions `meant` run in integers in the graph that ONNX Runtime makes.
+    """Raise ConversionFailed unless just the convolutions `meant` run in integers in the graph that ONNX Runtime makes.
 
     Both ways. A pattern that it does not fuse is emulated in float, slower than float itself. And a float convolution
     between quantized tensors gets 8-bit weights of its own accord, one scale for all channels: 4 dB lost by one layer.
@@ -61,19 +61,19 @@ def integers(path: Path, data: bytes, meant: Collection[str], rest: Collection[s
         f"{path}: onnxruntime {ort.__version__} would run {len(found)} convolutions in integers where {len(meant)} are"
     )
     if unasked := sorted(found - set(meant)):
-        raise LfError(
+        raise ConversionFailed(
             f"{says} meant; {', '.join(unasked)} cannot stay float between integer layers; nothing was written, type: "
             + " ".join(f"`bits={layer}=16`" for layer in unasked)
         )
     if left := sorted(set(meant) - found):
-        raise LfError(
+        raise ConversionFailed(
             f"{says} meant; {', '.join(left)} would be emulated in float; nothing was written, "
             f"try another version of it, or type: {_keep(left)}"
         )
     written = [node for node in onnx_model.nodes(onnx.load_from_string(data)) if onnx_model.CONVOLUTION in node.op_type]
     names = {name for node in written for name in _layers(node.name, known)}
     if names != known:
-        raise LfError(
+        raise ConversionFailed(
             f"{path}: quantized, it has {len(written)} convolutions where {len(known)} are known; "
             f"{', '.join(sorted(names ^ known))} would be neither quantized nor kept in float on purpose; "
             "nothing was written, type: `export(CHECKPOINT, to=onnx)`, and start from that"
@@ -92,10 +92,10 @@ def _layers(name: str, known: Collection[str]) -> list[str]:
 
 
 def finite(path: Path, data: bytes, pictures: Iterable[Array], extractor: Extractor) -> None:
-    """Raise LfError naming the first layer that gives a non-finite value, if one does on the pictures."""
+    """Raise ConversionFailed naming the first layer that gives a non-finite value, if one does on the pictures."""
     for picture in pictures:
         if layer := first_non_finite(data, extractor.tensor(extractor.fit(picture))):
-            raise LfError(
+            raise ConversionFailed(
                 f"{path}: quantized, its layer {layer} gives a non-finite value; nothing was written, "
                 f"type: {_keep([layer])}, or choose another scheme"
             )

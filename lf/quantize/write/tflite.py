@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from lf.core import Array, Artifact, BadModel, GateFailed, LfError, UsageError
+from lf.core import Array, Artifact, BadModel, ConversionFailed, GateFailed, UsageError
 from lf.extraction.agreement import refuse_broken
 from lf.extraction.extractor import Extractor
 from lf.formats import onnx_model, onnx_to_tflite, tflite, tflite_heads
@@ -170,14 +170,14 @@ def regridded(data: bytes, parent: bytes, per_channel: bool = True) -> bytes:
     is large enough for its bias. With one scale per tensor, weights keep TensorFlow's grid where that is.
 
     Raises:
-        LfError: a convolution of the one is not in the other.
+        ConversionFailed: a convolution of the one is not in the other.
     """
     model, before = tflite.read(data, "the quantized model"), tflite.read(parent, "the float model")
     floats = _by_output((output, constants) for output, _, constants in _convolutions(before) if constants is not None)
     made = _by_output((output, tensors) for output, tensors, _ in _convolutions(model))
     if other := sorted(made.keys() ^ floats.keys()):
         names = ", ".join(name.decode(errors="replace") for name in other)
-        raise LfError(
+        raise ConversionFailed(
             f"{len(other)} convolutions are in the float model or in the quantized one alone: {names}; "
             "nothing was written, try another version of tensorflow"
         )
@@ -225,12 +225,12 @@ def _by_output(rows: Iterable[tuple[bytes, T]]) -> dict[bytes, T]:
     """Rows of convolutions by what they write; tensors of a .tflite file may have equal names.
 
     Raises:
-        LfError: two have.
+        ConversionFailed: two have.
     """
     found: dict[bytes, T] = {}
     for name, row in rows:
         if name in found:
-            raise LfError(
+            raise ConversionFailed(
                 f"two convolutions of the converted model write a tensor {name.decode(errors='replace')}: "
                 "expected names of their own; nothing was written, try another version of onnx2tf"
             )
