@@ -164,7 +164,7 @@ def written(scheme, ranges, *parts):
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     bits = {node.name: 8 for node in nodes if node.op_type == "Conv"}
     seen = {name: Range(0.0, high, np.ones(2)) for name, high in ranges.items()}
-    return qdq.write(model, SCHEMES[scheme], bits, seen, {})
+    return qdq.static(model, SCHEMES[scheme], bits, seen, {})
 
 
 @pytest.mark.parametrize("scheme", ["w8a8", "w8a8-tensor"])

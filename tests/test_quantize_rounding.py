@@ -320,7 +320,7 @@ def test_usage(wren, photos, monkeypatch, tmp_path):
         quantize(wren, "w4a8", photos, rounding="gtpq")
     with pytest.raises(UsageError, match="rounding gptq needs photos to look at; type: `images=DIR`"):
         quantize(wren, "w4", rounding="gptq")
-    refused = {name for name, row in SCHEMES.items() if row.naive or row.dynamic or not row.per_channel}
+    refused = {name for name, row in SCHEMES.items() if row.naive or not row.static or not row.per_channel}
     for scheme in refused:
         with pytest.raises(
             UsageError, match=f"rounding gptq: not for scheme {scheme}; it needs a scale per channel: w8"

@@ -163,8 +163,9 @@ def prepare(
         raise UsageError(f"`writer={writer}` knows no scheme {scheme}; known: {', '.join(dialect.schemes)}")
     observer(calibration or row.calibration, row.activations)
     for name, count in (bits or {}).items():
-        if count not in BITS or ((row.dynamic or row.weights == 16) and count != 32):
-            expected = "32" if row.dynamic or row.weights == 16 else ", ".join(map(str, BITS))
+        known = BITS if row.static else (32,)
+        if count not in known:
+            expected = ", ".join(map(str, known))
             raise UsageError(f"{name}={count}: scheme {scheme} knows layers with {expected} bits")
     if out and out.suffix != dialect.suffix:
         raise UsageError(f"{out}: writer {writer} makes {dialect.suffix} files; type: -o {out.stem}{dialect.suffix}")
@@ -198,10 +199,10 @@ def usual_name(artifact: Artifact, scheme: str, writer: str = "ort") -> Path:
 def _rounding(scheme: str, rounding: str) -> str:
     """The same name, if the scheme can be rounded so."""
     row = SCHEMES[scheme]
-    apart = row.per_channel and not (row.naive or row.dynamic)
+    apart = row.per_channel and row.static and not row.naive
     if pick(ROUNDINGS, rounding, "rounding").settings and not apart:
         known = ", ".join(
-            name for name, other in SCHEMES.items() if other.per_channel and not other.dynamic | other.naive
+            name for name, other in SCHEMES.items() if other.per_channel and other.static and not other.naive
         )
         raise UsageError(f"rounding {rounding}: not for scheme {scheme}; it needs a scale per channel: {known}")
     return rounding

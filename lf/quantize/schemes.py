@@ -8,6 +8,10 @@ from dataclasses import dataclass
 # by minmax, with 1, 8, 32, 100 and 300: 0.005, 0.004, 0.004, 0.006, 0.012, for every photo only widens its ranges.
 LIMIT = 32
 
+STATIC = "lf.quantize.write.qdq:static"
+DYNAMIC = "lf.quantize.write.qdq:dynamic"
+HALF = "lf.quantize.write.qdq:half"
+
 
 @dataclass(frozen=True)
 class Scheme:
@@ -19,7 +23,7 @@ class Scheme:
         about: one line for the help, with what it costs on ONNX Runtime where that is more than float.
         per_channel: every output channel of a convolution has a scale of its own.
         naive: quantize every operator there is, the fragile heads and the pointwise tails included.
-        dynamic: the range of an activation is found anew in every picture.
+        write: MODULE:FUNCTION that writes such an ONNX file, see `lf.quantize.write.qdq.static`.
         symmetric: the zero of an activation is the middle of its range.
         calibration: the usual way to find the ranges, a name of CALIBRATIONS.
         limit: the usual number of photos.
@@ -32,7 +36,7 @@ class Scheme:
     about: str
     per_channel: bool = True
     naive: bool = False
-    dynamic: bool = False
+    write: str = STATIC
     symmetric: bool = False
     calibration: str = "percentile"
     limit: int = LIMIT
@@ -42,7 +46,12 @@ class Scheme:
     @property
     def calibrated(self) -> bool:
         """Whether it needs photos."""
-        return self.activations in (8, 16) and not (self.dynamic or self.weights == 16)
+        return self.activations in (8, 16) and self.static
+
+    @property
+    def static(self) -> bool:
+        """Whether weights lie on grids, whose bits may differ by layer, and ranges are those of photos."""
+        return self.write == STATIC
 
     @property
     def integer(self) -> bool:
@@ -76,7 +85,7 @@ SCHEMES: dict[str, Scheme] = {
         8,
         "no photos: activations are scaled anew in every picture; no faster than float",
         per_channel=False,
-        dynamic=True,
+        write=DYNAMIC,
         slow="it measures every activation anew, and ONNX Runtime's ConvInteger has no kernel for VNNI",
     ),
     "w8a16": Scheme(
@@ -98,6 +107,7 @@ SCHEMES: dict[str, Scheme] = {
         16,
         16,
         "half precision inside, no photos: half the file; for GPUs, no faster than float on a CPU",
+        write=HALF,
         naive=True,
         slow="the CPU has no half-precision convolution in ONNX Runtime: it computes in float between casts",
     ),

@@ -206,7 +206,7 @@ def studied(name: str) -> Scheme:
     Raises:
         UsageError: unknown, or one whose levels are not known before a picture is.
     """
-    known = {name: row for name, row in SCHEMES.items() if row.weights < 16 and not row.dynamic}
+    known = {name: row for name, row in SCHEMES.items() if row.static}
     pick(SCHEMES, name, "scheme")
     if name not in known:
         raise UsageError(f"scheme {name} has no levels to study layer by layer; these have: {', '.join(known)}")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,7 +72,7 @@ def _converted(
     ranges = _ranges(artifact, graph, name, scheme, photos, reference, meant)
     grid_bits = qdq.stored(scheme, bits, rounding)
     method, pictures = ROUNDINGS[rounding], _pictures(photos, rounding, reference, scheme, ranges)
-    model = qdq.write(graph, scheme, bits, ranges, method.run(graph, grid_bits, pictures))
+    model = _write(scheme)(graph, scheme, bits, ranges, method.run(graph, grid_bits, pictures))
     data = stamped(model, artifact.card.model)
     onnx.checker.check_model(data)
 
@@ -97,6 +98,13 @@ def _converted(
     return Draft(data, card, {"scheme": name, "engine": "ort"}, _versions(), compare, notes)
 
 
+def _write(scheme: Scheme) -> Callable[..., ModelProto]:
+    """The function that the row of a scheme names."""
+    module, _, name = scheme.write.partition(":")
+    write: Callable[..., ModelProto] = getattr(importlib.import_module(module), name)
+    return write
+
+
 def _prepared(
     artifact: Artifact, reference: Extractor, scheme: Scheme, asked: Mapping[str, int], folder: Path
 ) -> tuple[ModelProto, dict[str, int]]:
@@ -105,7 +113,7 @@ def _prepared(
     bits = bits_of(graph, reference.model, scheme, asked, artifact)
     agreement.refuse_broken(reference)
     untie(graph, bits)
-    if not {*bits.values()} <= {8, 32} or scheme.activations == 16 != scheme.weights:
+    if not {*bits.values()} <= {8, 32} or (scheme.static and scheme.activations == 16):
         graph = lifted(graph, OPSET, artifact.path)
     elif scheme.calibrated:
         graph = lifted(graph, PER_CHANNEL, artifact.path)
@@ -144,7 +152,7 @@ def _compared(path: Path, data: bytes, reference: Extractor, made: Artifact, sch
     """The figures of `difference`.
 
     Raises:
-        LfError: a value is not finite; it names the first layer that makes one.
+        ConversionFailed: a value is not finite; it names the first layer that makes one.
     """
     try:
         figures = difference(reference, Extractor(pinned(made), "ort-cpu"))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -40,20 +40,20 @@ def stored(scheme: Scheme, bits: Mapping[str, int], rounding: str) -> dict[str, 
 
     Eight bits to the nearest number are what the quantizer of ONNX Runtime makes itself.
     """
-    if scheme.dynamic or scheme.weights == 16:
+    if not scheme.static:
         return {}
     usual = {8} if scheme.weights == 8 and rounding == "nearest" else set[int]()
     return {name: count for name, count in bits.items() if count not in usual | {32}}
 
 
-def write(
+def static(
     graph: ModelProto,
     scheme: Scheme,
     bits: Mapping[str, int],
     ranges: Mapping[str, Range],
     grids: Mapping[str, Grid],
 ) -> ModelProto:
-    """Quantize a prepared float graph.
+    """Quantize a prepared float graph: weights on grids, activations in ranges that are the same for every picture.
 
     Args:
         graph: float; left as it is.
@@ -64,10 +64,6 @@ def write(
         grids: the weights of the convolutions that `stored` names.
     """
     wide = floats(scheme, bits)
-    if scheme.weights == 16:
-        return _half(graph, wide)
-    if scheme.dynamic:
-        return _dynamic(graph, scheme, wide)
     if grids:
         graph = store(graph, grids)
     return _static(graph, scheme, [*wide, *_between(graph, wide)], ranges) if ranges else graph
@@ -119,7 +115,8 @@ def _static(graph: ModelProto, scheme: Scheme, kept: Sequence[str], ranges: Mapp
     return made
 
 
-def _dynamic(graph: ModelProto, scheme: Scheme, kept: Sequence[str]) -> ModelProto:
+def dynamic(graph: ModelProto, scheme: Scheme, bits: Mapping[str, int], *_: Any) -> ModelProto:
+    """Quantize a prepared float graph: the range of an activation is found anew in every picture; see `static`."""
     import onnx
     from onnxruntime import quantization as ort
 
@@ -130,20 +127,21 @@ def _dynamic(graph: ModelProto, scheme: Scheme, kept: Sequence[str]) -> ModelPro
             source,
             target,
             op_types_to_quantize=["Conv"],
-            nodes_to_exclude=list(kept),
+            nodes_to_exclude=floats(scheme, bits),
             per_channel=scheme.per_channel,
             weight_type=ort.QuantType.QUInt8,
         )
         return onnx.load(target)
 
 
-def _half(graph: ModelProto, kept: Sequence[str]) -> ModelProto:
+def half(graph: ModelProto, scheme: Scheme, bits: Mapping[str, int], *_: Any) -> ModelProto:
+    """Compute in half precision between the input and the outputs; see `static`."""
     from onnxruntime.quantization.onnx_model import ONNXModel
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
-    half = ONNXModel(convert_float_to_float16(_copy(graph), keep_io_types=True, node_block_list=list(kept)))
-    half.topological_sort()
-    made: ModelProto = half.model
+    model = ONNXModel(convert_float_to_float16(_copy(graph), keep_io_types=True, node_block_list=floats(scheme, bits)))
+    model.topological_sort()
+    made: ModelProto = model.model
     return made
 
 
