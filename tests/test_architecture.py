@@ -199,6 +199,28 @@ def test_a_file_can_be_read_in_one_go(path):
     assert len(path.read_text().splitlines()) <= 300
 
 
+LONGEST = 40  # lines of code of a function, without its signature and its docstring
+
+
+def functions(tree):
+    """(name, lines of code) of every function of a file."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            code = node.body[1:] if ast.get_docstring(node) is not None else node.body
+            yield node.name, code[-1].end_lineno - code[0].lineno + 1 if code else 0
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=dotted)
+def test_a_function_can_be_read_at_a_glance(path):
+    long = {name: count for name, count in functions(ast.parse(path.read_text())) if count > LONGEST}
+    assert not long, f"lines of code: split them, expected at most {LONGEST}"
+
+
+def test_lines_of_code_are_those_of_the_body():
+    source = 'def f(\n    a,\n):\n    """What it does.\n\n    More.\n    """\n    b = a\n    return b\n\n\n'
+    assert [*functions(ast.parse(f'{source}def g():\n    """Nothing."""\n'))] == [("f", 2), ("g", 0)]
+
+
 def kinds_compared(tree):
     """Comparisons of the very class of an error, which miss its subclasses."""
     caught = {node.name for node in ast.walk(tree) if isinstance(node, ast.ExceptHandler)} | {"error", "exception"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,45 +60,65 @@ def train(
         finite = torch.tensor(True, device=workers.device)
         pace = Pace(first, recipe.batch * run.method.images, workers.device)
         for step in range(first, recipe.steps):
+            done, last = step + 1, step + 1 == recipe.steps
+            look, keep = last or done % LOOK[workers.device.type] == 0, last or done % every == 0
             run.method.begin_step(step, run.network)
             for group in run.optimiser.param_groups:
                 group["lr"] = _rate(recipe, step)
             pace.begin()
-            torch.manual_seed(recipe.seed * 1_000_003 + step + (workers.rank << 42))  # dropout resumes exactly too
-            dice = Dice(recipe.seed, step, recipe.batch, workers.device, workers.own)
-            loss, parts = run.method.loss(run.network, dice)
-            if step == 0 and recipe.init and not workers.agree(bool(loss.detach().isfinite())):
-                raise BadModel("the loss of its weights is not finite, expected a number", resolve(recipe.init).path)
-            run.optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            workers.average_gradients(parameters)
-            norm = nn.utils.clip_grad_norm_(parameters, recipe.clip or math.inf)
-            finite &= (loss.detach() + norm).isfinite()
-            look = (step + 1) % LOOK[workers.device.type] == 0 or step + 1 == recipe.steps
-            keep = (step + 1) % every == 0 or step + 1 == recipe.steps
+            sound, parts, ready = _gradients(run, workers, parameters, step)
+            finite &= sound
             if (look or keep) and not workers.agree(bool(finite)):
                 raise LfError(f"the loss or its gradient is not finite at step {step}; {_last(out)}; lower lr")
-            run.optimiser.step()
-            workers.average_statistics(run.network)
-            if run.averaged is not None:
-                run.averaged.update_parameters(run.network)
+            _update(run, workers)
             if look:
-                run.pace = pace.look(dice.ready, step + 1)
+                run.pace = pace.look(ready, done)
                 run.parts = {name: float(value) for name, value in parts.items()}
+                if workers.first:
+                    progress(done, recipe.steps, " ".join(f"{name} {value:.3f}" for name, value in run.parts.items()))
             if workers.first:
-                if look:
-                    text = " ".join(f"{name} {value:.3f}" for name, value in run.parts.items())
-                    progress(step + 1, recipe.steps, text)
                 with pace.paused():
                     if watch:
-                        watch(run, step + 1)
+                        watch(run, done)
                     if keep:  # the log first: whoever resumes replaces its later lines, none is lost
-                        state.record(out / LOG, step + 1, run.numbers())
-                        state.save(run, step + 1)
+                        state.record(out / LOG, done, run.numbers())
+                        state.save(run, done)
         if workers.first:
             state.publish(run, out / f"{recipe.model}.safetensors")
         workers.wait()
     return model_file.load(out / f"{recipe.model}.safetensors")
+
+
+def _gradients(
+    run: Run, workers: Workers, parameters: Sequence[nn.Parameter], step: int
+) -> tuple[torch.Tensor, Mapping[str, Any], Any]:
+    """Leave the gradients of the loss in the parameters, averaged over all processes and clipped.
+
+    Returns:
+        Whether loss and gradients are finite, the parts of the loss, and when the views were ready.
+
+    Raises:
+        BadModel: the loss of the weights that the recipe starts from is not finite.
+    """
+    recipe = run.recipe
+    torch.manual_seed(recipe.seed * 1_000_003 + step + (workers.rank << 42))  # dropout resumes exactly too
+    dice = Dice(recipe.seed, step, recipe.batch, workers.device, workers.own)
+    loss, parts = run.method.loss(run.network, dice)
+    if step == 0 and recipe.init and not workers.agree(bool(loss.detach().isfinite())):
+        raise BadModel("the loss of its weights is not finite, expected a number", resolve(recipe.init).path)
+    run.optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    workers.average_gradients(parameters)
+    norm = nn.utils.clip_grad_norm_(parameters, recipe.clip or math.inf)
+    return (loss.detach() + norm).isfinite(), parts, dice.ready
+
+
+def _update(run: Run, workers: Workers) -> None:
+    """Move the weights along their gradients, and what is averaged of them."""
+    run.optimiser.step()
+    workers.average_statistics(run.network)
+    if run.averaged is not None:
+        run.averaged.update_parameters(run.network)
 
 
 def fitted(recipe: Recipe) -> Recipe:
