@@ -276,8 +276,8 @@ def test_train_prints_the_path_of_its_weights(lf, tmp_path):
     ("words", "text"),
     [
         (["bogus"], r"No such command 'bogus' \(see lf --help\)"),
-        (["baseline"], r"Missing command \(see lf --help\)"),
-        (["bench"], r"Missing argument 'FILE...' \(see lf --help\)"),
+        (["baseline"], r"Missing command \(see lf baseline --help\)"),
+        (["bench"], r"Missing argument 'FILE' \(see lf bench --help\)"),
         (["bench", "x.onnx", "--threads", "0"], "Invalid value for '--threads'"),
         (["models", "--jsn"], "No such option: --jsn"),
         (["bench", "FILE", "--backend", "ort-cpux"], "unknown backend 'ort-cpux'; did you mean 'ort-cpu'"),

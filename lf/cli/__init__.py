@@ -7,6 +7,7 @@ import io
 import os
 import signal
 import sys
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -29,6 +30,7 @@ from lf.cli import (  # noqa: E402
     doctor,
     export,
     extract,
+    help,
     inspect,
     label,
     live,
@@ -49,9 +51,16 @@ INTERRUPTED = 128 + signal.SIGINT  # the shells' exit code
 ABOUT = "Export, quantize and benchmark local-feature networks."
 HELP = {"help_option_names": ["-h", "--help"]}
 
-app = typer.Typer(name="lf", help=ABOUT, context_settings=HELP, rich_markup_mode="rich", pretty_exceptions_enable=False)
-baseline = typer.Typer(help="Reference results of the gate.", rich_markup_mode="rich")
-data = typer.Typer(help="Datasets: download, list, show.", rich_markup_mode="rich")
+app = typer.Typer(
+    name="lf",
+    help=ABOUT,
+    cls=help.Group,
+    context_settings=HELP,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+baseline = typer.Typer(help="Reference results of the gate.", cls=help.Group, rich_markup_mode="rich")
+data = typer.Typer(help="Datasets: download, list, show.", cls=help.Group, rich_markup_mode="rich")
 
 PANELS: dict[str, tuple[Any, ...]] = {  # of lf --help -> the commands, in order; each file holds one, of its name
     "Convert": (export, quantize, search, sensitivity, check),
@@ -62,18 +71,19 @@ PANELS: dict[str, tuple[Any, ...]] = {  # of lf --help -> the commands, in order
 }
 
 
-def _epilog(module: Any) -> str:
-    return "\n\n".join(filter(None, [f"Examples:\n\n{module.EXAMPLES}", getattr(module, "LIST", "")]))
+def _add(group: typer.Typer, name: str, module: Any, function: Callable[..., None], panel: str | None = None) -> None:
+    text = help.epilog(module, function)
+    group.command(name, cls=help.Command, epilog=text, rich_help_panel=panel)(function)
 
 
 for panel, modules in PANELS.items():
     for module in modules:
         name = module.__name__.rpartition(".")[2]
-        app.command(name, epilog=_epilog(module), rich_help_panel=panel)(getattr(module, name))
-baseline.command("accept", epilog=_epilog(baseline_accept))(baseline_accept.accept)
-data.command("get", epilog=_epilog(data_get))(data_get.data_get)
-data.command("list", epilog=_epilog(data_list))(data_list.data_list)
-data.command("show", epilog=_epilog(data_show))(data_show.data_show)
+        _add(app, name, module, getattr(module, name), panel)
+_add(baseline, "accept", baseline_accept, baseline_accept.accept)
+_add(data, "get", data_get, data_get.data_get)
+_add(data, "list", data_list, data_list.data_list)
+_add(data, "show", data_show, data_show.data_show)
 app.add_typer(baseline, name="baseline", rich_help_panel="Measure")
 app.add_typer(data, name="data", rich_help_panel="Look")
 
@@ -94,7 +104,7 @@ def main() -> None:
     """Run the command line: one line and an exit code for every error (see `lf.core`)."""
     _take_every_name()
     try:
-        code = app(standalone_mode=False) or 0
+        code = app(prog_name="lf", standalone_mode=False) or 0
         if code == INTERRUPTED:  # what typer makes of a KeyboardInterrupt, without a word
             raise KeyboardInterrupt
     except LfError as error:
@@ -102,7 +112,7 @@ def main() -> None:
     except typer.TyperException as error:
         text = error.format_message() if isinstance(error, typer.BadParameter) else str(error)
         moved = renamed.now(error)
-        code = _failed(moved or f"{text.rstrip('.')} (see lf --help)", UsageError.exit_code)
+        code = _failed(moved or f"{text.rstrip('.')} (see {_place(error)} --help)", UsageError.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         code = _failed(
             "interrupted; nothing half-written is left, the same command resumes or starts again", INTERRUPTED
@@ -113,6 +123,12 @@ def main() -> None:
         code = _unforeseen(error)
     _give_up_output()
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _place(error: typer.TyperException) -> str:
+    """The command in which the error is, as it is typed."""
+    context = getattr(error, "ctx", None)
+    return context.command_path if context else "lf"
 
 
 def _take_every_name() -> None:

@@ -1,4 +1,4 @@
-"""`lf bench`: accuracy of files in engines, with times beside."""
+"""`lf bench`: accuracy of files in backends, with times beside."""
 
 from __future__ import annotations
 
@@ -7,55 +7,50 @@ from typing import Annotated
 
 import typer
 
-from lf.cli.options import (
-    HOW,
-    PROCEDURAL,
-    WHERE,
-    Backends,
-    Data,
-    Files,
-    Json,
-    Keypoints,
-    Protocol,
-    Sequences,
-    Size,
-    Threads,
-    parse_size,
-)
+from lf.cli import options as opt
 from lf.core import console
 
-EXAMPLES = "lf bench wren wren.w8a8.onnx sift\n\nlf bench wren.onnx --data HPATCHES --protocol mma --out results"
+EXAMPLES = (
+    "lf bench wren wren.w8a8.onnx sift",
+    "lf bench wren.onnx --data HPATCHES --protocol mma --out results",
+)
+
+Workers = Annotated[
+    int,
+    typer.Option(min=1, metavar="N", help="Parallel images (do not use when timing)", rich_help_panel=opt.HOW),
+]
+Repeats = Annotated[
+    int, typer.Option(min=0, metavar="N", help="Timed extractions of each, 0 for none", rich_help_panel=opt.HOW)
+]
+Nms = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="PX", help="Suppress points within PX of a better one", rich_help_panel=opt.HOW),
+]
+Out = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Folder for results, and to resume from", rich_help_panel=opt.WHERE)
+]
+Draw = Annotated[
+    bool, typer.Option("--draw", help="Draw curves, best and worst pairs into --out", rich_help_panel=opt.WHERE)
+]
 
 
 def bench(
-    files: Files,
-    backend: Backends = None,
-    data: Data = PROCEDURAL,
-    protocol: Protocol = "kp2d-fixed",
-    limit_sequences: Sequences = None,
-    threads: Threads = 1,
-    workers: Annotated[
-        int, typer.Option(min=1, help="Parallel images; do not use when timing", rich_help_panel=HOW)
-    ] = 1,
-    repeats: Annotated[
-        int, typer.Option(min=0, help="Timed extractions of each; 0 for none", rich_help_panel=HOW)
-    ] = 30,
-    keypoints: Keypoints = None,
-    size: Size = None,
-    nms: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="PX", help="Let the best point suppress others within PX", rich_help_panel=HOW),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Folder for results.json and features; it resumes", rich_help_panel=WHERE),
-    ] = None,
-    draw: Annotated[
-        bool, typer.Option("--draw", help="Draw curves, best and worst pairs into --out", rich_help_panel=WHERE)
-    ] = False,
-    json: Json = False,
+    files: opt.Files,
+    data: opt.Data = opt.PROCEDURAL,
+    protocol: opt.Protocol = "kp2d-fixed",
+    limit_sequences: opt.Sequences = None,
+    backend: opt.Backends = None,
+    threads: opt.Threads = 1,
+    workers: Workers = 1,
+    repeats: Repeats = 30,
+    keypoints: opt.Keypoints = None,
+    size: opt.Size = None,
+    nms: Nms = None,
+    out: Out = None,
+    draw: Draw = False,
+    json: opt.Json = False,
 ) -> None:
-    """Measure accuracy on the same pairs, and the drops."""
+    """Measure accuracy and its drops on the same image pairs."""
     from lf.benchmarks.report import tables
     from lf.benchmarks.run import results
     from lf.benchmarks.run.suite import RESULTS, suite
@@ -69,7 +64,7 @@ def bench(
             protocol,
             limit_sequences=limit_sequences,
             keypoints=keypoints,
-            size=parse_size(size) if size else None,
+            size=opt.parse_size(size) if size else None,
             nms=nms,
             threads=threads,
             workers=workers,

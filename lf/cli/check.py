@@ -7,23 +7,31 @@ from typing import Annotated
 
 import typer
 
-from lf.cli.options import Json, Out
+from lf.cli import options as opt
 from lf.core import GateFailed, UsageError, console, pick
 
 TARGETS = {"edgetpu": "the Edge TPU of Coral"}
 REQUIRED = {"mapped": "no operator stays on the CPU"}
-EXAMPLES = "lf check wren.w8a8.tflite\n\nlf check model.tflite --fix -o fixed.tflite --require mapped"
+EXAMPLES = (
+    "lf check wren.w8a8.tflite",
+    "lf check model.tflite --fix -o fixed.tflite --require mapped",
+)
 
 
 def check(
     model: Annotated[Path, typer.Argument(readable=False, metavar="FILE", help="TFLite file of any tool")],
-    target: Annotated[str, typer.Option(help=f"Accelerator: {', '.join(TARGETS)}")] = "edgetpu",
+    target: Annotated[
+        str, typer.Option(metavar="NAME", help=f"Accelerator: {', '.join(TARGETS)}", rich_help_panel=opt.WHAT)
+    ] = "edgetpu",
     require: Annotated[
-        str | None, typer.Option(metavar="WHAT", help=f"Fail unless: {', '.join(REQUIRED)} (nothing on the CPU)")
+        str | None,
+        typer.Option(metavar="WHAT", help="Fail unless: mapped (nothing on the CPU)", rich_help_panel=opt.WHAT),
     ] = None,
-    fix: Annotated[bool, typer.Option("--fix", help="Write a file that maps better, same numbers, to -o")] = False,
-    json: Json = False,
-    output: Out = None,
+    fix: Annotated[
+        bool, typer.Option("--fix", help="Write a file that maps better to -o", rich_help_panel=opt.WHERE)
+    ] = False,
+    output: opt.Out = None,
+    json: opt.Json = False,
 ) -> None:
     """Predict which operators an accelerator will map."""
     from lf.core import files

@@ -7,19 +7,24 @@ from typing import Annotated
 
 import typer
 
-from lf.cli.options import Json
+from lf.cli import options as opt
 from lf.core import console
 
-EXAMPLES = "lf compare REF.json results/results.json --gates gates.toml"
+EXAMPLES = (
+    "lf compare REF.json results/results.json --gates gates.toml",
+    "lf compare REF.json results/results.json --gates gates.toml --json",
+)
 
 
 def compare(
     reference: Annotated[Path, typer.Argument(readable=False, metavar="REF.json", help="Results to compare with")],
     new: Annotated[Path, typer.Argument(readable=False, metavar="NEW.json", help="Results to judge")],
-    gates: Annotated[Path, typer.Option(readable=False, metavar="FILE", help="TOML file of [[gate]] tables")],
-    json: Json = False,
+    gates: Annotated[
+        Path, typer.Option(readable=False, metavar="FILE", help="TOML file of gates", rich_help_panel=opt.WHAT)
+    ],
+    json: opt.Json = False,
 ) -> None:
-    """Judge new results by gates; exit code 3 unless all pass."""
+    """Judge new results by gates (exit code 3 if one fails)."""
     from dataclasses import asdict
 
     from lf.benchmarks.report import tables

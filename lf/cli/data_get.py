@@ -7,17 +7,23 @@ from typing import Annotated
 
 import typer
 
+from lf.cli import options as opt
 from lf.core import console
 
-EXAMPLES = "lf data get hpatches --out hpatches"
+EXAMPLES = (
+    "lf data get hpatches --out hpatches",
+    "lf data get hpatches --out hpatches --url https://example.org/hpatches.tar.gz",
+)
 
 
 def data_get(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Dataset: hpatches")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to make; must not hold anything else")],
-    url: Annotated[str | None, typer.Option(metavar="URL", help="Other address of the same archive")] = None,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to make, or to resume", rich_help_panel=opt.WHERE)],
+    url: Annotated[
+        str | None, typer.Option(metavar="URL", help="Other address of the same archive", rich_help_panel=opt.HOW)
+    ] = None,
 ) -> None:
-    """Download, check and unpack a dataset; the same command resumes."""
+    """Download, check and unpack a dataset, or resume that."""
     from dataclasses import replace
 
     from lf.core import pick

@@ -6,13 +6,16 @@ from typing import Annotated
 
 import typer
 
-from lf.cli.options import DATASET, Json
+from lf.cli import options as opt
 from lf.core import console
 
-EXAMPLES = "lf data list HPATCHES"
+EXAMPLES = ("lf data list HPATCHES", "lf data list warps:PHOTOS --json")
 
 
-def data_list(data: Annotated[str, typer.Argument(metavar="ROOT", help=DATASET)], json: Json = False) -> None:
+def data_list(
+    data: Annotated[str, typer.Argument(metavar="ROOT", help=opt.DATASET)],
+    json: opt.Json = False,
+) -> None:
     """List the sequences of a dataset and the protocols that skip them."""
     from collections import Counter
 

@@ -7,21 +7,31 @@ from typing import Annotated
 
 import typer
 
-from lf.cli.options import Change, Photos
+from lf.cli import options as opt
 from lf.core import console
 
-EXAMPLES = "lf data show warps:PHOTOS\n\nlf data show superpoint-small -o views.png"
+EXAMPLES = (
+    "lf data show warps:PHOTOS",
+    "lf data show superpoint-small -o views.png",
+    "lf data show PHOTOS --labels labels",
+)
 
 
 def data_show(
-    spec: Annotated[str, typer.Argument(metavar="WHAT", help="Dataset, recipe, or: shapes")],
-    photos: Photos = None,
-    change: Change = None,
+    spec: Annotated[str, typer.Argument(metavar="WHAT", help="Dataset, recipe, folder of photos, or shapes")],
+    photos: opt.Photos = None,
+    change: opt.Change = None,
     labels: Annotated[
-        Path | None, typer.Option(readable=False, metavar="DIR", help="With a folder of photos: its labels")
+        Path | None,
+        typer.Option(readable=False, metavar="DIR", help="Labels of a folder of photos", rich_help_panel=opt.LEARN),
     ] = None,
-    count: Annotated[int | None, typer.Option(min=1, help="Number of pairs or images to draw")] = None,
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="File to write")] = Path("data.png"),
+    count: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Number of pairs or images to draw", rich_help_panel=opt.WHERE),
+    ] = None,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="FILE", help="File to write", rich_help_panel=opt.WHERE)
+    ] = Path("data.png"),
 ) -> None:
     """Draw pairs with their ground truth, the views of a recipe, or labels."""
     from lf.studies.data_pictures import draw

@@ -7,17 +7,17 @@ from typing import Annotated
 
 import typer
 
-from lf.cli.options import WHERE, Threads
+from lf.cli import options as opt
 from lf.core import console
 
-EXAMPLES = "lf demo"
+EXAMPLES = ("lf demo", "lf demo --out demo --threads 4")
 
 
 def demo(
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the files", rich_help_panel=WHERE)] = Path(
+    threads: opt.Threads = 1,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the files", rich_help_panel=opt.WHERE)] = Path(
         "out/demo"
     ),
-    threads: Threads = 1,
 ) -> None:
     """Export, quantize and benchmark the default network."""
     from lf.studies.demo import demo as run

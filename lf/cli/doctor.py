@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from lf.cli.options import Json
+from lf.cli import options as opt
 from lf.core import console
 
-EXAMPLES = "lf doctor"
+EXAMPLES = ("lf doctor", "lf doctor --json")
 
 
-def doctor(json: Json = False) -> None:
-    """Check engines and processor; say what to install."""
+def doctor(json: opt.Json = False) -> None:
+    """Check backends and processor, and say what to install."""
     from lf.studies.doctor import examine
 
     rows = examine()

@@ -7,33 +7,56 @@ from typing import Annotated, Any
 
 import typer
 
-from lf.cli.options import HOW, File, Out, Size, parse_size
+from lf.cli import options as opt
 from lf.core import UsageError, console
 from lf.export import CUTS, TARGETS
 
-EXAMPLES = "lf export wren --to onnx\n\nlf export superpoint.pth --to tflite --size 240x320"
+EXAMPLES = (
+    "lf export wren --to onnx",
+    "lf export superpoint.pth --to tflite --size 240x320",
+    "lf export wren.w8a8.tflite --to edgetpu",
+)
+
+FORMAT = "What to write"
+To = Annotated[str, typer.Option(metavar="NAME", help=f"Format to write: {', '.join(TARGETS)}", rich_help_panel=FORMAT)]
+Opset = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="ONNX operator set, 18 to 23", rich_help_panel=FORMAT),
+]
+Cut = Annotated[str, typer.Option(metavar="NAME", help=f"End of the graph: {', '.join(CUTS)}", rich_help_panel=FORMAT)]
+Slots = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="With --cut features: number of keypoints", rich_help_panel=FORMAT),
+]
+Half = Annotated[
+    bool,
+    typer.Option("--half", help="With --to tflite: store weights in float16", rich_help_panel=FORMAT),
+]
+ParityImages = Annotated[
+    Path | None,
+    typer.Option(
+        readable=False,
+        metavar="DIR",
+        help="Images of the parity check",
+        show_default="drawn ones",
+        rich_help_panel=opt.HOW,
+    ),
+]
 
 
 def export(
-    checkpoint: File,
-    to: Annotated[str, typer.Option(help=f"Format to write: {', '.join(TARGETS)}", rich_help_panel=HOW)] = "onnx",
-    size: Size = None,
+    checkpoint: opt.File,
+    to: To = "onnx",
+    size: opt.Size = None,
     dynamic: Annotated[bool, typer.Option("--dynamic", hidden=True)] = False,  # the default; scripts still give it
-    opset: Annotated[int | None, typer.Option(help="ONNX operator set, 18 to 23", rich_help_panel=HOW)] = None,
-    cut: Annotated[str, typer.Option(help=f"Where the graph ends: {', '.join(CUTS)}", rich_help_panel=HOW)] = "heads",
-    top_k: Annotated[
-        int | None, typer.Option(min=1, help="With --cut features: number of keypoints", rich_help_panel=HOW)
-    ] = None,
-    half: Annotated[
-        bool, typer.Option("--half", help="With --to tflite: store weights in float16", rich_help_panel=HOW)
-    ] = False,
-    parity_images: Annotated[
-        Path | None,
-        typer.Option(readable=False, metavar="DIR", help="Images of the parity check, else drawn", rich_help_panel=HOW),
-    ] = None,
-    output: Out = None,
+    opset: Opset = None,
+    cut: Cut = "heads",
+    top_k: Slots = None,
+    half: Half = False,
+    parity_images: ParityImages = None,
+    output: opt.Out = None,
 ) -> None:
-    """Convert a network to another format; check its numbers."""
+    """Convert a network to another format and check its numbers."""
     from lf.cli import spell
     from lf.export import export as run
     from lf.models.resolve import resolve
@@ -43,7 +66,7 @@ def export(
     if top_k is not None and cut != "features":
         raise UsageError("--top-k belongs to --cut features; a file that ends at its raw heads has no slots")
     options: dict[str, Any] = {"images": parity_images, "cut": cut, **({"half": True} if half else {})}
-    given = {"size": None if size is None else parse_size(size), "opset": opset, "top_k": top_k}
+    given = {"size": None if size is None else opt.parse_size(size), "opset": opset, "top_k": top_k}
     options.update({name: value for name, value in given.items() if value is not None})
     made = run(resolve(checkpoint), to, output, **options)
     for warning in made.card.made[-1].warnings:

@@ -7,32 +7,39 @@ from typing import Annotated
 
 import typer
 
-from lf.cli.options import HOW, WHERE, Backend, File, Json, Keypoints, Shard, Threads, TopK, parse_shard
+from lf.cli import options as opt
 from lf.core import console
-from lf.data.layouts import LAYOUTS
 
-EXAMPLES = "lf extract wren PHOTOS --out features --layout hloc\n\nlf extract wren PHOTOS --out features --shard 0/4"
+EXAMPLES = (
+    "lf extract wren PHOTOS --out features --layout hloc",
+    "lf extract wren PHOTOS --out features --shard 0/4",
+)
 
 
 def extract(
-    model: File,
-    images: Annotated[list[str], typer.Argument(metavar="IMAGES|DIR...", help="Images and folders of images")],
+    model: opt.File,
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE|DIR", help="Images and folders of images")],
     out: Annotated[
-        Path, typer.Option(metavar="DIR", help="Folder for the features; the same DIR resumes", rich_help_panel=WHERE)
+        Path, typer.Option(metavar="DIR", help="Folder for features, and to resume from", rich_help_panel=opt.WHERE)
     ],
     layout: Annotated[
-        str, typer.Option(help=f"File layout to write: {', '.join(LAYOUTS)}", rich_help_panel=WHERE)
+        str, typer.Option(metavar="NAME", help="File layout, listed below", rich_help_panel=opt.WHERE)
     ] = "lf",
-    backend: Backend = None,
-    threads: Threads = 1,
+    backend: opt.Backend = None,
+    threads: opt.Threads = 1,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Parallel images; by default one per free core", rich_help_panel=HOW)
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="Parallel images", show_default="one per free core", rich_help_panel=opt.HOW
+        ),
     ] = None,
-    shard: Shard = "0/1",
-    pool: Annotated[str | None, typer.Option(help="Spread images over a pool: ray", rich_help_panel=HOW)] = None,
-    top_k: TopK = None,
-    keypoints: Keypoints = None,
-    json: Json = False,
+    shard: opt.Shard = "0/1",
+    pool: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Spread images over a pool: ray", rich_help_panel=opt.HOW)
+    ] = None,
+    top_k: opt.TopK = None,
+    keypoints: opt.Keypoints = None,
+    json: opt.Json = False,
 ) -> None:
     """Write features of images for other tools."""
     from dataclasses import asdict
@@ -49,7 +56,7 @@ def extract(
             backend=backend,
             threads=threads,
             workers=workers,
-            shard=parse_shard(shard),
+            shard=opt.parse_shard(shard),
             pool=pool,
             top_k=top_k,
             keypoints=keypoints,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from lf.cli.options import File, Json
+from lf.cli import options as opt
 from lf.core import console
 
-EXAMPLES = "lf inspect wren.w8a8.onnx\n\nlf inspect superpoint.pth --json"
+EXAMPLES = ("lf inspect wren.w8a8.onnx", "lf inspect superpoint.pth --json")
 
 
-def inspect(file: File, json: Json = False) -> None:
+def inspect(file: opt.File, json: opt.Json = False) -> None:
     """Print what a model file is and how it was made."""
     from lf.models.resolve import resolve
     from lf.studies import card_page

@@ -7,25 +7,45 @@ from typing import Annotated
 
 import typer
 
-from lf.cli.options import HOW, Device, File, Folder, Json, Shard, Threads, parse_shard, parse_size
+from lf.cli import options as opt
 from lf.core import console
 
-EXAMPLES = "lf label magicpoint.safetensors --photos PHOTOS --out labels"
+EXAMPLES = (
+    "lf label magicpoint.safetensors --photos PHOTOS --out labels",
+    "lf label magicpoint.safetensors --photos PHOTOS --out labels --shard 0/4",
+)
+
+LABEL = "What to label"
+Photos = Annotated[
+    Path,
+    typer.Option(readable=False, metavar="DIR", help="Photos to label, also in subfolders", rich_help_panel=LABEL),
+]
+Warps = Annotated[
+    int, typer.Option(min=1, metavar="N", help="Views per photo, the photo itself first", rich_help_panel=LABEL)
+]
+Area = Annotated[
+    str, typer.Option(metavar="HxW", help="Area of every photo (its shape is kept)", rich_help_panel=LABEL)
+]
+Limit = Annotated[
+    int | None, typer.Option(min=1, metavar="N", help="Label only the first N photos", rich_help_panel=LABEL)
+]
+Seed = Annotated[int, typer.Option(min=0, metavar="N", help="Seed of the views", rich_help_panel=LABEL)]
+Bf16 = Annotated[bool, typer.Option("--bf16", help="Run the network in bfloat16", rich_help_panel=opt.HOW)]
 
 
 def label(
-    checkpoint: File,
-    photos: Annotated[Path, typer.Option(readable=False, metavar="DIR", help="Photos to label, also in subfolders")],
-    out: Folder,
-    warps: Annotated[int, typer.Option(min=1, help="Views per photo, the photo itself first")] = 100,
-    area: Annotated[str, typer.Option(metavar="HxW", help="Area of every photo; its shape is kept")] = "240x320",
-    shard: Shard = "0/1",
-    limit: Annotated[int | None, typer.Option(min=1, help="Label only the first N photos")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the views")] = 0,
-    bf16: Annotated[bool, typer.Option("--bf16", help="Run the network in bfloat16", rich_help_panel=HOW)] = False,
-    device: Device = "auto",
-    threads: Threads = 1,
-    json: Json = False,
+    checkpoint: opt.File,
+    photos: Photos,
+    out: opt.Folder,
+    warps: Warps = 100,
+    area: Area = "240x320",
+    limit: Limit = None,
+    seed: Seed = 0,
+    shard: opt.Shard = "0/1",
+    bf16: Bf16 = False,
+    device: opt.Device = "auto",
+    threads: opt.Threads = 1,
+    json: opt.Json = False,
 ) -> None:
     """Label photos by homographic adaptation."""
     from dataclasses import asdict
@@ -34,14 +54,14 @@ def label(
     from lf.train.homographic_adaptation import Settings
     from lf.train.label_photos import label as run
 
-    settings = Settings(warps=warps, size=parse_size(area), seed=seed, bf16=bf16)
+    settings = Settings(warps=warps, size=opt.parse_size(area, "--area"), seed=seed, bf16=bf16)
     with console.progress() as progress:
         tally = run(
             resolve(checkpoint),
             photos,
             out,
             settings,
-            shard=parse_shard(shard),
+            shard=opt.parse_shard(shard),
             limit=limit,
             device=device,
             threads=threads,

@@ -7,25 +7,28 @@ from typing import Annotated
 
 import typer
 
-from lf.cli.options import WHERE, Backend, Threads
+from lf.cli import options as opt
 from lf.core import console
 from lf.models import DEFAULT
 
-EXAMPLES = "lf live 0\n\nlf live drive.mp4 --model wren.w8a8.onnx --out tracks.mp4"
+EXAMPLES = (
+    "lf live 0",
+    "lf live drive.mp4 --model wren.w8a8.onnx --out tracks.mp4",
+)
 
 
 def live(
-    source: Annotated[
-        str, typer.Argument(metavar="SOURCE", help="Number of a camera, video file, or folder of images")
-    ],
-    model: Annotated[str, typer.Option(metavar="FILE", help="Model file or name of shipped weights")] = DEFAULT,
-    backend: Backend = None,
-    top_k: Annotated[int, typer.Option(min=1, help="Keep the N best keypoints of each frame")] = 300,
-    frames: Annotated[int | None, typer.Option(min=1, help="Stop after N frames")] = None,
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="Camera number, video file or folder of images")],
+    model: opt.Model = DEFAULT,
+    backend: opt.Backend = None,
+    threads: opt.Threads = 1,
+    top_k: opt.Best = 300,
+    frames: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Stop after N frames", rich_help_panel=opt.HOW)
+    ] = None,
     out: Annotated[
-        Path, typer.Option(metavar="PATH", help="Folder of pictures, or video .avi, .mp4", rich_help_panel=WHERE)
+        Path, typer.Option(metavar="PATH", help="Folder of pictures, or video .avi, .mp4", rich_help_panel=opt.WHERE)
     ] = Path("out/live"),
-    threads: Threads = 1,
 ) -> None:
     """Draw keypoints and tracks of moving pictures."""
     from lf.data import frames as sources

@@ -7,25 +7,32 @@ from typing import Annotated
 
 import typer
 
-from lf.cli.options import Backend, Threads
+from lf.cli import options as opt
 from lf.core import console
 from lf.models import DEFAULT
 
-EXAMPLES = "lf match A.png B.png\n\nlf match A.png B.png --model wren.w8a8.onnx --homography H_1_2"
+EXAMPLES = (
+    "lf match A.png B.png",
+    "lf match A.png B.png --model wren.w8a8.onnx --homography H_1_2",
+)
 
 
 def match(
     first: Annotated[Path, typer.Argument(readable=False, metavar="A", help="Image")],
     second: Annotated[Path, typer.Argument(readable=False, metavar="B", help="Another image of the same scene")],
-    model: Annotated[str, typer.Option(metavar="FILE", help="Model file or name of shipped weights")] = DEFAULT,
-    backend: Backend = None,
+    model: opt.Model = DEFAULT,
+    backend: opt.Backend = None,
+    threads: opt.Threads = 1,
+    top_k: opt.Best = 1000,
     homography: Annotated[
         Path | None,
-        typer.Option(readable=False, metavar="H_1_2", help="True homography A to B, to colour the errors"),
+        typer.Option(
+            readable=False, metavar="H_1_2", help="True homography, to colour errors", rich_help_panel=opt.WHERE
+        ),
     ] = None,
-    top_k: Annotated[int, typer.Option(min=1, help="Keep the N best keypoints of each image")] = 1000,
-    threads: Threads = 1,
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="File to write")] = Path("matches.png"),
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="FILE", help="File to write", rich_help_panel=opt.WHERE)
+    ] = Path("matches.png"),
 ) -> None:
     """Draw the keypoints and mutual matches of two images."""
     from lf.benchmarks.report import match_pictures
@@ -37,8 +44,8 @@ def match(
     truth = None if homography is None else hpatches.read_homography(homography)
     loaded = images.read(first), images.read(second)
     artifact = resolve(model)
-    engine = backend or store.engine_for(artifact)
-    extractor = Extractor(artifact, engine, threads)
+    chosen = backend or store.engine_for(artifact)
+    extractor = Extractor(artifact, chosen, threads)
     found = [stream.published(extractor, image).top(top_k) for image in loaded]
-    title = f"{artifact.path.name} in {engine}: {first.name} and {second.name}"
+    title = f"{artifact.path.name} in {chosen}: {first.name} and {second.name}"
     console.result(match_pictures.save(output, match_pictures.matches(loaded, (found[0], found[1]), truth, title)))

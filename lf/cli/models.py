@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from lf.cli.options import Json
+from lf.cli import options as opt
 from lf.core import console
 
-EXAMPLES = "lf models"
+EXAMPLES = ("lf models", "lf models --json")
 
 
-def models(json: Json = False) -> None:
+def models(json: opt.Json = False) -> None:
     """List the networks and the weights that ship."""
     from lf.models import MODELS
     from lf.models.resolve import shipped

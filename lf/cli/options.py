@@ -7,40 +7,42 @@ from typing import Annotated
 
 import typer
 
-from lf.benchmarks import PROTOCOLS
 from lf.core import UsageError
-from lf.quantize import CALIBRATIONS, LIMIT, ROUNDINGS, SCHEMES
+from lf.quantize import LIMIT, ROUNDINGS
 
-WHAT, HOW, WHERE = "What to evaluate", "How to run it", "Results"  # panels of the help
-CALIBRATE = "Calibration"
+# panels of the help
+WHAT, HOW, WHERE = "What to evaluate", "How to run it", "Results"
+CALIBRATE, NUMBERS, LEARN = "Calibration", "Number format", "What to learn"
+
 PROCEDURAL = "procedural"  # the dataset that is always there
-DATASET = "HPatches-layout folder, warps:DIR or procedural:N"
+DATASET = "HPatches folder, warps:DIR or procedural:N"
+MODEL = "Model file or name of shipped weights"
+FIRST = "first that runs the file"
 
-File = Annotated[str, typer.Argument(metavar="FILE", help="Model file or name of shipped weights; see lf models")]
-Files = Annotated[list[str], typer.Argument(metavar="FILE...", help="Model files or names of shipped weights")]
+File = Annotated[str, typer.Argument(metavar="FILE", help=MODEL)]
+Files = Annotated[list[str], typer.Argument(metavar="FILE", help="Model files or names of shipped weights")]
+Model = Annotated[str, typer.Option(metavar="FILE", help=MODEL, rich_help_panel=HOW)]
 Out = Annotated[
-    Path | None, typer.Option("-o", "--output", metavar="FILE", help="File to write", rich_help_panel=WHERE)
+    Path | None,
+    typer.Option("-o", "--output", metavar="FILE", help="File to write", rich_help_panel=WHERE),
 ]
 Folder = Annotated[
-    Path, typer.Option(metavar="DIR", help="Folder for results; the same DIR resumes", rich_help_panel=WHERE)
+    Path, typer.Option(metavar="DIR", help="Folder for results, and to resume from", rich_help_panel=WHERE)
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object", rich_help_panel=WHERE)]
-Threads = Annotated[int, typer.Option(min=1, help="Threads of the engine", rich_help_panel=HOW)]
+
+Threads = Annotated[int, typer.Option(min=1, metavar="N", help="Threads of the backend", rich_help_panel=HOW)]
 Backend = Annotated[
     str | None,
-    typer.Option(help="Engine; by default the first that runs the file", rich_help_panel=HOW),
+    typer.Option(metavar="NAME", help="Backend, listed below", show_default=FIRST, rich_help_panel=HOW),
 ]
 Backends = Annotated[
     str | None,
-    typer.Option(metavar="NAME,...", help="Engines; by default the first for each file", rich_help_panel=HOW),
+    typer.Option(metavar="NAME,...", help="Backends, listed below", show_default=FIRST, rich_help_panel=HOW),
 ]
-Data = Annotated[str, typer.Option(metavar="ROOT", help=f"Benchmark: {DATASET}", rich_help_panel=WHAT)]
-Protocol = Annotated[str, typer.Option(help=f"Protocol: {', '.join(PROTOCOLS)}", rich_help_panel=WHAT)]
-Protocols = Annotated[
-    str | None,
-    typer.Option(metavar="NAME,...", help="Protocols; by default what the metrics need", rich_help_panel=WHAT),
+Repeats = Annotated[
+    int, typer.Option(min=1, metavar="N", help="Timed extractions of each, in turns", rich_help_panel=HOW)
 ]
-Sequences = Annotated[int | None, typer.Option(min=1, help="Use only the first N sequences", rich_help_panel=WHAT)]
 Size = Annotated[
     str | None, typer.Option(metavar="HxW", help="Input size of the network in pixels", rich_help_panel=HOW)
 ]
@@ -48,48 +50,92 @@ Keypoints = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="Use the keypoints of this detector, e.g. sift", rich_help_panel=HOW),
 ]
-TopK = Annotated[int | None, typer.Option(min=1, help="Keep the N best keypoints of each image", rich_help_panel=HOW)]
+TopK = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="Keep the N best keypoints of each image", rich_help_panel=HOW),
+]
+Best = Annotated[int, typer.Option(min=1, metavar="N", help="Keep the N best keypoints", rich_help_panel=HOW)]
+Shard = Annotated[str, typer.Option(metavar="I/N", help="Process shard I of N", rich_help_panel=HOW)]
+Device = Annotated[str, typer.Option(metavar="NAME", help="Device: auto, cpu or cuda", rich_help_panel=HOW)]
+
+Data = Annotated[str, typer.Option(metavar="ROOT", help=DATASET, rich_help_panel=WHAT)]
+Protocol = Annotated[str, typer.Option(metavar="NAME", help="Protocol, listed below", rich_help_panel=WHAT)]
+Protocols = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME,...", help="Protocols, listed below", show_default="those of the metrics", rich_help_panel=WHAT
+    ),
+]
+Sequences = Annotated[
+    int | None, typer.Option(min=1, metavar="N", help="Use only the first N sequences", rich_help_panel=WHAT)
+]
+
 Images = Annotated[
     Path | None,
     typer.Option(
         readable=False, metavar="DIR", help="Calibration images, none of a benchmark", rich_help_panel=CALIBRATE
     ),
 ]
-Scheme = Annotated[str, typer.Option(help=f"Number format: {', '.join(SCHEMES)}", rich_help_panel=HOW)]
 Calibration = Annotated[
-    str | None, typer.Option(help=f"Range method: {', '.join(CALIBRATIONS)}", rich_help_panel=CALIBRATE)
+    str | None,
+    typer.Option(
+        metavar="NAME", help="Range method, listed below", show_default="of the scheme", rich_help_panel=CALIBRATE
+    ),
 ]
 Limit = Annotated[
-    int | None, typer.Option(min=1, help=f"Most calibration images, mostly {LIMIT}", rich_help_panel=CALIBRATE)
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Most calibration images",
+        show_default=f"{LIMIT} in most schemes",
+        rich_help_panel=CALIBRATE,
+    ),
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Seed that chooses the calibration images", rich_help_panel=CALIBRATE)]
+Seed = Annotated[
+    int, typer.Option(min=0, metavar="N", help="Seed that chooses calibration images", rich_help_panel=CALIBRATE)
+]
 Exclude = Annotated[
     Path | None,
     typer.Option(
         readable=False, metavar="ROOT", help="Benchmark whose images must not be used", rich_help_panel=CALIBRATE
     ),
 ]
+
+Scheme = Annotated[str, typer.Option(metavar="NAME", help="Scheme, listed below", rich_help_panel=NUMBERS)]
 KeepFloat = Annotated[
-    list[str] | None, typer.Option(metavar="NAME", help="Keep this head or layer in float; repeatable")
+    list[str] | None,
+    typer.Option(metavar="NAME", help="Head or layer to keep in float, repeatable", rich_help_panel=NUMBERS),
 ]
 Bits = Annotated[
-    list[str] | None, typer.Option(metavar="NAME=BITS", help="Bits of this layer: 3, 4, 8, 16; repeatable")
+    list[str] | None,
+    typer.Option(metavar="NAME=BITS", help="Bits of a layer: 3, 4, 8, 16, repeatable", rich_help_panel=NUMBERS),
 ]
-Rounding = Annotated[str | None, typer.Option(help=f"Rounding of weights: {', '.join(ROUNDINGS)}")]
+Rounding = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help=f"Rounding of weights: {', '.join(ROUNDINGS)}",
+        show_default="of the scheme",
+        rich_help_panel=NUMBERS,
+    ),
+]
+
 Photos = Annotated[
     list[str] | None,
-    typer.Option(metavar="DIR[:N]", help="Training pictures: folder, procedural or shapes; repeatable"),
+    typer.Option(metavar="DIR[:N]", help="Pictures: folder, procedural, shapes, repeatable", rich_help_panel=LEARN),
 ]
-Change = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe; repeatable")]
-Shard = Annotated[str, typer.Option(metavar="I/N", help="Process shard I of N", rich_help_panel=HOW)]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda", rich_help_panel=HOW)]
+Change = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Setting of the recipe, repeatable", rich_help_panel=LEARN),
+]
 
 
-def parse_size(text: str) -> tuple[int, int]:
+def parse_size(text: str, option: str = "--size") -> tuple[int, int]:
     """`240x320` -> (240, 320)."""
     height, _, width = text.partition("x")
     if not (height.isdecimal() and width.isdecimal()):
-        raise UsageError(f"--size {text}: expected HEIGHTxWIDTH in pixels, for example --size 240x320")
+        raise UsageError(f"{option} {text}: expected HEIGHTxWIDTH in pixels, for example {option} 240x320")
     return int(height), int(width)
 
 

@@ -8,44 +8,37 @@ from typing import Annotated, Any
 
 import typer
 
-from lf.cli.options import (
-    HOW,
-    Bits,
-    Calibration,
-    Exclude,
-    File,
-    Images,
-    KeepFloat,
-    Limit,
-    Out,
-    Rounding,
-    Scheme,
-    Seed,
-    parse_bits,
-)
+from lf.cli import options as opt
 from lf.core import Artifact, console
 from lf.quantize import WRITERS
 
-EXAMPLES = "lf quantize wren.onnx --images PHOTOS\n\nlf quantize wren.onnx --for tflite --images PHOTOS"
+EXAMPLES = (
+    "lf quantize wren.onnx --images PHOTOS",
+    "lf quantize wren.onnx --for tflite --images PHOTOS",
+)
+DESCRIBED = ("scheme", "calibration")
+
+Writer = Annotated[
+    str,
+    typer.Option("--for", metavar="NAME", help=f"Runtime: {', '.join(WRITERS)}", rich_help_panel=opt.NUMBERS),
+]
 
 
 def quantize(
-    model: File,
-    images: Images = None,
-    scheme: Scheme = "w8a8",
-    writer: Annotated[
-        str, typer.Option("--for", help=f"Runtime that will run it: {', '.join(WRITERS)}", rich_help_panel=HOW)
-    ] = "ort",
-    calibration: Calibration = None,
-    limit: Limit = None,
-    seed: Seed = 0,
-    exclude: Exclude = None,
-    keep_float: KeepFloat = None,
-    bits: Bits = None,
-    rounding: Rounding = None,
-    output: Out = None,
+    model: opt.File,
+    scheme: opt.Scheme = "w8a8",
+    writer: Writer = "ort",
+    keep_float: opt.KeepFloat = None,
+    bits: opt.Bits = None,
+    rounding: opt.Rounding = None,
+    images: opt.Images = None,
+    calibration: opt.Calibration = None,
+    limit: opt.Limit = None,
+    seed: opt.Seed = 0,
+    exclude: opt.Exclude = None,
+    output: opt.Out = None,
 ) -> None:
-    """Quantize a float file; lf bench measures the cost."""
+    """Quantize a float file (lf bench measures the cost)."""
     from lf.models.resolve import resolve
     from lf.quantize import prepare
     from lf.quantize import quantize as run
@@ -57,7 +50,7 @@ def quantize(
         "limit": limit,
         "seed": seed,
         "exclude": exclude,
-        "bits": dict.fromkeys(keep_float or (), 32) | dict(map(parse_bits, bits or ())),
+        "bits": dict.fromkeys(keep_float or (), 32) | dict(map(opt.parse_bits, bits or ())),
         "rounding": rounding,
     }
     artifact, place = resolve(model), output.parent if output else Path()

@@ -7,22 +7,32 @@ from typing import Annotated
 
 import typer
 
-from lf.cli.options import DATASET, Json
+from lf.cli import options as opt
 from lf.core import UsageError, console
 
-EXAMPLES = "lf score FEATURES --data HPATCHES --layout hloc --protocol mma\n\nlf score PAIR.npz --protocol superpoint"
+EXAMPLES = (
+    "lf score FEATURES --data HPATCHES --layout hloc --protocol mma",
+    "lf score PAIR.npz --protocol superpoint",
+)
 
 
 def score(
     paths: Annotated[
-        list[Path], typer.Argument(readable=False, metavar="PAIR.npz...|DIR", help="Stored pairs, or a features folder")
+        list[Path], typer.Argument(readable=False, metavar="PAIR.npz|DIR", help="Stored pairs, or a features folder")
     ],
-    protocol: Annotated[str, typer.Option(help="Protocol, for example superpoint, kp2d or mma")],
-    data: Annotated[str | None, typer.Option(metavar="ROOT", help=f"With DIR: {DATASET}")] = None,
-    layout: Annotated[str | None, typer.Option(help="Layout of DIR: r2d2, d2net, posfeat, hloc, lf")] = None,
-    top_k: Annotated[int | None, typer.Option(min=1, help="Use the N best keypoints")] = None,
-    ap: Annotated[str | None, typer.Option(help="Matches of nn_map: two-way or crosscheck")] = None,
-    json: Json = False,
+    protocol: opt.Protocol,
+    data: Annotated[
+        str | None, typer.Option(metavar="ROOT", help=f"With DIR: {opt.DATASET}", rich_help_panel=opt.WHAT)
+    ] = None,
+    layout: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Layout of DIR, listed below", rich_help_panel=opt.WHAT)
+    ] = None,
+    top_k: opt.TopK = None,
+    ap: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Matches of nn_map: two-way, crosscheck", rich_help_panel=opt.HOW),
+    ] = None,
+    json: opt.Json = False,
 ) -> None:
     """Score features that another tool extracted."""
     from lf.benchmarks.report import tables

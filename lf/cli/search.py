@@ -8,57 +8,48 @@ from typing import Annotated
 
 import typer
 
-from lf.cli.options import (
-    PROCEDURAL,
-    WHAT,
-    WHERE,
-    Bits,
-    Calibration,
-    Data,
-    Exclude,
-    File,
-    Images,
-    KeepFloat,
-    Limit,
-    Out,
-    Protocols,
-    Rounding,
-    Scheme,
-    Seed,
-    parse_bits,
-)
+from lf.cli import options as opt
 from lf.cli.quantize import say
 from lf.core import console
 from lf.studies.budget_search import EVALUATIONS
 
-EXAMPLES = 'lf search wren.onnx --max-drop "mma@3=0.01" --scheme w4a8 --images PHOTOS --data warps:OTHERS'
+EXAMPLES = (
+    'lf search wren.onnx --max-drop "mma@3=0.01" --images PHOTOS',
+    'lf search wren.onnx --max-drop "repeatability=0.005" --data warps:OTHERS',
+)
+
+Budget = Annotated[
+    str, typer.Option(metavar="METRIC=MOST,...", help="Budget, such as mma@3=0.01", rich_help_panel=opt.WHAT)
+]
+Sequences = Annotated[
+    int | None,
+    typer.Option(min=2, metavar="N", help="Use only the first N sequences", rich_help_panel=opt.WHAT),
+]
+Evaluations = Annotated[int, typer.Option(min=1, metavar="N", help="Most files to evaluate", rich_help_panel=opt.WHAT)]
+Out = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Folder to resume from", show_default="OUTPUT.search", rich_help_panel=opt.WHERE),
+]
 
 
 def search(
-    model: File,
-    max_drop: Annotated[
-        str, typer.Option(metavar="METRIC=MOST,...", help="Budget, for example mma@3=0.01", rich_help_panel=WHAT)
-    ],
-    images: Images = None,
-    scheme: Scheme = "w4a8",
-    data: Data = PROCEDURAL,
-    protocol: Protocols = None,
-    limit_sequences: Annotated[
-        int | None, typer.Option(min=2, help="Use only the first N sequences", rich_help_panel=WHAT)
-    ] = None,
-    max_evaluations: Annotated[int, typer.Option(min=1, help="Most files to evaluate")] = EVALUATIONS,
-    calibration: Calibration = None,
-    limit: Limit = None,
-    seed: Seed = 0,
-    exclude: Exclude = None,
-    keep_float: KeepFloat = None,
-    bits: Bits = None,
-    rounding: Rounding = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Folder to resume from; else OUTPUT.search", rich_help_panel=WHERE),
-    ] = None,
-    output: Out = None,
+    model: opt.File,
+    max_drop: Budget,
+    data: opt.Data = opt.PROCEDURAL,
+    protocol: opt.Protocols = None,
+    limit_sequences: Sequences = None,
+    max_evaluations: Evaluations = EVALUATIONS,
+    scheme: opt.Scheme = "w4a8",
+    keep_float: opt.KeepFloat = None,
+    bits: opt.Bits = None,
+    rounding: opt.Rounding = None,
+    images: opt.Images = None,
+    calibration: opt.Calibration = None,
+    limit: opt.Limit = None,
+    seed: opt.Seed = 0,
+    exclude: opt.Exclude = None,
+    out: Out = None,
+    output: opt.Out = None,
 ) -> None:
     """Find the fewest bits that keep an accuracy budget."""
     from lf.models.resolve import resolve
@@ -66,7 +57,7 @@ def search(
     from lf.studies.float_onnx import float_onnx_of
 
     artifact, place = resolve(model), output.parent if output else Path()
-    asked = dict.fromkeys(keep_float or (), 32) | dict(map(parse_bits, bits or ()))
+    asked = dict.fromkeys(keep_float or (), 32) | dict(map(opt.parse_bits, bits or ()))
     where = Where(data, protocol, limit_sequences, max_evaluations, out)
     options = {"calibration": calibration, "limit": limit, "seed": seed, "exclude": exclude, "rounding": rounding}
     check = partial(check_search, max_drop, where, artifact, scheme, images, output, asked, options)

@@ -4,37 +4,27 @@ from __future__ import annotations
 
 from functools import partial
 
-from lf.cli.options import (
-    PROCEDURAL,
-    Calibration,
-    Data,
-    File,
-    Folder,
-    Images,
-    Json,
-    Limit,
-    Protocols,
-    Scheme,
-    Seed,
-    Sequences,
-)
+from lf.cli import options as opt
 from lf.core import console
 
-EXAMPLES = "lf sensitivity wren.onnx --images PHOTOS --data warps:OTHERS --out DIR"
+EXAMPLES = (
+    "lf sensitivity wren.onnx --images PHOTOS --data warps:OTHERS --out DIR",
+    "lf sensitivity wren --images PHOTOS --scheme w4a8 --protocol mma --out DIR",
+)
 
 
 def sensitivity(
-    model: File,
-    out: Folder,
-    data: Data = PROCEDURAL,
-    images: Images = None,
-    scheme: Scheme = "w8a8",
-    protocol: Protocols = None,
-    limit_sequences: Sequences = None,
-    calibration: Calibration = None,
-    limit: Limit = None,
-    seed: Seed = 0,
-    json: Json = False,
+    model: opt.File,
+    out: opt.Folder,
+    data: opt.Data = opt.PROCEDURAL,
+    protocol: opt.Protocols = None,
+    limit_sequences: opt.Sequences = None,
+    scheme: opt.Scheme = "w8a8",
+    images: opt.Images = None,
+    calibration: opt.Calibration = None,
+    limit: opt.Limit = None,
+    seed: opt.Seed = 0,
+    json: opt.Json = False,
 ) -> None:
     """Measure what quantizing each layer alone costs."""
     from lf.benchmarks.report import ranking

@@ -7,16 +7,21 @@ from typing import Annotated
 
 import typer
 
-from lf.cli.options import Folder
+from lf.cli import options as opt
 from lf.core import console
 
-EXAMPLES = "lf sweep docs/results/schemes-real.toml --out sweeps/real"
+EXAMPLES = (
+    "lf sweep docs/results/schemes-real.toml --out sweeps/real",
+    "lf sweep SWEEP.toml --out sweeps/new --dry-run",
+)
 
 
 def sweep(
-    plan: Annotated[Path, typer.Argument(readable=False, metavar="SWEEP.toml", help="Plan; see docs/results")],
-    out: Folder,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what is there and what is to do")] = False,
+    plan: Annotated[Path, typer.Argument(readable=False, metavar="SWEEP.toml", help="Plan, as those in docs/results")],
+    out: opt.Folder,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what is there and what is to do", rich_help_panel=opt.WHERE)
+    ] = False,
 ) -> None:
     """Evaluate networks in many schemes on all data."""
     from lf.studies import sweep as study

@@ -1,4 +1,4 @@
-"""`lf time`: latency of files in engines, in turns, without a dataset."""
+"""`lf time`: latency of files in backends, in turns, without a dataset."""
 
 from __future__ import annotations
 
@@ -7,36 +7,44 @@ from typing import Annotated
 
 import typer
 
-from lf.cli.options import HOW, WHERE, Backends, Files, Json, Keypoints, Protocol, Size, Threads, parse_size
+from lf.cli import options as opt
 from lf.core import console, files
 
-EXAMPLES = "lf time sift wren.w8a8.onnx\n\nlf time wren.onnx wren.w8a8.onnx --protocol kp2d-640 --reference wren"
+EXAMPLES = (
+    "lf time sift wren.w8a8.onnx",
+    "lf time wren.onnx wren.w8a8.onnx --protocol kp2d-640 --reference wren",
+)
+
+Photo = Annotated[
+    Path | None,
+    typer.Option(
+        readable=False, metavar="PATH", help="Image to time", show_default="a drawn one", rich_help_panel=opt.WHAT
+    ),
+]
+Reference = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Reference of ratios", show_default="first file", rich_help_panel=opt.WHERE),
+]
+Out = Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for latency.json", rich_help_panel=opt.WHERE)]
+GitHub = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="File for github-action-benchmark", rich_help_panel=opt.WHERE),
+]
 
 
 def time(
-    models: Files,
-    backend: Backends = None,
-    protocol: Protocol = "kp2d-fixed",
-    photo: Annotated[
-        Path | None,
-        typer.Option(readable=False, metavar="PATH", help="Image to time, else a drawn one", rich_help_panel=HOW),
-    ] = None,
-    threads: Threads = 1,
-    repeats: Annotated[int, typer.Option(min=1, help="Timed extractions of each, in turns", rich_help_panel=HOW)] = 30,
-    keypoints: Keypoints = None,
-    size: Size = None,
-    reference: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Reference of ratios; by default the first file", rich_help_panel=HOW),
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder for latency.json", rich_help_panel=WHERE)
-    ] = None,
-    github_benchmark: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Write a file for github-action-benchmark", rich_help_panel=WHERE),
-    ] = None,
-    json: Json = False,
+    models: opt.Files,
+    protocol: opt.Protocol = "kp2d-fixed",
+    photo: Photo = None,
+    backend: opt.Backends = None,
+    threads: opt.Threads = 1,
+    repeats: opt.Repeats = 30,
+    keypoints: opt.Keypoints = None,
+    size: opt.Size = None,
+    reference: Reference = None,
+    out: Out = None,
+    github_benchmark: GitHub = None,
+    json: opt.Json = False,
 ) -> None:
     """Time files in turns, from image to features."""
     from lf.benchmarks.report import latency_table, tables
@@ -54,7 +62,7 @@ def time(
             protocol,
             photo=photo,
             keypoints=keypoints,
-            size=parse_size(size) if size else None,
+            size=opt.parse_size(size) if size else None,
             threads=threads,
             repeats=repeats,
             reference=reference,

@@ -7,40 +7,54 @@ from typing import Annotated
 
 import typer
 
-from lf.cli.options import DATASET, Change, Device, Folder, Photos, Threads
+from lf.cli import options as opt
 from lf.core import UsageError, console
 from lf.train import RECIPES
 
-WATCH = "Validation"
-LIST = "\n\n".join(["Recipes:", *(f"{name}: {recipe.about}" for name, recipe in RECIPES.items())])
 EXAMPLES = (
-    "lf train superpoint-small --out runs/sp\n\nlf train distil --set init=wren --set weight_bits=4 --out runs/w4"
+    "lf train superpoint-small --out runs/sp",
+    "lf train distil --set init=wren --set weight_bits=4 --out runs/w4",
 )
+DESCRIBED = ("recipe",)
+
+WATCH = "Validation"
+SaveEvery = Annotated[
+    int, typer.Option(min=1, metavar="STEPS", help="Steps between checkpoints", rich_help_panel=opt.WHERE)
+]
+Validate = Annotated[str | None, typer.Option(metavar="ROOT", help=opt.DATASET, rich_help_panel=WATCH)]
+Protocol = Annotated[str, typer.Option(metavar="NAME", help="Protocol, listed below", rich_help_panel=WATCH)]
+ValidateEvery = Annotated[
+    int, typer.Option(min=1, metavar="STEPS", help="Steps between validations", rich_help_panel=WATCH)
+]
+ValidatePairs = Annotated[
+    int, typer.Option(min=1, metavar="N", help="Most pairs to validate on", rich_help_panel=WATCH)
+]
+KeepBest = Annotated[
+    str | None, typer.Option(metavar="METRIC", help="Keep the best weights by this metric", rich_help_panel=WATCH)
+]
+TensorBoard = Annotated[
+    bool, typer.Option("--tensorboard", help="Log to DIR/tb for TensorBoard", rich_help_panel=opt.WHERE)
+]
+Wandb = Annotated[bool, typer.Option("--wandb", help="Log to Weights & Biases", rich_help_panel=opt.WHERE)]
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(help="Training recipe; see the list below")],
-    out: Folder,
-    photos: Photos = None,
-    change: Change = None,
-    device: Device = "auto",
-    threads: Threads = 1,
-    save_every: Annotated[int, typer.Option(min=1, metavar="STEPS", help="Steps between checkpoints")] = 250,
-    validate: Annotated[
-        str | None, typer.Option(metavar="ROOT", help=f"Validate on: {DATASET}", rich_help_panel=WATCH)
-    ] = None,
-    protocol: Annotated[str, typer.Option(help="Protocol of the validation", rich_help_panel=WATCH)] = "kp2d-fixed",
-    validate_every: Annotated[
-        int, typer.Option(min=1, metavar="STEPS", help="Steps between validations", rich_help_panel=WATCH)
-    ] = 1000,
-    validate_pairs: Annotated[int, typer.Option(min=1, help="Most pairs to validate on", rich_help_panel=WATCH)] = 50,
-    keep_best: Annotated[
-        str | None, typer.Option(metavar="METRIC", help="Keep the best weights by this metric", rich_help_panel=WATCH)
-    ] = None,
-    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Log to DIR/tb for TensorBoard")] = False,
-    wandb: Annotated[bool, typer.Option("--wandb", help="Log to Weights & Biases")] = False,
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="Training recipe, listed below")],
+    out: opt.Folder,
+    photos: opt.Photos = None,
+    change: opt.Change = None,
+    device: opt.Device = "auto",
+    threads: opt.Threads = 1,
+    save_every: SaveEvery = 250,
+    validate: Validate = None,
+    protocol: Protocol = "kp2d-fixed",
+    validate_every: ValidateEvery = 1000,
+    validate_pairs: ValidatePairs = 50,
+    keep_best: KeepBest = None,
+    tensorboard: TensorBoard = False,
+    wandb: Wandb = False,
 ) -> None:
-    """Train a network; the same command resumes exactly."""
+    """Train a network, or resume its training exactly."""
     from lf.core import pick
     from lf.studies.training import train as run
 

@@ -28,7 +28,7 @@ from lf.studies.sweep_plan import FLOAT, Data, Network, Plan, Row, located, name
 from lf.studies.sweep_runs import Runs
 
 BUDGET = "repeatability=0.005,correctness@1=0.01,matching_score=0.01,localization_error=0.02"
-ENGINES = ("ort-cpu", "openvino")  # tried by default, where they are installed
+BACKENDS_TRIED = ("ort-cpu", "openvino")  # by default, where they are installed
 RESULTS, PICTURE = "results.json", "front.png"
 LEGEND = (
     "->: the fastest whose mean drops are within the budget. *: nothing tried is at least as accurate, as fast and as "
@@ -108,7 +108,7 @@ def tune(
     budget, counts = parse_budget(max_drop), _counts(threads)
     choose(budget, protocol)
     plotter()  # fails before an hour of work if it is not installed
-    engines = backend.split(",") if backend else [name for name in ENGINES if BACKENDS[name].installed]
+    engines = backend.split(",") if backend else [name for name in BACKENDS_TRIED if BACKENDS[name].installed]
     sizes = _sizes(size, protocol, parent)
     if cut not in (None, "features"):
         raise UsageError(f"`cut={cut}`: every file ends at its raw heads; `cut=features` tries the other end, too")
