@@ -22,6 +22,8 @@ GROUPS = {  # entry-point group -> the tables that its rows go into, MODULE:TABL
     "lf.schemes": ("lf.quantize.schemes:SCHEMES",),
     "lf.datasets": ("lf.data:DATASETS",),
     "lf.protocols": ("lf.benchmarks:PROTOCOLS",),
+    "lf.exports": ("lf.export:TARGETS",),
+    "lf.recipes": ("lf.train:RECIPES",),
 }
 
 
@@ -114,6 +116,8 @@ def _add(point: EntryPoint, tables: list[dict[str, Any]]) -> str:
     if not isinstance(row, kind):
         return f"it is a {type(row).__name__}; expected a {kind.__name__}"
     tables[0][point.name] = row
+    if hasattr(row, "register"):
+        row.register()
     if getattr(row, "module", None):  # a baseline has no network
         for table in tables[1:]:
             table[point.name] = row

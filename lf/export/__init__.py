@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lf.core import Artifact, UsageError, files, pick
+from lf.formats import cards
 
 
 @dataclass(frozen=True)
@@ -20,12 +21,18 @@ class Target:
         suffix: what the names of its files end in.
         about: one line for the help.
         parent: what it starts from: a checkpoint, an onnx or a tflite file.
+        codec: how its files carry their card, where their suffix is new; see `lf.formats.cards.appended`.
     """
 
     module: str
     suffix: str
     about: str
     parent: str = "checkpoint"
+    codec: cards.Codec | None = None
+
+    def register(self) -> None:
+        """Have files with its suffix read and written."""
+        cards.register([self.suffix], self.codec)
 
 
 TARGETS: dict[str, Target] = {
@@ -38,6 +45,9 @@ TARGETS: dict[str, Target] = {
         "tflite",
     ),
 }
+
+for _row in TARGETS.values():
+    _row.register()
 
 CUTS = {  # where the graph of a file ends
     "heads": "raw heads, which lf decodes: for every engine, and what is quantized",

@@ -11,7 +11,7 @@ import io
 import json
 import struct
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -97,6 +97,10 @@ def _safetensors_embed(data: bytes, text: str) -> bytes:
 def _tflite_read(data: bytes, where: str) -> str | None:
     if data[4:8] != b"TFL3":
         raise BadInput(f"{where}: not a TFLite model (no TFL3 identifier)")
+    return _archive_read(data, where)
+
+
+def _archive_read(data: bytes, where: str) -> str | None:
     if not zipfile.is_zipfile(io.BytesIO(data)):
         return None
     try:
@@ -110,7 +114,7 @@ def _tflite_read(data: bytes, where: str) -> str | None:
         raise BadInput(f"{where}: the archive at its end is damaged ({error})") from error
 
 
-def _tflite_embed(data: bytes, text: str) -> bytes:
+def _archive_embed(data: bytes, text: str) -> bytes:
     files: dict[str, bytes] = {}
     with suppress(zipfile.BadZipFile), zipfile.ZipFile(io.BytesIO(data)) as archive:
         files = {info.filename: archive.read(info) for info in archive.infolist()}
@@ -134,9 +138,24 @@ def _card_embed(data: bytes, text: str) -> bytes:
     return text.encode() + b"\n"
 
 
-CODECS: Mapping[str, tuple[Callable[[bytes, str], str | None], Callable[[bytes, str], bytes], str]] = {
+# (file, its name) -> card or None; (file, card) -> file; what such a file is
+Codec = tuple[Callable[[bytes, str], str | None], Callable[[bytes, str], bytes], str]
+
+CODECS: dict[str, Codec] = {
     ".onnx": (_onnx_read, _onnx_embed, "an ONNX model"),
     ".safetensors": (_safetensors_read, _safetensors_embed, "a safetensors file"),
-    ".tflite": (_tflite_read, _tflite_embed, "a TFLite model"),
+    ".tflite": (_tflite_read, _archive_embed, "a TFLite model"),
     ".card": (_card_read, _card_embed, "the card of a baseline"),
 }
+
+
+def appended(about: str) -> Codec:
+    """The codec of a format that keeps its card in an archive at the end, which its reader does not look at."""
+    return _archive_read, _archive_embed, about
+
+
+def register(suffixes: Iterable[str], codec: Codec | None) -> None:
+    """Add the codec of a row's model files; a suffix that is known keeps its own."""
+    if codec:
+        for suffix in suffixes:
+            CODECS.setdefault(f".{suffix.rpartition('.')[2]}", codec)

@@ -29,6 +29,7 @@ class Scheme:
         limit: the usual number of photos.
         rounding: the usual way to round weights, a name of ROUNDINGS; those that training left on a grid stay there.
         slow: why a file may be slower than its parent, where that is expected.
+        writers: rows of WRITERS that make such files.
     """
 
     weights: int
@@ -42,6 +43,7 @@ class Scheme:
     limit: int = LIMIT
     rounding: str = "nearest"
     slow: str = ""
+    writers: tuple[str, ...] = ("ort",)
 
     @property
     def calibrated(self) -> bool:
@@ -59,9 +61,11 @@ class Scheme:
         return self.activations == 8
 
 
+_BOTH = ("ort", "tflite")
+
 SCHEMES: dict[str, Scheme] = {
-    "w8a8": Scheme(8, 8, "8-bit convolutions, fragile heads in float", rounding="gptq"),
-    "w8a8-tensor": Scheme(8, 8, "the same with one scale per weight tensor", per_channel=False),
+    "w8a8": Scheme(8, 8, "8-bit convolutions, fragile heads in float", rounding="gptq", writers=_BOTH),
+    "w8a8-tensor": Scheme(8, 8, "the same with one scale per weight tensor", per_channel=False, writers=_BOTH),
     "w8a8-naive": Scheme(
         8,
         8,

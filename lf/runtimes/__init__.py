@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lf.core import Artifact, Session, Unavailable, UsageError, one_line, pick
+from lf.formats import cards
 from lf.formats.finite import refuse_onnx
 
 
@@ -28,6 +29,7 @@ class Backend:
         options: keyword arguments of its `open_session`.
         maker: the command that makes such files.
         one_session: its device takes one at a time, whose `run` lets one thread in after the other.
+        codec: how its files carry their card, where their suffix is new; see `lf.formats.cards.appended`.
     """
 
     module: str
@@ -38,6 +40,11 @@ class Backend:
     options: Mapping[str, Any] = field(default_factory=dict)
     maker: str = "`export(CHECKPOINT, to=onnx)`"
     one_session: bool = False
+    codec: cards.Codec | None = None
+
+    def register(self) -> None:
+        """Have files with its suffixes read and written."""
+        cards.register(self.suffixes, self.codec)
 
     @property
     def installed(self) -> bool:
@@ -138,6 +145,9 @@ BACKENDS: dict[str, Backend] = {
         "lf.runtimes.opencv", "cv2", "", (".card",), "the baselines that OpenCV brings: SIFT, RootSIFT, ORB, AKAZE"
     ),
 }
+
+for _row in BACKENDS.values():
+    _row.register()
 
 
 def engines(path: Path) -> list[str]:

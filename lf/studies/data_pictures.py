@@ -149,19 +149,19 @@ def _samples(
     name: str, recipe: Recipe, data: list[str], count: int | None, progress: console.Progress
 ) -> tuple[list[Sample], int]:
     """The samples of the first steps, and how many of the recipe's pictures were made for them."""
-    import importlib
     import tempfile
 
     import torch
 
+    from lf.train.loop import method_of
     from lf.train.pictures import collect, shares
     from lf.train.views.random_views import Dice
 
-    module = importlib.import_module(f"lf.train.methods.{recipe.method}")
-    if not hasattr(module.Method, "sample"):
+    kind = method_of(recipe)
+    if not hasattr(kind, "sample"):
         raise UsageError(
             f"recipe {name}: its method {recipe.method} cannot show what it sees; "
-            f"give the class Method in lf/train/methods/{recipe.method}.py a sample(), see lf/train/sample.py"
+            f"give the class Method in {kind.__module__} a sample(), see lf/train/sample.py"
         )
     some = [(source, n * PICTURES // recipe.pictures if n else PICTURES) for source, n in shares(data, recipe.pictures)]
     few = [(source, min(max(1, n), recipe.pictures or PICTURES)) for source, n in some]
@@ -170,7 +170,7 @@ def _samples(
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         pictures = collect(small, [f"{source}:{n}" for source, n in few], Path(folder), progress).on(cpu)
-        method = module.Method(small, pictures, cpu)
+        method = kind(small, pictures, cpu)
         found: list[Sample] = []
         wanted, step = count or SINGLES, 0
         while len(found) < wanted:

@@ -123,10 +123,15 @@ def _update(run: Run, workers: Workers) -> None:
 
 def fitted(recipe: Recipe) -> Recipe:
     """The recipe for the network that its `init` holds, where the method trains any network."""
-    module = importlib.import_module(f"lf.train.methods.{recipe.method}")
-    if not recipe.init or not getattr(module.Method, "any_network", False):
+    if not recipe.init or not getattr(method_of(recipe), "any_network", False):
         return recipe
     return dataclasses.replace(recipe, model=checkpoint.load(resolve(recipe.init).path)[0])
+
+
+def method_of(recipe: Recipe) -> Any:
+    """The class `Method` of a recipe: of a file here, or of the module of another package, whose name has a dot."""
+    name = recipe.method if "." in recipe.method else f"lf.train.methods.{recipe.method}"
+    return importlib.import_module(name).Method
 
 
 def _prepare(
@@ -174,8 +179,7 @@ def _begin(
     network = built.to(workers.device, memory_format=torch.channels_last).train()
     average: Any = get_ema_multi_avg_fn  # it has no stubs
     averaged = AveragedModel(network, multi_avg_fn=average(recipe.ema), use_buffers=True) if recipe.ema else None
-    module = importlib.import_module(f"lf.train.methods.{recipe.method}")
-    method = module.Method(recipe, pictures, workers.device)
+    method = method_of(recipe)(recipe, pictures, workers.device)
     optimiser = _optimiser(recipe, _parameters(network, method))
     began = left.get("versions", {}) if left else state.made_by()
     run = Run(recipe, data, out, network, averaged, optimiser, method, parent, began)

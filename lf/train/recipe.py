@@ -59,7 +59,8 @@ class Recipe:
 
     Attributes:
         model: row of MODELS.
-        method: file in `lf.train.methods` with a class `Method(recipe, pictures, device)`.
+        method: file in `lf.train.methods` with a class `Method(recipe, pictures, device)`, or the dotted name of such
+            a module of another package.
         about: one line for `lf train --help`.
         data: where its pictures come from unless told otherwise, see `lf.train.pictures.collect`.
         steps: optimiser steps.
