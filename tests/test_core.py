@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -24,6 +26,7 @@ from lf.core import (
     hint,
     pick,
 )
+from lf.core.progress import Bar, Stage, span
 from lf.models import MODELS
 
 CARD = Card(
@@ -237,8 +240,89 @@ def test_an_artifact_knows_its_bytes(tmp_path):
 def test_progress_without_a_terminal_is_a_line_now_and_then(capfd, monkeypatch):
     monkeypatch.delenv("LF_PROGRESS")
     clock = iter([0.0, 5.0, 10.0, 20.0, 41.0])
-    monkeypatch.setattr("lf.core.console.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("lf.core.progress.time.monotonic", lambda: next(clock))
     with console.progress() as progress:
         for done, text in ((1, "too early"), (2, "first"), (3, "too soon"), (8, "second")):
             progress(done, 10, text)
     assert capfd.readouterr().err == "2/10 (20 %), 40 s left: first\n8/10 (80 %), 10 s left: second\n"
+
+
+def test_the_time_left_counts_from_where_a_stage_begins():
+    stage = Stage()
+    for now, done in ((0.0, 0), (100.0, 1), (200.0, 2)):
+        stage.report(now, done, 2, "slow")
+    assert not stage.left(200.0)
+    stage.report(210.0, 0, 10, "fast")  # another total
+    assert stage.left(210.0) is None
+    stage.report(212.0, 2, 10, "fast")
+    assert stage.left(212.0) == 8.0
+    stage.report(220.0, 10, 10, "fast")
+    stage.report(300.0, 0, 10, "as many again")
+    stage.report(303.0, 1, 10, "as many again")
+    assert stage.left(303.0) == 27.0
+
+
+def test_the_time_left_leaves_out_what_was_done_before_a_resume():
+    stage = Stage()
+    stage.report(50.0, 9_001, 10_000, "step")
+    assert stage.left(50.0) is None
+    stage.report(60.0, 9_101, 10_000, "step")
+    assert stage.left(60.0) == pytest.approx(89.9)
+
+
+def test_reports_out_of_order_begin_no_stage():
+    stage = Stage()
+    begun = [stage.report(float(now), done, 9, "") for now, done in enumerate((0, 1, 3, 2, 5, 4, 6))]
+    assert begun == [True, *[False] * 6]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0 s"), (119.4, "119 s"), (120, "2 min"), (7100, "118 min"), (11_100, "3 h 5 min")]
+)
+def test_a_time_is_told_for_people(seconds, text):
+    assert span(seconds) == text
+
+
+def test_work_that_reports_nothing_is_told_of(capfd, monkeypatch):
+    monkeypatch.delenv("LF_PROGRESS")
+    monkeypatch.setattr("lf.core.progress.FIRST", 0.05)
+    monkeypatch.setattr("lf.core.progress.EVERY", 0.1)
+    with console.progress() as progress:
+        told = _until(lambda: capfd.readouterr().err)
+        assert re.fullmatch(r"(working, 0 s so far\n)+", told)
+        progress(1, 3, "converting")
+        told = _until(lambda: capfd.readouterr().err)
+        assert re.fullmatch(r"(working, 0 s so far\n)*(1/3 \(33 %\): converting\n)+", told)
+    capfd.readouterr()
+    time.sleep(0.15)
+    assert capfd.readouterr().err == ""
+
+
+def _until(read):
+    """What `read` gives when it gives something."""
+    for _ in range(500):
+        if text := read():
+            return text
+        time.sleep(0.01)
+    raise AssertionError("nothing was said")
+
+
+def test_a_bar_starts_afresh_with_each_stage():
+    class Rich:
+        def __init__(self):
+            self.calls = []
+
+        def add_task(self, text, total):
+            return 7
+
+        def reset(self, task, **given):
+            self.calls.append(("reset", given["completed"], given["total"]))
+
+        def update(self, task, **given):
+            self.calls.append(("update", given["completed"], given["total"]))
+
+    rich = Rich()
+    bar = Bar(rich)
+    for done, total in ((0, 2), (1, 2), (0, 2), (1, 2), (1, 5)):
+        bar(done, total, "")
+    assert [name for name, *_ in rich.calls] == ["reset", "update", "reset", "update", "reset"]

@@ -137,8 +137,8 @@ def fenced(page):
     for line in page.read_text().replace("\\\n", " ").splitlines():
         if line.startswith("```"):
             inside = not inside
-        elif inside and line.startswith("lf "):
-            yield line
+        elif inside and (found := re.match(r"(?:torchrun .*-m lf\.cli|lf) ", line)):
+            yield "lf " + line[found.end() :]
 
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -355,8 +355,49 @@ def test_sources_share_the_pictures(data, expected):
 @pytest.mark.parametrize("total", [0, 10])
 @pytest.mark.parametrize("data", [["a:0"], ["a:00", "b"], ["a", "b:0"]])
 def test_a_source_of_no_pictures_is_refused(data, total):
-    with pytest.raises(UsageError, match=r"^`data=[ab]:00?`: expected a count above 0; leave the source out, or leave"):
+    with pytest.raises(
+        UsageError, match=r"^`photos=[ab]:00?`: expected a count above 0; leave the source out, or leave"
+    ):
         pictures.shares(data, total)
+
+
+@pytest.mark.parametrize(
+    ("data", "changes", "expected"),
+    [
+        (["procedural"], [], 40),
+        (["procedural"], ["steps=3"], 6),
+        (["procedural"], ["steps=20"], 40),
+        (["a", "b", "c"], ["steps=1"], 3),
+        (["procedural:40"], ["steps=3"], 40),
+        (["procedural:10", "a"], ["steps=3"], 40),
+        (["a"], ["steps=3", "pictures=0"], 0),
+        (["procedural"], ["steps=3", "init=wren", "weight_bits=8"], 32),
+    ],
+)
+def test_a_short_run_needs_few_pictures(data, changes, expected):
+    recipe = small(RECIPES["wren"]).override(["pictures=40", "steps=1000", "batch=2", *changes])
+    assert pictures.enough(recipe, data) == expected
+
+
+def test_a_short_run_collects_few_pictures_and_finds_them_again(tmp_path):
+    recipe = small(RECIPES["wren"]).override(["pictures=40", "steps=3", "batch=2"])
+    seen = []
+    first = pictures.collect(recipe, ["procedural"], tmp_path, lambda *report: seen.append(report))
+    assert len(first) == seen[-1][0] == seen[-1][1] == 6
+    seen.clear()
+    again = pictures.collect(recipe, ["procedural"], tmp_path, lambda *report: seen.append(report))
+    assert np.array_equal(first.squares, again.squares)
+    assert not seen
+    whole = pictures.collect(recipe.override(["steps=1000"]), ["procedural"], tmp_path / "whole", silent)
+    assert np.array_equal(whole.squares[:6], first.squares)
+
+
+def test_a_run_that_began_with_more_pictures_keeps_them(tmp_path):
+    recipe = small(RECIPES["wren"]).override(["pictures=12", "steps=1000", "batch=2"])
+    before = pictures.collect(recipe, ["procedural"], tmp_path, silent)  # as earlier code did whatever the steps
+    short = recipe.override(["steps=3"])
+    assert len(pictures.collect(short, ["procedural"], tmp_path, silent, begun=True)) == len(before) == 12
+    assert len(pictures.collect(short, ["procedural"], tmp_path, silent)) == 6
 
 
 def test_every_photo_once(recipe, tmp_path):
@@ -366,7 +407,7 @@ def test_every_photo_once(recipe, tmp_path):
     found = pictures.collect(every, [str(tmp_path)], tmp_path / "out", silent)
     assert [crop.name for crop in found.crops] == ["0.png", "1.png", "2.png"]
     assert len(pictures.collect(every, [str(tmp_path), "procedural:2"], tmp_path / "both", silent)) == 5
-    with pytest.raises(UsageError, match="give it `data=DIR`, or say how many: procedural:1500"):
+    with pytest.raises(UsageError, match="give it `photos=DIR`, or say how many: procedural:1500"):
         pictures.collect(every, ["procedural"], tmp_path / "none", silent)
 
 
@@ -379,7 +420,7 @@ def test_many_photos_give_their_centres_and_few_give_random_squares(recipe, tmp_
     assert [crop[1:4] for crop in many.crops] == [(40, 0, 120)] * 4
     assert len({crop.name for crop in many.crops}) == 4
     assert many.squares.max() < 255
-    few = pictures.collect(recipe.override(["pictures=20"]), [str(tmp_path)], tmp_path / "few", silent)
+    few = pictures.collect(recipe.override(["pictures=20", "steps=10"]), [str(tmp_path)], tmp_path / "few", silent)
     assert len(few) == len(set(few.crops)) == 20
     for name, left, top, side, sha256 in few.crops:
         assert sha256 == hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()

@@ -78,7 +78,7 @@ def test_labels_of_another_photo_of_the_same_name_are_refused(photos):
     assert str(caught.value) == (
         f"{photos / 'labels' / 'a.png.npz'}: labels another photo of the name a.png, or one that has changed since; "
         "expected labels of all photos below one DIR; "
-        f"type again: `label(CHECKPOINT, data=DIR, out={photos / 'labels'})`"
+        f"type again: `label(CHECKPOINT, photos=DIR, out={photos / 'labels'})`"
     )
 
 

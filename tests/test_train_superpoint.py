@@ -431,5 +431,5 @@ def test_magicpoint_can_be_looked_at():
 
 
 def test_magicpoint_refuses_photos():
-    with pytest.raises(BadInput, match=r"not from procedural/0; type: `data=shapes`"):
+    with pytest.raises(BadInput, match=r"not from procedural/0; type: `photos=shapes`"):
         magicpoint.Method(RECIPE, shapes(name="procedural"), CPU)

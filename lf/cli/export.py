@@ -68,7 +68,10 @@ def export(
     options: dict[str, Any] = {"images": parity_images, "cut": cut, **({"half": True} if half else {})}
     given = {"size": None if size is None else opt.parse_size(size), "opset": opset, "top_k": top_k}
     options.update({name: value for name, value in given.items() if value is not None})
-    made = run(resolve(checkpoint), to, output, **options)
+    artifact = resolve(checkpoint)
+    with console.progress() as progress:
+        progress(0, 1, f"exporting {artifact.path.name} to {to}")
+        made = run(artifact, to, output, **options)
     for warning in made.card.made[-1].warnings:
         console.note(f"warning: {spell(warning)}")
     console.result(made.path)

@@ -6,15 +6,14 @@ import json
 import os
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-Progress = Callable[[int, int, str], None]
+from lf.core.progress import Bar, Lines
 
-FIRST, EVERY = 10.0, 30.0  # seconds: before the first line of progress without a terminal, and between two
+Progress = Callable[[int, int, str], None]
 
 _TURN = threading.Lock()
 _KEPT: list[int] = []  # what stderr was, for each `quiet` that is open
@@ -25,10 +24,14 @@ def progress() -> Iterator[Progress]:
     """Yield a function (done, total, text) that shows how far the work is and how long the rest will take.
 
     A terminal gets a bar. Elsewhere, such as in a log, work longer than FIRST seconds gets a line every EVERY seconds,
-    unless the environment variable LF_PROGRESS is `off`.
+    unless the environment variable LF_PROGRESS is `off`; see `lf.core.progress`.
     """
     if not sys.stderr.isatty():
-        yield (lambda done, total, text: None) if os.environ.get("LF_PROGRESS") == "off" else _Lines()
+        if os.environ.get("LF_PROGRESS") == "off":
+            yield lambda done, total, text: None
+            return
+        with Lines(note) as lines:
+            yield lines
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -38,26 +41,7 @@ def progress() -> Iterator[Progress]:
         open(os.dup(2), "w", encoding=sys.stderr.encoding, errors="backslashreplace") as terminal,  # never `quiet`
         Progress(*columns, console=Console(file=terminal), transient=True) as bar,
     ):
-        task = bar.add_task("", total=None)
-        yield lambda done, total, text: bar.update(task, completed=done, total=total, description=text)
-
-
-class _Lines:
-    """Progress as plain lines: `120/580 (21 %), 40 s left: wren.onnx ort-cpu v_boat 1_2`."""
-
-    def __init__(self) -> None:
-        self._begun, self._told, self._turn = time.monotonic(), 0.0, threading.Lock()
-
-    def __call__(self, done: int, total: int, text: str) -> None:
-        """Write a line if the last one is long ago."""
-        with self._turn:
-            now = time.monotonic()
-            passed = now - self._begun
-            if passed < FIRST or (self._told and now - self._told < EVERY):
-                return
-            self._told = now
-        left = f", {passed * (total - done) / done:.0f} s left" if 0 < done < total else ""
-        note(f"{done}/{total} ({100 * done / max(1, total):.0f} %){left}: {text}")
+        yield Bar(bar)
 
 
 def result(text: object) -> None:

@@ -85,6 +85,7 @@ def get(source: Source, out: Path, progress: Progress = lambda done, total, text
     part = home.with_name(f"{home.name}.zip.part")
     try:
         download(source, part, progress)
+        progress(0, 1, f"checking {part.name}")
         verify(source, part)
     except BadInput:
         part.unlink()

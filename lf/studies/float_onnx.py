@@ -37,7 +37,8 @@ def float_onnx_of(artifact: Artifact, folder: Path, check: Callable[[], object])
     check()
     console.note(f"{artifact.path.name} is exported to ONNX first")
     with tempfile.TemporaryDirectory(prefix="lf-export-") as place:
-        made = export(artifact, "onnx", Path(place, f"{artifact.path.stem.removesuffix('.pth')}.onnx"))
+        with console.progress():
+            made = export(artifact, "onnx", Path(place, f"{artifact.path.stem.removesuffix('.pth')}.onnx"))
         kept = folder / made.path.name
         there = _same(kept, made)
         try:

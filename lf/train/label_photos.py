@@ -118,7 +118,7 @@ def read_labels(folder: Path) -> dict[str, Labels]:
         BadInput: no folder of labels, or a damaged file in it.
     """
     if not (folder / MANIFEST).is_file():
-        raise BadInput(f"{folder}: holds no {MANIFEST}; make them with: `label(CHECKPOINT, data=DIR)`")
+        raise BadInput(f"{folder}: holds no {MANIFEST}; make them with: `label(CHECKPOINT, photos=DIR, out={folder})`")
     found = {}
     for path in sorted(path for path in folder.rglob("*.npz") if path.name[0] != "."):  # else being written
         found[path.relative_to(folder).as_posix().removesuffix(".npz")] = _read(path)
@@ -132,11 +132,13 @@ def points_of(known: dict[str, Labels], folder: Path, name: str, sha256: str) ->
         BadInput: it has none, or those of a photo of other bytes.
     """
     if name not in known:
-        raise BadInput(f"{folder}: has no labels for {name}; make them with: `label(CHECKPOINT, data=DIR)`")
+        raise BadInput(
+            f"{folder}: has no labels for {name}; make them with: `label(CHECKPOINT, photos=DIR, out={folder})`"
+        )
     if known[name].sha256 != sha256:
         raise BadInput(
             f"{folder / name}.npz: labels another photo of the name {name}, or one that has changed since; expected "
-            f"labels of all photos below one DIR; type again: `label(CHECKPOINT, data=DIR, out={folder})`"
+            f"labels of all photos below one DIR; type again: `label(CHECKPOINT, photos=DIR, out={folder})`"
         )
     return known[name].points
 

@@ -18,13 +18,12 @@ from lf.formats import model_file
 from lf.models import MODELS, checkpoint
 from lf.models.resolve import resolve
 from lf.train import Recipe, fake_quantize, state
-from lf.train.pictures import Pictures, Progress, collect
+from lf.train.pictures import CALIBRATION, Pictures, Progress, collect
 from lf.train.state import CHECKPOINT, LOG, SETTINGS, Run
 from lf.train.throughput import Pace
 from lf.train.views.random_views import Dice
 from lf.train.workers import Workers, find_device
 
-CALIBRATION = 32  # pictures over which the ranges of activations begin, as many as lf quantize takes
 EVERY = 250  # steps between checkpoints
 LOOK = {"cpu": 1, "cuda": 25}  # steps between looks at the loss: on a GPU a look waits for it
 

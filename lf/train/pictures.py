@@ -27,6 +27,7 @@ from lf.train import Recipe
 Progress = Callable[[int, int, str], None]
 FILE = "pictures.npy"
 INDEX = "pictures.json"
+CALIBRATION = 32  # pictures over which the ranges of activations begin, as many as lf quantize takes
 SMALLEST_CUT = 0.5  # of a photo's shorter side, where several squares are cut from one photo
 
 
@@ -72,7 +73,7 @@ def collect(recipe: Recipe, data: Sequence[str], out: Path, progress: Progress, 
     """Draw or cut the squares of a run into `out`, or open those that an earlier start of it left there.
 
     Args:
-        recipe: `pictures` squares of `picture_size` px, with the channels of its model.
+        recipe: `pictures` squares of `picture_size` px, with the channels of its model; see `enough`.
         data: sources, each `procedural` (training families of `lf.data.drawn.procedural`), `shapes` (primitives of
             `lf.data.drawn.synthetic_shapes`) or a folder of photos, searched recursively. `SOURCE:N` takes N squares,
             the others share the rest evenly. A folder of more photos than that gives the centres of some, a folder of
@@ -85,13 +86,15 @@ def collect(recipe: Recipe, data: Sequence[str], out: Path, progress: Progress, 
         UsageError: counts that do not add up.
         BadInput: no folder, or none of its files is a usable image.
     """
+    wanted = enough(recipe, data)
     settings = {"data": list(data), **{k: getattr(recipe, k) for k in ("pictures", "picture_size", "seed", "model")}}
-    code = versions(__name__)
-    index = ledger.resume(out / INDEX, {**settings, **code}, "restart", ignore=code if begun else (), before="settings")
+    own, code = {**settings, "pictures": wanted}, versions(__name__)
+    ignored = (*code, "pictures") if begun else ()  # they stay as the code made them with which it began
+    index = ledger.resume(out / INDEX, {**own, **code}, "restart", ignore=ignored, before="settings")
     if kept := _kept(out, index):
         return kept
     crops: list[Crop] = []
-    sources = [(name, count or _count(name)) for name, count in shares(data, recipe.pictures)]
+    sources = [(name, count or _count(name)) for name, count in shares(data, wanted)]
     total = sum(count for _, count in sources)
     grey = MODELS[recipe.model].channels == 1
     shape = (total, recipe.picture_size, recipe.picture_size, 1 if grey else 3)
@@ -105,6 +108,17 @@ def collect(recipe: Recipe, data: Sequence[str], out: Path, progress: Progress, 
         squares.flush()
     index.write(crops=crops)
     return Pictures(np.load(out / FILE, mmap_mode="r")[: len(crops)], tuple(crops))
+
+
+def enough(recipe: Recipe, data: Sequence[str]) -> int:
+    """How many squares a run needs: the recipe's, or fewer where its steps cannot see as many.
+
+    Sources with a count give that many, and 0 takes every photo once, however short the run is.
+    """
+    if not recipe.pictures or any(source.rpartition(":")[2].isdecimal() for source in data):
+        return recipe.pictures
+    least = max(len(data), CALIBRATION if recipe.weight_bits else 0)
+    return min(recipe.pictures, max(recipe.steps * recipe.batch, least))
 
 
 def _kept(out: Path, index: ledger.Ledger) -> Pictures | None:
@@ -135,14 +149,16 @@ def shares(data: Sequence[str], total: int) -> list[tuple[str, int]]:
     for source in data:
         name, _, count = source.rpartition(":")
         if count.isdecimal() and not int(count):
-            raise UsageError(f"`data={source}`: expected a count above 0; leave the source out, or leave its count out")
+            raise UsageError(
+                f"`photos={source}`: expected a count above 0; leave the source out, or leave its count out"
+            )
         split.append((name, int(count)) if count.isdecimal() else (source, 0))
     if not total:
         return split
     rest = total - sum(count for _, count in split)
     open_ = [i for i, (_, count) in enumerate(split) if not count]
     if rest < len(open_) or (rest and not open_):
-        raise UsageError(f"`data={' '.join(data)}`: counts do not add up to the recipe's pictures={total}")
+        raise UsageError(f"`photos={' '.join(data)}`: counts do not add up to the recipe's pictures={total}")
     for turn, index in enumerate(open_):
         split[index] = (split[index][0], rest // len(open_) + (turn < rest % len(open_)))
     return split
@@ -151,7 +167,7 @@ def shares(data: Sequence[str], total: int) -> list[tuple[str, int]]:
 def _count(source: str) -> int:
     """How many photos there are."""
     if source in DRAWN:
-        raise UsageError(f"this recipe takes every photo once: give it `data=DIR`, or say how many: {source}:1500")
+        raise UsageError(f"this recipe takes every photo once: give it `photos=DIR`, or say how many: {source}:1500")
     return len(images.list_images(Path(source)))
 
 

@@ -105,7 +105,7 @@ def _points(names: list[str], size: tuple[int, int]) -> Tensor:
         source, _, seed = name.partition("/")
         if source != SOURCE or not seed.isdigit():
             raise BadInput(
-                f"magicpoint learns from drawn shapes, whose corners are known, not from {name}; type: `data=shapes`"
+                f"magicpoint learns from drawn shapes, whose corners are known, not from {name}; type: `photos=shapes`"
             )
         found.append(synthetic_shapes.points(int(seed), size))
     padded = np.zeros((len(found), max(1, *map(len, found)), 3), np.float32)
