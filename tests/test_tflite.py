@@ -519,6 +519,8 @@ def test_a_scheme_that_tflite_does_not_have_is_refused(parent, scheme):
         ({"images": None}, "scheme w8a8 needs photos to calibrate on"),
         ({"bits": {"feat": 32}}, "`writer=tflite` puts every layer in 8 bits; leave out what was said of feat"),
         ({"out": "net.onnx"}, "writer tflite makes .tflite files; type: -o net.tflite"),
+        ({"size": (80, 80)}, "`size=80x80`: "),
+        ({"size": (80, 80)}, " takes 64x96 only; leave `size` out"),
     ],
 )
 def test_quantize_says_what_does_not_fit(parent, drawn_photos, tmp_path, options, text):
@@ -526,6 +528,34 @@ def test_quantize_says_what_does_not_fit(parent, drawn_photos, tmp_path, options
     with pytest.raises(UsageError) as caught:
         quantize(parent, "w8a8", writer="tflite", **given)
     assert text in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("size", "writer", "text"),
+    [
+        ((60, 80), "tflite", "`size=60x80`: wren needs multiples of 8; for example `size=64x80`"),
+        ((64, 96), "ort", r"`size=64x96`: `writer=ort` keeps the size of .+tiny\.onnx; leave `size` out"),
+    ],
+)
+def test_a_size_that_a_writer_cannot_make_is_refused(tiny, drawn_photos, tmp_path, size, writer, text):
+    with pytest.raises(UsageError, match=text):
+        quantize(tiny(), "w8a8", drawn_photos, size=size, writer=writer)
+
+
+@pytest.mark.parametrize(("given", "made"), [((), (240, 320)), (("--size", "64x96"), (64, 96))])
+def test_a_file_of_free_size_becomes_one_of_the_size_asked_for(
+    lf, tiny, drawn_photos, tmp_path, monkeypatch, given, made
+):
+    seen = []
+
+    def convert(graph):
+        seen.append(tuple(graph.graph.input[0].type.tensor_type.shape.dim[axis].dim_value for axis in (2, 3)))
+        raise LfError("seen")
+
+    monkeypatch.setattr(writer.onnx_to_tflite, "convert", convert)
+    words = ("quantize", tiny().path, "--for", "tflite", *given, "--images", drawn_photos, "-o", tmp_path / "x.tflite")
+    assert lf(*words) == (1, "", "lf: seen\n")
+    assert seen == [made]
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def load(source: str | Path | Artifact | Network, backend: str | None = None, th
     if isinstance(source, Network):
         return Network(source.artifact, backend or source.backend, threads)
     artifact = source if isinstance(source, Artifact) else resolve(source)
-    return Network(artifact, backend or store.engine_for(artifact), threads)
+    return Network(artifact, backend or store.backend_for(artifact), threads)
 
 
 class Network:
@@ -139,7 +139,7 @@ class Network:
             images: folder of calibration images that are in no benchmark.
             output: the file to write; by default the name of this file with the scheme, in the current folder.
             progress: called with (done, total, text) for every image and layer.
-            options: `calibration`, `limit`, `seed`, `exclude`, `bits`, `rounding`, `engine`: see
+            options: `calibration`, `limit`, `seed`, `exclude`, `bits`, `rounding`, `writer`, `size`: see
                 `lf.quantize.quantize`.
 
         Returns:

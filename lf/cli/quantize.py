@@ -14,7 +14,7 @@ from lf.quantize import WRITERS
 
 EXAMPLES = (
     "lf quantize wren.onnx --images PHOTOS",
-    "lf quantize wren.onnx --for tflite --images PHOTOS",
+    "lf quantize wren.onnx --for tflite --size 240x320 --images PHOTOS",
 )
 DESCRIBED = ("scheme", "calibration")
 
@@ -23,11 +23,22 @@ Writer = Annotated[
     typer.Option("--for", metavar="NAME", help=f"Runtime: {', '.join(WRITERS)}", rich_help_panel=opt.NUMBERS),
 ]
 
+Size = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HxW",
+        help="With --for tflite: input size",
+        show_default="of the file, else 240x320",
+        rich_help_panel=opt.NUMBERS,
+    ),
+]
+
 
 def quantize(
     model: opt.File,
     scheme: opt.Scheme = "w8a8",
     writer: Writer = "ort",
+    size: Size = None,
     keep_float: opt.KeepFloat = None,
     bits: opt.Bits = None,
     rounding: opt.Rounding = None,
@@ -46,6 +57,7 @@ def quantize(
 
     options: dict[str, Any] = {
         "writer": writer,
+        "size": opt.parse_size(size) if size else None,
         "calibration": calibration,
         "limit": limit,
         "seed": seed,

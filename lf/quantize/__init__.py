@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lf.core import Artifact, BadInput, BadModel, ConversionFailed, UsageError, blaming, files, pick
 from lf.formats import onnx_model
+from lf.models import check_size, row_of
 from lf.quantize.calibrate.observers import CALIBRATIONS as CALIBRATIONS
 from lf.quantize.calibrate.observers import observer
 from lf.quantize.round.rounding import ROUNDINGS as ROUNDINGS
@@ -73,6 +74,7 @@ def quantize(
     out: Path | None = None,
     *,
     writer: str = "ort",
+    size: tuple[int, int] | None = None,
     calibration: str | None = None,
     limit: int | None = None,
     seed: int = 0,
@@ -90,6 +92,8 @@ def quantize(
             that training for this very scheme learned, where the card of the file has them.
         out: the file to write; `<name of the parent>.<scheme><suffix>` in the current folder by default.
         writer: a row of WRITERS, whose dialect is written.
+        size: (H, W) of the one input size, for a writer whose files have one, from a file of free size; 240x320 by
+            default.
         calibration: how ranges are found, a name of CALIBRATIONS; the scheme's usual one by default.
         limit: use at most so many photos; the scheme's usual number by default.
         seed: chooses the photos when there are more.
@@ -102,7 +106,8 @@ def quantize(
 
     Raises:
         UsageError: unknown scheme, writer, calibration, rounding or layer, a rounding that the scheme does not
-            allow, no folder of photos, words on photos where none are looked at, or a file that is not float ONNX.
+            allow, a size that does not fit, no folder of photos, words on photos where none are looked at, or a file
+            that is not float ONNX.
         BadInput: no usable photo, photos of a benchmark, or a network that gives non-finite values itself.
         ConversionFailed: the result gives non-finite values, or would not run in integers; nothing is written.
     """
@@ -113,6 +118,7 @@ def quantize(
         images,
         out,
         writer=writer,
+        size=size,
         calibration=calibration,
         limit=limit,
         seed=seed,
@@ -121,6 +127,8 @@ def quantize(
         rounding=rounding,
         progress=progress,
     )
+    if size is not None:
+        artifact = _sized(artifact, size, WRITERS[writer])
     out = out or usual_name(artifact, scheme, writer)
     files.refuse_own(out, artifact.path)
     write = importlib.import_module(WRITERS[writer].module).quantize
@@ -143,6 +151,7 @@ def prepare(
     out: Path | None = None,
     *,
     writer: str = "ort",
+    size: tuple[int, int] | None = None,
     calibration: str | None = None,
     limit: int | None = None,
     seed: int = 0,
@@ -172,6 +181,8 @@ def prepare(
         if count not in known:
             expected = ", ".join(map(str, known))
             raise UsageError(f"{name}={count}: scheme {scheme} knows layers with {expected} bits")
+    if size is not None:
+        _sized(artifact, size, dialect)
     if out and out.suffix != dialect.suffix:
         raise UsageError(f"{out}: writer {writer} makes {dialect.suffix} files; type: -o {out.stem}{dialect.suffix}")
     trained = bool(learned_ranges(artifact, scheme))
@@ -199,6 +210,17 @@ def prepare(
 def usual_name(artifact: Artifact, scheme: str, writer: str = "ort") -> Path:
     """The file in the current folder that a quantized one is written to where none is named."""
     return Path(f"{artifact.path.stem}.{scheme}{WRITERS[writer].suffix}")
+
+
+def _sized(artifact: Artifact, size: tuple[int, int], writer: Writer) -> Artifact:
+    """The same file, shown pictures of one size only."""
+    asked, own = f"`size={size[0]}x{size[1]}`", artifact.card.size
+    if not writer.one_size:
+        raise UsageError(f"{asked}: `writer={writer.name}` keeps the size of {artifact.path}; leave `size` out")
+    if own not in (None, size):
+        raise UsageError(f"{asked}: {artifact.path} takes {own[0]}x{own[1]} only; leave `size` out")
+    check_size(size, row_of(artifact.card), artifact.card.model)
+    return replace(artifact, card=replace(artifact.card, input=(artifact.card.input[0], *size)))
 
 
 def _rounding(scheme: str, rounding: str) -> str:
