@@ -26,7 +26,7 @@ from lf.benchmarks.timing.latency import ALLOCATOR, WAITING
 from lf.core import LfError, console
 from lf.data import Picture, warps
 from lf.data.drawn import procedural
-from lf.extraction.store import engine_for
+from lf.extraction.store import backend_for
 from lf.models.resolve import resolve
 from scripts import turns
 
@@ -66,7 +66,7 @@ def evaluate(file: str, root: Path, workers: int) -> Taken:
     Raises:
         LfError: it failed; the text is its last line.
     """
-    backend = engine_for(resolve(file))
+    backend = backend_for(resolve(file))
     words = ["bench", file, "--backend", backend, "--data", str(root), "--protocol", "kp2d", "--repeats", "0"]
     limits = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     before, start = os.times(), time.perf_counter()
@@ -98,7 +98,7 @@ def main(names: Sequence[str], given: Mapping[str, str]) -> str:
     """The table, on the data asked for, else drawn once it is known that all else is there."""
     workers = turns.number(given, "workers", 1)
     for name in names:
-        engine_for(resolve(name))
+        backend_for(resolve(name))
     with tempfile.TemporaryDirectory(prefix="lf-evaluation-") as place:
         return compare(names, Path(given["data"]) if "data" in given else draw(Path(place)), workers)
 

@@ -24,7 +24,7 @@ from lf.benchmarks.report.tables import markdown
 from lf.core import Array, BadInput, Session
 from lf.data import images
 from lf.extraction.extractor import Extractor
-from lf.extraction.store import engine_for, extract_images, find
+from lf.extraction.store import backend_for, extract_images, find
 from lf.extraction.stream import published
 from lf.models.resolve import resolve
 from lf.quota import cores
@@ -88,7 +88,7 @@ def extract(extractor: Extractor, found: Mapping[str, Path], workers: int, layou
 def measure(model: str, folder: Path, workers: int, backend: str | None, layout: str) -> dict[str, list[Turn]]:
     """Turns of each way, after one that warms up."""
     artifact = resolve(model)
-    extractor = Extractor(artifact, backend or engine_for(artifact))
+    extractor = Extractor(artifact, backend or backend_for(artifact))
     found = dict([*find([folder]).items()][:IMAGES])
     given = tensors(extractor, [*found.values()])
     sessions = [extractor.session, *(extractor.again().session for _ in range(workers - 1))]

@@ -18,7 +18,7 @@ from lf.benchmarks.run import results
 from lf.benchmarks.run.suite import latencies, suite
 from lf.core import BadInput, Unavailable, UsageError
 from lf.formats import tflite
-from lf.runtimes import BACKENDS, edgetpu, engines, open_session
+from lf.runtimes import BACKENDS, backends_for, edgetpu, open_session
 from lf.studies import doctor
 
 SOURCE = Path(__file__).with_name("edgetpu_stub.c")
@@ -257,8 +257,8 @@ def test_a_run_through_the_stand_in_is_never_kept(stub, compiled, standin, tmp_p
 
 def test_files_go_to_the_engine_that_their_name_says():
     names = {"a_edgetpu.tflite": ["edgetpu"], "a.tflite": ["tflite"], "a.txt": []}
-    assert {name: engines(Path(name)) for name in names} == names
-    assert "ort-cpu" in engines(Path("edgetpu.onnx"))
+    assert {name: backends_for(Path(name)) for name in names} == names
+    assert "ort-cpu" in backends_for(Path("edgetpu.onnx"))
     assert BACKENDS["edgetpu"].extra == "edge"
 
 

@@ -22,6 +22,7 @@ from lf.extraction import store, stream
 from lf.extraction.extractor import Extractor
 from lf.models import MODELS
 from lf.models.resolve import resolve
+from lf.runtimes import Backend
 
 SIZE = (64, 48)  # (W, H)
 IMAGES = [name for name, row in LAYOUTS.items() if row.open]
@@ -498,10 +499,21 @@ def test_extract_describes_the_points_of_another_detector(tiny, photos, tmp_path
 
 
 def test_extract_takes_the_engine_that_runs_the_file(tiny):
-    assert store.engine_for(tiny()) == "ort-cpu"
-    assert store.engine_for(resolve("wren")) == "torch"
+    assert store.backend_for(tiny()) == "ort-cpu"
+    assert store.backend_for(resolve("wren")) == "torch"
     assert MODELS["orb"].module is None
-    assert store.engine_for(resolve("orb")) == "opencv"
+    assert store.backend_for(resolve("orb")) == "opencv"
+
+
+def test_the_first_installed_backend_runs_a_file(tiny, monkeypatch):
+    file = tiny()
+    absent = {"onnxruntime"}
+    monkeypatch.setattr(Backend, "installed", property(lambda row: row.package not in absent))
+    assert store.backend_for(file) == "openvino"
+    absent |= {"openvino"}
+    assert store.backend_for(file) == "opencv-dnn"
+    absent |= {"cv2"}
+    assert store.backend_for(file) == "ort-cpu"  # which is what an error then names
 
 
 def test_extract_refuses_a_file_for_a_folder(tiny, photos, tmp_path, capsys):

@@ -245,7 +245,9 @@ def test_a_budget_that_nothing_keeps_is_said_and_the_table_is_there(place, lf, m
     code, text, error = lf(*LOOSE)
     assert code == GateFailed.exit_code
     assert "| w4 " in text
-    assert error == ("lf: nothing that was tried keeps repeatability=1; allow more, or try other formats and engines\n")
+    assert error == (
+        "lf: nothing that was tried keeps repeatability=1; allow more, or try other formats and backends\n"
+    )
 
 
 @pytest.mark.parametrize(

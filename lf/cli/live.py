@@ -38,7 +38,7 @@ def live(
     from lf.studies import live as tracks
 
     artifact = resolve(model)
-    extractor = Extractor(artifact, backend or store.engine_for(artifact), threads)
+    extractor = Extractor(artifact, backend or store.backend_for(artifact), threads)
     shown = sources.open_source(source)
     if source.isdecimal():
         console.note(f"{shown.name}: Ctrl-C ends it")

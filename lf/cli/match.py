@@ -44,7 +44,7 @@ def match(
     truth = None if homography is None else hpatches.read_homography(homography)
     loaded = images.read(first), images.read(second)
     artifact = resolve(model)
-    chosen = backend or store.engine_for(artifact)
+    chosen = backend or store.backend_for(artifact)
     extractor = Extractor(artifact, chosen, threads)
     found = [stream.published(extractor, image).top(top_k) for image in loaded]
     title = f"{artifact.path.name} in {chosen}: {first.name} and {second.name}"

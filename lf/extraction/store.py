@@ -16,7 +16,7 @@ from lf.data.layouts import LAYOUTS, Store
 from lf.data.layouts.h5 import Hdf5
 from lf.extraction.extractor import Extractor
 from lf.extraction.stream import stream
-from lf.runtimes import engines
+from lf.runtimes import BACKENDS, backends_for
 
 Progress = Callable[[int, int, str], None]
 WHOLE = (0, 1)  # the only one of one shard
@@ -146,16 +146,16 @@ def _of_shards(out: Path, found: Iterable[str], todo: Collection[str]) -> dict[s
     return there
 
 
-def engine_for(artifact: Artifact) -> str:
-    """The first row of BACKENDS that runs such a file.
+def backend_for(artifact: Artifact) -> str:
+    """The first row of BACKENDS that runs such a file and is installed; where none is, the first, to say what it needs.
 
     Raises:
         UsageError: none does.
     """
-    fits = engines(artifact.path)
+    fits = backends_for(artifact.path)
     if not fits:
         raise UsageError(f"{artifact.path}: no backend runs it; lf export makes files that run")
-    return fits[0]
+    return next((name for name in fits if BACKENDS[name].installed), fits[0])
 
 
 def claim(

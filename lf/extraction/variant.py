@@ -1,4 +1,4 @@
-"""Variant: a model file in an engine, as it is evaluated and timed."""
+"""Variant: a model file in a backend, as it is evaluated and timed."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from lf.models.resolve import resolve
 
 @dataclass(frozen=True)
 class Variant:
-    """What is evaluated: a file in an engine.
+    """What is evaluated: a file in a backend.
 
     Attributes:
         artifact: the file.
-        backend: the engine.
+        backend: a row of BACKENDS.
         keypoints: a baseline whose points are described, such as `sift`; None for the network's own.
         size: (H, W) to which the picture that the protocol gives is resized for the network, whose points then go back
             to the protocol's pixels; None leaves it as it is.

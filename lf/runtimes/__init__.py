@@ -1,4 +1,4 @@
-"""BACKENDS: one row per engine that can run an artifact, and `extract`, the one path from image to keypoints."""
+"""BACKENDS: one row per way to run a model file; a row names the engine, the library that computes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lf.formats.finite import refuse_onnx
 
 @dataclass(frozen=True)
 class Backend:
-    """An engine.
+    """A way to run model files.
 
     Attributes:
         module: file in `lf.runtimes` with `open_session(artifact, threads, **options) -> Session`, which raises
@@ -24,7 +24,7 @@ class Backend:
             can run here, detail)` for `lf doctor`, where a package alone says too little.
         package: what must be importable.
         extra: `pip install "lf[extra]"` brings it.
-        suffixes: what the names of the model files that it runs end in; see `engines`.
+        suffixes: what the names of the model files that it runs end in; see `backends_for`.
         about: one line for `lf doctor`.
         options: keyword arguments of its `open_session`.
         maker: the command that makes such files.
@@ -150,7 +150,7 @@ for _row in BACKENDS.values():
     _row.register()
 
 
-def engines(path: Path) -> list[str]:
+def backends_for(path: Path) -> list[str]:
     """The rows that a file is meant for by its name: `a_edgetpu.tflite` is for `edgetpu` and not for `tflite`."""
     ends = {name: [len(end) for end in row.suffixes if path.name.endswith(end)] for name, row in BACKENDS.items()}
     longest = max((length for found in ends.values() for length in found), default=0)

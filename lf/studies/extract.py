@@ -39,7 +39,7 @@ def extract(
         images: image files and folders; for a layout of pairs, one dataset.
         out: folder for the features.
         layout: a row of LAYOUTS.
-        backend: the engine; None takes the first that runs the file.
+        backend: a row of BACKENDS; None takes the first that runs the file.
         threads: threads of each engine.
         workers: images at a time; None takes the free cores, in a pool 1.
         shard: (I, N): process shard I of N.
@@ -56,7 +56,7 @@ def extract(
     spread = pick(POOLS, pool, "pool") if pool else None
     _check(pairs, layout, len(images), pool, shard)
     artifact = replace(artifact, path=artifact.path.absolute()) if pool else artifact
-    variant = Variant(artifact, backend or store.engine_for(artifact), keypoints)
+    variant = Variant(artifact, backend or store.backend_for(artifact), keypoints)
     if pairs:
         tally = superpoint_export.write(variant.open(threads), images[0], out, top_k, progress)
     elif spread:

@@ -1,4 +1,4 @@
-"""Find the fastest file, engine, size and number of threads on this machine within an accuracy budget."""
+"""Find the fastest file, backend, size and number of threads on this machine within an accuracy budget."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ BACKENDS_TRIED = ("ort-cpu", "openvino")  # by default, where they are installed
 RESULTS, PICTURE = "results.json", "front.png"
 LEGEND = (
     "->: the fastest whose mean drops are within the budget. *: nothing tried is at least as accurate, as fast and as "
-    "small.\nDrops are from fp32 in the first engine, with paired 95 % intervals; not shown: within in the mean, not "
+    "small.\nDrops are from fp32 in the first backend, with paired 95 % intervals; not shown: within in the mean, not "
     f"with the whole interval, which needs {LEAST} pairs.\nms: the median from picture to features. times the first: "
     "the median of the ratios within a turn, with its 95 % interval; the smallest is the fastest."
 )
@@ -43,7 +43,7 @@ class Tuned:
     """What was tried.
 
     Attributes:
-        candidates: every file, engine, size and number of threads; fp32 in the first engine first.
+        candidates: every file, backend, size and number of threads; fp32 in the first backend first.
         budget: metric -> how much its mean may drop.
         paths: sha256 -> file.
         out: folder of results and picture.
@@ -73,7 +73,7 @@ class Tuned:
         """Raise GateFailed if nothing keeps the budget."""
         if self.best is None:
             said = ",".join(f"{name}={most:g}" for name, most in self.budget.items())
-            raise GateFailed(f"nothing that was tried keeps {said}; allow more, or try other formats and engines")
+            raise GateFailed(f"nothing that was tried keeps {said}; allow more, or try other formats and backends")
 
     def answer(self) -> str:
         """The fastest within the budget, and its file."""
@@ -96,11 +96,11 @@ def tune(
     repeats: int,
     progress: console.Progress,
 ) -> Tuned:
-    """Evaluate and time a network in engines, schemes, sizes and threads; see `lf tune --help` for the words.
+    """Evaluate and time a network in backends, schemes, sizes and threads; see `lf tune --help` for the words.
 
     Raises:
         UsageError: a file that is not float, or an unknown name.
-        Unavailable: an engine or the plots extra is not installed; found before the work.
+        Unavailable: a backend or the plots extra is not installed; found before the work.
     """
     parent = resolve(model)
     if parent.card.scheme != FLOAT:
@@ -108,13 +108,13 @@ def tune(
     budget, counts = parse_budget(max_drop), _counts(threads)
     choose(budget, protocol)
     plotter()  # fails before an hour of work if it is not installed
-    engines = backend.split(",") if backend else [name for name in BACKENDS_TRIED if BACKENDS[name].installed]
+    tried = backend.split(",") if backend else [name for name in BACKENDS_TRIED if BACKENDS[name].installed]
     sizes = _sizes(size, protocol, parent)
     if cut not in (None, "features"):
         raise UsageError(f"`cut={cut}`: every file ends at its raw heads; `cut=features` tries the other end, too")
     plans = [
         _plan(model, images, data, name, scheme.split(","), protocol, of)
-        for name in dict.fromkeys(engines)
+        for name in dict.fromkeys(tried)
         for of in dict.fromkeys(sizes)
     ]
     found, paths = _measured(plans, out, counts, bool(cut), repeats, progress)
@@ -156,7 +156,7 @@ def _plan(
     protocol: str,
     size: tuple[int, int] | None,
 ) -> Plan:
-    """A sweep over one network in one engine at one size, in those of the schemes that are made for it."""
+    """A sweep over one network in one backend at one size, in those of the schemes that are made for it."""
 
     for scheme in schemes:
         pick(SCHEMES, scheme, "scheme")
@@ -180,7 +180,7 @@ def _plan(
 def _measured(
     plans: list[Plan], out: Path, counts: list[int], decoded: bool, repeats: int, progress: console.Progress
 ) -> tuple[list[Run], dict[str, Path]]:
-    """A run with its latency for every file, engine, size and number of threads; fp32 of the first engine first.
+    """A run with its latency for every file, backend, size and number of threads; fp32 of the first backend first.
 
     And where the files are, by their sha256.
     """

@@ -23,10 +23,10 @@ from lf.data import Pair, dataset_digest, open_dataset
 from lf.data.images import list_images, read
 from lf.extraction import agreement
 from lf.extraction.extractor import Extractor
-from lf.extraction.store import engine_for
+from lf.extraction.store import backend_for
 from lf.extraction.variant import Variant
 from lf.models import MODELS
-from lf.runtimes import BACKENDS, engines
+from lf.runtimes import BACKENDS, backends_for
 
 RESULTS = "results.json"
 LATENCY = "latency.json"
@@ -135,9 +135,9 @@ def pair_up(artifacts: Sequence[Artifact], backends: Sequence[str] | None) -> li
         Unavailable: no engine for a file is installed.
     """
     if backends is None:
-        return [(artifact, engine_for(artifact)) for artifact in artifacts]
+        return [(artifact, backend_for(artifact)) for artifact in artifacts]
     rows = {name: pick(BACKENDS, name, "backend") for name in backends}
-    found = [(a, name) for a in artifacts for name in rows if name in engines(a.path)]
+    found = [(a, name) for a in artifacts for name in rows if name in backends_for(a.path)]
     for name, row in rows.items():
         if name not in {backend for _, backend in found}:
             takes = ", ".join(row.suffixes)
@@ -146,7 +146,7 @@ def pair_up(artifacts: Sequence[Artifact], backends: Sequence[str] | None) -> li
             )
     for artifact in artifacts:
         if artifact not in [a for a, _ in found]:
-            fits = ", ".join(engines(artifact.path))
+            fits = ", ".join(backends_for(artifact.path))
             raise UsageError(f"{artifact.path}: none of the backends {', '.join(backends)} runs it; add one of: {fits}")
     return found
 

@@ -19,7 +19,7 @@ from lf.quantize.calibrate.photos import SIZE
 from lf.quantize.calibrate.ranges import Range
 from lf.quantize.write.head_layers import last_convolutions, tail
 from lf.quantize.write.merge_pointwise import JOINT
-from lf.runtimes import engines, open_session
+from lf.runtimes import backends_for, open_session
 from lf.runtimes.ort import making
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ def time_ratio(parent: Artifact, made: Artifact) -> float:
     size = made.card.size or parent.card.size or SIZE
     picture = np.random.default_rng(0).random((1, parent.card.input[0], *size), np.float32)
     # by the suffix alone: nothing is compiled yet, whatever its name
-    sessions = [open_session(each, engines(Path(each.path.suffix))[0]) for each in (parent, made)]
+    sessions = [open_session(each, backends_for(Path(each.path.suffix))[0]) for each in (parent, made)]
     taken: list[list[float]] = []
     start = time.process_time()
     while len(taken) < 4 or (len(taken) < 100 and time.process_time() - start < SECONDS):
