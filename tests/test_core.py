@@ -293,6 +293,9 @@ def test_work_that_reports_nothing_is_told_of(capfd, monkeypatch):
         progress(1, 3, "converting")
         told = _until(lambda: capfd.readouterr().err)
         assert re.fullmatch(r"(working, 0 s so far\n)*(1/3 \(33 %\): converting\n)+", told)
+        progress(3, 3, "converted")
+        capfd.readouterr()
+        assert _until(lambda: capfd.readouterr().err).startswith("working, 0 s so far; last: converted\n")
     capfd.readouterr()
     time.sleep(0.15)
     assert capfd.readouterr().err == ""

@@ -83,8 +83,8 @@ class Lines:
             return ""
         self._told = now
         stage = self._stage
-        if not stage.total:
-            return f"working, {span(now - self._begun)} so far"
+        if stage.done >= stage.total:  # nothing was reported yet, or nothing since the last stage ended
+            return f"working, {span(now - self._begun)} so far" + (f"; last: {stage.text}" if stage.text else "")
         left = stage.left(now)
         rest = "" if left is None else f", {span(left)} left"
         return f"{stage.done}/{stage.total} ({100 * stage.done / stage.total:.0f} %){rest}: {stage.text}"

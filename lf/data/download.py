@@ -1,4 +1,7 @@
-"""Public datasets: downloaded with resume, checked, unpacked into a folder that is there whole or not at all."""
+"""Public datasets: downloaded with resume, checked, unpacked into a folder that is there whole or not at all.
+
+Ours, with urllib: pooch does not resume a download that broke off, and huggingface_hub would be installed for one file.
+"""
 
 from __future__ import annotations
 

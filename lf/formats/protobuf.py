@@ -1,4 +1,7 @@
-"""The wire format of protobuf messages, as far as ONNX files need it. Standard library only."""
+"""The wire format of protobuf messages, as far as ONNX files need it.
+
+Ours, of the standard library: devices that only run models read cards and 4-bit weights, and have no package onnx.
+"""
 
 from __future__ import annotations
 

@@ -65,11 +65,11 @@ _BOTH = ("ort", "tflite")
 
 SCHEMES: dict[str, Scheme] = {
     "w8a8": Scheme(8, 8, "8-bit convolutions, fragile heads in float", rounding="gptq", writers=_BOTH),
-    "w8a8-tensor": Scheme(8, 8, "the same with one scale per weight tensor", per_channel=False, writers=_BOTH),
+    "w8a8-tensor": Scheme(8, 8, "w8a8 with one scale per weight tensor", per_channel=False, writers=_BOTH),
     "w8a8-naive": Scheme(
         8,
         8,
-        "every operator, by default: for comparison only",
+        "every operator in 8 bits: for comparison only",
         per_channel=False,
         naive=True,
         calibration="minmax",
@@ -77,7 +77,7 @@ SCHEMES: dict[str, Scheme] = {
     "w8a8-liteml": Scheme(
         8,
         8,
-        "every operator, per tensor, symmetric, 100 photos, moving average: the PTQ configuration of LiteML",
+        "LiteML's configuration: every operator, per tensor, symmetric, moving average, 100 images",
         per_channel=False,
         naive=True,
         symmetric=True,
@@ -87,7 +87,7 @@ SCHEMES: dict[str, Scheme] = {
     "w8a8-dynamic": Scheme(
         8,
         8,
-        "no photos: activations are scaled anew in every picture; no faster than float",
+        "activation ranges found in each image, no calibration; no faster than float",
         per_channel=False,
         write=DYNAMIC,
         slow="it measures every activation anew, and ONNX Runtime's ConvInteger has no kernel for VNNI",
@@ -95,22 +95,22 @@ SCHEMES: dict[str, Scheme] = {
     "w8a16": Scheme(
         8,
         16,
-        "16-bit activations, in the size of w8a8: to tell weights from activations; slower than float",
+        "16-bit activations: tells errors of weights from those of activations; slower than float",
         calibration="minmax",
         slow="ONNX Runtime has no 16-bit convolution and computes in float between conversions",
     ),
     "w4a8": Scheme(
         4,
         8,
-        "4-bit weights, stored as int4 and widened when loaded: the speed of w8a8 in half its size",
+        "4-bit weights, widened when loaded: the speed of w8a8 in half its size",
         rounding="gptq",
     ),
-    "w3a8": Scheme(3, 8, "the same with the 7 weights of 3 bits", rounding="gptq"),
-    "w4": Scheme(4, 32, "4-bit weights only, no photos: a file of an eighth at the speed of float"),
+    "w3a8": Scheme(3, 8, "w4a8 with 3-bit weights, in the size of w4a8", rounding="gptq"),
+    "w4": Scheme(4, 32, "4-bit weights only, no calibration: an eighth of the size at the speed of float"),
     "fp16": Scheme(
         16,
         16,
-        "half precision inside, no photos: half the file; for GPUs, no faster than float on a CPU",
+        "half precision, no calibration: half the size; for GPUs, no faster than float on a CPU",
         write=HALF,
         naive=True,
         slow="the CPU has no half-precision convolution in ONNX Runtime: it computes in float between casts",

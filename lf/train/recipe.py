@@ -1,4 +1,8 @@
-"""Recipe: what a training run is made of, and how `--set` changes it."""
+"""Recipe: what a training run is made of, and how `--set` changes it.
+
+A dataclass, not a model of pydantic: its rules look at several settings at once, and an error is one line that names
+the setting as it is typed.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """The processes of one run: alone, or several under torchrun that share every batch and average their gradients.
 
-Data parallel as DistributedDataParallel has it, but with one all-reduce after the backward pass, so that a method may
-call its network several times or leave a head out. The networks here are small enough that nothing is lost by it.
+Ours, with one all-reduce after the backward pass: DistributedDataParallel averages in hooks of a single forward pass of
+a single module, while a method may call its network several times, leave a head out, or train a network beside it
+(`Method.extra`). The networks here are small enough that nothing is lost by it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""ROUNDINGS: how weights get to their grids. What one weight loses, those that are rounded after it can make good."""
+"""ROUNDINGS: to the nearest number, or with error compensation (GPTQ, arXiv 2210.17323).
+
+Ours, because the GPTQ of ONNX Runtime's tools rounds matrix products only, not convolutions.
+"""
 
 from __future__ import annotations
 
