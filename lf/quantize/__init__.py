@@ -1,10 +1,10 @@
-"""WRITERS: quantization writers, one per target runtime."""
+"""Post-training quantization: a float ONNX file becomes one with fewer bits."""
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,8 @@ from lf.quantize.round.rounding import ROUNDINGS as ROUNDINGS
 from lf.quantize.schemes import LIMIT as LIMIT
 from lf.quantize.schemes import SCHEMES as SCHEMES
 from lf.quantize.schemes import Scheme as Scheme
+from lf.quantize.writers import WRITERS as WRITERS
+from lf.quantize.writers import Writer as Writer
 
 if TYPE_CHECKING:
     from lf.quantize.calibrate.photos import Photos
@@ -24,47 +26,6 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int, str], None]
 
 BITS = (3, 4, 8, 16, 32)  # what the weights of a single layer may have; with 16 and 32 it is computed in float
-
-
-@dataclass(frozen=True)
-class Writer:
-    """A writer of quantized files for one runtime.
-
-    Attributes:
-        name: of its row.
-        module: dotted name of a module with a function `quantize`: see `lf.quantize.write.ort.quantize`.
-        suffix: of the files it writes.
-        about: one line for the help.
-        one_size: its files take pictures of one size only.
-    """
-
-    name: str
-    module: str
-    suffix: str
-    about: str
-    one_size: bool = False
-
-    @property
-    def schemes(self) -> tuple[str, ...]:
-        """The rows of SCHEMES that it writes."""
-        return tuple(name for name, row in SCHEMES.items() if self.name in row.writers)
-
-
-WRITERS: dict[str, Writer] = {
-    "ort": Writer(
-        "ort",
-        "lf.quantize.write.ort",
-        ".onnx",
-        "ONNX Runtime on x86: 8 bits where it is fast, the rest in float",
-    ),
-    "tflite": Writer(
-        "tflite",
-        "lf.quantize.write.tflite",
-        ".tflite",
-        "LiteRT and the Edge TPU: int8 from the input to the outputs",
-        one_size=True,
-    ),
-}
 
 
 def quantize(
