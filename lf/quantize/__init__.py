@@ -73,6 +73,8 @@ def quantize(
         ConversionFailed: the result gives non-finite values, or would not run in integers; nothing is written.
     """
     float_onnx(artifact)
+    if out:
+        files.refuse_own(out, artifact.path)
     rounding, photos = prepare(
         artifact,
         scheme,
