@@ -17,6 +17,7 @@ from lf.cli.options import (
     Json,
     Keypoints,
     Protocol,
+    Refine,
     Sequences,
     Size,
     Threads,
@@ -46,6 +47,7 @@ def bench(
         int | None,
         typer.Option(min=1, metavar="PX", help="Let the best point suppress others within PX", rich_help_panel=HOW),
     ] = None,
+    refine: Refine = None,
     out: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Folder for results.json and features; it resumes", rich_help_panel=WHERE),
@@ -71,6 +73,7 @@ def bench(
             keypoints=keypoints,
             size=parse_size(size) if size else None,
             nms=nms,
+            refine=refine,
             threads=threads,
             workers=workers,
             repeats=repeats,

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lf.cli.options import HOW, File, Out, Size, parse_size
+from lf.cli.options import HOW, File, Out, Refine, Size, parse_size
 from lf.core import UsageError, console
 from lf.export import CUTS, TARGETS
 
@@ -24,6 +24,7 @@ def export(
     top_k: Annotated[
         int | None, typer.Option(min=1, help="With --cut features: number of keypoints", rich_help_panel=HOW)
     ] = None,
+    refine: Refine = None,
     half: Annotated[
         bool, typer.Option("--half", help="With --to tflite: store weights in float16", rich_help_panel=HOW)
     ] = False,
@@ -43,7 +44,12 @@ def export(
     if top_k is not None and cut != "features":
         raise UsageError("--top-k belongs to --cut features; a file that ends at its raw heads has no slots")
     options: dict[str, Any] = {"images": parity_images, "cut": cut, **({"half": True} if half else {})}
-    given = {"size": None if size is None else parse_size(size), "opset": opset, "top_k": top_k}
+    given = {
+        "size": None if size is None else parse_size(size),
+        "opset": opset,
+        "top_k": top_k,
+        "refine": refine,
+    }
     options.update({name: value for name, value in given.items() if value is not None})
     made = run(resolve(checkpoint), to, output, **options)
     for warning in made.card.made[-1].warnings:

@@ -9,6 +9,7 @@ import typer
 
 from lf.benchmarks import PROTOCOLS
 from lf.core import UsageError
+from lf.models import REFINEMENTS
 from lf.quantize import CALIBRATIONS, LIMIT, ROUNDINGS, SCHEMES
 
 WHAT, HOW, WHERE = "What to evaluate", "How to run it", "Results"  # panels of the help
@@ -47,6 +48,10 @@ Size = Annotated[
 Keypoints = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="Use the keypoints of this detector, e.g. sift", rich_help_panel=HOW),
+]
+Refine = Annotated[
+    str | None,
+    typer.Option(metavar="HOW", help=f"Move points off whole pixels: {', '.join(REFINEMENTS)}", rich_help_panel=HOW),
 ]
 TopK = Annotated[int | None, typer.Option(min=1, help="Keep the N best keypoints of each image", rich_help_panel=HOW)]
 Images = Annotated[

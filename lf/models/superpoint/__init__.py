@@ -6,7 +6,7 @@ from lf.models.row import Model
 from lf.models.superpoint.decode import describe_superpoint, superpoint
 from lf.models.wren.decode import describe_wren, wren
 
-_SUPERPOINT = {"threshold": 0.015, "nms_radius": 4, "border": 4}
+_SUPERPOINT = {"threshold": 0.015, "nms_radius": 4, "border": 4, "refine": "none"}
 
 ROWS: dict[str, Model] = {
     "superpoint": Model(
@@ -47,7 +47,7 @@ ROWS: dict[str, Model] = {
         decode=wren,
         decode_onnx="lf.models.wren.decode_onnx:wren",
         describe=describe_wren,
-        settings={"threshold": 0.01, "nms_radius": 4, "border": 4},
+        settings={"threshold": 0.01, "nms_radius": 4, "border": 4, "refine": "soft"},
         keep_float=("detector",),
         about="superpoint-bn at half the width, decoded to sub-pixel as wren",
         parameters=352_899,
