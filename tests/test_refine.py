@@ -82,14 +82,15 @@ def test_points_move_and_scores_and_choice_do_not(name):
     assert len(plain) > 5
     assert (plain == plain.round()).all()
     for how, reach in (("quadratic", 0.5), ("soft", 2)):
-        shift = np.abs(found[how][0] - plain)
-        assert 0 < shift.max() <= reach
-        np.testing.assert_array_equal(found[how][1], found["none"][1])
+        shift, _ = agreement.nearest(found[how][0], plain)
+        assert 0 < shift.max() <= reach * 2**0.5
+        if row.family != "alike":  # which reads scores where its points have moved to, and sorts by those
+            np.testing.assert_array_equal(found[how][1], found["none"][1])
         np.testing.assert_allclose(found[how][2], row.describe(maps, found[how][0]), atol=1e-6)
 
 
 @pytest.mark.parametrize("how", REFINEMENTS)
-@pytest.mark.parametrize("name", ONE_OF_EACH)
+@pytest.mark.parametrize("name", [name for name in ONE_OF_EACH if NETWORKS[name].decode_onnx])
 def test_a_graph_refines_as_numpy_does(name, how, monkeypatch):
     row = replace(MODELS[name], settings={**MODELS[name].settings, "refine": how})
     for table in (MODELS, NETWORKS):

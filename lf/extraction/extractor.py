@@ -137,6 +137,9 @@ class Extractor:
 
     def _decode(self, maps: dict[str, Array], image: Array, tensor: Array) -> tuple[Array, Array, Array]:
         """Decode maps of what `tensor` made of an image; points are in pixels of the image."""
+        if self.model.pads:
+            height, width = image.shape[:2]
+            maps = {name: values[:, :height, :width] for name, values in maps.items()}
         stretched = self._stretched(image, tensor)
         if self.keypoints is None or self.model.describe is None:
             points, scores, descriptors = self.model.decode(maps, **self.settings)
@@ -147,7 +150,7 @@ class Extractor:
     def _stretched(self, image: Array, tensor: Array) -> Array:
         """(2,) factors, x and y, from points of the network to points of the image; see `Model.prepare`."""
         sides = np.array(image.shape[1::-1], np.float32) / np.array(tensor.shape[:1:-1], np.float32)
-        return sides if self.model.prepare else np.ones_like(sides)
+        return sides if self.model.prepare and not self.model.pads else np.ones_like(sides)
 
     def pyramid(self, image: Array, clock: Clock | None = None) -> Features:
         """Keypoints over the published pyramid of the network: see R2D2 in `lf.models`.
@@ -229,7 +232,7 @@ class Extractor:
         """
         step = self.model.multiple
         height, width = (side - side % step for side in image.shape[:2])
-        if not height or not width:
+        if not (self.model.pads or (height and width)):
             raise BadInput(
                 f"an image of {image.shape[1]}x{image.shape[0]} is too small; expected at least {step}x{step}"
             )

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lf.core import MAX_PIXELS, BadInput, Card, UsageError, pick
-from lf.models import edgepoint2, features, kp2d, opencv, r2d2, superpoint, swift, wren
+from lf.models import alike, edgepoint2, features, kp2d, opencv, r2d2, superpoint, swift, wren
 from lf.models.decode import REFINEMENTS as REFINEMENTS
 from lf.models.row import UNKNOWN_LICENCE as UNKNOWN_LICENCE
 from lf.models.row import Model as Model
 
 DEFAULT = "wren"  # the network that demo, gate and documents use
-FAMILIES = (superpoint, r2d2, kp2d, edgepoint2, swift, wren, opencv)
+FAMILIES = (superpoint, r2d2, kp2d, edgepoint2, alike, swift, wren, opencv)
 
 MODELS: dict[str, Model] = {name: row for family in FAMILIES for name, row in family.ROWS.items()}
 

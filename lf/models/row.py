@@ -44,8 +44,9 @@ class Model:
         licence: of its published weights.
         decode_onnx: `MODULE:FUNCTION` that builds the same decode inside an ONNX graph, or None if there is none.
         prepare: picture (H, W, 3) RGB in [0, 1] -> (channels, h, w) that the network takes, of sides that fit it; None
-            where it takes the picture itself. The host does it in float, in front of every engine. Points go back by
-            W / w and H / h, as published, though most stretch between the centres of the corners.
+            where it takes the picture itself. The host does it in float, in front of every engine.
+        pads: `prepare` adds to the right and the bottom, up to the next multiples, and maps are cut to the picture;
+            otherwise it stretches down to the multiples below, and points go back by W / w and H / h, as published.
     """
 
     module: str | None
@@ -65,6 +66,7 @@ class Model:
     licence: str = UNKNOWN_LICENCE
     decode_onnx: str | None = None
     prepare: Callable[[Array], Array] | None = None
+    pads: bool = False
 
     @property
     def colours(self) -> int:
@@ -77,9 +79,10 @@ class Model:
         return self.module.split(".")[-2] if self.module else ""
 
     def fitted(self, size: tuple[int, int]) -> tuple[int, int]:
-        """The largest (H, W) within `size` that the network takes."""
-        height, width = size
-        return height - height % self.multiple, width - width % self.multiple
+        """The (H, W) that the network is shown of a picture of `size`, whose rest is cut off, stretched or padded."""
+        more = self.multiple - 1 if self.pads else 0
+        height, width = ((side + more) // self.multiple * self.multiple for side in size)
+        return height, width
 
     def build(self) -> nn.Module:
         """The network with fresh weights."""
