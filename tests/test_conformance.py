@@ -24,7 +24,7 @@ from lf.studies import doctor
 pytest.importorskip("onnxscript")
 pytestmark = pytest.mark.usefixtures("few_pictures")
 
-FAMILIES = ("wren", "swift", "fast-r2d2", "kp2dtiny-s-coral")
+FAMILIES = ("wren", "swift", "fast-r2d2", "kp2dtiny-s-coral", "edgepoint2-t32", "alike-t")
 ENGINES = [name for name, row in BACKENDS.items() if row.suffixes != (".card",)]
 REFERENCE = "ort-cpu"
 SLOW = ("torch-compile",)  # compiles each family, a quarter of a minute and more

@@ -34,6 +34,8 @@ USUAL = {  # one of every kind; all others, and the other size, at night
     ("kp2d-resnet", SMALL),
     ("kp2dtiny-s-coral", None),
     ("swift-tiny", SMALL),
+    ("edgepoint2-t32", None),
+    ("alike-t", SMALL),
     ("wren", None),
 }
 EVERY = [

@@ -111,7 +111,7 @@ class Network:
             to: the format, a name that `lf export --help` lists.
             output: the file to write; by default the name of this file with the suffix of the format, in the current
                 folder.
-            options: `size`, `opset`, `cut`, `top_k`, `half`, `images`: see `lf.export.export`.
+            options: `size`, `opset`, `cut`, `refine`, `top_k`, `half`, `images`: see `lf.export.export`.
 
         Returns:
             The new file, checked against this one before it was written.

@@ -52,6 +52,7 @@ def export(
     opset: Opset = None,
     cut: Cut = "heads",
     top_k: Slots = None,
+    refine: opt.Refine = None,
     half: Half = False,
     parity_images: ParityImages = None,
     output: opt.Out = None,
@@ -66,7 +67,8 @@ def export(
     if top_k is not None and cut != "features":
         raise UsageError("--top-k belongs to --cut features; a file that ends at its raw heads has no slots")
     options: dict[str, Any] = {"images": parity_images, "cut": cut, **({"half": True} if half else {})}
-    given = {"size": None if size is None else opt.parse_size(size), "opset": opset, "top_k": top_k}
+    parsed = None if size is None else opt.parse_size(size)
+    given = {"size": parsed, "opset": opset, "top_k": top_k, "refine": refine}
     options.update({name: value for name, value in given.items() if value is not None})
     artifact = resolve(checkpoint)
     with console.progress() as progress:

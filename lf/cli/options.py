@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from lf.core import UsageError
+from lf.models import REFINEMENTS
 from lf.quantize import LIMIT, ROUNDINGS
 
 # panels of the help
@@ -55,6 +56,10 @@ TopK = Annotated[
     typer.Option(min=1, metavar="N", help="Keep the N best keypoints of each image", rich_help_panel=HOW),
 ]
 Best = Annotated[int, typer.Option(min=1, metavar="N", help="Keep the N best keypoints", rich_help_panel=HOW)]
+Refine = Annotated[
+    str | None,
+    typer.Option(metavar="HOW", help=f"Sub-pixel fit: {', '.join(REFINEMENTS)}", rich_help_panel=HOW),
+]
 Shard = Annotated[str, typer.Option(metavar="I/N", help="Process shard I of N", rich_help_panel=HOW)]
 Device = Annotated[str, typer.Option(metavar="NAME", help="Device: auto, cpu or cuda", rich_help_panel=HOW)]
 

@@ -91,6 +91,7 @@ class Card:
         outputs: name -> (channels, stride) of each raw map, in file order; of a file with the decode inside the
             FEATURES, as (2, 0), (1, 0) and (length of a descriptor, 0).
         made: one `Step` per command that had a hand in it; objects with the keys of a step become steps.
+        refine: how its points move off whole pixels, see `lf.models.decode.refined`; empty leaves that to its network.
         schema: version of this layout.
     """
 
@@ -100,6 +101,7 @@ class Card:
     scheme: str = "fp32"
     outputs: dict[str, tuple[int, int]] = field(default_factory=dict)
     made: tuple[Step, ...] = ()
+    refine: str = ""
     schema: int = CARD_SCHEMA
 
     def __post_init__(self) -> None:
@@ -146,9 +148,9 @@ class Card:
                 raise BadInput(f"{where}: its card has schema {schema}, this lf reads up to {CARD_SCHEMA}; upgrade lf")
             known = {f.name for f in fields(cls)}
             card = cls(**{k: v for k, v in data.items() if k in known})
-            words = (card.model, card.scheme, *{**card.weights}.values())
+            words = (card.model, card.scheme, card.refine, *{**card.weights}.values())
             if not all(isinstance(word, str) for word in words):
-                raise TypeError(f"model, scheme and weights should be words, they are {words}")
+                raise TypeError(f"model, scheme, refine and weights should be words, they are {words}")
             channels, *sides = card.input
             height, width = (None if side is None else int(side) for side in sides)
             return replace(

@@ -9,6 +9,7 @@ from typing import Any
 
 from lf.core import Artifact, UsageError, files, pick
 from lf.formats import cards
+from lf.models import check_refinement
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,15 @@ CUTS = {  # where the graph of a file ends
 }
 
 
-def export(artifact: Artifact, target: str, out: Path | None = None, *, cut: str = "heads", **options: Any) -> Artifact:
+def export(
+    artifact: Artifact,
+    target: str,
+    out: Path | None = None,
+    *,
+    cut: str = "heads",
+    refine: str | None = None,
+    **options: Any,
+) -> Artifact:
     """Turn a model file into another format.
 
     Args:
@@ -63,6 +72,8 @@ def export(artifact: Artifact, target: str, out: Path | None = None, *, cut: str
         target: a row of TARGETS.
         out: the file to write; `<name of the parent><suffix>` in the current folder by default.
         cut: a row of CUTS.
+        refine: how points move off whole pixels, see `lf.models.decode.refined`; goes into the card, or the graph. None
+            leaves it as it is.
         options: of the target; see its module.
 
     Raises:
@@ -78,6 +89,9 @@ def export(artifact: Artifact, target: str, out: Path | None = None, *, cut: str
     if not out.name.endswith(row.suffix):
         raise UsageError(f"{out}: target {target} writes {row.suffix} files; type: -o {out.stem}{row.suffix}")
     files.refuse_own(out, artifact.path)
+    if refine:
+        check_refinement(refine, artifact.card, str(artifact.path))
+        artifact = replace(artifact, card=artifact.card.step(refine=refine))
     made: Artifact = importlib.import_module(row.module).export(artifact, out, **options)
     return made
 

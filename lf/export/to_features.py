@@ -18,7 +18,7 @@ from lf.extraction.extractor import Extractor
 from lf.formats import onnx_model
 from lf.formats.derive import Draft, derive
 from lf.formats.onnx_graph import Graph
-from lf.models import NETWORKS, Model
+from lf.models import NETWORKS, Model, row_of
 from lf.runtimes import CHECKPOINTS
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def _appended(parent: Artifact, top_k: int, images: Path | None) -> Draft:
     return Draft(
         data=proto.SerializeToString(),
         card=parent.card.step(outputs={name: (length, 0) for name, length in lengths.items()}),
-        options={"to": "onnx", "cut": "features", "top_k": top_k, "settings": dict(row.settings)},
+        options={"to": "onnx", "cut": "features", "top_k": top_k, "settings": dict(row_of(parent.card).settings)},
         versions={"onnx": onnx.__version__},
         compare=lambda made: {"parity": check(parent, made, top_k, images)},
     )
@@ -117,7 +117,7 @@ def append(proto: ModelProto, card: Card, top_k: int) -> ModelProto:
     """
     from onnx import TensorProto, checker, helper
 
-    row, graph = NETWORKS[card.model], proto.graph
+    row, graph = row_of(card), proto.graph
     fixed = getattr(row.decode, "keywords", {})
     if row.decode_onnx is None:
         raise UsageError(f"{card.model}: its decode is not known as a graph, leave `cut=features` out")

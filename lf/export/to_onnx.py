@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lf import __version__
-from lf.core import Artifact, ConversionFailed, UsageError, pick
+from lf.core import Artifact, Card, ConversionFailed, UsageError, pick
 from lf.export import parity
 from lf.formats import onnx_model
 from lf.formats.derive import Draft, derive
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 OPSET = 18  # what every engine of ours reads; 4 and 16-bit types would need 21
 OPSETS = range(18, 24)  # below 18 the exporter converts down, which it does not promise; above, ONNX Runtime may refuse
 SIZE = (240, 320)  # H, W
-OWN = (0, 0)  # the size of a file that has one, else SIZE
+OWN = (0, 0)  # the size of a file that has one, else `usual_size`
 INPUT = "image"
 
 
@@ -75,11 +75,16 @@ def export(
     return derive(artifact, out, "export", convert)
 
 
+def usual_size(card: Card) -> tuple[int, int]:
+    """(H, W) of a file that takes one size, where none was asked for: what the network takes of SIZE."""
+    return pick(NETWORKS, card.model, "network").fitted(SIZE)
+
+
 def through(
     artifact: Artifact, folder: Path, size: tuple[int, int] | None, opset: int | None, images: Path | None
 ) -> Artifact:
     """The ONNX file in `folder` that a checkpoint becomes on the way to another format; see `export`, and OWN."""
-    wanted = SIZE if size == OWN else size
+    wanted = usual_size(artifact.card) if size == OWN else size
     return export(artifact, Path(folder, "through.onnx"), size=wanted, opset=opset or OPSET, images=images)
 
 

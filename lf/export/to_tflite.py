@@ -68,7 +68,7 @@ def _sized(parent: Artifact, size: tuple[int, int]) -> Artifact:
             f"{parent.path.suffix}; for 8 bits type: `quantize(MODEL.onnx, writer=tflite, images=DIR)`"
         )
     onnx_model.refuse_rewritten(parent.path, "export")
-    wanted = (card.size or to_onnx.SIZE) if size == OWN else size
+    wanted = (card.size or to_onnx.usual_size(card)) if size == OWN else size
     if card.size not in (None, wanted):
         own = "x".join(map(str, card.size))
         raise UsageError(f"{parent.path}: takes pictures of {own} only; leave `size` out, or export it again with it")

@@ -52,8 +52,12 @@ def decode(extractor: Extractor, maps: dict[str, Array], size: tuple[int, ...], 
 def both(reference: Extractor, candidate: Extractor, pictures: Iterable[Array]) -> Iterator[tuple[Look, Look]]:
     """Show every picture, prepared for `candidate`, to both."""
     for picture in pictures:
-        tensor = candidate.tensor(candidate.fit(picture))
-        yield look(reference, tensor), look(candidate, tensor)
+        yield pair(reference, candidate, candidate.tensor(candidate.fit(picture)))
+
+
+def pair(reference: Extractor, candidate: Extractor, tensor: Array) -> tuple[Look, Look]:
+    """Show a prepared picture to both."""
+    return look(reference, tensor), look(candidate, tensor)
 
 
 def drawn(size: tuple[int, int], count: int = PICTURES) -> Iterator[Array]:

@@ -14,7 +14,7 @@ import numpy as np
 from lf.core import Array, Artifact, BadInput, BadModel, Features, Session, Unavailable, UsageError, blaming
 from lf.core.registry import load_plugins
 from lf.data.images import check
-from lf.models import Model, check_size, peaks, row_of
+from lf.models import Model, check_refinement, check_size, peaks, row_of
 from lf.runtimes import BACKENDS, open_session
 
 PHASES = ("preprocess", "network", "postprocess")
@@ -56,19 +56,24 @@ class Extractor:
         keypoints: Extractor | None = None,
         resize: tuple[int, int] | None = None,
         nms: int | None = None,
+        refine: str | None = None,
         **settings: Any,
     ) -> None:
         """Open `artifact` in `backend`; `settings` override the model's published thresholds.
 
+        `refine` says how points move off whole pixels, see `lf.models.decode.refined`; None leaves it to the file.
+
         Raises:
             UsageError: `keypoints` was given, and the network has no dense descriptors; or `resize`, and the file or
-                the network takes other sizes.
+                the network takes other sizes; or `refine`, and the network has no score map.
         """
         load_plugins()  # also in worker processes
         self.artifact = artifact
         self.model: Model = row_of(artifact.card)
         self.settings = {**self.model.settings, **settings}
         self.keypoints, self.resize, self.nms = keypoints, resize, nms
+        if refine:
+            self.settings["refine"] = check_refinement(refine, artifact.card, str(artifact.path))
         if nms and "nms_radius" in self.settings:
             self.settings["nms_radius"] = nms
         if resize:
@@ -113,7 +118,7 @@ class Extractor:
         with clock.phase("network"):
             maps = self.session.run(tensor)
         with clock.phase("postprocess"), blaming(self.artifact.path):
-            keypoints, scores, descriptors = self._decode(_first(maps), resized)
+            keypoints, scores, descriptors = self._decode(_first(maps), resized, tensor)
             scale = np.array([width / resized.shape[1], height / resized.shape[0]], np.float32)
             return self._thinned(checked(restore(keypoints, scale), scores, descriptors, (width, height)))
 
@@ -130,11 +135,22 @@ class Extractor:
                 f"the engine has stopped; what is written stays, type the same command again: {error}"
             ) from error
 
-    def _decode(self, maps: dict[str, Array], image: Array) -> tuple[Array, Array, Array]:
+    def _decode(self, maps: dict[str, Array], image: Array, tensor: Array) -> tuple[Array, Array, Array]:
+        """Decode maps of what `tensor` made of an image; points are in pixels of the image."""
+        if self.model.pads:
+            height, width = image.shape[:2]
+            maps = {name: values[:, :height, :width] for name, values in maps.items()}
+        stretched = self._stretched(image, tensor)
         if self.keypoints is None or self.model.describe is None:
-            return self.model.decode(maps, **self.settings)
+            points, scores, descriptors = self.model.decode(maps, **self.settings)
+            return points * stretched, scores, descriptors
         found = self.keypoints(image)
-        return found.keypoints, found.scores, self.model.describe(maps, found.keypoints)
+        return found.keypoints, found.scores, self.model.describe(maps, found.keypoints / stretched)
+
+    def _stretched(self, image: Array, tensor: Array) -> Array:
+        """(2,) factors, x and y, from points of the network to points of the image; see `Model.prepare`."""
+        sides = np.array(image.shape[1::-1], np.float32) / np.array(tensor.shape[:1:-1], np.float32)
+        return sides if self.model.prepare and not self.model.pads else np.ones_like(sides)
 
     def pyramid(self, image: Array, clock: Clock | None = None) -> Features:
         """Keypoints over the published pyramid of the network: see R2D2 in `lf.models`.
@@ -185,7 +201,7 @@ class Extractor:
         with clock.phase("postprocess"), blaming(self.artifact.path):
             keypoints, scores, descriptors = self.model.decode(_first(maps), **self.settings)
             factor = np.array([size[0] / level.shape[1], size[1] / level.shape[0]], np.float32)
-            found = checked(keypoints * factor, scores, descriptors, size)
+            found = checked(keypoints * self._stretched(level, tensor) * factor, scores, descriptors, size)
             diameter = np.full(len(found), 32 / scale, np.float32)  # px of the support at scale 1
             return Features(found.keypoints, found.scores, found.descriptors, size, diameter)
 
@@ -199,20 +215,29 @@ class Extractor:
         """
         image = self._colour(image)
         wanted = self.resize or self.artifact.card.size
-        if wanted is None or image.shape[:2] == wanted:
+        if wanted is None or self.takes((image.shape[0], image.shape[1]), wanted):
             return image
         shrinking = wanted[0] * wanted[1] < image.shape[0] * image.shape[1]
         how = cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR
         return cv2.resize(image, wanted[::-1], interpolation=how)
 
+    def takes(self, size: tuple[int, int], wanted: tuple[int, int]) -> bool:
+        """Whether a picture (H, W) of `size` is what a network of the size `wanted` is shown, not resized before."""
+        return size == wanted or (self.model.prepare is not None and self.model.fitted(size) == wanted)
+
     def tensor(self, image: Array) -> Array:
-        """What `fit` returns, uint8 or floats from 0 to 1 -> (1, C, H, W) float32, cut to the network's multiple."""
+        """What `fit` returns, uint8 or floats from 0 to 1 -> (1, C, H, W) float32, as `Model.prepare` makes it.
+
+        Where the network takes the picture itself, it is cut to the network's multiple.
+        """
         step = self.model.multiple
         height, width = (side - side % step for side in image.shape[:2])
-        if not height or not width:
+        if not (self.model.pads or (height and width)):
             raise BadInput(
                 f"an image of {image.shape[1]}x{image.shape[0]} is too small; expected at least {step}x{step}"
             )
+        if prepare := self.model.prepare:
+            return prepare(image / np.float32(255) if image.dtype == np.uint8 else image)[None]
         planes = np.moveaxis(image[:height, :width].reshape(height, width, -1), 2, 0)[None]
         if image.dtype == np.uint8:
             return np.divide(planes, np.float32(255), dtype=np.float32, order="C")
@@ -221,9 +246,9 @@ class Extractor:
     def _colour(self, image: Array) -> Array:
         """The checked image in the network's colours: every way into the network begins here."""
         image = check(image)
-        if self.model.channels == 1 and image.ndim == 3:
+        if self.model.colours == 1 and image.ndim == 3:
             return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-        if self.model.channels == 3 and image.ndim == 2:
+        if self.model.colours == 3 and image.ndim == 2:
             return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
         return image
 

@@ -21,6 +21,7 @@ class Variant:
         size: (H, W) to which the picture that the protocol gives is resized for the network, whose points then go back
             to the protocol's pixels; None leaves it as it is.
         nms: px within which the best point suppresses the others; None leaves that to the network.
+        refine: how points move off whole pixels, see `lf.models.decode.refined`; None leaves that to the network.
     """
 
     artifact: Artifact
@@ -28,6 +29,7 @@ class Variant:
     keypoints: str | None = None
     size: tuple[int, int] | None = None
     nms: int | None = None
+    refine: str | None = None
 
     def open(self, threads: int = 1) -> Extractor:
         """The extractor of this variant; see `Extractor` for what it raises, and UsageError for an unknown baseline."""
@@ -35,4 +37,4 @@ class Variant:
         if self.keypoints:
             pick({name: None for name, row in MODELS.items() if not row.module}, self.keypoints, "baseline")
             points = Extractor(resolve(self.keypoints), "opencv", threads, nms=self.nms)
-        return Extractor(self.artifact, self.backend, threads, points, self.size, self.nms)
+        return Extractor(self.artifact, self.backend, threads, points, self.size, self.nms, self.refine)

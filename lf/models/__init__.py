@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from lf.core import MAX_PIXELS, Card, UsageError
-from lf.models import features, kp2d, opencv, r2d2, superpoint, swift, wren
+from lf.core import MAX_PIXELS, BadInput, Card, UsageError, pick
+from lf.models import alike, edgepoint2, features, kp2d, opencv, r2d2, superpoint, swift, wren
+from lf.models.decode import REFINEMENTS as REFINEMENTS
 from lf.models.row import UNKNOWN_LICENCE as UNKNOWN_LICENCE
 from lf.models.row import Model as Model
 
 DEFAULT = "wren"  # the network that demo, gate and documents use
-FAMILIES = (superpoint, r2d2, kp2d, swift, wren, opencv)
+FAMILIES = (superpoint, r2d2, kp2d, edgepoint2, alike, swift, wren, opencv)
 
 MODELS: dict[str, Model] = {name: row for family in FAMILIES for name, row in family.ROWS.items()}
 
@@ -18,9 +19,33 @@ NETWORKS = {name: model for name, model in MODELS.items() if model.module}
 
 
 def row_of(card: Card) -> Model:
-    """The row of a file's network; where the file decodes in its graph, one that reads features, at one scale."""
+    """The row of a file's network, with what its card changes.
+
+    Where the file decodes in its graph, one that reads features, at one scale.
+
+    Raises:
+        BadInput: the card has a refinement that the network does not.
+    """
     row = MODELS[card.model]
-    return replace(row, decode=features.features, describe=None, settings={}, pyramid=None) if card.features else row
+    if card.refine and ("refine" not in row.settings or card.refine not in REFINEMENTS):
+        raise BadInput(f"its card says refine '{card.refine}', which {card.model} does not know; make the file again")
+    if card.features:
+        return replace(row, decode=features.features, describe=None, settings={}, pyramid=None)
+    return replace(row, settings={**row.settings, "refine": card.refine}) if card.refine else row
+
+
+def check_refinement(refine: str, card: Card, where: str) -> str:
+    """The same word, if the points of a file can be moved so.
+
+    Raises:
+        UsageError: no such refinement, or the network has no score map, or the file has decoded it.
+    """
+    pick(dict.fromkeys(REFINEMENTS), refine, "refinement")
+    if card.features:
+        raise UsageError(f"`refine={refine}`: {where} has its decode inside; start from the file that it was made from")
+    if "refine" not in MODELS[card.model].settings:
+        raise UsageError(f"`refine={refine}`: {card.model} gives its points, no score map; leave `refine` out")
+    return refine
 
 
 def check_size(size: tuple[int, int] | None, model: Model, name: str) -> None:

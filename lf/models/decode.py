@@ -17,6 +17,9 @@ from lf.models.peaks import nms, square
 Decoded = tuple[Array, Array, Array]
 CELL = 8  # px, side of the square that one detector position describes
 SMALL = 1e30  # a sum of maps that are not suspicious
+LOUDEST = 40.0  # of a logit: its exponential still has room in float32
+OUTSIDE = 1e30  # a score beyond the edge that leaves a parabola without a top
+REFINEMENTS = ("none", "quadratic", "soft")  # see `refined`
 BLOCK = 1 << 19  # bytes that stay in a core's own cache between two readings
 
 
@@ -36,6 +39,46 @@ def unfold(cells: Array, side: int) -> Array:
     _, rows, columns = cells.shape
     unfolded = cells.reshape(side, side, rows, columns).transpose(2, 0, 3, 1)
     return np.ascontiguousarray(unfolded).reshape(rows * side, columns * side)
+
+
+def odds(logits: Array) -> Array:
+    """p / (1 - p) of logits: where p itself is 1 in float32, they still differ."""
+    return np.asarray(np.exp(np.clip(logits, -LOUDEST, LOUDEST)))
+
+
+def refined(score: Array, heat: Array, points: Array, how: str) -> Array:
+    """Move integer points (N, 2) off whole pixels.
+
+    Args:
+        score: (H, W), the map of which they are maxima.
+        heat: (H, W) weights, none below 0; of logits their odds.
+        points: x, y in px.
+        how: `none` leaves them; `quadratic` fits a parabola to three scores along each axis, see `parabola`; `soft`
+            takes the mean position of the heat, see `refine`.
+
+    Raises:
+        LfError: another word.
+    """
+    if how not in REFINEMENTS:
+        raise LfError(f"`refine={how}`: expected one of {', '.join(REFINEMENTS)}")
+    return points if how == "none" else parabola(score, points) if how == "quadratic" else refine(heat, points)
+
+
+def parabola(score: Array, points: Array) -> Array:
+    """Move integer points (N, 2) to the tops of parabolas through three scores along x and y, by half a pixel at most.
+
+    Where three scores have no top, as at an edge, that coordinate stays.
+    """
+    padded = np.pad(score, 1, constant_values=OUTSIDE).reshape(-1)
+    stride = score.shape[1] + 2
+    x, y = points.astype(np.intp).T
+    at = (y + 1) * stride + x + 1
+    step = np.array([[1], [stride]])
+    before, here, after = padded[at - step], padded[at], padded[at + step]  # (2, N), (N,), (2, N)
+    bend = before + after - 2 * here  # far above 0 at an edge
+    top = bend < 0
+    shift = np.where(top, (before - after) / np.where(top, 2 * bend, 1), 0)
+    return points + np.clip(shift, -0.5, 0.5).astype(np.float32).T
 
 
 def refine(heat: Array, points: Array) -> Array:

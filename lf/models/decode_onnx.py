@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lf.formats.onnx_graph import Graph
-from lf.models.decode import CELL
+from lf.models.decode import CELL, LOUDEST
 
 Built = tuple[str, str, str]
 END = 2**31 - 1  # of a slice: as far as there is
@@ -107,6 +107,36 @@ def either_side(g: Graph, score: str, radius: int, axis: int) -> tuple[str, str]
     return g("Slice", windows, [0], [-radius - 1], [axis]), g("Slice", windows, [radius + 1], [END], [axis])
 
 
+def odds(g: Graph, logits: str) -> str:
+    """See `lf.models.decode.odds`."""
+    return g("Exp", g("Min", g("Max", logits, -LOUDEST), LOUDEST))
+
+
+def refined(g: Graph, score: str, heat: str, spots: Spots, how: str) -> str:
+    """See `lf.models.decode.refined`; (K, 2) float32, x then y."""
+    if how == "quadratic":
+        return parabola(g, score, spots)
+    return refine(g, heat, spots) if how == "soft" else places(g, spots)
+
+
+def parabola(g: Graph, score: str, spots: Spots) -> str:
+    """See `lf.models.decode.parabola`."""
+    rows, columns = sides(g, score)
+    values = g("Reshape", score, [-1])
+    shifts = []
+    axes: tuple[tuple[str, str, str | int], ...] = ((spots.x, columns, 1), (spots.y, rows, columns))
+    for place, side, step in axes:
+        room = g("Min", g("Min", place, g("Sub", g("Sub", side, 1), place)), 1)  # 0 at an edge
+        reach = g("Mul", room, step)
+        places_read = g("Sub", spots.index, reach), spots.index, g("Add", spots.index, reach)
+        before, here, after = (g("Gather", values, index) for index in places_read)
+        bend = g("Sub", g("Add", before, after), g("Mul", here, 2.0))
+        top = g("Less", bend, 0.0)
+        shift = g("Div", g("Sub", before, after), g("Where", top, g("Mul", bend, 2.0), 1.0))
+        shifts.append(g("Unsqueeze", g("Where", top, g("Min", g("Max", shift, -0.5), 0.5), 0.0), [1]))
+    return g("Add", places(g, spots), g("Concat", *shifts, axis=1))
+
+
 def refine(g: Graph, heat: str, spots: Spots) -> str:
     """See `lf.models.decode.refine`."""
     padded = g("Pad", heat, [0, 0, 2, 2] * 2)
@@ -167,6 +197,15 @@ def unit(g: Graph, rows: str) -> str:
 def row_length(g: Graph, rows: str) -> str:
     """(N, D) -> (N, 1), never 0."""
     return g("Max", g("Sqrt", g("ReduceSum", g("Mul", rows, rows), [1])), EPSILON)
+
+
+def mix(g: Graph, tensor: str, at: str) -> str:
+    """See `lf.models.decode.mix`: (1, D, h, w) at points (K, 2) x, y in its pixels -> (K, D)."""
+    mixed = ""
+    for index, weight in bilinear(g, at, tensor):
+        part = g("Mul", pick_columns(g, tensor, index), weight)  # (D, K)
+        mixed = g("Add", mixed, part) if mixed else part
+    return g("Transpose", mixed, perm=[1, 0])
 
 
 def pick_columns(g: Graph, tensor: str, index: str) -> str:

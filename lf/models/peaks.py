@@ -79,17 +79,18 @@ def falling(score: Array, index: Array) -> Array:
     return sorted_index
 
 
-def local_maxima(score: Array, threshold: float) -> Array:
-    """Flat indices (N,), ascending, of the pixels >= `threshold` that lead their 3x3 square; of equals the first.
+def local_maxima(score: Array, threshold: float, radius: int = 1) -> Array:
+    """Flat indices (N,), ascending, of the pixels >= `threshold` that lead their square; of equals the first.
 
-    Unlike `nms`, a pixel that loses still counts against its neighbours: the max-filter rule that R2D2 publishes.
+    The square has the side 2 * radius + 1. Unlike `nms`, a pixel that loses still counts against its neighbours: the
+    max-filter rule that R2D2 and others publish.
     """
-    width = score.shape[1]
-    index = np.flatnonzero((score >= threshold) & (score == cv2.dilate(score, np.ones((3, 3), np.uint8))))
-    padded = np.pad(score, 1, constant_values=-np.inf).reshape(-1)
-    stride = width + 2
-    at = index + index // width * 2 + stride + 1
-    before = padded[at[:, None] + np.array([-stride - 1, -stride, -stride + 1, -1])]
+    width, side = score.shape[1], 2 * radius + 1
+    index = np.flatnonzero((score >= threshold) & (score == cv2.dilate(score, np.ones((side, side), np.uint8))))
+    padded = np.pad(score, radius, constant_values=-np.inf).reshape(-1)
+    stride = width + 2 * radius
+    at = index + index // width * 2 * radius + radius * (stride + 1)
+    before = padded[at[:, None] + square(radius, stride)[: side * side // 2]]
     first: Array = index[(before < padded[at, None]).all(1)]
     return first
 

@@ -26,8 +26,9 @@ class Model:
         module: dotted name of the module of the network: `build(**options) -> torch.nn.Module` and
             `adopt(state) -> (row name, own state dict) | None`, which recognises a public checkpoint by its keys.
             None for a baseline without weights, which only the backend `opencv` runs.
-        channels: 1 takes grey, 3 takes RGB.
-        multiple: height and width must be multiples of this; `extract` cuts the right and bottom rest off.
+        channels: of what the network takes: 1 is grey, 3 is RGB, unless `prepare` makes it.
+        multiple: height and width must be multiples of this; `extract` cuts the right and bottom rest off, unless
+            `prepare` fits the picture.
         heads: output name -> (channels, stride), in output order.
         decode: (maps {name: (c, h, w)}, **settings) -> keypoints (N, 2) px, scores (N,), descriptors (N, D).
         describe: (maps, points (N, 2) px) -> unit descriptors (N, D) at any points, or None if it has no dense ones.
@@ -42,6 +43,10 @@ class Model:
             None where suppression is greedy or there is none.
         licence: of its published weights.
         decode_onnx: `MODULE:FUNCTION` that builds the same decode inside an ONNX graph, or None if there is none.
+        prepare: picture (H, W, 3) RGB in [0, 1] -> (channels, h, w) that the network takes, of sides that fit it; None
+            where it takes the picture itself. The host does it in float, in front of every engine.
+        pads: `prepare` adds to the right and the bottom, up to the next multiples, and maps are cut to the picture;
+            otherwise it stretches down to the multiples below, and points go back by W / w and H / h, as published.
     """
 
     module: str | None
@@ -60,11 +65,24 @@ class Model:
     maxima: str | None = None
     licence: str = UNKNOWN_LICENCE
     decode_onnx: str | None = None
+    prepare: Callable[[Array], Array] | None = None
+    pads: bool = False
+
+    @property
+    def colours(self) -> int:
+        """Of the pictures that it is shown: 1 for grey, 3 for RGB."""
+        return 3 if self.prepare else self.channels
 
     @property
     def family(self) -> str:
         """Name of the folder of the network; "" for a baseline."""
         return self.module.split(".")[-2] if self.module else ""
+
+    def fitted(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The (H, W) that the network is shown of a picture of `size`, whose rest is cut off, stretched or padded."""
+        more = self.multiple - 1 if self.pads else 0
+        height, width = ((side + more) // self.multiple * self.multiple for side in size)
+        return height, width
 
     def build(self) -> nn.Module:
         """The network with fresh weights."""

@@ -16,7 +16,7 @@ from lf.core import Artifact, SessionInfo, Unavailable, one_line
 from lf.models import MODELS
 from lf.runtimes.pytorch import TorchSession
 
-FIRST = (240, 320)  # H, W in px of the picture that is compiled for; a multiple of every network's cell
+FIRST = (240, 320)  # H, W in px of the picture that is compiled for; cut to what a network takes
 NEEDED = "#include <Python.h>\n#include <omp.h>\n"  # by the code that Inductor writes
 
 
@@ -38,13 +38,13 @@ class CompiledSession(TorchSession):
         if not there:
             raise Unavailable(f"{detail}, or type: `backend=torch`")
         super().__init__(artifact, threads)
-        torch, channels = self._torch, MODELS[artifact.card.model].channels
+        torch, row = self._torch, MODELS[artifact.card.model]
         options: dict[str, Any] = {"cpp.threads": threads, "compile_threads": 1}  # the latter: no processes that stay
         self._network = torch.compile(self._network, fullgraph=True, dynamic=True, options=options)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", DeprecationWarning)  # torch of itself
-                self.run(np.zeros((1, channels, *FIRST), np.float32))
+                self.run(np.zeros((1, row.channels, *row.fitted(FIRST)), np.float32))
         except RuntimeError as error:  # of its front end, of its back end, and of the compiler
             why = one_line(error, 300)
             raise Unavailable(f"torch.compile cannot compile {artifact.path}: {why}; type: `backend=torch`") from error

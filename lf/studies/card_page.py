@@ -23,6 +23,7 @@ def page(artifact: Artifact) -> str:
         "model": card.model,
         "scheme": card.scheme,
         "input": f"{channels} channel{'s' if channels > 1 else ''}, {free}",
+        **({"refine": card.refine} if card.refine else {}),
         **{f"weights {name}": value for name, value in card.weights.items()},
     }
     outputs = [

@@ -118,7 +118,12 @@ class Recipe:
             UsageError: a number is not finite, too small, or of bits that no file has; a size does not fit the network;
                 a word is unknown; or a rule is broken.
         """
-        multiple = pick(MODELS, self.model, "model").multiple
+        row = pick(MODELS, self.model, "model")
+        multiple = row.multiple
+        if row.prepare:
+            raise UsageError(
+                f"recipe: model={self.model}; expected a network that sees pictures as they are to learn from"
+            )
         given = self.flat()
         for name, value in given.items():
             numbers = [n for n in (value if isinstance(value, tuple) else (value,)) if isinstance(n, int | float)]

@@ -114,6 +114,7 @@ def evaluated(variant: Variant, info: SessionInfo) -> Subject:
         "keypoints": variant.keypoints,
         "input_size": variant.size and list(variant.size),
         "nms": variant.nms,
+        "refine": variant.refine,
         "backend": variant.backend,
         "provider": info.provider,
     }

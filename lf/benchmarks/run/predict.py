@@ -43,9 +43,10 @@ class Predictor:
         fixed, wanted = extractor.artifact.card.size, protocol.size
         if extractor.resize:
             check_resize(protocol)
-        elif fixed is not None and fixed != wanted:
+        elif fixed is not None and not (wanted and extractor.takes(wanted, fixed)):
             at = f"at {wanted[0]}x{wanted[1]}" if wanted else "at the native size of every image"
-            how = f"with `size={wanted[0]}x{wanted[1]}` or without `size`" if wanted else "without `size`"
+            size = extractor.model.fitted(wanted) if wanted and extractor.model.prepare else wanted
+            how = f"with `size={size[0]}x{size[1]}` or without `size`" if size else "without `size`"
             raise UsageError(
                 f"{extractor.artifact.path} takes {fixed[0]}x{fixed[1]} only, protocol {protocol.name} evaluates {at}; "
                 f"export it again {how}"
@@ -67,7 +68,7 @@ class Predictor:
         if path is not None and (kept := _load(path)) is not None:
             return kept
         image = picture.load()
-        prepared, _ = self.protocol.prepare(image, self.extractor.model.channels)
+        prepared, _ = self.protocol.prepare(image, self.extractor.model.colours)
         extract = self.extractor.pyramid if published(self.extractor, self.protocol) else self.extractor
         features = extract(prepared)
         native = image.shape[0], image.shape[1]

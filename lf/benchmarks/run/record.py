@@ -82,19 +82,20 @@ class PairScores(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Subject(Record):
-    """What is evaluated, and how it runs: a file, an engine, whose keypoints, the input size, suppression."""
+    """What is evaluated, and how it runs: file, engine, whose keypoints, input size, suppression, refinement."""
 
     artifact: Evaluated
     keypoints: str | None = None
     input_size: list[int] | None = None
     nms: int | None = None
+    refine: str | None = None
     backend: str
     provider: str | None = None
 
     def identity(self, protocol_digest: str, dataset_digest: str, threads: int | None = None) -> Identity:
         """What makes two runs the same measurement; `threads` counts where only times are measured."""
         size = tuple(self.input_size or ())
-        how = (self.backend, self.keypoints, size, self.nms)
+        how = (self.backend, self.keypoints, size, self.nms, self.refine)
         return (self.artifact.sha256, threads, *how, protocol_digest, dataset_digest)
 
 
@@ -155,7 +156,7 @@ class Run(Subject, Timing):
     def named(self, *parts: str) -> str:
         """A name of some parts: `model`, `keypoints`, `scheme`, `cut`, `backend`, `threads`, `protocol`, `settings`."""
         size = "at {}x{}".format(*self.input_size) if self.input_size else ""
-        nms = f"nms {self.nms}" if self.nms else ""
+        asked = (size, f"nms {self.nms}" if self.nms else "", f"refine {self.refine}" if self.refine else "")
         known = {
             "model": self.artifact.model,
             "keypoints": f"at {self.keypoints}" if self.keypoints else "",
@@ -164,7 +165,7 @@ class Run(Subject, Timing):
             "backend": self.backend,
             "threads": f"{self.environment.threads}t",
             "protocol": self.protocol,
-            "settings": f"{size} {nms}".strip(),
+            "settings": " ".join(filter(None, asked)),
         }
         return " ".join(filter(None, (known[part] for part in parts)))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from lf.formats.onnx_graph import Graph
-from lf.models.decode_onnx import Built, bilinear, pick_columns, places, poison, sides, top, unit
+from lf.models.decode_onnx import Built, mix, pick_columns, places, poison, sides, top, unit
 
 
 def kp2d(
@@ -33,8 +33,4 @@ def kp2d(
     samples = g("Cast", g("Concat", columns, rows, axis=0), to=1)
     share = g("Div", points, last)
     at = g("Mul", share, g("Sub", samples, 1.0)) if align_corners else g("Sub", g("Mul", share, samples), 0.5)
-    mixed = ""
-    for index, weight in bilinear(g, at, maps["feat"]):
-        part = g("Mul", pick_columns(g, maps["feat"], index), weight)  # (D, K)
-        mixed = g("Add", mixed, part) if mixed else part
-    return points, poison(g, spots.scores, maps["score"]), unit(g, g("Transpose", mixed, perm=[1, 0]))
+    return points, poison(g, spots.scores, maps["score"]), unit(g, mix(g, maps["feat"], at))

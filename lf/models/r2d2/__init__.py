@@ -5,7 +5,7 @@ from __future__ import annotations
 from lf.models.r2d2.decode import describe_r2d2, r2d2
 from lf.models.row import Model
 
-_R2D2 = {"repeatability": 0.7, "reliability": 0.7}
+_R2D2 = {"repeatability": 0.7, "reliability": 0.7, "refine": "none"}
 _R2D2_PYRAMID = {"min_size": 256, "max_size": 1024, "min_scale": 0.0, "max_scale": 1.0, "top_k": 5000}
 _R2D2_HEADS = {"descriptor": (128, 1), "reliability": (1, 1), "repeatability": (1, 1)}
 

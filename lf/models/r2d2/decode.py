@@ -7,17 +7,25 @@ from collections.abc import Mapping
 import numpy as np
 
 from lf.core import Array
-from lf.models.decode import Decoded, check_alike, head, mix, places, read, sigmoid, softplus, unit
+from lf.models.decode import Decoded, check_alike, head, mix, places, read, refined, sigmoid, softplus, unit
 from lf.models.peaks import falling, local_maxima
 
 
-def r2d2(maps: Mapping[str, Array], *, repeatability: float, reliability: float, top_k: int | None = None) -> Decoded:
+def r2d2(
+    maps: Mapping[str, Array],
+    *,
+    repeatability: float,
+    reliability: float,
+    refine: str = "none",
+    top_k: int | None = None,
+) -> Decoded:
     """Decode R2D2 (arXiv 1906.06195): 3x3 maxima of the repeatability, scored by both maps.
 
     Args:
         maps: descriptor (D, H, W) un-normalised, reliability (1, H, W) and repeatability (1, H, W) logits.
         repeatability: smallest s / (1 + s), where s = softplus(logit).
         reliability: smallest sigmoid(logit).
+        refine: how points move off whole pixels, see `lf.models.decode.refined`; published is none.
         top_k: keep this many of the best; None keeps all.
 
     Returns:
@@ -36,7 +44,10 @@ def r2d2(maps: Mapping[str, Array], *, repeatability: float, reliability: float,
     scores = reliable * repeatable.reshape(-1)[index]
     best = falling(scores, np.arange(len(scores)))[:top_k]
     index = index[best]
-    return places(index, repeatable.shape[1]), scores[best], unit(read(maps, "descriptor", index).T)
+    points = refined(repeatable, repeatable, places(index, repeatable.shape[1]), refine)
+    if refine != "none":
+        return points, scores[best], describe_r2d2(maps, points)
+    return points, scores[best], unit(read(maps, "descriptor", index).T)
 
 
 def describe_r2d2(maps: Mapping[str, Array], points: Array) -> Array:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from lf.formats.onnx_graph import Graph
-from lf.models.decode_onnx import Built, leads, pick_columns, places, poison, softplus, top, unit
+from lf.models.decode_onnx import Built, leads, mix, pick_columns, poison, refined, softplus, top, unit
 
 
-def r2d2(g: Graph, maps: Mapping[str, str], *, repeatability: float, reliability: float, top_k: int) -> Built:
+def r2d2(
+    g: Graph, maps: Mapping[str, str], *, repeatability: float, reliability: float, refine: str = "none", top_k: int
+) -> Built:
     """See `lf.models.r2d2.decode.r2d2`."""
     positive = softplus(g, maps["repeatability"])
     repeatable = g("Div", positive, g("Add", positive, 1.0))
@@ -16,6 +18,10 @@ def r2d2(g: Graph, maps: Mapping[str, str], *, repeatability: float, reliability
     passes = [g("GreaterOrEqual", repeatable, repeatability), g("GreaterOrEqual", reliable, reliability)]
     chosen = g("And", g("And", *passes), leads(g, repeatable, 1))
     spots = top(g, g("Where", chosen, g("Mul", reliable, repeatable), 0.0), 0, top_k)
-    descriptors = g("Transpose", pick_columns(g, maps["descriptor"], spots.index), perm=[1, 0])
+    points = refined(g, repeatable, repeatable, spots, refine)
+    if refine == "none":
+        descriptors = g("Transpose", pick_columns(g, maps["descriptor"], spots.index), perm=[1, 0])
+    else:
+        descriptors = mix(g, maps["descriptor"], points)
     scores = poison(g, spots.scores, maps["repeatability"], maps["reliability"])
-    return places(g, spots), scores, unit(g, descriptors)
+    return points, scores, unit(g, descriptors)

@@ -7,11 +7,17 @@ from collections.abc import Mapping
 import numpy as np
 
 from lf.core import Array
-from lf.models.decode import CELL, Decoded, detect, head, heatmap, sample
+from lf.models.decode import CELL, Decoded, detect, head, heatmap, refined, sample
 
 
 def superpoint(
-    maps: Mapping[str, Array], *, threshold: float, nms_radius: int, border: int, top_k: int | None = None
+    maps: Mapping[str, Array],
+    *,
+    threshold: float,
+    nms_radius: int,
+    border: int,
+    refine: str = "none",
+    top_k: int | None = None,
 ) -> Decoded:
     """Decode SuperPoint (arXiv 1712.07629).
 
@@ -20,6 +26,7 @@ def superpoint(
         threshold: smallest score, a probability.
         nms_radius: px; a point suppresses the square of side 2 * nms_radius + 1 round it.
         border: px; points nearer to an edge are dropped, after they suppressed others.
+        refine: how points move off whole pixels, see `lf.models.decode.refined`; published is none.
         top_k: keep this many of the best; None keeps all.
 
     Returns:
@@ -29,7 +36,9 @@ def superpoint(
         LfError: a map is missing, or of the wrong shape.
         BadModel: a map is not finite.
     """
-    points, scores = detect(heatmap(head(maps, "detector")), threshold, nms_radius, border, top_k)
+    heat = heatmap(head(maps, "detector"))
+    points, scores = detect(heat, threshold, nms_radius, border, top_k)
+    points = refined(heat, heat, points, refine)
     return points, scores, describe_superpoint(maps, points)
 
 

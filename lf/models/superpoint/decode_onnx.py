@@ -6,16 +6,23 @@ from collections.abc import Mapping
 
 from lf.formats.onnx_graph import Graph
 from lf.models.decode import CELL
-from lf.models.decode_onnx import Built, detect, heatmap, places, poison, sample, sides
+from lf.models.decode_onnx import Built, detect, heatmap, poison, refined, sample, sides
 
 
 def superpoint(
-    g: Graph, maps: Mapping[str, str], *, threshold: float, nms_radius: int, border: int, top_k: int
+    g: Graph,
+    maps: Mapping[str, str],
+    *,
+    threshold: float,
+    nms_radius: int,
+    border: int,
+    refine: str = "none",
+    top_k: int,
 ) -> Built:
     """See `lf.models.superpoint.decode.superpoint`; `maps` are names of tensors (1, c, h, w)."""
     heat = heatmap(g, maps["detector"])
     spots = detect(g, heat, threshold, nms_radius, border, top_k)
-    points = places(g, spots)
+    points = refined(g, heat, heat, spots, refine)
     rows, columns = sides(g, maps["descriptor"])
     cells = g("Concat", *(g("Cast", side, to=1) for side in (columns, rows)), axis=0)
     normalised = g("Sub", g("Div", points, g("Div", g("Mul", cells, float(CELL)), 2.0)), 1.0)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
+import torch
 from torch import Tensor, nn
 
 from lf.models.match import Adopted, State, match
+
+EPSILON = 1e-3  # of TensorFlow's batch normalisation
 
 
 class SuperPoint(nn.Module):
@@ -15,16 +18,21 @@ class SuperPoint(nn.Module):
     Args:
         batch_norm: normalise after every convolution, the two output convolutions included.
         width: channels of the first two stages; the later ones are in proportion. The published network has 64.
+        after: normalise after the ReLU instead of before it, with the eps of TensorFlow.
     """
 
-    def __init__(self, batch_norm: bool, width: int) -> None:
+    def __init__(self, batch_norm: bool, width: int, after: bool) -> None:
         super().__init__()
-        self.stage1 = _two(1, width, width, batch_norm)
-        self.stage2 = _two(width, width, width, batch_norm)
-        self.stage3 = _two(width, 2 * width, 2 * width, batch_norm)
-        self.stage4 = _two(2 * width, 2 * width, 2 * width, batch_norm)
-        self.detector = _two(2 * width, 4 * width, 65, batch_norm, output=True)
-        self.descriptor = _two(2 * width, 4 * width, 256, batch_norm, output=True)
+
+        def two(inputs: int, inner: int, outputs: int, output: bool = False) -> nn.Sequential:
+            return _two(inputs, inner, outputs, batch_norm, output, after)
+
+        self.stage1 = two(1, width, width)
+        self.stage2 = two(width, width, width)
+        self.stage3 = two(width, 2 * width, 2 * width)
+        self.stage4 = two(2 * width, 2 * width, 2 * width)
+        self.detector = two(2 * width, 4 * width, 65, output=True)
+        self.descriptor = two(2 * width, 4 * width, 256, output=True)
         self.pool = nn.MaxPool2d(2)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
@@ -35,34 +43,50 @@ class SuperPoint(nn.Module):
         return self.detector(features), self.descriptor(features)
 
 
-def _two(inputs: int, inner: int, outputs: int, batch_norm: bool, output: bool = False) -> nn.Sequential:
+class Scaled(nn.BatchNorm2d):
+    """Batch normalisation that no convolution in front can take in: in evaluation a product and a sum per channel."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, C, h, w) -> the same normalised."""
+        if self.training or self.running_mean is None or self.running_var is None:
+            return super().forward(features)
+        scale = self.weight * torch.rsqrt(self.running_var + self.eps)
+        shift = self.bias - self.running_mean * scale
+        return features * scale[:, None, None] + shift[:, None, None]
+
+
+def _two(inputs: int, inner: int, outputs: int, batch_norm: bool, output: bool, after: bool) -> nn.Sequential:
     """Two layers; the second of an output pair is 1x1 and has no ReLU."""
-    a = _layer(nn.Conv2d(inputs, inner, 3, padding=1), batch_norm, relu=True)
+    a = _layer(nn.Conv2d(inputs, inner, 3, padding=1), batch_norm, True, after)
     last = nn.Conv2d(inner, outputs, 1) if output else nn.Conv2d(inner, outputs, 3, padding=1)
-    return nn.Sequential(OrderedDict(a=a, b=_layer(last, batch_norm, relu=not output)))
+    return nn.Sequential(OrderedDict(a=a, b=_layer(last, batch_norm, not output, after)))
 
 
-def _layer(conv: nn.Conv2d, batch_norm: bool, relu: bool) -> nn.Sequential:
+def _layer(conv: nn.Conv2d, batch_norm: bool, relu: bool, after: bool) -> nn.Sequential:
     parts: OrderedDict[str, nn.Module] = OrderedDict(conv=conv)
-    if batch_norm:
+    if batch_norm and not after:
         parts["norm"] = nn.BatchNorm2d(conv.out_channels)
     if relu:
         parts["relu"] = nn.ReLU(inplace=True)
+    if batch_norm and after:
+        parts["scaled"] = (Scaled if relu else nn.BatchNorm2d)(conv.out_channels, eps=EPSILON)
     return nn.Sequential(parts)
 
 
-def build(batch_norm: bool = False, width: int = 64) -> nn.Module:
+def build(batch_norm: bool = False, width: int = 64, after: bool = False) -> nn.Module:
     """The network with fresh weights."""
-    return SuperPoint(batch_norm, width)
+    return SuperPoint(batch_norm, width, after)
 
 
 def adopt(state: State) -> Adopted | None:
-    """Recognise the public state dict, and the two batch-norm naming schemes of pytorch-superpoint.
+    """Recognise the public state dict, the two batch-norm naming schemes of pytorch-superpoint, and rpautrat's.
 
     Raises:
         BadInput: the family is clear, but a tensor is missing or has another shape.
     """
-    return match(state, [("superpoint", _flat), ("superpoint-bn", _flat), ("superpoint-bn", _gauss2)])
+    return match(
+        state, [("superpoint", _flat), ("superpoint-bn", _flat), ("superpoint-bn", _gauss2), ("superpoint-open", _open)]
+    )
 
 
 def _flat(own: str) -> str:
@@ -70,6 +94,13 @@ def _flat(own: str) -> str:
     block, half, part, leaf = own.split(".")
     place = {"detector": "P", "descriptor": "D"}.get(block, block.removeprefix("stage"))
     return f"{'conv' if part == 'conv' else 'bn'}{place}{half}.{leaf}"
+
+
+def _open(own: str) -> str:
+    """`stage3.a.conv.weight` -> `backbone.2.0.conv.weight`, `detector.b.scaled.bias` -> `detector.1.bn.bias`."""
+    block, half, part, leaf = own.split(".")
+    place = f"backbone.{int(block[-1]) - 1}" if block.startswith("stage") else block
+    return f"{place}.{'ab'.index(half)}.{'conv' if part == 'conv' else 'bn'}.{leaf}"
 
 
 def _gauss2(own: str) -> str:

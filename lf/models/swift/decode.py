@@ -7,10 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from lf.core import Array, LfError
-from lf.models.decode import Decoded, detect, head, refine, sample, unfold
+from lf.models.decode import Decoded, detect, head, odds, refined, sample, unfold
 
 CELL = 4  # px, between two descriptors
-LOUDEST = 40.0  # of a logit: its exponential still has room in float32
 
 
 def swift(
@@ -20,6 +19,7 @@ def swift(
     nms_radius: int,
     border: int,
     temperature: float,
+    refine: str = "soft",
     top_k: int | None = None,
 ) -> Decoded:
     """Decode Swift: greedy maxima of a map of every pixel, moved to the 5x5 soft-argmax of their logits.
@@ -30,6 +30,7 @@ def swift(
         nms_radius: px; a point suppresses the square of side 2 * nms_radius + 1 round it.
         border: px; points nearer to an edge are dropped, after they suppressed others.
         temperature: logits are divided by it where the soft-argmax reads them.
+        refine: how points move off whole pixels, see `lf.models.decode.refined`; `quadratic` reads the logits.
         top_k: keep this many of the best; None keeps all.
 
     Returns:
@@ -42,9 +43,10 @@ def swift(
     score = head(maps, "score")
     if len(score) != 4:
         raise LfError(f"the score map has shape {score.shape}; expected (4, height, width)")
-    odds = np.exp(np.clip(unfold(score, 2), -LOUDEST, LOUDEST))  # where a sigmoid is 1, they still differ
-    points, odd = detect(odds, threshold / (1 - threshold), nms_radius, border, top_k)
-    points = refine(odds ** np.float32(1 / temperature) if temperature != 1 else odds, points)
+    logits = unfold(score, 2)
+    heat = odds(logits)
+    points, odd = detect(heat, threshold / (1 - threshold), nms_radius, border, top_k)
+    points = refined(logits, heat ** np.float32(1 / temperature) if temperature != 1 else heat, points, refine)
     return points, odd / (1 + odd), describe_swift(maps, points)
 
 

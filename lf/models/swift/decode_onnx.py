@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from lf.formats.onnx_graph import Graph
-from lf.models.decode_onnx import Built, detect, poison, refine, sample
-from lf.models.swift.decode import CELL, LOUDEST
+from lf.models.decode_onnx import Built, detect, odds, poison, refined, sample
+from lf.models.swift.decode import CELL
 
 
 def swift(
@@ -18,13 +18,14 @@ def swift(
     nms_radius: int,
     border: int,
     temperature: float,
+    refine: str = "soft",
     top_k: int,
 ) -> Built:
     """See `lf.models.swift.decode.swift`."""
     logits = g("DepthToSpace", maps["score"], blocksize=2)
-    odds = g("Exp", g("Min", g("Max", logits, -LOUDEST), LOUDEST))
-    spots = detect(g, odds, threshold / (1 - threshold), nms_radius, border, top_k)
-    points = refine(g, g("Pow", odds, 1 / temperature) if temperature != 1 else odds, spots)
+    heat = odds(g, logits)
+    spots = detect(g, heat, threshold / (1 - threshold), nms_radius, border, top_k)
+    points = refined(g, logits, g("Pow", heat, 1 / temperature) if temperature != 1 else heat, spots, refine)
     spots = replace(spots, scores=g("Div", spots.scores, g("Add", spots.scores, 1.0)))
     at = g("Sub", g("Div", g("Add", points, 0.5), float(CELL)), 0.5)
     return points, poison(g, spots.scores, maps["score"]), sample(g, maps["descriptor"], at)

@@ -7,16 +7,22 @@ from collections.abc import Mapping
 import numpy as np
 
 from lf.core import Array
-from lf.models.decode import CELL, Decoded, detect, head, heatmap, refine, sample
+from lf.models.decode import CELL, Decoded, detect, head, heatmap, refined, sample
 
 
 def wren(
-    maps: Mapping[str, Array], *, threshold: float, nms_radius: int, border: int, top_k: int | None = None
+    maps: Mapping[str, Array],
+    *,
+    threshold: float,
+    nms_radius: int,
+    border: int,
+    refine: str = "soft",
+    top_k: int | None = None,
 ) -> Decoded:
     """Decode Wren: as `superpoint`, with sub-pixel positions and descriptors sampled there by true cell centres."""
     heat = heatmap(head(maps, "detector"))
     points, scores = detect(heat, threshold, nms_radius, border, top_k)
-    points = refine(heat, points)
+    points = refined(heat, heat, points, refine)
     return points, scores, describe_wren(maps, points)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from lf.core import Array, Artifact, BadInput
 from lf.data import images
 from lf.extraction.extractor import Extractor
+from lf.models import row_of
 from lf.quantize import Progress
 from lf.quantize.calibrate.observers import MinMax, Observer
 
@@ -110,8 +111,8 @@ class Photos:
 
 
 def pinned(artifact: Artifact) -> Artifact:
-    """The same file, shown pictures of one size only: its own, or SIZE when it takes every size."""
-    height, width = artifact.card.size or SIZE
+    """The same file, shown pictures of one size only: its own, or what fits in SIZE when it takes every size."""
+    height, width = artifact.card.size or row_of(artifact.card).fitted(SIZE)
     return replace(artifact, card=replace(artifact.card, input=(artifact.card.input[0], height, width)))
 
 

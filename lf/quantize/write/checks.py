@@ -15,7 +15,7 @@ from lf.extraction.extractor import Extractor
 from lf.formats import onnx_model
 from lf.formats.int4 import widened
 from lf.quantize import SCHEMES
-from lf.quantize.calibrate.photos import SIZE
+from lf.quantize.calibrate.photos import SIZE, pinned
 from lf.quantize.calibrate.ranges import Range
 from lf.quantize.write.head_layers import last_convolutions, tail
 from lf.quantize.write.merge_pointwise import JOINT
@@ -181,7 +181,7 @@ def slower(parent: Artifact, made: Artifact) -> str | None:
 
 def time_ratio(parent: Artifact, made: Artifact) -> float:
     """CPU time of `made` over that of `parent` in the same turn, the median over turns."""
-    size = made.card.size or parent.card.size or SIZE
+    size = made.card.size or pinned(parent).card.size or SIZE
     picture = np.random.default_rng(0).random((1, parent.card.input[0], *size), np.float32)
     # by the suffix alone: nothing is compiled yet, whatever its name
     sessions = [open_session(each, backends_for(Path(each.path.suffix))[0]) for each in (parent, made)]

@@ -183,8 +183,8 @@ def _loose(graph: ModelProto, model: Model, kept: Collection[str]) -> list[str]:
     return [head for head in model.keep_float or model.heads if not set(last_convolutions(graph, head)) <= set(kept)]
 
 
-def difference(reference: Extractor, candidate: Extractor, pictures: Iterable[Array] | None = None) -> dict[str, Any]:
-    """How far the quantized maps and keypoints are from the float ones, on pictures, by default drawn ones.
+def difference(reference: Extractor, candidate: Extractor, tensors: Iterable[Array] | None = None) -> dict[str, Any]:
+    """How far the quantized maps and keypoints are from the float ones, on prepared pictures, by default drawn ones.
 
     Returns:
         Per head the signal-to-noise ratio in dB and, where it has several channels, the mean cosine of its pixels;
@@ -198,7 +198,9 @@ def difference(reference: Extractor, candidate: Extractor, pictures: Iterable[Ar
     before = after = close = tied_before = tied = 0
     size = reference.artifact.card.size
     assert size is not None
-    for a, b in agreement.both(reference, candidate, agreement.drawn(size) if pictures is None else pictures):
+    if tensors is None:
+        tensors = (candidate.tensor(candidate.fit(picture)) for picture in agreement.drawn(size))
+    for a, b in (agreement.pair(reference, candidate, tensor) for tensor in tensors):
         for head, expected in a.maps.items():
             signal[head] = signal.get(head, 0.0) + energy(expected)
             noise[head] = noise.get(head, 0.0) + energy(b.maps[head] - expected)

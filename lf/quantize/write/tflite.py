@@ -84,7 +84,7 @@ def _converted(
     data = onnx_to_tflite.quantize(ranged(parent, tensors, photos.observe), scheme.per_channel)
 
     def compare(made: Artifact) -> dict[str, Any]:
-        figures = difference(reference, Extractor(made, "tflite"), [*map(_picture, photos.some(reference, LOOKS))])
+        figures = difference(reference, Extractor(made, "tflite"), photos.some(reference, LOOKS))
         _judge(artifact, reference, figures)
         return {"parity": figures, "warnings": [*photos.warnings(), *ties(figures, None)]}
 
@@ -263,13 +263,6 @@ def _maps(graph: ModelProto, tensor: Array) -> dict[str, Array]:
     session = ort.InferenceSession(graph.SerializeToString(), making(), providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     return dict(zip(names, session.run(names, {session.get_inputs()[0].name: tensor}), strict=True))
-
-
-def _picture(tensor: Array) -> Array:
-    """(1, C, H, W) in [0, 1] -> (H, W) or (H, W, 3), still in [0, 1]."""
-    planes = np.moveaxis(tensor[0], 0, 2)
-    picture: Array = planes[:, :, 0] if planes.shape[2] == 1 else planes
-    return picture
 
 
 def _judge(artifact: Artifact, reference: Extractor, figures: Mapping[str, Any]) -> None:

@@ -1,0 +1,57 @@
+"""Decode ALIKE's raw maps with numpy, by the conventions of `lf.models.decode`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from lf.core import Array
+from lf.models.decode import Decoded, bilinear, check_alike, detect, head, raw, read, refined, sigmoid, unit
+from lf.models.peaks import falling
+
+
+def alike(
+    maps: Mapping[str, Array],
+    *,
+    threshold: float,
+    nms_radius: int,
+    border: int,
+    temperature: float,
+    refine: str = "soft",
+    top_k: int | None = None,
+) -> Decoded:
+    """Decode ALIKE (arXiv 2112.02906): greedy maxima of a map of every pixel, moved to their 5x5 soft-argmax.
+
+    Args:
+        maps: score (1, H, W) logits; descriptor (D, H, W) un-normalised.
+        threshold: smallest score of a pixel, a probability; scores are read again where the point has moved to.
+        nms_radius: px; a point suppresses the square of side 2 * nms_radius + 1 round it.
+        border: px; points nearer to an edge are dropped, and, as published, one pixel more at the left and the top.
+        temperature: probabilities are divided by it where the soft-argmax reads them.
+        refine: how points move off whole pixels, see `lf.models.decode.refined`.
+        top_k: keep this many of the best; None keeps all.
+
+    Returns:
+        keypoints (N, 2) float32 px, scores (N,) float32 descending, descriptors (N, D) float32 of unit length.
+
+    Raises:
+        LfError: a map is missing, of the wrong shape, or not finite.
+    """
+    check_alike(maps, "score", "descriptor")
+    score = sigmoid(head(maps, "score")[0])
+    points, _ = detect(score, threshold, nms_radius, border, None)
+    points = points[(points > border).all(1)]
+    points = refined(score, np.exp(score / np.float32(temperature)), points, refine)
+    index, weights = bilinear(points, *score.shape)
+    scores = np.einsum("kn,kn->n", weights, score.reshape(-1)[index]).astype(np.float32)
+    best = falling(scores, np.arange(len(scores)))[:top_k]
+    return points[best], scores[best], describe_alike(maps, points[best])
+
+
+def describe_alike(maps: Mapping[str, Array], points: Array) -> Array:
+    """Unit descriptors (N, D) at any points (N, 2) px: bilinear between pixels of unit length, normalised again."""
+    index, weights = bilinear(points, *raw(maps, "descriptor").shape[1:])
+    values = read(maps, "descriptor", index)  # (D, 4, N)
+    length = np.maximum(np.sqrt(np.einsum("dkn,dkn->kn", values, values)), np.float32(1e-12))
+    return unit(np.einsum("kn,dkn->nd", weights / length, values))

@@ -1,0 +1,36 @@
+"""Building blocks of what some networks want done to a picture first. numpy only."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lf.core import Array
+
+EPSILON = 1e-5  # added to a variance before its root
+
+
+def mean_grey(picture: Array) -> Array:
+    """(H, W, 3) floats -> (H, W) float32: the plain mean of the three colours, no luma."""
+    grey: Array = picture.sum(2, dtype=np.float32) / np.float32(picture.shape[2])
+    return grey
+
+
+def whiten(plane: Array) -> Array:
+    """(H, W) -> the same with mean 0 and deviation 1 over the whole picture; a flat picture becomes 0."""
+    centred = plane - plane.mean(dtype=np.float64)
+    variance = np.square(centred, dtype=np.float64).mean()
+    return np.asarray(centred / np.sqrt(variance + EPSILON), np.float32)
+
+
+def stretch(plane: Array, size: tuple[int, int]) -> Array:
+    """(H, W) -> `size` (h, w), bilinear between the corner pixels, whose centres stay corners; no smoothing."""
+    for axis, wanted in enumerate(size):
+        if plane.shape[axis] == wanted:
+            continue
+        last = plane.shape[axis] - 1
+        at = np.linspace(0, last, wanted) if wanted > 1 else np.zeros(1)
+        low = np.minimum(at.astype(np.intp), max(0, last - 1))
+        share = (at - low).astype(np.float32)[(slice(None), *(None,) * (1 - axis))]
+        near, far = plane.take(low, axis), plane.take(np.minimum(low + 1, last), axis)
+        plane = near + (far - near) * share
+    return plane
