@@ -234,6 +234,15 @@ def test_of_a_sweep_each_run_meets_its_own_data_and_file():
         gate.compare(reference, [of("c", "x.onnx", 0.5)], [Gate("repeatability", 0.1)])
 
 
+def test_a_run_at_the_points_of_a_baseline_meets_the_reference_at_the_same():
+    reference = [run(repeatability=[0.5]), changed(run(repeatability=[0.25]), keypoints="sift")]
+    found = gate.compare(reference, reference, [Gate("repeatability", 1)])
+    assert [(verdict.run, verdict.reference) for verdict in found] == [
+        ("wren fp32 ort-cpu kp2d", 0.5),
+        ("wren at sift fp32 ort-cpu kp2d", 0.25),
+    ]
+
+
 def test_two_references_for_one_run_are_refused():
     with pytest.raises(BadInput, match="2 reference runs for wren fp32 ort-cpu kp2d; expected one"):
         gate.compare([OLD, OLD], [OLD], [Gate("repeatability", 0)])

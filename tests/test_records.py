@@ -130,6 +130,12 @@ def test_the_same_runs_in_another_order_are_the_same_results(tmp_path, capsys):
             results.refuse_others(path, [run.measured for run in other])
 
 
+def test_runs_of_other_pairs_have_no_drop():
+    first, second = results.load(FILES / "results.json")
+    with pytest.raises(BadInput, match=r"^wren fp32 torch at 120x160: its pairs are not those of the reference; evalu"):
+        replace(second, pairs=second.pairs[:2]).drop(first, "repeatability")
+
+
 def test_a_run_is_named_by_what_was_asked_for():
     run = replace(results.load(FILES / "results.json")[0], keypoints="sift", nms=4)
     assert run.label == "wren at sift w8a8 ort-cpu at 120x160 nms 4"

@@ -547,3 +547,11 @@ def test_latency_is_kept_for_just_these_files(place, lf, monkeypatch):
     monkeypatch.setattr(fingerprint, "fingerprint", lambda name: "of other code")
     lf()
     assert seen[2:] == [["fp32", "w4"]]
+    kept = place / "out" / "latency" / "tiny.json"
+    for damage in ("timings", "w4"):
+        data = json.loads(kept.read_text())
+        data["timings"] = 3 if damage == "timings" else {**data["timings"], "w4": {"void": 3}}
+        kept.write_text(json.dumps(data))
+        lf()
+        assert seen.pop() == ["fp32", "w4"], "damaged: measured again"
+    assert len(seen) == 3

@@ -117,6 +117,7 @@ class Runs(Sequence[Run]):
 
         Raises:
             UsageError: an unknown metric.
+            BadInput: a run of other pairs than the first.
         """
         from lf.benchmarks import METRICS
         from lf.core import pick

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 from lf.benchmarks import METRICS, aggregate
 from lf.benchmarks.protocols.summary import interval, paired
 from lf.benchmarks.timing.record import Timing
-from lf.core import FEATURES, Array
+from lf.core import FEATURES, Array, BadInput
 from lf.core.records import OWN, Record
 from lf.core.steps import Step
 
@@ -181,9 +181,15 @@ class Run(Subject, Timing):
         return [pair for pair in self.pairs if pair.sequence.startswith(prefix)]
 
     def drop(self, reference: Run, metric: str) -> Drop | None:
-        """How much worse this run is than the reference on the same pairs; None where no pair has a value in both."""
+        """How much worse this run is than the reference on the same pairs; None where no pair has a value in both.
+
+        Raises:
+            BadInput: the reference has other pairs.
+        """
         of, statistic = aggregate(self.protocol, metric)
         before, after = ({pair.name: pair.extra.get(of) for pair in run.pairs} for run in (reference, self))
+        if before.keys() != after.keys():
+            raise BadInput(f"{self.label}: its pairs are not those of the reference; evaluate both on the same data")
         change = paired(list(before.values()), [after[name] for name in before], statistic)
         if change is None:
             return None

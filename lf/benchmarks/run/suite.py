@@ -22,7 +22,6 @@ from lf.core import Array, Artifact, SessionInfo, UsageError, pick
 from lf.data import Pair, dataset_digest, open_dataset
 from lf.data.images import list_images, read
 from lf.extraction import agreement
-from lf.extraction.extractor import Extractor
 from lf.extraction.store import backend_for
 from lf.extraction.variant import Variant
 from lf.models import MODELS
@@ -96,7 +95,8 @@ def evaluate_variants(
     rule = pick(PROTOCOLS, protocol, "protocol")
     pairs = open_dataset(data, limit_sequences, exclude=rule.without)
     opened = [variant.open(threads) for variant in variants]
-    _refuse([evaluated(*each) for each in zip(variants, _infos(opened), strict=True)], rule, pairs, out)
+    infos = [extractor.session.info for extractor in opened]
+    _refuse([evaluated(*each) for each in zip(variants, infos, strict=True)], rule, pairs, out)
     if draw:
         figures.plotter()
     cache = out / "cache" if out else None
@@ -113,10 +113,6 @@ def evaluate_variants(
         if draw:
             figures.draw(runs, variants, pairs, rule, cache, out / "pictures", progress)
     return runs
-
-
-def _infos(opened: Sequence[Extractor]) -> list[SessionInfo]:
-    return [extractor.session.info for extractor in opened]
 
 
 def _refuse(subjects: Sequence[Subject], rule: Protocol, pairs: Sequence[Pair], out: Path | None) -> None:
@@ -207,7 +203,7 @@ def latencies(
     variants = [Variant(artifact, backend, keypoints, size) for artifact, backend in pair_up(artifacts, backends)]
     names = {name: index for index, name in enumerate(references(variants))}
     base = pick(names, reference, "reference") if reference else 0
-    infos = _infos([variant.open(threads) for variant in variants])
+    infos = [variant.open(threads).session.info for variant in variants]  # one engine at a time
     for variant, info in zip(variants, infos, strict=True):
         results.refuse_stand_in(evaluated(variant, info))
     name, image = _picture(photo, rule.size or DRAWN)
