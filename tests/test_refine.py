@@ -15,7 +15,6 @@ from lf.benchmarks import PROTOCOLS
 from lf.benchmarks.report import tables
 from lf.benchmarks.run import gate
 from lf.benchmarks.run.evaluate import bench
-from lf.benchmarks.run.results import identity
 from lf.core import BadInput, Card, LfError, UsageError
 from lf.data import open_dataset
 from lf.export import export, parity, to_features
@@ -116,7 +115,7 @@ def test_an_export_keeps_the_word_in_its_card_and_what_follows_uses_it(tiny, tmp
     np.testing.assert_array_equal(found.keypoints, asked.keypoints)
     assert np.abs(found.keypoints - Extractor(parent, "ort-cpu")(picture).keypoints).max() > 0.01
     graph = export(made, "onnx", tmp_path / "b.onnx", cut="features", top_k=50)
-    assert graph.card.made[-1]["options"]["settings"]["refine"] == "quadratic"
+    assert graph.card.made[-1].options["settings"]["refine"] == "quadratic"
     np.testing.assert_allclose(Extractor(graph, "ort-cpu")(picture).keypoints, found.top(50).keypoints, atol=1e-3)
 
 
@@ -124,7 +123,7 @@ def test_the_command(lf, tiny, tmp_path):
     parent = tiny("a.onnx", "superpoint")
     done = lf("export", parent.path, "--cut", "features", "--refine", "soft", "-o", tmp_path / "b.onnx")
     assert done[0] == 0, done[2]
-    assert model_file.load(tmp_path / "b.onnx").card.made[-1]["options"]["settings"]["refine"] == "soft"
+    assert model_file.load(tmp_path / "b.onnx").card.made[-1].options["settings"]["refine"] == "soft"
     code, _, said = lf("export", tmp_path / "b.onnx", "--refine", "none", "-o", tmp_path / "c.onnx")
     assert code == 2
     assert f"--refine none: {tmp_path / 'b.onnx'} has its decode inside; start from the file that it was made" in said
@@ -157,11 +156,11 @@ def test_refinement_is_part_of_a_run_and_of_its_name(network, tmp_path):
         bench(Variant(artifact, "ort-cpu", refine=how), pairs, "p", PROTOCOLS["kp2d"], cache=tmp_path / "cache")
         for how in (None, "quadratic")
     )
-    assert (plain["refine"], moved["refine"]) == (None, "quadratic")
+    assert (plain.refine, moved.refine) == (None, "quadratic")
     assert gate.label(moved) == "edgepoint2-t32 fp32 ort-cpu kp2d refine quadratic"
     assert "| edgepoint2-t32 fp32 ort-cpu refine quadratic |" in tables.page([plain, moved])
-    assert identity(plain) != identity(moved)
-    assert plain["pairs"] != moved["pairs"], "no features of the other were kept"
+    assert plain.measured != moved.measured
+    assert plain.pairs != moved.pairs, "no features of the other were kept"
 
 
 @pytest.mark.parametrize("name", REFUSED)
