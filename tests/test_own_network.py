@@ -187,7 +187,7 @@ def test_a_described_network_is_adopted_and_used(lf, tmp_path, monkeypatch, draw
     assert dict(row.heads) == dict(MODELS["superpoint"].heads)
     assert lf("quantize", "mine.onnx", "--images", drawn_photos, "-o", "q.onnx", "--rounding", "nearest")[0] == 0
     picture = next(drawn_photos.glob("*.png"))
-    code, said, error = lf("extract", "q.onnx", drawn_photos, "--out", "features")
+    code, _, error = lf("extract", "q.onnx", drawn_photos, "--out", "features")
     assert code == 0, error
     assert lf("match", picture, picture, "--model", "mine.onnx")[0] == 0
     assert "mine" in lf("inspect", "q.onnx")[1]
