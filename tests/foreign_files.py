@@ -54,6 +54,25 @@ class Dense(PyTorchSuperPoint):
         return scores, nn.functional.normalize(desc, p=2.0, dim=1).permute(0, 2, 3, 1)
 
 
+class OpenSuperPoint(nn.Module):
+    """rpautrat's own order, conv, ReLU, norm, small and with random weights; a norm cannot be folded there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        block = lambda i, o, k=3: nn.Sequential(nn.Conv2d(i, o, k, 1, k // 2), nn.ReLU(), nn.BatchNorm2d(o))  # noqa: E731
+        self.trunk = nn.Sequential(*(nn.Sequential(block(i, 16), nn.MaxPool2d(2)) for i in (1, 16, 16)))
+        self.detector = nn.Sequential(block(16, 32), nn.Conv2d(32, 65, 1))
+        self.descriptor = nn.Sequential(block(16, 32), nn.Conv2d(32, 256, 1))
+        for norm in (each for each in self.modules() if isinstance(each, nn.BatchNorm2d)):
+            norm.running_mean.uniform_(0, 0.1)
+            norm.running_var.uniform_(0.01, 0.02)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.trunk(image)
+        return self.detector(features), self.descriptor(features)
+
+
 class Extractor(Dense):
     """LightGlue-ONNX's: decode inside, keypoints as integers; `slots` pads or cuts, None leaves N free."""
 

@@ -13,10 +13,11 @@ import pytest
 import torch
 from conftest import _convolutions
 from onnx import helper
+from torch import nn
 
 import lf as api
 from lf.core import FEATURES, BadInput, GateFailed, Unavailable, UsageError
-from lf.export.adopt import adopt, graph, heads, inputs
+from lf.export.adopt import adopt, checks, graph, heads, inputs
 from lf.extraction.extractor import Extractor
 from lf.formats import model_file
 from lf.models import MODELS, row_of
@@ -124,6 +125,22 @@ def test_superpoint_of_other_tools_gives_the_keypoints_of_its_checkpoint(
     np.testing.assert_allclose(here.descriptors, there.descriptors, atol=1e-3)
 
 
+def test_a_norm_behind_its_relu_is_kept(tmp_path, monkeypatch):
+    net = foreign.OpenSuperPoint()
+    module = foreign.Arrange(net, lambda a, b: (a.softmax(1), nn.functional.normalize(b)), lambda x: x)
+    path = foreign.export(module, tmp_path / "open.onnx", ["prob", "desc"])
+    monkeypatch.setitem(checks.SHIFTS, (5, 3), 0.0)  # random weights are good for whole cells only
+    monkeypatch.setitem(checks.SHIFTS, (3, 5), 0.0)
+    monkeypatch.setattr(checks, "STRONG", 10.0)
+    made = adopt(path, "superpoint", tmp_path / "made.onnx", input="0..1")
+    operators = {node.op_type for node in onnx.load(made.path).graph.node}
+    assert ("BatchNormalization" in operators, "Softmax" in operators) == (True, False)
+    image = inputs.tensor(inputs.view(next(inputs.pictures(foreign.SIZE, None)), foreign.SIZE), 1)
+    found = graph.session(onnx.load(made.path)).run(None, {"image": image})
+    for one, other in zip(found, net(torch.tensor(image)), strict=True):
+        np.testing.assert_allclose(one, other.detach().numpy(), rtol=1e-3, atol=1e-4)
+
+
 @pytest.mark.parametrize("name", ["rpautrat", "probabilities"])
 def test_an_activation_whose_input_is_gone_is_inverted(files, parent, tmp_path, monkeypatch, name):
     monkeypatch.setattr(heads, "REACH", 1)  # only the output is seen
@@ -181,6 +198,41 @@ def test_what_pictures_do_not_tell_is_asked_for(files, tmp_path):
     ):
         adopt(files / "lightglue.onnx", "features", tmp_path / "made.onnx")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("row", "every", "expected"),
+    [
+        ("superpoint", False, ["0..1", "0..255"]),
+        ("superpoint", True, [*inputs.RANGES]),
+        ("r2d2", False, ["0..1", "0..255", "imagenet", "0..1,bgr", "0..255,bgr", "imagenet,bgr"]),
+    ],
+)
+def test_inputs_that_tools_of_a_family_feed_are_tried(row, every, expected):
+    assert [each.name for each in inputs.candidates(MODELS[row], False, every)] == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "channels", "expected"),
+    [
+        ("0..255", 1, [[51.0]]),
+        ("-1..1", 1, [[-0.6]]),
+        ("mean=0.1,std=0.5", 1, [[0.2]]),
+        ("imagenet,bgr", 3, [[(0.6 - 0.485) / 0.229], [(0.4 - 0.456) / 0.224], [(0.2 - 0.406) / 0.225]]),
+    ],
+)
+def test_an_input_is_spelled_out(tmp_path, text, channels, expected):
+    shown = inputs.parse(text, channels)
+    image = np.array([0.2, 0.4, 0.6], np.float32)[:channels].reshape(1, channels, 1, 1)
+    np.testing.assert_allclose(shown.fed(image)[0, :, 0], expected, rtol=1e-5)
+    nodes = [helper.make_node("Identity", ["image"], ["out"])]
+    shape = [1, channels, 1, 1]
+    ends = [[helper.make_tensor_value_info(name, 1, shape)] for name in ("image", "out")]
+    model = helper.make_model(
+        helper.make_graph(nodes, "g", *ends), opset_imports=[helper.make_opsetid("", 18)], ir_version=9
+    )
+    inputs.insert(model, shown)  # the graph does what numpy did
+    np.testing.assert_allclose(graph.session(model).run(None, {"image": image})[0], shown.fed(image), rtol=1e-5)
 
 
 def test_heads_of_equal_shape_are_never_guessed(tmp_path):
@@ -366,6 +418,11 @@ def halved(model):
 
 
 def test_a_free_file_can_be_given_one_size(files, tmp_path):
+    constant = foreign.Arrange(foreign.network(), lambda a, b: (a.reshape(1, 65, 15, 20), b), lambda x: x)
+    traced = foreign.export(constant, tmp_path / "traced.onnx", ["semi", "desc"], free=True)
+    with pytest.raises(BadInput, match=r"cannot run on an image of 240x320: .*made for one size, name it: `size=HxW`"):
+        adopt(traced, SMALL, tmp_path / "made.onnx")
+    assert adopt(traced, SMALL, tmp_path / "made.onnx", size=foreign.SIZE).card.size == foreign.SIZE
     made = adopt(files / "pytorch-superpoint.onnx", SMALL, tmp_path / "made.onnx", size=(64, 96))
     assert made.card.size == (64, 96)
     assert [d.dim_value for d in onnx.load(made.path).graph.input[0].type.tensor_type.shape.dim] == [1, 1, 64, 96]

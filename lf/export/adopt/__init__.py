@@ -86,7 +86,9 @@ def adopt(
     job.size = graph.planar(job.model, path, job.row.channels, size, job.notes)
     _modern(job)
     told = input or job.described.get("input") or None
-    tried = [inputs.parse(told, job.row.channels)] if told else inputs.candidates(job.model, job.row, integer)
+    tried = (
+        [inputs.parse(told, job.row.channels)] if told else inputs.candidates(job.row, integer, reference is not None)
+    )
     values = graph.run(graph.session(job.model), _image(job), path)
     if features.looks(values):
         shown = _features(job, tried, reference, values)

@@ -42,7 +42,6 @@ BEST = 200  # points of an image that are compared
 NEAR = 1.5  # px
 DECIDED = 0.15  # of repeatability: a variant that wins by less is not told apart
 LEAST = 0.2  # repeatability of a variant that is taken
-ARITHMETIC = ("Sub", "Div", "Mul", "Add", "BatchNormalization")
 
 Decode = Callable[[Array], tuple[Array, Array, Array]]
 
@@ -96,26 +95,14 @@ def variant(name: str, bgr: bool, channels: int) -> Variant:
     return Variant(tuple(mean), tuple(deviation), bgr, f"{name}{',bgr' * bgr}")
 
 
-def candidates(model: ModelProto, row: Model, integer: bool) -> list[Variant]:
-    """What the network may expect: by its family, and by whether its graph normalises values itself."""
+def candidates(row: Model, integer: bool, every: bool) -> list[Variant]:
+    """What the network may expect: what tools of its family feed, or `every` row of RANGES, in RGB and in BGR.
+
+    An `integer` input says its range: the graph makes integers of values in 0..1.
+    """
     names = [*PLAIN, *PUBLISHED.get(row.family, () if row.family else (*RANGES,)[2:])]
-    if integer:
-        names = ["0..1"]  # the graph makes integers of it
-    elif normalises(model):
-        names = [*PLAIN]
+    names = ["0..1"] if integer else [*RANGES] if every else names
     return [variant(name, bgr, row.channels) for bgr in (False, True)[: row.channels // 3 + 1] for name in names]
-
-
-def normalises(model: ModelProto) -> bool:
-    """Whether the graph computes with the values of its input before the first convolution."""
-    reached, plain = {INPUT}, False
-    for node in model.graph.node:
-        if reached & {*node.input}:
-            if onnx_model.CONVOLUTION in node.op_type:
-                return plain
-            plain |= node.op_type in ARITHMETIC and not node.name.startswith(graph.PREFIX)
-            reached.update(node.output)
-    return False
 
 
 def pictures(size: tuple[int, int], folder: Path | None, count: int | None = None) -> Iterator[Array]:
