@@ -216,7 +216,7 @@ def _features(
     job.notes["features"] = {"outputs": found, **facts}
     if facts["slots"] == "varying":
         job.notes["warnings"].append(
-            "the number of keypoints varies with the picture; engines with fixed shapes, such as TensorRT and OpenCV, "
+            "the number of keypoints varies with the picture; engines with fixed shapes, such as TensorRT, "
             "may refuse that; for them export the extractor with a fixed number of keypoints"
         )
     return shown
