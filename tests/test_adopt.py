@@ -111,7 +111,7 @@ def test_superpoint_of_other_tools_gives_the_keypoints_of_its_checkpoint(
     files, parent, tmp_path, name, detector, descriptor, fed
 ):
     made = adopt(files / f"{name}.onnx", SMALL, tmp_path / "made.onnx")
-    step = made.card.made[-1]
+    step = made.card.made[-1].to_dict()
     assert (step["heads"]["detector"]["form"], step["heads"]["descriptor"]["form"]) == (detector, descriptor)
     assert step["values"]["values"] == fed
     assert step["checks"][SHIFT]["8,8 px"] > 0.9
@@ -145,14 +145,14 @@ def test_a_norm_behind_its_relu_is_kept(tmp_path, monkeypatch):
 def test_an_activation_whose_input_is_gone_is_inverted(files, parent, tmp_path, monkeypatch, name):
     monkeypatch.setattr(heads, "REACH", 1)  # only the output is seen
     made = adopt(files / f"{name}.onnx", SMALL, tmp_path / "made.onnx", reference=parent)
-    step = made.card.made[-1]
+    step = made.card.made[-1].to_dict()
     assert step["heads"]["detector"]["form"].endswith(", inverted")
     assert step["checks"]["reference"]["identical"] > 0.99
 
 
 def test_a_reference_decides_what_pictures_do_not(files, parent, tmp_path):
     made = adopt(files / "rpautrat.onnx", SMALL, tmp_path / "made.onnx", reference=parent)
-    step = made.card.made[-1]
+    step = made.card.made[-1].to_dict()
     assert step["values"]["points of the reference"]["0..1"] > 0.99
     assert step["checks"]["reference"] == {
         **{"checkpoint": "superpoint-small.safetensors", "identical": 1.0},
@@ -164,7 +164,7 @@ def test_a_reference_decides_what_pictures_do_not(files, parent, tmp_path):
         adopt(files / "centred.onnx", SMALL, tmp_path / "wrong.onnx", reference=parent, input="0..1")
     assert not (tmp_path / "wrong.onnx").exists()
     right = adopt(files / "centred.onnx", SMALL, tmp_path / "right.onnx", reference=parent, input="-1..1")
-    assert right.card.made[-1]["checks"]["reference"]["identical"] == 1
+    assert right.card.made[-1].to_dict()["checks"]["reference"]["identical"] == 1
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_a_reference_decides_what_pictures_do_not(files, parent, tmp_path):
 )
 def test_extractors_that_decode_are_adopted_as_features(files, tmp_path, name, slots, order):
     made = adopt(files / f"{name}.onnx", "features", tmp_path / "made.onnx", input="0..1")
-    found = made.card.made[-1]["features"]
+    found = made.card.made[-1].to_dict()["features"]
     assert (found["slots"], found["order"], found["padding"]) == (slots, order, name != "lightglue")
     assert (tuple(made.card.outputs), made.card.outputs["descriptors"]) == (FEATURES, (256, 0))
     assert made.card.features
@@ -402,7 +402,7 @@ def test_weights_that_a_graph_computes_need_onnxsim(files, tmp_path, monkeypatch
     monkeypatch.undo()
     monkeypatch.setitem(sys.modules, "onnxsim", simplified)
     made = adopt(path, SMALL, tmp_path / "made.onnx")
-    assert made.card.made[-1]["cleaned"] == {"by": "onnxsim 0", "difference": 0.0}
+    assert made.card.made[-1].to_dict()["cleaned"] == {"by": "onnxsim 0", "difference": 0.0}
     simplified.simplify = lambda model: (halved(model), True)
     with pytest.raises(BadInput, match=r"onnxsim changes its outputs by .* of the largest value; expected 0\.0001"):
         adopt(path, SMALL, tmp_path / "wrong.onnx")
@@ -440,7 +440,7 @@ def test_an_adopted_file_is_used_as_one_of_lf(lf, files, drawn_photos, tmp_path,
     made = "pytorch-superpoint.adopted.onnx"
     code, said, error = lf("quantize", made, "--images", drawn_photos, "-o", "q.onnx", "--rounding", "nearest")
     assert (code, said) == (0, "q.onnx\n"), error
-    steps = [step["command"] for step in model_file.load(tmp_path / "q.onnx").card.made]
+    steps = [step.command for step in model_file.load(tmp_path / "q.onnx").card.made]
     assert steps == ["adopt", "quantize"]
     picture = next(drawn_photos.glob("*.png"))
     assert lf("match", picture, picture, "--model", "q.onnx")[0] == 0
@@ -453,5 +453,5 @@ def test_an_adopted_file_is_used_as_one_of_lf(lf, files, drawn_photos, tmp_path,
 
 def test_python_adopts(files, tmp_path):
     net = api.adopt(files / "rpautrat.onnx", SMALL, tmp_path / "made.onnx", reference=SMALL)
-    assert net.card.made[-1]["checks"]["reference"]["identical"] == 1
+    assert net.card.made[-1].to_dict()["checks"]["reference"]["identical"] == 1
     assert row_of(net.card) == MODELS[SMALL]

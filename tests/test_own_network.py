@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from functools import partial
 
 import foreign_files as foreign
 import numpy as np
@@ -60,7 +61,7 @@ def described(**tables):
     ("detector", "descriptor", "decoder"),
     [
         ({}, {"sampling": "superpoint"}, superpoint),
-        ({"refine": "soft"}, {}, wren),
+        ({"refine": "soft"}, {}, partial(wren, refine="soft")),
     ],
 )
 def test_grid65_decodes_as_superpoint_and_wren(detector, descriptor, decoder):
@@ -183,7 +184,7 @@ def test_a_described_network_is_adopted_and_used(lf, tmp_path, monkeypatch, draw
     assert (made.card.model, made.card.network["detector"]["threshold"]) == ("mine", 0.015)
     assert Card.from_json(made.card.to_json(), "here") == made.card
     row = row_of(made.card)
-    assert row.settings == {"threshold": 0.015, "nms_radius": 4, "border": 4}
+    assert row.settings == {"threshold": 0.015, "nms_radius": 4, "border": 4, "refine": "none"}
     assert dict(row.heads) == dict(MODELS["superpoint"].heads)
     assert lf("quantize", "mine.onnx", "--images", drawn_photos, "-o", "q.onnx", "--rounding", "nearest")[0] == 0
     picture = next(drawn_photos.glob("*.png"))
@@ -219,9 +220,9 @@ def test_a_sigmoid_and_channels_last_are_undone(tmp_path, two_pictures):
         "[descriptor]\nlength = 16\nstride = 4\n"
     )
     made = adopt(path, None, tmp_path / "made.onnx", card=tmp_path / "net.toml", input="0..1")
-    found = made.card.made[-1]["heads"]
+    found = made.card.made[-1].to_dict()["heads"]
     assert found["score"]["form"] == "sigmoid, cut off the graph"
-    assert min(made.card.made[-1]["checks"]["points"]) > 0
+    assert min(made.card.made[-1].to_dict()["checks"]["points"]) > 0
 
 
 PLUGIN = """

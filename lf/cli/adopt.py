@@ -54,7 +54,7 @@ def adopt(
         reference=None if reference is None else resolve(reference),
         images=images,
     )
-    step = made.card.made[-1]
+    step = made.card.made[-1].to_dict()
     for warning in step["warnings"]:
         console.note(f"warning: {spell(warning)}")
     console.note(f"input {step['values']['values']}; checked: {', '.join(step['checks'])}")

@@ -43,7 +43,7 @@ def check_refinement(refine: str, card: Card, where: str) -> str:
     pick(dict.fromkeys(REFINEMENTS), refine, "refinement")
     if card.features:
         raise UsageError(f"`refine={refine}`: {where} has its decode inside; start from the file that it was made from")
-    if card.network or "refine" not in MODELS[card.model].settings:
+    if "refine" not in row_of(card).settings:
         raise UsageError(f"`refine={refine}`: {card.model} gives its points, no score map; leave `refine` out")
     return refine
 

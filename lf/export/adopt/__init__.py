@@ -71,7 +71,7 @@ def adopt(
         images: folder of pictures for the checks; None draws them.
 
     Raises:
-        UsageError: a word that is not known, or something that has to be told: the text says how.
+        UsageError: an unknown word or network, or something that has to be told: the text says how.
         BadInput: the file is not ONNX, has a card, fits no head, or gives no points.
         GateFailed: a check fails; nothing is written.
         Unavailable: its graph needs onnxsim, which is not installed.
@@ -119,6 +119,8 @@ def _opened(path: Path, family: str | None, card: Path | None, outputs: Mapping[
     else:
         name = family or ""
         row = pick({**NETWORKS, "features": MODELS["superpoint"]}, name, "network")
+    if row.prepare:
+        raise UsageError(f"{path}: {name} is shown prepared pictures, which adopt does not know; export its checkpoint")
     notes: dict[str, Any] = {"warnings": []}
     model = graph.read(path, notes)
     if found := [

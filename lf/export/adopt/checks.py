@@ -127,7 +127,7 @@ def against(artifact: Artifact, reference: Artifact, size: tuple[int, int], fold
         here, there = new(image), old(image)
         if artifact.card.features:  # tools leave borders of their own
             inner = (here.keypoints >= inputs.MARGIN) & (here.keypoints < np.array(size[::-1]) - inputs.MARGIN)
-            here = here.take(inner.all(1))
+            here = here.take(np.flatnonzero(inner.all(1)))
         distance, index = agreement.nearest(here.keypoints, there.keypoints)
         same = distance <= (inputs.NEAR if artifact.card.features else parity.SAME)
         own += len(here) if artifact.card.features else max(len(here), len(there))

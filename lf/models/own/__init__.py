@@ -8,12 +8,12 @@ from typing import Any
 
 from lf.core import BadInput, UsageError
 from lf.core.registry import hint
+from lf.models.decode import REFINEMENTS
 from lf.models.features import features
 from lf.models.own.decode import SAMPLINGS, decode, describe
 from lf.models.row import UNKNOWN_LICENCE, Model
 
 PARTS = ("grid65", "heatmap", "heatmap+offset", "cell", "features")
-REFINEMENTS = ("none", "soft")
 VALUES = ("logits", "scores")
 REQUIRED = object()
 
@@ -76,13 +76,15 @@ def row(name: str, described: Mapping[str, Any]) -> Model:
     fixed = {key: detector[key] for key in ("part", "stride", "values", "offset")}
     placed = {"spacing": descriptor["stride"], "sampling": descriptor["sampling"]}
     plain = detector["part"] == "features"
-    names = ("threshold", "border") if detector["part"] == "cell" else ("threshold", "nms_radius", "border")
+    names = ["threshold", "border"]
+    names += ["nms_radius"] if detector["part"] != "cell" else []
+    names += ["refine"] if detector["part"] in ("grid65", "heatmap") else []
     return Model(
         module=None,
         channels=full["channels"],
         multiple=full["multiple"],
         heads=heads(full),
-        decode=features if plain else partial(decode, **fixed, refinement=detector["refine"], **placed),
+        decode=features if plain else partial(decode, **fixed, **placed),
         describe=None if plain else partial(describe, **placed),
         settings={} if plain else {key: detector[key] for key in names},
         keep_float=tuple(head for head in heads(full) if head != "descriptor"),

@@ -7,12 +7,10 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from lf.core import Array
-from lf.models.decode import Decoded, check_alike, detect, head, heatmap, raw, refine, sample, unfold
+from lf.models.decode import Decoded, check_alike, detect, head, heatmap, odds, raw, refined, sample, unfold
 from lf.models.kp2d.decode import kp2d
 from lf.models.peaks import falling
 from lf.models.superpoint.decode import describe_superpoint
-
-LOUDEST = 40.0  # of a logit: its exponential still has room in float32
 
 
 def decode(
@@ -22,12 +20,12 @@ def decode(
     stride: int,
     values: str,
     offset: float,
-    refinement: str,
     spacing: int,
     sampling: str,
     threshold: float,
     nms_radius: int = 0,
     border: int = 0,
+    refine: str = "none",
     top_k: int | None = None,
 ) -> Decoded:
     """Decode the maps of a described network.
@@ -38,12 +36,12 @@ def decode(
         stride: px between two positions of the detector.
         values: `logits`, or `scores` that are taken as they are.
         offset: px that an offset of 1 means.
-        refinement: `none`, or `soft`: the mean position of the score in its 5x5 square.
         spacing: px between two descriptors.
         sampling: a row of SAMPLINGS.
         threshold: smallest score.
         nms_radius: px; a point suppresses the square of side 2 * nms_radius + 1 round it.
         border: px; points nearer to an edge are dropped.
+        refine: how points of `grid65` and `heatmap` move off whole pixels, see `lf.models.decode.refined`.
         top_k: keep this many of the best; None keeps all.
 
     Returns:
@@ -60,10 +58,9 @@ def decode(
         points, scores = _shifted(maps, stride, values, offset, threshold, nms_radius)
         points, scores = _inside(points, scores, np.array(raw(maps, "score").shape[1:]) * stride, border, top_k)
     else:
-        heat, scale = _heat(maps, part, stride, values, threshold)
+        score, heat, scale = _heat(maps, part, stride, values, threshold)
         points, scores = detect(heat, scale, nms_radius, border, top_k)
-        if refinement == "soft":
-            points = refine(np.maximum(heat, 0), points)
+        points = refined(score, np.maximum(heat, 0), points, refine)
         if part == "heatmap" and values == "logits":
             scores = scores / (1 + scores)
     return points, scores, describe(maps, points, spacing=spacing, sampling=sampling)
@@ -74,15 +71,17 @@ def describe(maps: Mapping[str, Array], points: Array, *, spacing: int, sampling
     return SAMPLINGS[sampling](maps, points, spacing)
 
 
-def _heat(maps: Mapping[str, Array], part: str, stride: int, values: str, threshold: float) -> tuple[Array, float]:
-    """Scores of all pixels, and the threshold on their scale: probabilities, odds of logits, or scores as they are."""
+def _heat(
+    maps: Mapping[str, Array], part: str, stride: int, values: str, threshold: float
+) -> tuple[Array, Array, float]:
+    """Scores of all pixels; what maxima are found in: probabilities, odds of logits, or the scores; its threshold."""
     if part == "grid65":
-        return heatmap(head(maps, "detector")), threshold
+        heat = heatmap(head(maps, "detector"))
+        return heat, heat, threshold
     score = unfold(head(maps, "score"), stride)
     if values == "scores":
-        return score, threshold
-    odds = np.exp(np.clip(score, -LOUDEST, LOUDEST))  # where a sigmoid is 1, they still differ
-    return odds, threshold / (1 - threshold)
+        return score, score, threshold
+    return score, odds(score), threshold / (1 - threshold)
 
 
 def _shifted(
@@ -90,7 +89,7 @@ def _shifted(
 ) -> tuple[Array, Array]:
     """Maxima of a map of positions, each moved by its offset from the centre of its square."""
     check_alike(maps, "score", "offset")
-    heat, scale = _heat({"score": head(maps, "score")}, "heatmap", 1, values, threshold)
+    _, heat, scale = _heat({"score": head(maps, "score")}, "heatmap", 1, values, threshold)
     cells, scores = detect(heat, scale, nms_radius // stride, 0, None)
     x, y = cells.astype(np.intp).T
     centre = cells * stride + np.float32((stride - 1) / 2)
