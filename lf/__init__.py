@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from lf.api.matches import Matches as Matches
     from lf.api.matches import match as match
     from lf.api.network import Network as Network
+    from lf.api.network import adopt as adopt
     from lf.api.network import load as load
     from lf.api.network import read as read
     from lf.api.runs import Runs as Runs
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 PUBLIC = {  # name -> the module that defines it
     "load": "lf.api.network",
     "read": "lf.api.network",
+    "adopt": "lf.api.network",
     "Network": "lf.api.network",
     "match": "lf.api.matches",
     "Matches": "lf.api.matches",

@@ -43,6 +43,37 @@ def load(source: str | Path | Artifact | Network, backend: str | None = None, th
     return Network(artifact, backend or store.backend_for(artifact), threads)
 
 
+def adopt(
+    path: str | Path,
+    family: str | None = None,
+    output: str | Path | None = None,
+    **options: Any,
+) -> Network:
+    """Adopt an ONNX file that another tool made: check it, and write it with a card and in the form of lf.
+
+    Args:
+        path: the .onnx file, which stays as it is.
+        family: the network that it is, a name that `lf models` lists, or `features` for any that decodes in its graph.
+        output: the file to write; by default `<name>.adopted.onnx` in the current folder.
+        options: `card`, `outputs`, `input`, `size`, `reference`, `images`: see `lf.export.adopt.adopt`.
+
+    Returns:
+        The new file. `card.made[-1]` says what was found out, and which checks it passed.
+
+    Raises:
+        UsageError: something that pictures do not tell; the text says what to add.
+        BadInput: not an ONNX file, one that has a card, fits no head, or gives no points.
+        GateFailed: its keypoints fail a check; nothing is written.
+    """
+    from lf.export.adopt import adopt as run
+
+    load_plugins()
+    given = _paths(options)
+    if (reference := given.pop("reference", None)) is not None:
+        given["reference"] = load(reference).artifact
+    return load(run(Path(path), family, _path(output), **given))
+
+
 class Network:
     """A model file in an engine.
 
@@ -178,5 +209,5 @@ def _path(given: str | Path | None) -> Path | None:
 
 def _paths(options: Mapping[str, Any]) -> dict[str, Any]:
     """The same options, folders as paths."""
-    folders = ("images", "exclude")
+    folders = ("images", "exclude", "card")
     return {name: Path(value) if name in folders and value is not None else value for name, value in options.items()}

@@ -19,6 +19,7 @@ from lf.core.registry import load_plugins
 load_plugins()  # before the commands list the rows of the tables in their help
 
 from lf.cli import (  # noqa: E402
+    adopt,
     baseline_accept,
     bench,
     check,
@@ -63,7 +64,7 @@ baseline = typer.Typer(help="Reference results of the gate.", cls=help.Group, ri
 data = typer.Typer(help="Datasets: download, list, show.", cls=help.Group, rich_markup_mode="rich")
 
 PANELS: dict[str, tuple[Any, ...]] = {  # of lf --help -> the commands, in order; each file holds one, of its name
-    "Convert": (export, quantize, search, sensitivity, check),
+    "Convert": (export, adopt, quantize, search, sensitivity, check),
     "Measure": (bench, time, compare, tune, sweep, score),
     "Use": (extract, match, live, demo),
     "Train": (train, label),

@@ -92,6 +92,7 @@ class Card:
             FEATURES, as (2, 0), (1, 0) and (length of a descriptor, 0).
         made: one `Step` per command that had a hand in it; objects with the keys of a step become steps.
         refine: how its points move off whole pixels, see `lf.models.decode.refined`; empty leaves that to its network.
+        network: what `lf.models.own` makes a row of, where `model` is in no table; else empty.
         schema: version of this layout.
     """
 
@@ -103,6 +104,7 @@ class Card:
     made: tuple[Step, ...] = ()
     refine: str = ""
     schema: int = CARD_SCHEMA
+    network: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check the steps: Mismatch names a field that is missing or of another type."""
@@ -131,8 +133,8 @@ class Card:
         return {**own, "made": [step.to_dict() for step in self.made]}
 
     def to_json(self) -> str:
-        """One line of JSON."""
-        return json.dumps(self.to_dict())
+        """One line of JSON; `network` only where there is something in it."""
+        return json.dumps({name: value for name, value in self.to_dict().items() if name != "network" or value})
 
     @classmethod
     def from_json(cls, text: str, where: str) -> Card:
@@ -157,6 +159,7 @@ class Card:
                 card,
                 input=(int(channels), height, width),
                 outputs={k: (int(c), int(s)) for k, (c, s) in card.outputs.items()},
+                network={**card.network},
                 schema=schema,
             )
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:

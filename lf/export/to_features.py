@@ -18,7 +18,7 @@ from lf.extraction.extractor import Extractor
 from lf.formats import onnx_model
 from lf.formats.derive import Draft, derive
 from lf.formats.onnx_graph import Graph
-from lf.models import NETWORKS, Model, row_of
+from lf.models import Model, row_of
 from lf.runtimes import CHECKPOINTS
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def _appended(parent: Artifact, top_k: int, images: Path | None) -> Draft:
             f"{parent.path}: not a valid ONNX graph ({one_line(error, 200)}); make the file again: "
             "`export(CHECKPOINT, to=onnx)`"
         ) from error
-    row = NETWORKS[parent.card.model]
+    row = row_of(parent.card)
     lengths = dict(zip(FEATURES, (2, 1, _depth(row)), strict=True))
     return Draft(
         data=proto.SerializeToString(),

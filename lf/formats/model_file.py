@@ -33,8 +33,12 @@ def load(path: Path) -> Artifact:
     """
     card = read_card(path)
     if card is None:
-        cut, made = (" (or is cut short)", "tflite") if path.suffix == ".tflite" else ("", "onnx")
-        raise BadInput(f"{path}: carries no card to say what it is{cut}; make it with: `export(CHECKPOINT, to={made})`")
+        if path.suffix == ".onnx":
+            advice = f"`export(CHECKPOINT, to=onnx)`; if another tool made it, type: `adopt({path}, family=superpoint)`"
+        else:
+            advice = "`export(CHECKPOINT, to=tflite)`"
+        cut = " (or is cut short)" if path.suffix == ".tflite" else ""
+        raise BadInput(f"{path}: carries no card to say what it is{cut}; make it with: {advice}")
     return Artifact(path, card)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -118,6 +118,11 @@ def rename(model: ModelProto, clashes: Callable[[str], bool]) -> None:
         if clashes(name):
             fresh[name] = free(f"network.{name}", taken)
             taken.add(fresh[name])
+    retitle(model, fresh)
+
+
+def retitle(model: ModelProto, fresh: Mapping[str, str]) -> None:
+    """Give tensors the names of `fresh`, old to new, wherever they occur; in place."""
     for graph in graphs(model.graph) if fresh else ():
         for each in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
             each.name = fresh.get(each.name, each.name)

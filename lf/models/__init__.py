@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lf.core import MAX_PIXELS, BadInput, Card, UsageError, pick
-from lf.models import alike, edgepoint2, features, kp2d, opencv, r2d2, superpoint, swift, wren
+from lf.models import alike, edgepoint2, features, kp2d, opencv, own, r2d2, superpoint, swift, wren
 from lf.models.decode import REFINEMENTS as REFINEMENTS
 from lf.models.row import UNKNOWN_LICENCE as UNKNOWN_LICENCE
 from lf.models.row import Model as Model
@@ -19,14 +19,14 @@ NETWORKS = {name: model for name, model in MODELS.items() if model.module}
 
 
 def row_of(card: Card) -> Model:
-    """The row of a file's network, with what its card changes.
+    """The row of a file's network, from MODELS or the card's own description, with what its card changes.
 
     Where the file decodes in its graph, one that reads features, at one scale.
 
     Raises:
         BadInput: the card has a refinement that the network does not.
     """
-    row = MODELS[card.model]
+    row = own.row(card.model, card.network) if card.network else MODELS[card.model]
     if card.refine and ("refine" not in row.settings or card.refine not in REFINEMENTS):
         raise BadInput(f"its card says refine '{card.refine}', which {card.model} does not know; make the file again")
     if card.features:
@@ -43,7 +43,7 @@ def check_refinement(refine: str, card: Card, where: str) -> str:
     pick(dict.fromkeys(REFINEMENTS), refine, "refinement")
     if card.features:
         raise UsageError(f"`refine={refine}`: {where} has its decode inside; start from the file that it was made from")
-    if "refine" not in MODELS[card.model].settings:
+    if "refine" not in row_of(card).settings:
         raise UsageError(f"`refine={refine}`: {card.model} gives its points, no score map; leave `refine` out")
     return refine
 

@@ -11,9 +11,9 @@ from lf.models.decode import Decoded
 
 
 def features(maps: Mapping[str, Array], *, top_k: int | None = None) -> Decoded:
-    """Read what a file gives that decodes in its graph: keypoints (K, 2), scores (K,), descriptors (K, D), best first.
+    """Read what a file gives that decodes in its graph: keypoints (K, 2), scores (K,), descriptors (K, D).
 
-    Slots that nothing fills have the score 0.
+    Slots that nothing fills have the score 0. The result is best first, in whatever order the file has them.
 
     Raises:
         LfError: one of them is missing or has another shape.
@@ -25,5 +25,7 @@ def features(maps: Mapping[str, Array], *, top_k: int | None = None) -> Decoded:
         raise LfError(
             f"features of shapes {points.shape}, {scores.shape}, {descriptors.shape}; expected (K, 2), (K,), (K, D)"
         )
-    used = np.flatnonzero(scores != 0)[:top_k]  # nan is used, so that somebody notices
+    used = np.flatnonzero(scores != 0)
+    best = np.argsort(-np.nan_to_num(scores[used], nan=np.inf), kind="stable")  # nan is used, so that somebody notices
+    used = used[best][:top_k]
     return points[used], scores[used], descriptors[used]

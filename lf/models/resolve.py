@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lf.core import Artifact, BadInput, Card, UsageError, hint
 from lf.formats import model_file
-from lf.models import MODELS
+from lf.models import MODELS, row_of
 
 SHIPPED = Path(__file__).parent / "weights"
 
@@ -44,7 +44,9 @@ def _public(path: Path) -> Artifact:
 
 
 def _known(artifact: Artifact) -> Artifact:
-    if artifact.card.model not in MODELS:
+    if artifact.card.network:
+        row_of(artifact.card)  # raises where the description in the card is none
+    elif artifact.card.model not in MODELS:
         known = ", ".join(MODELS)
         raise BadInput(f"{artifact.path}: its card names model '{artifact.card.model}'; known: {known}")
     return artifact

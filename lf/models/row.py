@@ -75,8 +75,8 @@ class Model:
 
     @property
     def family(self) -> str:
-        """Name of the folder of the network; "" for a baseline."""
-        return self.module.split(".")[-2] if self.module else ""
+        """Name of the folder of the network, or of its module where that is in none; "" for a baseline."""
+        return self.module.split(".")[-2:][0] if self.module else ""
 
     def fitted(self, size: tuple[int, int]) -> tuple[int, int]:
         """The (H, W) that the network is shown of a picture of `size`, whose rest is cut off, stretched or padded."""

@@ -24,7 +24,7 @@ from lf.data.images import list_images, read
 from lf.extraction import agreement
 from lf.extraction.store import backend_for
 from lf.extraction.variant import Variant
-from lf.models import MODELS
+from lf.models import row_of
 from lf.runtimes import BACKENDS, backends_for
 
 RESULTS = "results.json"
@@ -237,5 +237,5 @@ def _picture(photo: Path | None, size: tuple[int, int]) -> tuple[str, Array]:
 
 
 def _prepared(variants: Sequence[Variant], image: Array, rule: Protocol) -> Array:
-    channels = {MODELS[variant.artifact.card.model].colours for variant in variants}
+    channels = {row_of(variant.artifact.card).colours for variant in variants}
     return rule.prepare(image, max(channels))[0]
