@@ -215,7 +215,7 @@ def test_every_status_is_read(status):
 def test_a_table_in_the_log_file_only_is_found(parent, compiler, tmp_path):
     printed = HEADER + SUMS.format(subgraphs=1, total=2) + END
     compiler({"says": printed, "makes": "good.tflite", "log": HEADER + table(("CONV_2D", 2, edgetpu_log.MAPPED))})
-    assert made_step(export(parent, "edgetpu", tmp_path / "new_edgetpu.tflite"))["compiled"]["mapped"] == 2
+    assert made_step(export(parent, "edgetpu", tmp_path / "new_edgetpu.tflite")).extra["compiled"]["mapped"] == 2
 
 
 def test_a_log_without_a_table_is_counted_by_its_sums():
