@@ -18,6 +18,7 @@ from lf.benchmarks.run import results
 from lf.benchmarks.run.evaluate import bench
 from lf.benchmarks.run.names import told_apart
 from lf.benchmarks.run.record import Run
+from lf.benchmarks.run.suite import suite
 from lf.cli import data_get, match
 from lf.core import BadInput, Features, Unavailable, UsageError
 from lf.data import Pair, open_dataset
@@ -192,7 +193,7 @@ def test_draw_makes_curves_and_the_extremes_of_each_run(tiny, tmp_path):
     rule, pairs, cache = PROTOCOLS["kp2d"], open_dataset("procedural:2"), tmp_path / "cache"
     variant, steps = Variant(tiny(), "ort-cpu"), []
     runs = [bench(variant, pairs, "procedural:2", rule, cache=cache) for _ in range(2)]
-    given = [variant] * 2, pairs, rule, cache, tmp_path / "p", lambda *step: steps.append(step)
+    given = [variant.open()] * 2, pairs, rule, cache, tmp_path / "p", lambda *step: steps.append(step)
     made = figures.draw(runs, *given)
     assert len(made) == len(set(made)) == 1 + 2 * 2 * 2 * min(len(pairs), figures.EXTREMES)
     assert all(cv2.imread(str(path)) is not None for path in made)
@@ -201,6 +202,15 @@ def test_draw_makes_curves_and_the_extremes_of_each_run(tiny, tmp_path):
     other = [runs[0], replace(runs[1], dataset_digest="other")]
     with pytest.raises(BadInput, match="the results are of procedural:2 under kp2d, not of what is to be drawn"):
         figures.draw(other, *given)
+
+
+def test_an_engine_is_opened_once_for_figures_and_pictures(tiny, tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    made, session = [], onnxruntime.InferenceSession
+    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *a, **k: made.append(1) or session(*a, **k))
+    suite([tiny()], ["ort-cpu"], "procedural:2", "kp2d", repeats=0, out=tmp_path / "out", draw=True)
+    assert len(made) == 1
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from lf.benchmarks.run.predict import Predictor
 from lf.benchmarks.run.record import PairScores, Run
 from lf.core import Array, BadInput, Unavailable, files
 from lf.data import Pair, dataset_digest
-from lf.extraction.variant import Variant
+from lf.extraction.extractor import Extractor
 
 Progress = Callable[[int, int, str], None]
 
@@ -42,7 +42,7 @@ EXTREMES = 2  # pairs at either end
 
 def draw(
     runs: Sequence[Run],
-    variants: Sequence[Variant],
+    extractors: Sequence[Extractor],
     pairs: Sequence[Pair],
     protocol: Protocol,
     cache: Path | None,
@@ -53,7 +53,7 @@ def draw(
 
     Args:
         runs: of a results document.
-        variants: what each evaluated.
+        extractors: what each was made with.
         pairs: what they were run on.
         protocol: how.
         cache: where the features of the runs are kept; they are predicted again where it has none.
@@ -72,8 +72,8 @@ def draw(
         if (run.dataset_digest, run.protocol_digest) != subject:
             raise BadInput(f"the results are of {run.dataset} under {run.protocol}, not of what is to be drawn")
     made = [curves(runs, out / "curves.png")]
-    for number, (run, variant) in enumerate(zip(told_apart(runs), variants, strict=True), 1):
-        predict = Predictor(variant.open(), protocol, cache)
+    for number, (run, extractor) in enumerate(zip(told_apart(runs), extractors, strict=True), 1):
+        predict = Predictor(extractor, protocol, cache)
         folder = out / _slug(f"{number} {run.label}")
         for text, stem, pair in _extremes(run, pairs):
             progress(len(made), 1 + 4 * EXTREMES * len(runs), f"drawing {folder.name} {stem}")

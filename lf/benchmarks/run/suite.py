@@ -111,7 +111,7 @@ def evaluate_variants(
     if out:
         results.save(out / RESULTS, runs)
         if draw:
-            figures.draw(runs, variants, pairs, rule, cache, out / "pictures", progress)
+            figures.draw(runs, opened, pairs, rule, cache, out / "pictures", progress)
     return runs
 
 
