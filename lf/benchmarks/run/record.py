@@ -195,4 +195,6 @@ class Run(Subject, Timing):
             return None
         sign = 1 if METRICS[metric].higher_is_better is False else -1
         draws = None if change.draws is None else sign * change.draws
-        return Drop(change.first, change.second, change.n, sign * (change.second - change.first), draws, change.lost)
+        return Drop(
+            change.first, change.second, change.n, sign * (change.second - change.first) + 0.0, draws, change.lost
+        )
