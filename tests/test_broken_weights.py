@@ -10,7 +10,7 @@ import pytest
 import tflite_files
 
 import lf as api
-from lf.core import Artifact, BadInput, BadModel, Card, GateFailed, LfError, blaming
+from lf.core import Artifact, BadInput, BadModel, Card, ConversionFailed, GateFailed, LfError, blaming
 from lf.core.errors import REMEDY
 from lf.export import parity, to_onnx
 from lf.extraction.extractor import Extractor
@@ -401,7 +401,7 @@ def test_a_quantized_file_that_is_broken_is_no_bad_input(tiny, tmp_path, monkeyp
     monkeypatch.setattr(ort, "Extractor", opened)
     with pytest.raises(LfError) as error:
         quantize(parent, "w4", None, tmp_path / "out.onnx")
-    assert type(error.value) is LfError
+    assert type(error.value) is ConversionFailed
     assert str(error.value) == (
         f"{parent.path}: quantized, the detector map holds a non-finite value, expected finite numbers; "
         "nothing was written, choose another scheme"
@@ -449,7 +449,7 @@ def test_a_variant_of_one_layer_that_is_broken(tiny, tmp_path, kind):
 
     with pytest.raises(LfError) as error, layers.opened(name, [WEIGHTS], 4) as variant:
         measured(variant)
-    assert type(error.value) is LfError
+    assert type(error.value) is ConversionFailed
     assert str(error.value).startswith(f"{net.path}: with {name} alone quantized, {KINDS[kind][2]}")
     assert str(error.value).endswith("; choose another scheme")
 

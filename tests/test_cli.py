@@ -489,7 +489,7 @@ def test_no_photos(lf, tiny, tmp_path, command, prepare, text):
         (0, "", "a.json: is empty; expected a results file"),
         (1, "{", "b.json: not JSON"),
         (1, "{}", "b.json: no runs in it"),
-        (1, '{"schema": 1, "runs": [{}]}', "b.json: a run without artifact, backend"),
+        (1, '{"schema": 1, "runs": [{}]}', "b.json: runs[0].artifact is missing, expected an object"),
         (2, "", "g.toml: is empty; expected a gates file"),
         (2, "gate = 3", "g.toml: no [[gate]] in it"),
     ],

@@ -216,6 +216,12 @@ def test_batch_norm_must_fold(checkpoints, tmp_path, monkeypatch):
         export(checkpoints("wren"), "onnx", tmp_path / "a.onnx", size=SMALL)
 
 
+def stand_in(model: str) -> SimpleNamespace:
+    """An extractor that decodes the maps of a network."""
+    row = MODELS[model]
+    return SimpleNamespace(model=row, settings=row.settings, artifact=Artifact(Path("stand-in.onnx"), None))
+
+
 def superpoint_look(heat: dict[tuple[int, int], float]) -> tuple[Look, SimpleNamespace]:
     """A SuperPoint seen to have probabilities `heat` at (x, y) of a 64x64 picture, and a stand-in extractor."""
     cells = np.full((64, 64), 1e-6, np.float32)
@@ -224,7 +230,7 @@ def superpoint_look(heat: dict[tuple[int, int], float]) -> tuple[Look, SimpleNam
     unfolded = cells.reshape(8, 8, 8, 8).transpose(1, 3, 0, 2).reshape(64, 8, 8)
     logits = np.log(np.concatenate([unfolded, 1 - unfolded.sum(0, keepdims=True)]))
     maps = {"detector": logits, "descriptor": np.ones((256, 8, 8), np.float32)}
-    extractor = SimpleNamespace(model=MODELS["superpoint"], settings=MODELS["superpoint"].settings)
+    extractor = stand_in("superpoint")
     return Look(maps, agreement.decode(extractor, maps, (64, 64))), extractor
 
 
@@ -260,7 +266,7 @@ def test_differences_that_rounding_explains(before, after, may):
 
 def test_a_pixel_that_loses_to_an_equal_neighbour_is_explained():
     """The second pixel of a plateau whose first one loses to a third: neither side has a keypoint to compare with."""
-    extractor = SimpleNamespace(model=MODELS["r2d2"], settings=MODELS["r2d2"].settings)
+    extractor = stand_in("r2d2")
     looks = []
     for rival in (3.0, 2.99999):
         repeatable = np.full((1, 16, 16), -9, np.float32)

@@ -210,7 +210,7 @@ def test_reading_pixels_is_in_whatever_is_kept(root):
         ("lf.export", {row.decode_onnx and row.decode_onnx.partition(":")[0] for row in MODELS.values()}),
         ("lf.quantize", {row.module for row in WRITERS.values()} | {"lf.formats.onnx_to_tflite"}),
         ("lf.quantize.search.budget", {"lf.quantize.search.sensitivity", "lf.quantize.search.bits"}),
-        ("lf.studies.accuracy_drop", {"lf.benchmarks.run.evaluate", "lf.benchmarks.run.drops"}),
+        ("lf.studies.accuracy_drop", {"lf.benchmarks.run.evaluate", "lf.benchmarks.run.record"}),
         ("lf.train.loop", {f"lf.train.methods.{row.method}" for row in RECIPES.values()}),
     ],
 )

@@ -286,4 +286,4 @@ def test_doctor_and_results_say_how_many_cores_may_be_used(monkeypatch):
     there = os.cpu_count()
     assert row["detail"] == f"2 for lf: {there} in the machine, 8 by affinity, CPU quota of its container 1.5"
     found = results.environment(SessionInfo("engine", "1", "CPU", 1), results.__name__)
-    assert (found["cores"], found["cores_allowed"]) == (there, 2)
+    assert (found.cores, found.cores_allowed) == (there, 2)

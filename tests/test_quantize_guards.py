@@ -306,7 +306,7 @@ def test_the_command_prints_warnings_beside_the_result(wren, photos, tmp_path, m
     monkeypatch.setattr(checks, "time_ratio", lambda parent, made: 2.0)
     parent = changed(wren, tmp_path / "uneven.onnx", uneven)
     made = tmp_path / "a.onnx"
-    command.quantize(str(parent.path), photos, "w8a8", calibration="mse", limit=2, output=made)
+    command.quantize(str(parent.path), images=photos, scheme="w8a8", calibration="mse", limit=2, output=made)
     out, err = capsys.readouterr()
     assert out == f"{made}\n"
     assert [line.split()[:2] for line in err.splitlines()] == [["warning:", "head"], ["warning:", str(made)]]

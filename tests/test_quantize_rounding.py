@@ -330,6 +330,7 @@ def test_usage(wren, photos, monkeypatch, tmp_path):
 
 
 def test_the_command(wren, photos, tmp_path, capsys):
-    command.quantize(str(wren.path), photos, "w4a8", limit=2, rounding="nearest", output=tmp_path / "a.onnx")
-    assert capsys.readouterr().out == f"{tmp_path / 'a.onnx'}\n"
-    assert b'"method": "nearest"' in (tmp_path / "a.onnx").read_bytes()
+    made = tmp_path / "a.onnx"
+    command.quantize(str(wren.path), images=photos, scheme="w4a8", limit=2, rounding="nearest", output=made)
+    assert capsys.readouterr().out == f"{made}\n"
+    assert b'"method": "nearest"' in made.read_bytes()

@@ -7,38 +7,44 @@ from typing import Annotated
 
 import typer
 
-from lf.cli.options import HOW, Out, Size, parse_size
+from lf.cli import options as opt
 from lf.core import UsageError, console
-from lf.models import NETWORKS
 
-EXAMPLES = "lf adopt superpoint.onnx --as superpoint\n\nlf adopt mine.onnx --card mine.toml"
+EXAMPLES = (
+    "lf adopt superpoint.onnx --as superpoint",
+    "lf adopt mine.onnx --card mine.toml",
+)
 
 
 def adopt(
     file: Annotated[Path, typer.Argument(readable=False, metavar="FILE.onnx", help="ONNX file of another tool")],
     family: Annotated[
-        str | None, typer.Option("--as", metavar="NETWORK", help=f"{', '.join(NETWORKS)}, or features")
+        str | None,
+        typer.Option("--as", metavar="NETWORK", help="Network, listed below, or features", rich_help_panel=opt.HOW),
     ] = None,
     card: Annotated[
-        Path | None, typer.Option(readable=False, metavar="FILE.toml", help="Description of any other network")
+        Path | None,
+        typer.Option(readable=False, metavar="FILE", help="TOML card of another network", rich_help_panel=opt.HOW),
     ] = None,
     outputs: Annotated[
-        str | None, typer.Option(metavar="NAME=HEAD,...", help="Heads, where shapes do not decide")
+        str | None,
+        typer.Option(metavar="NAME=HEAD,...", help="Heads that shapes do not decide", rich_help_panel=opt.HOW),
     ] = None,
     input: Annotated[
-        str | None, typer.Option(metavar="RANGE", help="0..1, 0..255, -1..1, imagenet; with ,bgr; else tried")
+        str | None,
+        typer.Option(metavar="RANGE[,bgr]", help="Range: 0..1, 0..255, -1..1 or imagenet", rich_help_panel=opt.HOW),
     ] = None,
-    size: Size = None,
+    size: opt.Size = None,
     reference: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Checkpoint to compare with", rich_help_panel=HOW)
+        str | None, typer.Option(metavar="FILE", help="Checkpoint to compare with", rich_help_panel=opt.HOW)
     ] = None,
     images: Annotated[
         Path | None,
-        typer.Option(readable=False, metavar="DIR", help="Images of the checks, else drawn", rich_help_panel=HOW),
+        typer.Option(readable=False, metavar="DIR", help="Images of the checks, else drawn", rich_help_panel=opt.HOW),
     ] = None,
-    output: Out = None,
+    output: opt.Out = None,
 ) -> None:
-    """Give an ONNX file of another tool a card; check its numbers."""
+    """Give an ONNX file of another tool a card, and check it."""
     from lf.cli import spell
     from lf.export.adopt import adopt as run
     from lf.models.resolve import resolve
@@ -50,7 +56,7 @@ def adopt(
         card=card,
         outputs=_pairs(outputs),
         input=input,
-        size=None if size is None else parse_size(size),
+        size=None if size is None else opt.parse_size(size),
         reference=None if reference is None else resolve(reference),
         images=images,
     )

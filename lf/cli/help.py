@@ -12,6 +12,7 @@ from typer import core
 from lf.benchmarks import PROTOCOLS
 from lf.cli.options import WHERE
 from lf.data.layouts import LAYOUTS
+from lf.models import NETWORKS
 from lf.quantize import CALIBRATIONS
 from lf.quantize.schemes import SCHEMES
 from lf.runtimes import BACKENDS
@@ -22,6 +23,7 @@ WIDTH = 78  # of a terminal of 80 columns, less typer's margins
 
 LISTS: dict[str, tuple[str, Mapping[str, Any]]] = {  # parameter of a command -> the names that it takes
     "recipe": ("Recipes", RECIPES),
+    "family": ("Networks", NETWORKS),
     "scheme": ("Schemes", SCHEMES),
     "protocol": ("Protocols", PROTOCOLS),
     "backend": ("Backends", BACKENDS),

@@ -18,6 +18,7 @@ from lf.core.steps import Step
 Array = NDArray[Any]
 
 CARD_SCHEMA = 1
+OPTIONAL = ("refine", "network")  # fields of a card that most files leave empty
 MAX_PIXELS = 100_000_000  # of an image: a header may declare anything, more is refused before memory is asked for
 FEATURES = ("keypoints", "scores", "descriptors")  # outputs of a file with the decode inside
 
@@ -128,13 +129,14 @@ class Card:
         return replace(self, made=(*self.made, made) if made else self.made, **changes)
 
     def to_dict(self) -> dict[str, Any]:
-        """The object that `to_json` writes, keys in field order."""
+        """The object that `to_json` writes, keys in field order; those of OPTIONAL only where they say something."""
         own = {each.name: getattr(self, each.name) for each in fields(self)}
-        return {**own, "made": [step.to_dict() for step in self.made]}
+        there = {name: value for name, value in own.items() if value or name not in OPTIONAL}
+        return {**there, "made": [step.to_dict() for step in self.made]}
 
     def to_json(self) -> str:
-        """One line of JSON; `network` only where there is something in it."""
-        return json.dumps({name: value for name, value in self.to_dict().items() if name != "network" or value})
+        """One line of JSON."""
+        return json.dumps(self.to_dict())
 
     @classmethod
     def from_json(cls, text: str, where: str) -> Card:
