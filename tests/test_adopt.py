@@ -379,7 +379,8 @@ def test_weights_that_a_graph_computes_need_onnxsim(files, tmp_path, monkeypatch
     path = changed(files / "magicleap.onnx", tmp_path / "chained.onnx", chained)
     monkeypatch.setattr(graph.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(
-        Unavailable, match=r"weights of 1 convolutions .* computed in the graph; .* pip install \"lf\[adopt\]\""
+        Unavailable,
+        match=r"weights of 1 convolutions .* computed in the graph; .* pip install \"lf-keypoints\[adopt\]\"",
     ):
         adopt(path, SMALL, tmp_path / "made.onnx")
     monkeypatch.undo()

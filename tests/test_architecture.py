@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import tflite_files
 
+from lf.core import packages
 from lf.models import MODELS
 from lf.runtimes import BACKENDS
 from lf.train import RECIPES
@@ -132,7 +133,7 @@ def test_the_command_works_without_any_heavy_module():
 
 @pytest.fixture(scope="module")
 def device(tmp_path_factory):
-    """Run a command as `pip install lf[edge]` would: in it and in what it starts, only LiteRT of the heavy modules."""
+    """Run a command with the extra `edge` alone: in it and in what it starts, LiteRT is the only heavy module."""
     folder = tmp_path_factory.mktemp("device")
     (folder / "sitecustomize.py").write_text(block(HEAVY - {"ai_edge_litert", "flatbuffers"}))
     model = tflite_files.heads("wren", (240, 320))[0]
@@ -286,3 +287,10 @@ def test_only_the_command_speaks_of_its_options(module):
     assert not {text for text in found if "pip install" not in text} - GIT, (
         "name the parameter in backticks: see lf.cli.translate"
     )
+
+
+def test_the_package_is_installed_under_one_name():
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["name"] == packages.DISTRIBUTION
+    texts = [*SOURCES, *(ROOT / "docs").rglob("*.md"), ROOT / "README.md"]
+    other = re.compile(r'pip install [^\n"]*"lf\[')
+    assert not {path.name: found for path in texts if (found := other.findall(path.read_text()))}

@@ -517,7 +517,7 @@ def test_a_cluster_that_does_not_answer_is_said_at_once(model, photos, tmp_path,
 
 def test_without_ray_the_extra_is_named(model, photos, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(Unavailable, match=r'`pool=ray` needs the package ray; type: pip install "lf\[ray\]"'):
+    with pytest.raises(Unavailable, match=r'`pool=ray` needs the package ray; type: pip install "lf-keypoints\[ray\]"'):
         pooled(model, photos, tmp_path / "out", "lf")
 
 

@@ -352,7 +352,7 @@ def test_no_h5_at_all(tmp_path):
 
 def test_without_h5py_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "h5py", None)
-    with pytest.raises(Unavailable, match=r'pip install "lf\[hloc\]"'):
+    with pytest.raises(Unavailable, match=r'pip install "lf-keypoints\[hloc\]"'):
         LAYOUTS["hloc"].open(tmp_path)
 
 

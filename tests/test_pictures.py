@@ -183,7 +183,9 @@ def test_pairs_of_no_split_are_one_panel(tmp_path):
 
 def test_without_matplotlib_the_error_says_what_to_type(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(Unavailable, match=r'pictures need the package matplotlib; type: pip install "lf\[plots\]"'):
+    with pytest.raises(
+        Unavailable, match=r'pictures need the package matplotlib; type: pip install "lf-keypoints\[plots\]"'
+    ):
         figures.curves([run()], tmp_path / "curves.png")
 
 

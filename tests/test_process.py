@@ -140,7 +140,7 @@ def broken(tmp_path, monkeypatch):
 
 BROKEN = (
     "the package engine_without_its_library cannot be imported (libengine.so.7: cannot open); install it again: "
-    'pip install --force-reinstall "lf[ort]"'
+    'pip install --force-reinstall "lf-keypoints[ort]"'
 )
 
 

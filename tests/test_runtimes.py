@@ -403,7 +403,7 @@ def test_a_missing_package_names_its_extra(fitting, monkeypatch, backend):
     with pytest.raises(Unavailable) as caught:
         open_session(artifact, backend)
     assert str(caught.value) == (
-        f'backend {backend} needs the package engine_of_the_moon; type: pip install "lf[{row.extra}]"'
+        f'backend {backend} needs the package engine_of_the_moon; type: pip install "lf-keypoints[{row.extra}]"'
     )
 
 
@@ -478,16 +478,19 @@ def test_doctor_knows_every_backend_and_extra():
     assert {"cpu", *BACKENDS} <= rows.keys()
     assert {f"lf[{row.extra}]" for row in BACKENDS.values() if row.extra} <= rows.keys()
     assert rows["torch"]["ok"]
-    assert rows["ort-cuda"]["ok"] or 'pip install "lf[ort-gpu]"' in rows["ort-cuda"]["detail"]
+    assert rows["ort-cuda"]["ok"] or 'pip install "lf-keypoints[ort-gpu]"' in rows["ort-cuda"]["detail"]
 
 
 def test_doctor_says_what_to_type(monkeypatch):
     monkeypatch.setitem(BACKENDS, "torch", replace(BACKENDS["torch"], package="engine_of_the_moon"))
     monkeypatch.setattr(doctor, "_version", lambda package: "1" if package.startswith("onnxruntime") else None)
     rows = {row["name"]: row for row in doctor.examine()}
-    assert (rows["torch"]["ok"], 'not installed: pip install "lf[torch]"' in rows["torch"]["detail"]) == (False, True)
+    assert (rows["torch"]["ok"], 'not installed: pip install "lf-keypoints[torch]"' in rows["torch"]["detail"]) == (
+        False,
+        True,
+    )
     assert "uninstall both, install one" in rows["conflict"]["detail"]
-    assert rows["lf[torch]"]["detail"] == 'missing safetensors, torch: pip install "lf[torch]"'
+    assert rows["lf[torch]"]["detail"] == 'missing safetensors, torch: pip install "lf-keypoints[torch]"'
 
 
 @pytest.mark.parametrize(

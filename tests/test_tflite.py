@@ -480,7 +480,9 @@ def test_the_process_gets_its_job_and_its_file_comes_back(tmp_path, monkeypatch)
 def test_a_missing_package_is_named(parent, tmp_path, monkeypatch, absent):
     found = SimpleNamespace(find_spec=lambda name: None if name == absent else True)
     monkeypatch.setattr(onnx_to_tflite, "importlib", SimpleNamespace(util=found, metadata=importlib.metadata))
-    with pytest.raises(Unavailable, match=rf'making \.tflite files needs {absent}; type: pip install "lf\[tflite\]"'):
+    with pytest.raises(
+        Unavailable, match=rf'making \.tflite files needs {absent}; type: pip install "lf-keypoints\[tflite\]"'
+    ):
         export(parent, "tflite", tmp_path / "net.tflite")
     assert not [*tmp_path.iterdir()]
 

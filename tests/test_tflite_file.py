@@ -241,6 +241,6 @@ def test_without_the_package_it_says_what_to_type(monkeypatch):
     monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
     monkeypatch.setitem(sys.modules, "ai_edge_litert.schema_py_generated", None)
     with pytest.raises(
-        Unavailable, match=r'reading .tflite files needs ai_edge_litert; type: pip install "lf\[edge\]"'
+        Unavailable, match=r'reading .tflite files needs ai_edge_litert; type: pip install "lf-keypoints\[edge\]"'
     ):
         tflite.read(DATA, "m")

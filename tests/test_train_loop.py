@@ -385,7 +385,11 @@ def test_weights_and_biases_without_an_account(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("option", "missing", "message"),
     [
-        ("--tensorboard", "torch.utils.tensorboard", 'the package tensorboard; type: pip install "lf[train]"'),
+        (
+            "--tensorboard",
+            "torch.utils.tensorboard",
+            'the package tensorboard; type: pip install "lf-keypoints[train]"',
+        ),
         ("--wandb", "wandb", "the package wandb; type: pip install wandb"),
     ],
 )

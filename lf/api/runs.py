@@ -12,6 +12,7 @@ from lf.benchmarks.run.record import Drop, Run
 from lf.benchmarks.run.suite import evaluate_variants
 from lf.core import Artifact, Unavailable, UsageError
 from lf.core.console import Progress
+from lf.core.packages import pip
 from lf.extraction.variant import Variant
 
 
@@ -134,7 +135,7 @@ class Runs(Sequence[Run]):
         try:
             import pandas
         except ModuleNotFoundError as error:
-            raise Unavailable('a data frame needs pandas; type: pip install "lf[dataframe]"') from error
+            raise Unavailable(f"a data frame needs pandas; type: {pip('dataframe')}") from error
         rows = [
             {
                 "model": run.artifact.model,

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from lf.core import Array, Artifact, BadInput, GateFailed, LfError, Unavailable, UsageError, files, one_line
+from lf.core.packages import pip
 from lf.edgetpu.check import Report, examine
 from lf.edgetpu.graph import Operator, build
 from lf.formats import model_file, tflite
@@ -144,7 +145,7 @@ def _opened(content: bytes, where: str) -> Any:
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError as error:
-        raise Unavailable(f'{where}: `fix` compares files in LiteRT; type: pip install "lf[edge]"') from error
+        raise Unavailable(f"{where}: `fix` compares files in LiteRT; type: {pip('edge')}") from error
     try:
         with quiet():
             interpreter = Interpreter(model_content=content, num_threads=1)

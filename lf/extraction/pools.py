@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lf.core import BadInput, LfError, Unavailable, UsageError
+from lf.core.packages import pip
 from lf.extraction.extractor import Extractor
 from lf.extraction.store import Progress, Tally, extract_images, in_one_file, share
 
@@ -80,7 +81,7 @@ def on_ray(
         import ray
         import ray.data
     except ImportError as error:
-        raise Unavailable('`pool=ray` needs the package ray; type: pip install "lf[ray]"') from error
+        raise Unavailable(f"`pool=ray` needs the package ray; type: {pip('ray')}") from error
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     count = min(len(found), max(SHARDS, -(-len(found) // IMAGES)))
     rows = [_row(found, (index, count)) for index in range(count)]

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lf.core import ConversionFailed, Unavailable
+from lf.core.packages import pip
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -105,14 +106,14 @@ def _direct() -> bool:
         return False
     version = tuple(map(int, re.findall(r"\d+", text)[:2]))
     if version < (1, 28) or (2,) <= version < DIRECT:
-        raise Unavailable(f'onnx2tf {text} is not known to lf; type: pip install "lf[tflite]", or onnx2tf>=2.6')
+        raise Unavailable(f"onnx2tf {text} is not known to lf; type: {pip('tflite')}, or onnx2tf>=2.6")
     return version >= DIRECT
 
 
 def _demand(modules: Sequence[str]) -> None:
     missing = [name for name in modules if not importlib.util.find_spec(name)]
     if missing:
-        raise Unavailable(f'making .tflite files needs {", ".join(missing)}; type: pip install "lf[tflite]"')
+        raise Unavailable(f"making .tflite files needs {', '.join(missing)}; type: {pip('tflite')}")
 
 
 def _run(job: Mapping[str, Any], data: bytes) -> bytes:

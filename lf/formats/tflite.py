@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from lf.core import Array, BadInput, ConversionFailed, Unavailable
+from lf.core.packages import pip
 
 IDENTIFIER = b"TFL3"
 VERSION = 3  # of the schema
@@ -57,7 +58,7 @@ def schema() -> Any:
     try:
         from ai_edge_litert import schema_py_generated
     except ImportError as error:
-        raise Unavailable(f'reading .tflite files needs {error.name}; type: pip install "lf[edge]"') from error
+        raise Unavailable(f"reading .tflite files needs {error.name}; type: {pip('edge')}") from error
     return schema_py_generated
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from lf.core import Array, GateFailed, Unavailable
+from lf.core.packages import pip
 from lf.formats import tflite
 
 INPUT = "image"
@@ -69,7 +70,7 @@ def open_interpreter(data: bytes, every_tensor: bool = False) -> Any:
     try:
         from ai_edge_litert.interpreter import Interpreter, OpResolverType
     except ImportError as error:
-        raise Unavailable(f'running .tflite files needs {error.name}; type: pip install "lf[edge]"') from error
+        raise Unavailable(f"running .tflite files needs {error.name}; type: {pip('edge')}") from error
     # without XNNPACK, which would fuse tensors away, and says on stderr that it is there
     plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     interpreter = Interpreter(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lf.core import Artifact, Session, Unavailable, UsageError, one_line, pick
+from lf.core.packages import pip
 from lf.formats import cards
 from lf.formats.finite import refuse_onnx
 
@@ -23,7 +24,7 @@ class Backend:
             Unavailable when what was asked for is not what would run. It may have `examine(**options) -> (whether it
             can run here, detail)` for `lf doctor`, where a package alone says too little.
         package: what must be importable.
-        extra: `pip install "lf[extra]"` brings it.
+        extra: of `lf.core.packages.pip`, which brings it.
         suffixes: what the names of the model files that it runs end in; see `backends_for`.
         about: one line for `lf doctor`.
         options: keyword arguments of its `open_session`.
@@ -62,7 +63,7 @@ class Backend:
         except Exception as error:  # a library that is missing or was built for another system, a broken installation
             raise Unavailable(
                 f"the package {self.package} cannot be imported ({one_line(error, 300)}); install it again: "
-                f'pip install --force-reinstall "lf[{self.extra}]"'
+                + pip(self.extra, "--force-reinstall")
             ) from error
 
 
@@ -170,7 +171,7 @@ def open_session(artifact: Artifact, backend: str, threads: int = 1) -> Session:
         takes = ", ".join(row.suffixes)
         raise UsageError(f"{artifact.path}: backend {backend} runs {takes}; make such a file with {row.maker}")
     if not row.installed:
-        raise Unavailable(f'backend {backend} needs the package {row.package}; type: pip install "lf[{row.extra}]"')
+        raise Unavailable(f"backend {backend} needs the package {row.package}; type: {pip(row.extra)}")
     row.load()
     if artifact.path.suffix == ".onnx":
         refuse_onnx(artifact.path)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from lf.core import Array, Artifact, BadInput, SessionInfo, Unavailable, one_line
+from lf.core.packages import pip
 from lf.formats.int4 import weights_only, widened
 from lf.formats.onnx_bytes import GRAPH, single_names
 from lf.formats.protobuf import message
@@ -122,7 +123,7 @@ def _open(read: Callable[[], bytes], threads: int, provider: str, where: str) ->
     if provider not in available:
         raise Unavailable(
             f"{provider} is not in this onnxruntime {ort.__version__}, which has {', '.join(available)}; "
-            f'type: pip uninstall onnxruntime && pip install "lf[ort-gpu]"{ALSO.get(provider, "")}'
+            f"type: pip uninstall onnxruntime && {pip('ort-gpu')}{ALSO.get(provider, '')}"
         )
     try:
         data = read()

@@ -10,6 +10,7 @@ from typing import Any
 
 from lf.core import Unavailable
 from lf.core.machine import INT8, cpu
+from lf.core.packages import DISTRIBUTION, pip
 from lf.quota import affinity, cores, quota
 from lf.runtimes import BACKENDS
 
@@ -29,7 +30,7 @@ def examine() -> list[Row]:
 def _backend(name: str) -> Row:
     row = BACKENDS[name]
     if not row.installed:
-        return {"ok": False, "detail": f'{row.about}; not installed: pip install "lf[{row.extra}]"'}
+        return {"ok": False, "detail": f"{row.about}; not installed: {pip(row.extra)}"}
     try:
         row.load()
     except Unavailable as error:
@@ -62,14 +63,14 @@ def _cores() -> Row:
 def _extras() -> list[Row]:
     """What each extra of this package needs and which of it is missing, as the package itself declares it."""
     needs: dict[str, list[str]] = {}
-    for text in importlib.metadata.requires("lf") or []:
+    for text in importlib.metadata.requires(DISTRIBUTION) or []:
         found = re.match(r"([A-Za-z0-9._-]+).*;.*extra == ['\"]([^'\"]+)['\"]", text)
-        if found and found[1] != "lf":
+        if found and found[1] != DISTRIBUTION:
             needs.setdefault(found[2], []).append(found[1])
     rows = []
     for extra, packages in needs.items():
         missing = [package for package in packages if _version(package) is None]
-        detail = f'missing {", ".join(missing)}: pip install "lf[{extra}]"' if missing else ", ".join(packages)
+        detail = f"missing {', '.join(missing)}: {pip(extra)}" if missing else ", ".join(packages)
         rows.append({"name": f"lf[{extra}]", "ok": not missing, "detail": detail})
     return rows
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from lf.core import Array, Unavailable, one_line
+from lf.core.packages import pip
 from lf.train.state import Run, identity
 
 
@@ -36,7 +37,7 @@ class TensorBoard:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
-            raise Unavailable('`tensorboard` needs the package tensorboard; type: pip install "lf[train]"') from error
+            raise Unavailable(f"`tensorboard` needs the package tensorboard; type: {pip('train')}") from error
         self._open: Any = SummaryWriter
         self._writer: Any = None
 

@@ -20,6 +20,7 @@ from lf.benchmarks.run.names import told_apart
 from lf.benchmarks.run.predict import Predictor
 from lf.benchmarks.run.record import PairScores, Run
 from lf.core import Array, BadInput, Unavailable, files
+from lf.core.packages import pip
 from lf.data import Pair, dataset_digest
 from lf.extraction.extractor import Extractor
 
@@ -91,7 +92,7 @@ def plotter() -> Any:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise Unavailable('pictures need the package matplotlib; type: pip install "lf[plots]"') from error
+        raise Unavailable(f"pictures need the package matplotlib; type: {pip('plots')}") from error
     return Figure
 
 

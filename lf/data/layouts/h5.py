@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from lf.core import Array, BadInput, Features, Unavailable, UsageError, files
+from lf.core.packages import pip
 from lf.data.layouts import npz
 
 NAME = "features.h5"
@@ -140,7 +141,7 @@ def _h5py() -> Any:
     try:
         return importlib.import_module("h5py")
     except ImportError as error:
-        raise Unavailable('HDF5 files need the package h5py; type: pip install "lf[hloc]"') from error
+        raise Unavailable(f"HDF5 files need the package h5py; type: {pip('hloc')}") from error
 
 
 def _only(folder: Path) -> Path:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lf.core import Array, BadInput, Unavailable, UsageError, console, one_line
+from lf.core.packages import pip
 from lf.export.to_onnx import INPUT, OPSET, OPSETS
 from lf.formats import onnx_model
 from lf.formats.onnx_graph import Graph
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 PREFIX = "adopt."  # of the names of what is added
 OLDEST = 13  # operator set from which weights can have a scale per channel
-SIMPLIFY = 'pip install "lf[adopt]"'
+SIMPLIFY = pip("adopt")
 SAME = 1e-4  # largest difference that cleaning may make, as a share of the largest value
 FLOATS = {1: "float32", 10: "float16", 2: "uint8"}  # types of inputs, as ONNX numbers them
 SHAPES = ("Shape", "Size", "ConstantOfShape")  # operators that compute with shapes
