@@ -28,6 +28,7 @@ FAMILIES = ("wren", "swift", "fast-r2d2", "kp2dtiny-s-coral", "edgepoint2-t32", 
 ENGINES = [name for name, row in BACKENDS.items() if row.suffixes != (".card",)]
 REFERENCE = "ort-cpu"
 SLOW = ("torch-compile",)  # compiles each family, a quarter of a minute and more
+CONVERTED = [("tflite", family) for family in ("swift", "fast-r2d2", "alike-t")]  # conversions of up to 30 s: at night
 ANY_SIZE = ("torch", "torch-compile")  # a checkpoint has no size of its own
 RELATIVE = {"openvino-bf16": 0.1}  # of the largest value; 8 bits of mantissa, through a dozen layers
 WRONGLY = r"OpenVINO computes 16-bit activations wrongly; type: `backend=ort-cpu`"
@@ -78,7 +79,14 @@ def tensor(artifact: Artifact, seed: int = 0):
     return np.random.default_rng(seed).random((1, artifact.card.input[0], *SIZE), np.float32)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+BOTH = [
+    pytest.param(name, family, marks=pytest.mark.slow if name in SLOW or (name, family) in CONVERTED else [])
+    for name in ENGINES
+    for family in FAMILIES
+]
+
+
+@pytest.mark.parametrize(("backend", "family"), BOTH, indirect=["backend"])
 def test_the_same_maps_and_keypoints(file, backend, family):
     reference = Extractor(file(family, ".onnx"), REFERENCE)
     other = Extractor(file(family, suffix(backend)), backend)

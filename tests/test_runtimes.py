@@ -410,7 +410,7 @@ def test_a_missing_package_names_its_extra(fitting, monkeypatch, backend):
 @pytest.mark.skipif(available("ort-cuda"), reason="CUDA is really there")
 def test_cuda_that_is_not_there_is_not_replaced_by_the_cpu(tiny):
     with pytest.raises(
-        Unavailable, match=rf"{CUDA} is not in this onnxruntime .+, which has CPUEx.+lf\[ort-gpu\]"
+        Unavailable, match=rf"{CUDA} is not in this onnxruntime .+, which has CPUEx.+lf-keypoints\[ort-gpu\]"
     ) as caught:
         open_session(tiny(), "ort-cuda")
     assert caught.value.exit_code == 4
