@@ -5,6 +5,7 @@ from __future__ import annotations
 DISTRIBUTION = "lf-keypoints"  # `lf` on the Python package index is another project; the import and the command are lf
 
 
-def pip(extra: str, *options: str) -> str:
-    """What to type to install an extra: `pip install "lf-keypoints[edge]"`; `options` stand before the name."""
-    return " ".join(("pip install", *options, f'"{DISTRIBUTION}[{extra}]"'))
+def pip(extra: str, again: bool = False) -> str:
+    """What to type to install an extra, `again` over a broken one: `pip install "lf-keypoints[edge]"`."""
+    command = "pip install --force-reinstall" if again else "pip install"
+    return f'{command} "{DISTRIBUTION}[{extra}]"'

@@ -63,7 +63,7 @@ class Backend:
         except Exception as error:  # a library that is missing or was built for another system, a broken installation
             raise Unavailable(
                 f"the package {self.package} cannot be imported ({one_line(error, 300)}); install it again: "
-                + pip(self.extra, "--force-reinstall")
+                + pip(self.extra, again=True)
             ) from error
 
 
