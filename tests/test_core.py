@@ -204,9 +204,17 @@ def test_what_is_no_card_is_named(text):
         Card.from_json(text, "x.onnx")
 
 
+@pytest.mark.parametrize(("changes", "schema"), [({}, 1), ({"refine": "quadratic"}, 2), ({"network": {"a": 1}}, 2)])
+def test_a_card_that_an_older_lf_would_misread_has_a_newer_schema(changes, schema):
+    card = CARD.step(**changes)
+    assert (card.schema, json.loads(card.to_json())["schema"]) == (schema, schema)
+    assert Card.from_json(card.to_json(), "f") == card
+    assert card.step(refine="", network={}).schema == 1
+
+
 def test_a_newer_schema_asks_for_a_newer_lf():
     text = json.dumps({**CARD.to_dict(), "schema": core.CARD_SCHEMA + 1})
-    with pytest.raises(BadInput, match=r"x\.onnx: its card has schema 2, this lf reads up to 1; upgrade lf"):
+    with pytest.raises(BadInput, match=r"x\.onnx: its card has schema 3, this lf reads up to 2; upgrade lf"):
         Card.from_json(text, "x.onnx")
 
 

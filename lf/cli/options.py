@@ -158,3 +158,8 @@ def parse_bits(text: str) -> tuple[str, int]:
     if not name or not bits.isdecimal():
         raise UsageError(f"--bits {text}: expected LAYER=BITS, for example --bits stage1.a.conv=8")
     return name, int(bits)
+
+
+def layer_bits(keep_float: list[str] | None, bits: list[str] | None) -> dict[str, int]:
+    """Head or convolution -> bits of its weights, of `--keep-float` (32) and `--bits`."""
+    return dict.fromkeys(keep_float or (), 32) | dict(map(parse_bits, bits or ()))

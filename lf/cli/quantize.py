@@ -62,7 +62,7 @@ def quantize(
         "limit": limit,
         "seed": seed,
         "exclude": exclude,
-        "bits": dict.fromkeys(keep_float or (), 32) | dict(map(opt.parse_bits, bits or ())),
+        "bits": opt.layer_bits(keep_float, bits),
         "rounding": rounding,
     }
     artifact, place = resolve(model), output.parent if output else Path()

@@ -57,7 +57,7 @@ def search(
     from lf.studies.float_onnx import float_onnx_of
 
     artifact, place = resolve(model), output.parent if output else Path()
-    asked = dict.fromkeys(keep_float or (), 32) | dict(map(opt.parse_bits, bits or ()))
+    asked = opt.layer_bits(keep_float, bits)
     where = Where(data, protocol, limit_sequences, max_evaluations, out)
     options = {"calibration": calibration, "limit": limit, "seed": seed, "exclude": exclude, "rounding": rounding}
     check = partial(check_search, max_drop, where, artifact, scheme, images, output, asked, options)

@@ -17,8 +17,8 @@ from lf.core.steps import Step
 
 Array = NDArray[Any]
 
-CARD_SCHEMA = 1
-OPTIONAL = ("refine", "network")  # fields of a card that most files leave empty
+CARD_SCHEMA = 2  # the newest that is read
+OPTIONAL = ("refine", "network")  # fields that most cards leave empty; with one of them a card has schema 2
 MAX_PIXELS = 100_000_000  # of an image: a header may declare anything, more is refused before memory is asked for
 FEATURES = ("keypoints", "scores", "descriptors")  # outputs of a file with the decode inside
 
@@ -94,7 +94,7 @@ class Card:
         made: one `Step` per command that had a hand in it; objects with the keys of a step become steps.
         refine: how its points move off whole pixels, see `lf.models.decode.refined`; empty leaves that to its network.
         network: what `lf.models.own` makes a row of, where `model` is in no table; else empty.
-        schema: version of this layout.
+        schema: version of this layout: 2 with a field of OPTIONAL, which an older lf would pass over, else 1.
     """
 
     model: str
@@ -104,13 +104,14 @@ class Card:
     outputs: dict[str, tuple[int, int]] = field(default_factory=dict)
     made: tuple[Step, ...] = ()
     refine: str = ""
-    schema: int = CARD_SCHEMA
+    schema: int = 1
     network: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check the steps: Mismatch names a field that is missing or of another type."""
         steps = tuple(Step.parse(step, f"made[{index}]") for index, step in enumerate(self.made))
         object.__setattr__(self, "made", steps)
+        object.__setattr__(self, "schema", 2 if any(getattr(self, name) for name in OPTIONAL) else 1)
 
     @property
     def size(self) -> tuple[int, int] | None:
@@ -162,7 +163,6 @@ class Card:
                 input=(int(channels), height, width),
                 outputs={k: (int(c), int(s)) for k, (c, s) in card.outputs.items()},
                 network={**card.network},
-                schema=schema,
             )
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise BadInput(f"{where}: its embedded card is damaged ({error}); make the file again") from error
