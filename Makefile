@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # without byte code: pip would compile 50,000 files in one process, and Python compiles what it imports
 INSTALL := $(BIN)/pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e
-EXTRAS := export,quantize,adopt,train,plots,hloc,dataframe,tflite,openvino,dev
+EXTRAS := export,quantize,adopt,train,plots,hloc,dataframe,tflite,openvino,pose,sfm,dev
 # test processes, and one thread in each; worksteal keeps neighbours together, so what a module makes is made about once
 WORKERS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal
