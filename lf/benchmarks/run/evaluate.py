@@ -115,6 +115,7 @@ def evaluated(variant: Variant, info: SessionInfo) -> Subject:
         "input_size": variant.size and list(variant.size),
         "nms": variant.nms,
         "refine": variant.refine,
+        "threshold": variant.threshold,
         "backend": variant.backend,
         "provider": info.provider,
     }
