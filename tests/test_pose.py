@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lf
@@ -82,6 +82,22 @@ def test_too_few_matches_are_a_failure(known, estimator, count):
     assert found.pose is None
     assert found.inliers.shape == (count,)
     assert pose.errors(truth, None) == (180, 180, 180)
+
+
+COORDINATES = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), max_size=60)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["pose", "pose-usac"])
+@settings(deadline=None, max_examples=30)
+@given(COORDINATES, COORDINATES)
+def test_no_configuration_of_points_raises(known, name, first, second):
+    pytest.importorskip("poselib")
+    pair = (features(np.array(points, np.float32).reshape(-1, 2)) for points in (first, second))
+    scores = PROTOCOLS[name].vary(orders=2).score(*pair, known[2])
+    assert all(np.isfinite(value) for value in scores.values())
+    assert 0 <= scores["pose_auc@20"] <= 1
+    assert 0 <= scores["pose_error"] <= 180
 
 
 def test_one_point_many_times_is_no_error(known):

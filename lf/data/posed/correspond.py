@@ -65,6 +65,24 @@ def correspond(points: Array, first: View, second: View, size: Size, tolerance: 
     return found, seen
 
 
+def flow(first: View, second: View, size: Size, other: Size) -> Array:
+    """(H, W, 2) float32: where the pixels of the first image are in the second, NaN where it does not show them.
+
+    Args:
+        first: a view with depth.
+        second: a view of the same scene.
+        size: (H, W) of the first image.
+        other: (H, W) of the second.
+
+    Raises:
+        UsageError: the first view has no depth.
+    """
+    y, x = np.mgrid[: size[0], : size[1]]
+    found, seen = correspond(np.column_stack([x.ravel(), y.ravel()]), first, second, other)
+    found[~seen] = np.nan
+    return found.reshape(*size, 2).astype(np.float32)
+
+
 def shared_pairs(views: Sequence[View], size: Size, least: float) -> Iterator[tuple[int, int]]:
     """The pairs i < j of views that see at least a share `least` of each other's image."""
     y, x = np.mgrid[GRID // 2 : size[0] : GRID, GRID // 2 : size[1] : GRID]
