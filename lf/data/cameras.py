@@ -152,5 +152,11 @@ def checked_translation(translation: Array, where: str) -> Array:
     return translation
 
 
+def check_baseline(translation: Array, scale: float, where: str) -> None:
+    """Raise BadInput if a translation, of numbers of size `scale`, is none: it has no direction to compare with."""
+    if np.linalg.norm(translation) <= 1e-9 * scale:
+        raise BadInput(f"{where}: has no baseline; expected two camera centres, drop the pair")
+
+
 def _short(values: Array) -> str:
     return "[" + " ".join(f"{value:.4g}" for value in np.ravel(values)) + "]"

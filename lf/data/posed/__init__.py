@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
-from lf.core import Array, BadInput, UsageError, files
+from lf.core import Array, UsageError, files
 from lf.data import POSES, Pair, Picture, Wanted
-from lf.data.cameras import RelativePose, relative
+from lf.data.cameras import RelativePose, check_baseline, relative
 
 DRAWN = 5  # scenes that are drawn by default
 
@@ -132,14 +133,28 @@ def open_pairs(spec: str, wanted: Wanted) -> list[Pair]:
 
     Raises:
         UsageError: see `scenes`.
-        BadInput: see `scenes`; or a pair without a baseline.
+        BadInput: see `scenes` and `lf.data.posed.pair_lists`; or a pair without a baseline.
     """
     name, _, where = spec.partition(":")
     if name == "scenes" and wanted.limit_sequences:
         count = scenes_wanted(where)
         return pairs(scenes(f"scenes:{min(count, wanted.limit_sequences)}", wanted.seed))
+    if name == "posed" and where and (listed := _listed(files.expand(where))) is not None:
+        kept = [each for each in dict.fromkeys(pair.sequence for pair in listed) if each not in wanted.exclude]
+        few = {*kept[: wanted.limit_sequences]}
+        return [pair for pair in listed if pair.sequence in few]
     found = [scene for scene in scenes(spec, wanted.seed) if scene.name not in wanted.exclude]
     return pairs(found[: wanted.limit_sequences])
+
+
+def _listed(where: Path) -> list[Pair] | None:
+    """The pairs of a list that carries its truth, if there are no cameras; None for scenes."""
+    from lf.data.posed import folders, pair_lists
+
+    if not where.is_file() and (not where.is_dir() or folders.find(where)):
+        return None
+    path = pair_lists.find(where)
+    return None if path is None else pair_lists.read(path)
 
 
 def pairs(found: list[Scene]) -> list[Pair]:
@@ -151,7 +166,7 @@ def pairs(found: list[Scene]) -> list[Pair]:
     kept = []
     for scene in found:
         for each in (PosedPair(scene.views[i], scene.views[j]) for i, j in sorted(scene.listed)):
-            if not each.pose.translation.any():
-                raise BadInput(f"{scene.name} {each.name}: has no baseline; expected two camera centres, drop the pair")
+            scale = float(np.linalg.norm(each.first.translation) + np.linalg.norm(each.second.translation))
+            check_baseline(each.pose.translation, scale, f"{scene.name} {each.name}")
             kept.append(Pair(scene.name, each.name, each.first.image, each.second.image, each.pose))
     return kept

@@ -24,7 +24,7 @@ import numpy as np
 from lf.core import Array, BadInput, console
 from lf.data import images
 from lf.data.cameras import checked_camera, checked_rotation, checked_translation
-from lf.data.posed import Scene, View, colmap_model, depth_files
+from lf.data.posed import Scene, View, colmap_model, depth_files, pair_lists
 from lf.data.posed.depth_files import SUFFIX
 from lf.data.posed.rows import numbers, rows
 
@@ -42,7 +42,8 @@ def read(root: Path) -> list[Scene]:
     """
     found = find(root)
     if not found:
-        raise BadInput(f"{root}: holds no camera matrices and poses; expected {EXPECTED}")
+        listed = " of single images, only pairs" if pair_lists.find(root) else ""
+        raise BadInput(f"{root}: holds no camera matrices and poses{listed}; expected {EXPECTED}")
     if root not in found:
         held = {folder.relative_to(root).parts[0] for folder in found}
         inner = {f.name for f in root.iterdir() if f.is_dir() and f.name[0] != "." and not f.name.endswith(SUFFIX)}
