@@ -53,6 +53,7 @@ class Validation:
             judges = {name: 1 if higher else -1 for name, higher in better.items() if higher is not None}
             self.sign = pick(judges, best, f"judge of weights under {protocol}")
         pairs = open_dataset(data, exclude=rule.without)
+        rule.check(pairs, data)
         self.pairs = [pairs[i] for i in np.linspace(0, len(pairs) - 1, min(limit, len(pairs))).round().astype(int)]
         self.shown = next((pair for pair in self.pairs if pair.sequence.startswith("v_")), self.pairs[0])
 

@@ -22,6 +22,7 @@ from lf.benchmarks.run.record import PairScores, Run
 from lf.core import Array, BadInput, Unavailable, files
 from lf.core.packages import pip
 from lf.data import Pair, dataset_digest
+from lf.data.cameras import RelativePose
 from lf.extraction.extractor import Extractor
 
 Progress = Callable[[int, int, str], None]
@@ -37,7 +38,11 @@ LINES = (
 )
 PANELS = {"all": "overall", "i": "illumination", "v": "viewpoint"}
 THRESHOLDS = range(1, 11)  # px
-RANKED_BY = ("mma@3", "mean_corner_error")  # the first that the protocol yields tells the best pairs from the worst
+RANKED_BY = (
+    "mma@3",
+    "mean_corner_error",
+    "pose_error",
+)  # the first that the protocol yields tells the best pairs from the worst
 EXTREMES = 2  # pairs at either end
 
 
@@ -143,6 +148,8 @@ def _measured(run: Run) -> tuple[str, str, Callable[[PairScores, int], float]]:
     """What the curves of a protocol show, over what, and its value for one record at one threshold."""
     if "mma@1" in run.pairs[0].extra:
         return "mean matching accuracy", "threshold (px)", lambda record, t: record.extra[f"mma@{t}"]
+    if "pose_error" in run.pairs[0].extra:
+        return "share of poses within", "pose error (deg)", lambda record, t: _within(record.extra["pose_error"], t)
     over = "mean corner error (px)"
     return "share of homographies within", over, lambda record, t: _within(record.extra["mean_corner_error"], t)
 
@@ -181,14 +188,14 @@ def _slug(text: str) -> str:
 
 
 def draw_pair(predict: Predictor, pair: Pair, title: str, note: str = "") -> dict[str, Array]:
-    """The matches and the points of one pair, as the protocol sees them: name -> RGB picture."""
+    """The matches and, under a homography, the points of one pair, as the protocol sees them: name -> RGB picture."""
     rule = predict.protocol
     (first, native0), (second, native1) = predict(pair.first), predict(pair.second)
-    homography = rule.homography(pair.homography, native0, native1)
+    truth = rule.between(pair, native0, native1)
     images = [rule.prepare(picture.load(), 3)[0] for picture in (pair.first, pair.second)]
     both, k = (images[0], images[1]), rule.params.get("k")
+    drawn = {"matches": match_pictures.matches(both, (first.top(k), second.top(k)), truth, title, note)}
+    if isinstance(truth, RelativePose):  # without depth nobody knows which points repeat
+        return drawn
     limit = rule.params.get("repeatability_px", match_pictures.CORRECT)
-    return {
-        "matches": match_pictures.matches(both, (first.top(k), second.top(k)), homography, title, note),
-        "points": match_pictures.points(both, (first, second), homography, title, note, k, limit),
-    }
+    return {**drawn, "points": match_pictures.points(both, (first, second), truth, title, note, k, limit)}

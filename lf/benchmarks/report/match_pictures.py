@@ -16,6 +16,7 @@ import numpy as np
 from lf.benchmarks.protocols import metrics
 from lf.benchmarks.protocols.matching import mutual
 from lf.core import Array, Features, UsageError, files
+from lf.data.cameras import RelativePose, epipolar_distance
 from lf.data.contact_sheets import drawable
 from lf.data.homography import warp_image, warp_points
 from lf.extraction.extractor import restore
@@ -34,20 +35,21 @@ GAP, MARGIN = 10, 12  # px
 NARROWEST = 720  # px of the page: the legends take as much
 
 
-def matches(images: Images, features: Found, homography: Array | None, title: str, note: str = "") -> Array:
+def matches(images: Images, features: Found, truth: Array | RelativePose | None, title: str, note: str = "") -> Array:
     """Draw the mutual nearest neighbours: a disc at both ends of each, a line for `LINES` of them, evenly chosen.
 
     Args:
         images: both images.
         features: their keypoints.
-        homography: (3, 3) first -> second image; colours each match by its error. None leaves all in one colour.
+        truth: homography (3, 3) first -> second image; colours each match by its error. Or the relative pose; colours
+            it by its distance from its epipolar line. None leaves all in one colour.
         title: heads the page.
         note: small print below.
     """
     first, second = features
     i, j = mutual(first.descriptors, second.descriptors, "dot")
     start, end = first.keypoints[i], second.keypoints[j]
-    errors = np.zeros(len(i)) if homography is None else metrics.match_errors(start, end, homography)
+    errors = _errors(start, end, truth)
     body, scales, offset = _side_by_side(images, None)
     start, end = _place(start, scales[0], 0), _place(end, scales[1], offset)
     for points, scale, x in ((first.keypoints, scales[0], 0), (second.keypoints, scales[1], offset)):
@@ -59,11 +61,21 @@ def matches(images: Images, features: Found, homography: Array | None, title: st
     for ends in (start, end):
         discs(body, ends[order], shades[order], 3, rim=True)
     text = f"{len(i)} mutual matches of {len(first)} and {len(second)} points"
-    if homography is not None:
-        text += f", {_share(int(np.count_nonzero(errors <= CORRECT)), len(i))} within {CORRECT:g} px"
+    if truth is not None:
+        of = " of their epipolar lines" if isinstance(truth, RelativePose) else ""
+        text += f", {_share(int(np.count_nonzero(errors <= CORRECT)), len(i))} within {CORRECT:g} px{of}"
     text += f"; {LINES} of them as lines" if len(i) > LINES else ""
-    legend = [] if homography is None else [_scale(body.shape[1])]
+    legend = [] if truth is None else [_scale(body.shape[1])]
     return _page(title, text, body, legend, note)
+
+
+def _errors(start: Array, end: Array, truth: Array | RelativePose | None) -> Array:
+    """(M,) px that matches are off under the truth; 0 without one."""
+    if truth is None:
+        return np.zeros(len(start))
+    if isinstance(truth, RelativePose):
+        return epipolar_distance(start, end, truth.fundamental)
+    return metrics.match_errors(start, end, truth)
 
 
 def points(

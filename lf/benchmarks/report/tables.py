@@ -24,6 +24,7 @@ COLUMNS = {  # of protocols whose names begin so
     "superpoint": (*_KP2D, "nn_map"),
     "kp2d": _KP2D,
     "mma": ("n_keypoints0", "n_matches", "mma@1", "mma@3", "mma@5", "mma@10"),
+    "pose": ("n_matches", "n_inliers", "pose_error", "pose_auc@5", "pose_auc@10", "pose_auc@20", "pose_maa@10"),
     "auc": ("n_keypoints0", "n_matches", "mean_corner_error", "h_auc@1", "h_auc@3", "h_auc@5", "h_auc_dlt@5"),
 }
 SHORT = {
@@ -39,6 +40,12 @@ SHORT = {
     "h_auc@3": "AUC@3",
     "h_auc@5": "AUC@5",
     "h_auc_dlt@5": "DLT AUC@5",
+    "n_inliers": "inliers",
+    "pose_error": "median deg",
+    "pose_auc@5": "AUC@5 deg",
+    "pose_auc@10": "AUC@10 deg",
+    "pose_auc@20": "AUC@20 deg",
+    "pose_maa@10": "mAA@10",
     "n_keypoints0": "points",
     "n_matches": "matches",
 }

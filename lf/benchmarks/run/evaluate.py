@@ -9,8 +9,6 @@ from itertools import count, groupby
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from lf.benchmarks.protocols.protocol import Protocol
 from lf.benchmarks.protocols.summary import overview
 from lf.benchmarks.run.predict import Predictor
@@ -52,9 +50,11 @@ def bench(
         progress: (done, total, text), called per pair.
 
     Raises:
+        UsageError: see `Protocol.check`.
         BadInput: a picture was used to calibrate this file.
         LfError: see `Extractor`, `Predictor`.
     """
+    protocol.check(pairs, dataset)
     refuse_leak(variant.artifact, pairs)
     extractor = extractor or variant.open(threads)
     name = f"{variant.artifact.path.name} {variant.backend}"
@@ -91,8 +91,7 @@ def _scores(
         for pair in some:
             tell(pair)
             second = predict(pair.second)
-            homography = protocol.homography(np.asarray(pair.homography), first[1], second[1])
-            scores = protocol.score(first[0], second[0], homography)
+            scores = protocol.score(first[0], second[0], protocol.between(pair, first[1], second[1]))
             records.append({"sequence": pair.sequence, "pair": pair.name, **scores})
         return records
 

@@ -22,6 +22,7 @@ from lf.benchmarks.run.record import Run, Subject
 from lf.benchmarks.run.results import environment
 from lf.core import BadInput, Features, SessionInfo, pick
 from lf.data import Pair, Picture, open_dataset
+from lf.data.cameras import RelativePose
 from lf.data.homography import warp_points
 from lf.data.layouts import LAYOUTS, Store, pairs
 from lf.data.layouts.pairs import Stored
@@ -66,9 +67,10 @@ def score_files(paths: Sequence[Path], protocol: Protocol, layout: str = "pair")
     for path in paths:
         pair = read(path)
         refuse(path, pair, protocol)
+        refuse_truth(path, pair, protocol)
         rule = for_scores(protocol, pair)
         scores[str(path)] = {
-            **rule.score(pair.first, pair.second, pair.homography),
+            **rule.score(pair.first, pair.second, pair.truth),
             "protocol": rule.name,
             "protocol_version": rule.version,
             "protocol_digest": rule.digest,
@@ -109,6 +111,14 @@ def refuse(where: object, pair: Stored, protocol: Protocol) -> None:
         )
 
 
+def refuse_truth(path: Path, pair: Stored, protocol: Protocol) -> None:
+    """Raise BadInput if a stored pair has another truth than the protocol scores against."""
+    if isinstance(pair.truth, RelativePose) != (protocol.truth == "pose"):
+        pose, plane = "a relative pose (K0, K1, rotation, translation)", "a homography"
+        needs, has = (pose, plane) if protocol.truth == "pose" else (plane, pose)
+        raise BadInput(f"{path}: holds {has}; protocol {protocol.name} needs {needs}")
+
+
 def for_scores(protocol: Protocol, pair: Stored) -> Protocol:
     """The protocol for a pair: of points without scores there are no best, all are taken (section 1)."""
     return protocol if pair.scored else protocol.vary(k=None)
@@ -132,6 +142,7 @@ def score_folder(
     if not folder.exists():
         raise BadInput(f"{folder}: no such folder; expected features of layout {layout}")
     dataset = open_dataset(data, exclude=protocol.without)
+    protocol.check(dataset, data)
     read = (
         _of_images(row.open(folder), dataset, protocol)
         if row.open
@@ -143,7 +154,7 @@ def score_folder(
         seen.add(pair, stored)
         refuse(f"{folder}: {pair.sequence} {pair.name}", stored, protocol)
         rule = for_scores(protocol, stored)
-        scores = rule.score(stored.first, stored.second, stored.homography)
+        scores = rule.score(stored.first, stored.second, stored.truth)
         records.append({"sequence": pair.sequence, "pair": pair.name, **scores})
     progress(len(dataset), len(dataset), layout)
     machine = environment(SessionInfo("stored", __version__, "none", 1), __name__)
@@ -186,7 +197,7 @@ def _of_images(store: Store, dataset: Sequence[Pair], protocol: Protocol) -> Ite
     prepared = lru_cache(maxsize=2)(partial(_prepared, store, protocol))  # the first image of a sequence is read once
     for pair in dataset:
         (first, size0), (second, size1) = prepared(pair.first), prepared(pair.second)
-        yield Stored(first, second, protocol.homography(pair.homography, size0, size1))
+        yield Stored(first, second, protocol.between(pair, size0, size1))
 
 
 def _prepared(store: Store, protocol: Protocol, picture: Picture) -> tuple[Features, Size]:

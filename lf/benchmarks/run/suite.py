@@ -95,6 +95,7 @@ def evaluate_variants(
     """Evaluate variants on the same pairs; see `suite`."""
     rule = pick(PROTOCOLS, protocol, "protocol")
     pairs = open_dataset(data, limit_sequences, exclude=rule.without)
+    rule.check(pairs, data)
     opened = [variant.open(threads) for variant in variants]
     infos = [extractor.session.info for extractor in opened]
     _refuse([evaluated(*each) for each in zip(variants, infos, strict=True)], rule, pairs, out)
