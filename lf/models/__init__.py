@@ -8,6 +8,7 @@ from math import isfinite
 from lf.core import MAX_PIXELS, BadInput, Card, UsageError, pick
 from lf.models import alike, edgepoint2, features, kp2d, opencv, own, r2d2, superpoint, swift, wren
 from lf.models.decode import REFINEMENTS as REFINEMENTS
+from lf.models.row import COUNTED as COUNTED
 from lf.models.row import UNKNOWN_LICENCE as UNKNOWN_LICENCE
 from lf.models.row import Model as Model
 
