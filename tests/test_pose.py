@@ -281,6 +281,19 @@ def test_a_run_has_records_intervals_and_gates(folder):
     assert not gate.compare([good], [bad], [rule])[0].passed
 
 
+def test_features_that_were_extracted_before_score_the_same(folder, tmp_path, lf):
+    pytest.importorskip("poselib")
+    from lf.benchmarks.run.score import choose, score_folder
+
+    code, _, err = lf("extract", "orb", folder, "--out", tmp_path / "features", "--layout", "lf", "--workers", "1")
+    assert code == 0, err
+    run = score_folder(tmp_path / "features", f"posed:{folder}", "lf", choose("pose"))
+    assert len(run.pairs) == 10
+    assert run.summary["n_matches"] > 20
+    with pytest.raises(UsageError, match=r"protocol mma needs homographies, posed:.* has camera poses; type a dataset"):
+        score_folder(tmp_path / "features", f"posed:{folder}", "lf", choose("mma"))
+
+
 def test_pictures_of_a_posed_pair_are_its_matches_by_epipolar_distance(folder):
     pytest.importorskip("matplotlib")
     from lf.benchmarks.report import figures
