@@ -14,12 +14,12 @@ from lf.benchmarks.protocols.geometry import (
     TRUE_SQUEEZE,
 )
 from lf.benchmarks.protocols.metrics import INLIER_MASK, Ransac
+from lf.benchmarks.protocols.pose import pose_score
 from lf.benchmarks.protocols.protocol import (
     Protocol,
     auc_score,
     kp2d_score,
     mma_score,
-    pose_score,
     superpoint_score,
     superpoint_true_score,
 )
