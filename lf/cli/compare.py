@@ -12,7 +12,7 @@ from lf.core import console
 
 EXAMPLES = (
     "lf compare REF.json results/results.json --gates gates.toml",
-    "lf compare REF.json results/results.json --gates gates.toml --report gates.html --junit gates.xml",
+    "lf compare REF.json NEW.json --gates gates.toml --report gates.html",
 )
 
 
