@@ -39,6 +39,7 @@ from lf.cli import (  # noqa: E402
     models,
     quantize,
     renamed,
+    report,
     score,
     search,
     sensitivity,
@@ -65,7 +66,7 @@ data = typer.Typer(help="Datasets: download, list, show.", cls=help.Group, rich_
 
 PANELS: dict[str, tuple[Any, ...]] = {  # of lf --help -> the commands, in order; each file holds one, of its name
     "Convert": (export, adopt, quantize, search, sensitivity, check),
-    "Measure": (bench, time, compare, tune, sweep, score),
+    "Measure": (bench, time, compare, report, tune, sweep, score),
     "Use": (extract, match, live, demo),
     "Train": (train, label),
     "Look": (inspect, models, doctor),

@@ -30,6 +30,9 @@ Out = Annotated[
 Folder = Annotated[
     Path, typer.Option(metavar="DIR", help="Folder for results, and to resume from", rich_help_panel=WHERE)
 ]
+Report = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="HTML page to write, as lf report does", rich_help_panel=WHERE)
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object", rich_help_panel=WHERE)]
 
 Threads = Annotated[int, typer.Option(min=1, metavar="N", help="Threads of the backend", rich_help_panel=HOW)]
