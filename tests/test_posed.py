@@ -99,6 +99,13 @@ def test_drawn_scenes_are_a_dataset():
         posed.scenes("warps:x")
 
 
+def test_drawn_scenes_have_no_folder_in_a_sweep(tmp_path):
+    from lf.studies.sweep_plan import located
+
+    assert located("scenes:3", tmp_path) == ("scenes:3", None)
+    assert located("posed:set", tmp_path) == (f"posed:{tmp_path / 'set'}", tmp_path / "set")
+
+
 def test_training_scenes_have_a_limit():
     with pytest.raises(UsageError, match=r"training scenes have numbers in \[0, \d+\), got -1"):
         drawn.training(-1)
