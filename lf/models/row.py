@@ -96,7 +96,7 @@ class Model:
     @property
     def length(self) -> int:
         """Numbers in a descriptor; bits, where it is binary."""
-        return self.heads[self.descriptor][0] if self.module else self.heads["points"][0] - 4
+        return self.heads[self.descriptor][0] if self.descriptor in self.heads else self.heads["points"][0] - 4
 
     def fitted(self, size: tuple[int, int]) -> tuple[int, int]:
         """The (H, W) that the network is shown of a picture of `size`, whose rest is cut off, stretched or padded."""
