@@ -70,13 +70,17 @@ def suppressed(radius, margin=0, top_k=5000):
 def decoded(name, top_k):
     """(maps {head: (c, h, w)}) -> what the graph of a network's decode gives, as `features` reads it."""
     row = MODELS[name]
+    return graph_of(row, Card(name, {}, (row.channels, None, None), outputs=dict(row.heads)), top_k)
+
+
+def graph_of(row, card, top_k):
+    """The same of any row, and of a card that names it."""
     heads = {head: [1, channels, f"{head}_h", f"{head}_w"] for head, (channels, _) in row.heads.items()}
     nodes = [onnx.helper.make_node("Identity", [f"in.{head}"], [head]) for head in heads]
     values = [onnx.helper.make_tensor_value_info(f"in.{head}", 1, shape) for head, shape in heads.items()]
     outputs = [onnx.helper.make_tensor_value_info(head, 1, shape) for head, shape in heads.items()]
     graph = onnx.helper.make_graph(nodes, "g", values, outputs)
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10)
-    card = Card(name, {}, (row.channels, None, None), outputs=dict(row.heads))
     proto = to_features.append(model, card, top_k)
     run = ort.InferenceSession(proto.SerializeToString(), providers=CPU)
     return lambda maps: dict(

@@ -36,6 +36,8 @@ USUAL = {  # one of every kind; all others, and the other size, at night
     ("swift-tiny", SMALL),
     ("edgepoint2-t32", None),
     ("alike-t", SMALL),
+    ("xfeat", SMALL),
+    ("disk", SMALL),
     ("wren", None),
 }
 EVERY = [
@@ -285,6 +287,18 @@ def test_only_the_best_neighbour_contests(rival, contested):
     score = np.zeros((8, 8), np.float32)
     score[4, 4], score[3, 5] = 3, rival
     assert parity.contested(score, np.array([[4.0, 4.0]], np.float32)).tolist() == [contested]
+
+
+def test_scores_are_laid_out_before_neighbours_contest():
+    cells = np.zeros((4, 6, 6), np.float32)
+    cells[3, 4, 4], cells[0, 5, 5] = 3, 3  # at 9, 9 and at 10, 10
+    score = parity.ranked(MODELS["edgepoint2-t32"], {"score": cells})
+    assert score.shape == (12, 12)
+    assert parity.contested(score, np.array([[9.0, 9.0], [10.0, 10.0]], np.float32)).tolist() == [True, True]
+    score[10, 10], score[11, 11] = 0, 3
+    assert [parity.contested(score, np.array([[9.0, 9.0]]), radius).tolist() for radius in (1, 2)] == [[False], [True]]
+    assert parity.ranked(MODELS["xfeat"], {"detector": np.zeros((65, 2, 3), np.float32)}).shape == (16, 24)
+    assert parity.ranked(MODELS["wren"], {}) is None
 
 
 @pytest.mark.slow

@@ -11,11 +11,16 @@ import foreign_files as foreign
 import numpy as np
 import pytest
 import torch
+from test_cut_features import assert_same, graph_of
 from torch import nn
 
 from lf.core import BadInput, Card
+from lf.data import images
 from lf.export.adopt import adopt, description, inputs
+from lf.extraction.extractor import Extractor
+from lf.formats import model_file
 from lf.models import MODELS, own, row_of
+from lf.models.features import features
 from lf.models.kp2d.decode import kp2d
 from lf.models.superpoint.decode import superpoint
 from lf.models.swift.decode import swift
@@ -194,8 +199,41 @@ def test_a_described_network_is_adopted_and_used(lf, tmp_path, monkeypatch, draw
     assert "mine" in lf("inspect", "q.onnx")[1]
     code, _, error = lf("time", "mine.onnx", "q.onnx", "--repeats", "2", "--photo", picture)
     assert code == 0, error
-    code, _, error = lf("export", "mine.onnx", "--cut", "features")
-    assert (code, error) == (2, "lf: mine: its decode is not known as a graph, leave --cut features out\n")
+    code, said, error = lf("export", "mine.onnx", "--cut", "features", "--top-k", "50", "--refine", "soft")
+    assert (code, said) == (0, "mine.features.onnx\n"), error
+    cut = model_file.load(tmp_path / "mine.features.onnx")
+    assert cut.card.made[-1].options["settings"] == {**row.settings, "refine": "soft"}
+    assert cut.card.made[-1].parity["identical"] == 1
+    found, wanted = (
+        Extractor(file, "ort-cpu", refine=how)(images.read(picture)) for file, how in ((cut, None), (made, "soft"))
+    )
+    np.testing.assert_allclose(found.keypoints, wanted.top(50).keypoints, atol=1e-3)
+
+
+DECODES = {  # part and what goes with it -> shapes of its heads
+    "grid65": ({"part": "grid65", "refine": "quadratic"}, {"detector": (65, 6, 8)}),
+    "heatmap": ({"part": "heatmap", "stride": 2, "refine": "soft", "threshold": 0.3}, {"score": (4, 24, 32)}),
+    "scores": ({"part": "heatmap", "stride": 1, "values": "scores", "nms_radius": 0}, {"score": (1, 48, 64)}),
+    "offset": ({"part": "heatmap+offset", "stride": 4, "offset": 3.0}, {"score": (1, 12, 16), "offset": (2, 12, 16)}),
+    "thinned": ({"part": "heatmap+offset", "stride": 4, "border": 0}, {"score": (1, 12, 16), "offset": (2, 12, 16)}),
+    "cell": ({"part": "cell", "threshold": 0.3}, {"score": (1, 6, 8), "shift": (2, 6, 8)}),
+    "cell at the edge": ({"part": "cell", "border": 0, "stride": 4}, {"score": (1, 12, 16), "shift": (2, 12, 16)}),
+}
+
+
+@pytest.mark.parametrize("sampling", ["centres", "corners", "superpoint"])
+@pytest.mark.parametrize("name", DECODES)
+def test_a_graph_decodes_as_numpy_does(name, sampling):
+    detector, shapes = DECODES[name]
+    given = described(detector=detector, descriptor={"length": 16, "sampling": sampling})
+    row = own.row("mine", given)
+    card = Card("mine", {}, (1, None, None), outputs=dict(row.heads), network=given)
+    run = graph_of(row, card, 40)
+    for seed in range(3):
+        values = maps(seed, **shapes, descriptor=(16, 6, 8))
+        wanted = row.decode(values, **row.settings, top_k=40)
+        assert len(wanted[0]) > 3
+        assert_same(features(run(values)), wanted)
 
 
 def test_a_damaged_description_is_bad_input(tmp_path):

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
+from math import isqrt
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from lf.data import images
 from lf.extraction import agreement
 from lf.extraction.agreement import Look
 from lf.extraction.extractor import Extractor
+from lf.models import Model
+from lf.models.decode import CELL, heatmap, unfold
 
 RELATIVE = 1e-4  # largest error of a map, as a share of its largest value; float32 in another order reads 1e-6
 SAME = 0.05  # px between two keypoints that count as one; networks without sub-pixel points put them on integers
@@ -152,14 +155,14 @@ def explained(a: Look, b: Look, only_a: Array, only_b: Array, extractor: Extract
     """
     settings = extractor.settings
     lower = {name: value - SLACK for name, value in settings.items() if isinstance(value, float)}  # the thresholds
-    reach, maxima = reach_of(settings), extractor.model.maxima
+    reach, radius = reach_of(settings), settings.get("radius", 1)
     points = np.concatenate([a.features.keypoints[only_a], b.features.keypoints[only_b]])
     may = np.zeros(len(points), bool)
     for own, other in ((slice(0, only_a.sum()), b), (slice(only_a.sum(), None), a)):
         relaxed = agreement.decode(extractor, other.maps, other.features.size, **lower)
         may[own] = agreement.near(points[own], relaxed.keypoints, SAME)
-        if maxima:
-            may[own] |= contested(other.maps[maxima][0], points[own])
+        if (score := ranked(extractor.model, other.maps)) is not None:
+            may[own] |= contested(score, points[own], radius)
         if "nms_radius" not in settings:
             continue
         rivals = other.features.keypoints
@@ -174,14 +177,23 @@ def explained(a: Look, b: Look, only_a: Array, only_b: Array, extractor: Extract
 
 def reach_of(settings: Mapping[str, Any]) -> float:
     """How far suppression reaches, in px: the corner of a square, plus a sub-pixel shift."""
-    return float(settings.get("nms_radius", 1) * 2**0.5 + 1)
+    return float(settings.get("nms_radius", settings.get("radius", 1)) * 2**0.5 + 1)
 
 
-def contested(score: Array, points: Array) -> Array:
-    """Which of `points` (N, 2) score within SLACK of the best of their eight neighbours."""
-    padded = np.pad(score, 1, constant_values=-np.inf)
-    x, y = points.astype(np.intp).T
-    around = np.stack([padded[y + dy, x + dx] for dy in range(3) for dx in range(3) if (dy, dx) != (1, 1)])
+def ranked(row: Model, maps: Mapping[str, Array]) -> Array | None:
+    """The (H, W) scores of which a network's points are local maxima; None where suppression is greedy."""
+    if row.maxima is None:
+        return None
+    stacked = maps[row.maxima]
+    return heatmap(stacked) if len(stacked) == CELL**2 + 1 else unfold(stacked, isqrt(len(stacked)))
+
+
+def contested(score: Array, points: Array, radius: int = 1) -> Array:
+    """Which of `points` (N, 2) score within SLACK of the best other one of the square of side 2 * radius + 1."""
+    padded = np.pad(score, radius, constant_values=-np.inf)
+    x, y = np.round(points).astype(np.intp).T
+    steps = [(dy, dx) for dy in range(2 * radius + 1) for dx in range(2 * radius + 1) if (dy, dx) != (radius, radius)]
+    around = np.stack([padded[y + dy, x + dx] for dy, dx in steps])
     contested: Array = np.abs(around.max(0) - score[y, x]) < SLACK
     return contested
 

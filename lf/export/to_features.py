@@ -219,8 +219,8 @@ def _explained(
     for each in (a, b):
         if len(each) == top_k:
             may |= np.abs(scores - each.scores[-1]) <= ROUNDING
-    if extractor.model.maxima:
-        may |= parity.contested(maps[extractor.model.maxima][0], points)
+    if (score := parity.ranked(extractor.model, maps)) is not None:
+        may |= parity.contested(score, points, extractor.settings.get("radius", 1))
     reach = parity.reach_of(extractor.settings)
     apart = np.hypot(*(points[:, None] - points[None]).T) <= reach
     others = np.arange(len(points)) < len(a.keypoints[only[0]])

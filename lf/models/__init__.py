@@ -6,14 +6,14 @@ from dataclasses import replace
 from math import isfinite
 
 from lf.core import MAX_PIXELS, BadInput, Card, UsageError, pick
-from lf.models import alike, edgepoint2, features, kp2d, opencv, own, r2d2, superpoint, swift, wren
+from lf.models import alike, disk, edgepoint2, features, kp2d, opencv, own, r2d2, superpoint, swift, wren, xfeat
 from lf.models.decode import REFINEMENTS as REFINEMENTS
 from lf.models.row import COUNTED as COUNTED
 from lf.models.row import UNKNOWN_LICENCE as UNKNOWN_LICENCE
 from lf.models.row import Model as Model
 
 DEFAULT = "wren"  # the network that demo, gate and documents use
-FAMILIES = (superpoint, r2d2, kp2d, edgepoint2, alike, swift, wren, opencv)
+FAMILIES = (superpoint, r2d2, kp2d, edgepoint2, alike, xfeat, disk, swift, wren, opencv)
 
 MODELS: dict[str, Model] = {name: row for family in FAMILIES for name, row in family.ROWS.items()}
 

@@ -90,7 +90,7 @@ def sides(g: Graph, tensor: str) -> tuple[str, str]:
 
 def detect(g: Graph, heat: str, threshold: float, nms_radius: int, border: int, top_k: int) -> Spots:
     candidates = g("Where", g("GreaterOrEqual", heat, threshold), heat, 0.0)
-    return top(g, nms(g, candidates, nms_radius), border, top_k)
+    return top(g, nms(g, candidates, nms_radius) if nms_radius else candidates, border, top_k)
 
 
 def any_left(g: Graph, score: str) -> str:

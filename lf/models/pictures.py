@@ -9,6 +9,12 @@ from lf.core import Array
 EPSILON = 1e-5  # added to a variance before its root
 
 
+def padded(picture: Array, multiple: int) -> Array:
+    """(H, W, 3) floats -> (3, h, w) float32, black at the right and the bottom up to multiples of `multiple` px."""
+    room = [(0, -side % multiple) for side in picture.shape[:2]]
+    return np.pad(np.moveaxis(picture, 2, 0).astype(np.float32), [(0, 0), *room])
+
+
 def mean_grey(picture: Array) -> Array:
     """(H, W, 3) floats -> (H, W) float32: the plain mean of the three colours, no luma."""
     grey: Array = picture.sum(2, dtype=np.float32) / np.float32(picture.shape[2])
@@ -22,13 +28,19 @@ def whiten(plane: Array) -> Array:
     return np.asarray(centred / np.sqrt(variance + EPSILON), np.float32)
 
 
-def stretch(plane: Array, size: tuple[int, int]) -> Array:
-    """(H, W) -> `size` (h, w), bilinear between the corner pixels, whose centres stay corners; no smoothing."""
+def stretch(plane: Array, size: tuple[int, int], corners: bool = True) -> Array:
+    """(H, W) -> `size` (h, w), bilinear, without smoothing.
+
+    The centres of the corner pixels stay corners, or the areas of both pictures are aligned.
+    """
     for axis, wanted in enumerate(size):
         if plane.shape[axis] == wanted:
             continue
         last = plane.shape[axis] - 1
-        at = np.linspace(0, last, wanted) if wanted > 1 else np.zeros(1)
+        if corners:
+            at = np.linspace(0, last, wanted) if wanted > 1 else np.zeros(1)
+        else:
+            at = np.clip((np.arange(wanted) + 0.5) * (plane.shape[axis] / wanted) - 0.5, 0, last)
         low = np.minimum(at.astype(np.intp), max(0, last - 1))
         share = (at - low).astype(np.float32)[(slice(None), *(None,) * (1 - axis))]
         near, far = plane.take(low, axis), plane.take(np.minimum(low + 1, last), axis)

@@ -41,8 +41,9 @@ class Model:
         multiply_adds: of the network for a picture of COUNTED; a test counts them, and says what to type here.
         options: keyword arguments of `build`; for a baseline, what `lf.runtimes.opencv` makes it from.
         descriptor: the head of a network that holds its descriptors.
-        maxima: the head whose 3x3 maxima are its points, where a pixel that loses still counts against its neighbours;
-            None where suppression is greedy or there is none.
+        maxima: the head whose local maxima are its points, where a pixel that loses still counts against its
+            neighbours; with one channel per pixel of a square it is laid out first, and 65 are SuperPoint's. None where
+            suppression is greedy or there is none. The setting `radius` says how far maxima reach, 1 without it.
         licence: of its published weights.
         code_licence: of its published code.
         source: where its published weights are, `PUBLISHER OWNER/NAME, FILE`; "" if nobody publishes any.
@@ -95,7 +96,7 @@ class Model:
     @property
     def length(self) -> int:
         """Numbers in a descriptor; bits, where it is binary."""
-        return self.heads[self.descriptor][0] if self.module else self.heads["points"][0] - 4
+        return self.heads[self.descriptor][0] if self.descriptor in self.heads else self.heads["points"][0] - 4
 
     def fitted(self, size: tuple[int, int]) -> tuple[int, int]:
         """The (H, W) that the network is shown of a picture of `size`, whose rest is cut off, stretched or padded."""

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from lf.core import Array
+from lf.models.pictures import padded
 
 MULTIPLE = 32  # px
 
 
 def prepare(picture: Array) -> Array:
     """(H, W, 3) RGB in [0, 1] -> (3, h, w) float32, black at the right and the bottom up to multiples of 32."""
-    room = [(0, -side % MULTIPLE) for side in picture.shape[:2]]
-    return np.pad(np.moveaxis(picture, 2, 0).astype(np.float32), [(0, 0), *room])
+    return padded(picture, MULTIPLE)

@@ -85,6 +85,7 @@ def row(name: str, described: Mapping[str, Any]) -> Model:
         multiple=full["multiple"],
         heads=heads(full),
         decode=features if plain else partial(decode, **fixed, **placed),
+        decode_onnx=None if plain else f"{__name__}.decode_onnx:decode",
         describe=None if plain else partial(describe, **placed),
         settings={} if plain else {key: detector[key] for key in names},
         keep_float=tuple(head for head in heads(full) if head != "descriptor"),

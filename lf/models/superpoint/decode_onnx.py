@@ -23,8 +23,13 @@ def superpoint(
     heat = heatmap(g, maps["detector"])
     spots = detect(g, heat, threshold, nms_radius, border, top_k)
     points = refined(g, heat, heat, spots, refine)
-    rows, columns = sides(g, maps["descriptor"])
+    return points, poison(g, spots.scores, maps["detector"]), describe_superpoint(g, maps["descriptor"], points)
+
+
+def describe_superpoint(g: Graph, descriptor: str, points: str) -> str:
+    """See `lf.models.superpoint.decode.describe_superpoint`: (1, D, h, w) at points (K, 2) px -> (K, D)."""
+    rows, columns = sides(g, descriptor)
     cells = g("Concat", *(g("Cast", side, to=1) for side in (columns, rows)), axis=0)
     normalised = g("Sub", g("Div", points, g("Div", g("Mul", cells, float(CELL)), 2.0)), 1.0)
     at = g("Mul", g("Div", g("Add", normalised, 1.0), 2.0), g("Sub", cells, 1.0))
-    return points, poison(g, spots.scores, maps["detector"]), sample(g, maps["descriptor"], at)
+    return sample(g, descriptor, at)
