@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from lf.edgetpu import check, fix
 from lf.models import COUNTED, MODELS, NETWORKS, UNKNOWN_LICENCE
+from lf.quantize import quantize
 from lf.runtimes import BACKENDS
 from lf.studies import models_page
 
@@ -56,6 +58,22 @@ def test_licences_and_sources_are_complete(name):
     assert row.code_licence != UNKNOWN_LICENCE
     assert not row.source or re.fullmatch(r"(GitHub|PyPI|Zenodo) [^,]+, \S+", row.source)
     assert row.module or not row.source
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["wren", "swift", "superpoint-small", "kp2dtiny-s-coral", "edgepoint2-t32", "alike-t"]
+)  # a network of each kind: half a minute and more
+@pytest.mark.usefixtures("few_pictures")
+def test_the_edge_tpu_takes_what_the_row_says(network, drawn_photos, tmp_path, name):
+    parent, out = network(name, loud=True), tmp_path / "small.tflite"
+    made = quantize(parent, "w8a8", drawn_photos, out, writer="tflite", rounding="nearest")
+    mended, _ = fix.mend(made.path.read_bytes(), "small.tflite")
+    report = check.examine(mended, "small.tflite")
+    assert not report.rejected
+    assert {each.name for each in report.operators if each.state == "cpu" and each.rule != "region"} == set(
+        MODELS[name].on_cpu
+    )
 
 
 # --- the tables of docs/families.md

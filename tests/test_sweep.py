@@ -385,6 +385,18 @@ def test_the_backend_says_what_is_made_of_the_networks(place, monkeypatch):
     ]
 
 
+@pytest.mark.parametrize(
+    ("row", "size"), [("wren", (240, 320)), ("edgepoint2-t32", (224, 320)), ("alike-t", (256, 320))]
+)
+def test_files_of_one_size_have_that_which_the_network_is_shown(place, tiny, row, size):
+    write(place, *FOR_TFLITE)
+    plan = (place / "plan.toml").read_text().replace('"mma"', '"kp2d-tiny"')
+    (place / "plan.toml").write_text(plan)
+    assert sweep_files._fit(tiny(row=row), load(place)).card.size == size
+    of_one_size = tiny(row=row, size=size)
+    assert sweep_files._fit(of_one_size, load(place)).card.size == size
+
+
 def test_files_of_one_size_do_for_one_size(place, lf):
     write(place, *FOR_TFLITE)
     says = "files for tflite take one size, and this plan has kp2d at 240x320, mma at any; make a plan for each"
