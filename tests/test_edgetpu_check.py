@@ -381,7 +381,7 @@ def test_the_documentation_names_every_rule_and_operator():
 @pytest.mark.parametrize(
     ("model", "reason"),
     [
-        (conv(version=6), "CONV_2D version 6, the compiler knows up to 5"),
+        (conv(version=6), "CONV_2D version 6, the compiler knows up to 5; the option fix repairs it"),
         (transposed_conv(version=4), "TRANSPOSE_CONV version 4, the compiler knows up to 3"),
         (operator("QUANTIZE", 3), "QUANTIZE version 3, the compiler knows up to 2"),
         (operator("EXP", 2), "EXP version 2, the compiler knows up to 1"),
@@ -683,7 +683,7 @@ def test_a_grouped_convolution_becomes_dense_without_changing_a_bit(tmp_path, pa
     path, out, again = (tmp_path / name for name in ("m.tflite", "fixed.tflite", "again.tflite"))
     path.write_bytes(tflite.write(grouped(parts)))
     report = examine(path.read_bytes(), "")
-    text = "CONV_2D version 6, the compiler knows up to 5; the option fix makes grouped convolutions dense"
+    text = "CONV_2D version 6, the compiler knows up to 5; the option fix repairs it"
     assert report.rejected == (text,)
     assert fix.fix(path, out) == ["CONV_2D at 0: dense instead of grouped", "CONV_2D at 0, 1: version 3"]
     mended = examine(out.read_bytes(), "")

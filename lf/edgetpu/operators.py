@@ -112,7 +112,7 @@ def unreadable(operator: Operator) -> str | None:
     if operator.code > NEWEST:
         return f"{operator.name} came after TensorFlow 2.6"
     if reads is not None and operator.version > reads:
-        hint = "; the option fix makes grouped convolutions dense" if raised(operator) else ""
+        hint = "; the option fix repairs it" if raised(operator) else ""
         return f"{operator.name} version {operator.version}, the compiler knows up to {reads}{hint}"
     return None
 
