@@ -538,6 +538,36 @@ def test_goals_that_are_no_column_become_one():
     ]
 
 
+def test_a_reference_times_all_files_in_turns(place, lf, monkeypatch):
+    seen = []
+
+    def timings(variants, *rest):
+        seen.append(([(each.artifact.path.stem, each.backend) for each in variants], rest[-1]))
+        return [timing(n + 1, n + 1) for n in range(len(variants))]
+
+    def write(reference):
+        text = PLAN.replace("repeats = 0", f'repeats = 1\nreference = "{reference}"')
+        (place / "plan.toml").write_text(text + '[[model]]\nfile = "sift"\n')
+
+    monkeypatch.setattr(sweep_runs, "timings", timings)
+    write("sift")
+    assert "latency of 2 networks" in lf("--dry-run")[1]
+    assert lf()[0] == 0
+    files = [("tiny", "ort-cpu"), ("tiny.w8a8", "ort-cpu"), ("tiny.w4", "ort-cpu"), ("sift", "opencv")]
+    assert seen == [(files, 3)]
+    text = table_of(place)
+    assert "px divided by sift's in the same turn" in text
+    assert re.search(r"\| sift +\| fp32 +\| .* 4\.00 \[4\.00, 4\.00\]", text)
+    assert "to do: 0 files, 0 runs of 0 pairs, latency of 0 networks" in lf("--dry-run")[1]
+    write("tiny")
+    lf()
+    assert seen[1:] == [(files, 0)]
+    write("orb")
+    code, _, error = lf()
+    assert code == UsageError.exit_code
+    assert "unknown reference 'orb'; known: tiny, sift" in error
+
+
 def test_latency_is_kept_for_just_these_files(place, lf, monkeypatch):
     seen = []
 

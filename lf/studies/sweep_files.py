@@ -51,6 +51,9 @@ def make(plan: Plan, out: Path, progress: console.Progress | None) -> list[Row]:
     }
     _refuse_leak(plan, photos, [row for some in added.values() for row in some])
     for network, parent in opened:
+        if not row_of(parent.card).module:  # a baseline, of which nothing is made
+            rows.append(Row(network.name, FLOAT, parent))
+            continue
         base = _float(network, parent, folder, progress)
         base = base and _fit(base, plan)
         runs = base if suffix == ".onnx" or not base else _exported(network, base, suffix, folder, progress)
