@@ -37,7 +37,7 @@ def test_costs_are_those_of_the_network(name):
 
     row = NETWORKS[name]
     with torch.device("meta"), torch.no_grad():
-        network = row.build().eval()
+        network = row.build().eval().requires_grad_(False)
         with FlopCounterMode(display=False) as counter:
             network(torch.empty(1, row.channels, *row.fitted(COUNTED)))
     found = {
