@@ -14,7 +14,7 @@ from tflite_files import Graph, compiled, heads, save
 
 from lf.cli import check as command
 from lf.core import BadInput, GateFailed, UsageError, files
-from lf.edgetpu import fix, operators
+from lf.edgetpu import fix, groups, operators
 from lf.edgetpu import rules as edgetpu_rules
 from lf.edgetpu.check import examine
 from lf.formats import model_file, tflite
@@ -381,7 +381,7 @@ def test_the_documentation_names_every_rule_and_operator():
 @pytest.mark.parametrize(
     ("model", "reason"),
     [
-        (conv(version=6), "CONV_2D version 6, the compiler knows up to 5"),
+        (conv(version=6), "CONV_2D version 6, the compiler knows up to 5; the option fix repairs it"),
         (transposed_conv(version=4), "TRANSPOSE_CONV version 4, the compiler knows up to 3"),
         (operator("QUANTIZE", 3), "QUANTIZE version 3, the compiler knows up to 2"),
         (operator("EXP", 2), "EXP version 2, the compiler knows up to 1"),
@@ -653,6 +653,69 @@ def test_a_resize_is_mended_without_changing_a_bit(tmp_path):
     assert model_file.load(out).card.outputs == made.card.outputs
     assert fix.fix(out, again) == []
     assert again.read_bytes() == out.read_bytes()
+
+
+def grouped(parts=4, version=6, **weights):
+    """A convolution of groups, and a plain one behind it whose code it shares, as converters write them."""
+    shape = (8, 3, 3, 8 // parts)
+    stride = {"strideH": 1, "strideW": 1, "dilationHFactor": 1, "dilationWFactor": 1}
+    numbers = kernel(shape, **weights)
+    model = operator(
+        "CONV_2D", version, image=(1, 8, 12, 8), constants=numbers, options=schema.Conv2DOptionsT(**stride)
+    )
+    if weights.get("values", True):
+        data = np.random.default_rng(1).integers(-9, 10, shape).astype(np.int8)
+        model.buffers[1].data = data.view(np.uint8).ravel()
+    graph = Graph()
+    graph.model, graph.graph = model, model.subgraphs[0]
+    data = np.random.default_rng(2).integers(-9, 10, (4, 1, 1, 8))
+    more = [graph.tensor(f"more{i}", *each) for i, each in enumerate(kernel((4, 1, 1, 8)))]
+    model.buffers[-2].data = data.astype(np.int8).view(np.uint8).ravel()
+    out = graph.tensor("z", (1, 8, 12, 4), np.int8, RULE)
+    given = [int(graph.graph.outputs[0]), *more]
+    graph.operator(3, version, given, [out], schema.BuiltinOptions.Conv2DOptions, schema.Conv2DOptionsT(**stride))
+    graph.graph.outputs = [out]
+    return model
+
+
+@pytest.mark.parametrize("parts", [2, 4, 8])
+def test_a_grouped_convolution_becomes_dense_without_changing_a_bit(tmp_path, parts):
+    path, out, again = (tmp_path / name for name in ("m.tflite", "fixed.tflite", "again.tflite"))
+    path.write_bytes(tflite.write(grouped(parts)))
+    report = examine(path.read_bytes(), "")
+    text = "CONV_2D version 6, the compiler knows up to 5; the option fix repairs it"
+    assert report.rejected == (text,)
+    assert fix.fix(path, out) == ["CONV_2D at 0: dense instead of grouped", "CONV_2D at 0, 1: version 3"]
+    mended = examine(out.read_bytes(), "")
+    assert mended.counts == {"maps": 2, "uncertain": 0, "cpu": 0}
+    assert [each.version for each in mended.operators] == [3, 3]
+    image = np.random.default_rng(5).integers(-128, 128, (1, 8, 12, 8)).astype(np.int8)
+    before, after = run(path.read_bytes(), image).astype(int), run(out.read_bytes(), image).astype(int)
+    assert len(np.unique(before)) > 8
+    assert np.abs(before - after).max() <= 1  # a tie that one kernel rounds up and the other down
+    assert (before != after).mean() < 0.01
+    assert fix.fix(out, again) == []
+
+
+def test_a_grouped_convolution_with_other_weights_is_not_written(tmp_path, monkeypatch):
+    spread = groups._spread
+    monkeypatch.setattr(groups, "_spread", lambda kernel, parts: np.roll(spread(kernel, parts), 1, axis=3))
+    path, out = written(tmp_path, grouped()), tmp_path / "fixed.tflite"
+    with pytest.raises(GateFailed, match="the mended file gives other numbers; nothing was written"):
+        fix.fix(path, out)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    "model",
+    [grouped(zero=1), grouped(values=False), grouped(dtype=np.uint8)],
+    ids=["zero point", "computed weights", "uint8"],
+)
+def test_other_grouped_convolutions_stay_as_they_are(model):
+    content = tflite.write(model)
+    mended, done = fix.mend(content, "m.tflite")
+    assert done in ([], ["CONV_2D at 1: version 3"])
+    assert examine(mended, "").rejected == ("CONV_2D version 6, the compiler knows up to 5",)
 
 
 def test_constants_are_moved_inside(tmp_path):

@@ -9,9 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from lf.benchmarks.run.record import Run
+from lf.edgetpu import check, fix
 from lf.models import COUNTED, MODELS, NETWORKS, UNKNOWN_LICENCE
+from lf.quantize import quantize
 from lf.runtimes import BACKENDS
 from lf.studies import models_page
+from scripts import comparison_table
 
 ROOT = Path(__file__).resolve().parents[1]
 WIDTH = 100  # columns of a terminal that the table must fit
@@ -35,7 +39,7 @@ def test_costs_are_those_of_the_network(name):
 
     row = NETWORKS[name]
     with torch.device("meta"), torch.no_grad():
-        network = row.build().eval()
+        network = row.build().eval().requires_grad_(False)
         with FlopCounterMode(display=False) as counter:
             network(torch.empty(1, row.channels, *row.fitted(COUNTED)))
     found = {
@@ -56,6 +60,22 @@ def test_licences_and_sources_are_complete(name):
     assert row.code_licence != UNKNOWN_LICENCE
     assert not row.source or re.fullmatch(r"(GitHub|PyPI|Zenodo) [^,]+, \S+", row.source)
     assert row.module or not row.source
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["wren", "swift", "superpoint-small", "kp2dtiny-s-coral", "edgepoint2-t32", "alike-t"]
+)  # a network of each kind: half a minute and more
+@pytest.mark.usefixtures("few_pictures")
+def test_the_edge_tpu_takes_what_the_row_says(network, drawn_photos, tmp_path, name):
+    parent, out = network(name, loud=True), tmp_path / "small.tflite"
+    made = quantize(parent, "w8a8", drawn_photos, out, writer="tflite", rounding="nearest")
+    mended, _ = fix.mend(made.path.read_bytes(), "small.tflite")
+    report = check.examine(mended, "small.tflite")
+    assert not report.rejected
+    assert {each.name for each in report.operators if each.state == "cpu" and each.rule != "region"} == set(
+        MODELS[name].on_cpu
+    )
 
 
 # --- the tables of docs/families.md
@@ -160,3 +180,33 @@ def test_the_edge_tpu_has_a_word_and_a_line(on_cpu, short, long):
     row = replace(MODELS["swift"], on_cpu=on_cpu)
     assert models_page.table({"swift": row}).splitlines()[1].endswith(f"  {short}")
     assert f"Edge TPU            {long}" in models_page.page("swift", row)
+
+
+# --- the README's table
+
+
+def test_the_comparison_has_accuracy_time_size_and_licence():
+    def run(model, scheme, **more):
+        artifact = {"model": model, "scheme": scheme, "bytes": 630_000, "weights": {"licence": "MIT"}, **more}
+        summary = {name: 0.25 for name in comparison_table.METRICS}
+        ratio = {"to": "sift", "end_to_end": {"value": 0.5, "interval": [0.4, 0.6]}}
+        latency = {"end_to_end": {"p50": 7, "n": 12}}
+        made = {"artifact": artifact, "backend": "ort-cpu", "protocol": "kp2d-fixed", "summary": summary, "pairs": []}
+        digests = {"protocol_digest": "a", "dataset_digest": "b"}
+        return Run.from_dict(made | digests | {"latency_ms": latency, "ratio": ratio}, "test")
+
+    restricted = {"licence": "Magic Leap: non-commercial"}
+    text = comparison_table.table(
+        [run("sift", "fp32"), run("edgepoint2-e64", "w8a8"), run("superpoint", "fp32", weights=restricted)]
+    )
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
+    assert lines[0] == [
+        *("model", "scheme", "repeatability", "localization px", "C@1", "C@3", "matching score"),
+        *("time / sift", "MB", "licence"),
+    ]
+    values, time = ["0.250"] * 5, "0.50 [0.40, 0.60]"
+    assert lines[2:] == [
+        ["sift", "", *values, time, "", "MIT"],
+        ["edgepoint2-e64", "w8a8", *values, time, "0.63", "MIT"],
+        ["superpoint", "fp32", *values, time, "0.63", "Magic Leap"],
+    ]

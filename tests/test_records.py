@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from lf.benchmarks.report.header import header
 from lf.benchmarks.run import gate, results
 from lf.benchmarks.run.names import told_apart
 from lf.benchmarks.run.record import Run
-from lf.core import BadInput, Card, UsageError
+from lf.core import BadInput, Card, UsageError, fingerprint
 from lf.core.records import Record
 
 FILES = Path(__file__).parent / "records"  # made by lf as it was before its records had types
@@ -189,3 +190,22 @@ def test_what_is_changed_is_written_and_what_still_has_its_default_is_not():
 def test_a_wrong_field_is_named_with_its_file(data, text):
     with pytest.raises(BadInput, match=text):
         Outer.from_dict(data, "a.json")
+
+
+def test_a_checkout_names_its_commit(monkeypatch, tmp_path):
+    def git(*words):
+        return subprocess.run(["git", "-C", str(tmp_path), *words], capture_output=True, text=True, check=True).stdout
+
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    assert results.commit() is None
+    git("init", "-q")
+    git("-c", "user.name=a", "-c", "user.email=b@c", "commit", "-q", "--allow-empty", "-m", "first")
+    name = git("rev-parse", "--short=12", "HEAD").strip()
+    assert results.commit() == name
+    (tmp_path / "changed").touch()
+    assert results.commit() == f"{name}+"
+
+
+def test_the_folder_of_the_checkout_is_the_one_that_holds_the_package():
+    assert (fingerprint.FOLDER / "lf" / "__init__.py").is_file()
+    assert results.FOLDER == fingerprint.FOLDER

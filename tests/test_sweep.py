@@ -196,7 +196,14 @@ def test_the_whole_command(place, lf, count):
     assert "to do: 2 files, 6 runs of 12 pairs, latency of 1 networks" in said
     assert lf() == (0, f"{out / 'table.md'}\n{out / 'results.json'}\n{out / 'report.html'}\n", "")
     assert count == [*["quantize"] * 2, *["bench"] * 6]
-    assert {path.name for path in out.iterdir()} == {"models", "runs", "latency", "results.json", "table.md", "report.html"}
+    assert {path.name for path in out.iterdir()} == {
+        "models",
+        "runs",
+        "latency",
+        "results.json",
+        "table.md",
+        "report.html",
+    }
     runs = results.load(out / "results.json")
     names = [(run.artifact.scheme, run.protocol, bool(run.latency_ms)) for run in runs]
     assert names == [(s, p, p == "kp2d") for s in ("fp32", "w8a8", "w4") for p in ("kp2d", "mma")]
@@ -385,6 +392,18 @@ def test_the_backend_says_what_is_made_of_the_networks(place, monkeypatch):
     ]
 
 
+@pytest.mark.parametrize(
+    ("row", "size"), [("wren", (240, 320)), ("edgepoint2-t32", (224, 320)), ("alike-t", (256, 320))]
+)
+def test_files_of_one_size_have_that_which_the_network_is_shown(place, tiny, row, size):
+    write(place, *FOR_TFLITE)
+    plan = (place / "plan.toml").read_text().replace('"mma"', '"kp2d-tiny"')
+    (place / "plan.toml").write_text(plan)
+    assert sweep_files._fit(tiny(row=row), load(place)).card.size == size
+    of_one_size = tiny(row=row, size=size)
+    assert sweep_files._fit(of_one_size, load(place)).card.size == size
+
+
 def test_files_of_one_size_do_for_one_size(place, lf):
     write(place, *FOR_TFLITE)
     says = "files for tflite take one size, and this plan has kp2d at 240x320, mma at any; make a plan for each"
@@ -524,6 +543,36 @@ def test_goals_that_are_no_column_become_one():
         "time",
         "goals",
     ]
+
+
+def test_a_reference_times_all_files_in_turns(place, lf, monkeypatch):
+    seen = []
+
+    def timings(variants, *rest):
+        seen.append(([(each.artifact.path.stem, each.backend) for each in variants], rest[-1]))
+        return [timing(n + 1, n + 1) for n in range(len(variants))]
+
+    def write(reference):
+        text = PLAN.replace("repeats = 0", f'repeats = 1\nreference = "{reference}"')
+        (place / "plan.toml").write_text(text + '[[model]]\nfile = "sift"\n')
+
+    monkeypatch.setattr(sweep_runs, "timings", timings)
+    write("sift")
+    assert "latency of 2 networks" in lf("--dry-run")[1]
+    assert lf()[0] == 0
+    files = [("tiny", "ort-cpu"), ("tiny.w8a8", "ort-cpu"), ("tiny.w4", "ort-cpu"), ("sift", "opencv")]
+    assert seen == [(files, 3)]
+    text = table_of(place)
+    assert "px divided by sift's in the same turn" in text
+    assert re.search(r"\| sift +\| fp32 +\| .* 4\.00 \[4\.00, 4\.00\]", text)
+    assert "to do: 0 files, 0 runs of 0 pairs, latency of 0 networks" in lf("--dry-run")[1]
+    write("tiny")
+    lf()
+    assert seen[1:] == [(files, 0)]
+    write("orb")
+    code, _, error = lf()
+    assert code == UsageError.exit_code
+    assert "unknown reference 'orb'; known: tiny, sift" in error
 
 
 def test_latency_is_kept_for_just_these_files(place, lf, monkeypatch):

@@ -1,9 +1,10 @@
 """What stands between a .tflite file and the Edge TPU compiler and can be mended without changing a number.
 
 A resize to the nearest by whole factors k: pixel i of the result is pixel floor((i + 0.5) / k) of the input with
-half_pixel_centers, floor(i / k) without, which is the same for every i; without, version 2 says it all. Constants
-behind the table move inside, where readers of 2021 look. The result is compared with the original, bit by bit, on
-random inputs.
+half_pixel_centers, floor(i / k) without, which is the same for every i; without, version 2 says it all. A grouped
+convolution becomes a dense one. Constants behind the table move inside, where readers of 2021 look. The result is
+compared with the original, bit by bit, on random inputs; where convolutions were grouped in LiteRT's reference kernels,
+because its fast ones round ties in one form otherwise than in the other.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from lf.core import Array, Artifact, BadInput, GateFailed, LfError, Unavailable,
 from lf.core.packages import pip
 from lf.edgetpu.check import Report, examine
 from lf.edgetpu.graph import Operator, build
+from lf.edgetpu.groups import DENSE, make_dense, mendable, raised
 from lf.formats import model_file, tflite
 from lf.formats.derive import Draft, derive
 from lf.runtimes.litert import COMPILED, quiet
@@ -83,16 +85,31 @@ def mend(data: bytes, where: str) -> tuple[bytes, list[str]]:
     outside = sum(buffer.offset > 1 for buffer in model.buffers)
     done = [f"{outside} constants moved inside the table"] if outside else []
     operators = [each for graph in model.subgraphs for each in graph.operators]
-    wrong = [
-        (each, view)
-        for each, view in zip(operators, build(model).operators, strict=True)
-        if view.name == NEAREST and (view.version > VERSION or view.option("halfPixelCenters", False)) and _whole(view)
-    ]
-    if wrong:
-        _lower(model, operators, [each for each, _ in wrong])
-        places = ", ".join(str(view.index) for _, view in wrong)
-        done.append(f"{NEAREST} at {places}: half_pixel_centers false, version {VERSION}")
+    views = [*zip(operators, build(model).operators, strict=True)]
+    resized = [(each, view) for each, view in views if _raised(view)]
+    grouped = [(each, view) for each, view in views if mendable(view)]
+    convolutions = [(each, view) for each, view in views if raised(view)]
+    for each, view in grouped:
+        make_dense(model, each, view)
+    for each, _ in resized:
+        if each.builtinOptions is not None:
+            each.builtinOptions.halfPixelCenters = False
+    _lower(model, operators, [each for each, _ in resized], NEAREST, VERSION)
+    _lower(model, operators, [each for each, _ in convolutions], "CONV_2D", DENSE)
+    for name, mended, text in (
+        (NEAREST, resized, f"half_pixel_centers false, version {VERSION}"),
+        ("CONV_2D", grouped, "dense instead of grouped"),
+        ("CONV_2D", convolutions, f"version {DENSE}"),
+    ):
+        if mended:
+            done.append(f"{name} at {', '.join(str(view.index) for _, view in mended)}: {text}")
     return (tflite.write(model), done) if done else (data, [])
+
+
+def _raised(view: Operator) -> bool:
+    """Whether it is a resize to the nearest of a version that its numbers do not need."""
+    raised = view.version > VERSION or view.option("halfPixelCenters", False)
+    return view.name == NEAREST and raised and _whole(view)
 
 
 def _whole(operator: Operator) -> bool:
@@ -107,15 +124,15 @@ def _whole(operator: Operator) -> bool:
     )
 
 
-def _lower(model: Any, operators: list[Any], wrong: list[Any]) -> None:
-    """Give `wrong` a code of VERSION of their own; those that no operator has any more are left out."""
-    kind = tflite.schema().BuiltinOperator.RESIZE_NEAREST_NEIGHBOR
-    code = tflite.schema().OperatorCodeT(deprecatedBuiltinCode=kind, builtinCode=kind, version=VERSION)
+def _lower(model: Any, operators: list[Any], wrong: list[Any], name: str, version: int) -> None:
+    """Give `wrong` a code of that version of their own; those that no operator has any more are left out."""
+    if not wrong:
+        return
+    kind = getattr(tflite.schema().BuiltinOperator, name)
+    code = tflite.schema().OperatorCodeT(deprecatedBuiltinCode=kind, builtinCode=kind, version=version)
     codes = [*model.operatorCodes, code]
     for operator in wrong:
         operator.opcodeIndex = len(codes) - 1
-        if operator.builtinOptions is not None:
-            operator.builtinOptions.halfPixelCenters = False
     used = sorted({operator.opcodeIndex for operator in operators})
     model.operatorCodes = [codes[index] for index in used]
     for operator in operators:
@@ -125,30 +142,38 @@ def _lower(model: Any, operators: list[Any], wrong: list[Any]) -> None:
 def compare(before: bytes, after: bytes, where: str, report: Report) -> dict[str, Any]:
     """Compare two files on random inputs on the CPU; return what the card says of it.
 
+    Args:
+        before: the file.
+        after: the mended one.
+        where: what to call it in errors.
+        report: on the file.
+
     Raises:
         GateFailed: they do not give the same bits.
         BadInput: the first does not run here, or it takes too much memory.
     """
     if report.activation_bytes > MOST:
         raise BadInput(f"{where}: an activation of {report.activation_bytes} bytes; too large to compare the files on")
-    first, second = (_opened(tflite.without_archive(data), where) for data in (before, after))
+    reference = any(mendable(each) for each in build(tflite.read(before, where)).operators)
+    first, second = (_opened(tflite.without_archive(data), where, reference) for data in (before, after))
     rng = np.random.default_rng(0)
     for _ in range(INPUTS):
         inputs = [_random(rng, details) for details in first.get_input_details()]
         for a, b in zip(_run(first, inputs, where), _run(second, inputs, where), strict=True):
             if a.dtype != b.dtype or a.tobytes() != b.tobytes():
                 raise GateFailed(f"{where}: the mended file gives other numbers; nothing was written")
-    return {"random_inputs": INPUTS, "identical": True}
+    return {"random_inputs": INPUTS, "identical": True, **({"kernels": "reference"} if reference else {})}
 
 
-def _opened(content: bytes, where: str) -> Any:
+def _opened(content: bytes, where: str, reference: bool) -> Any:
     try:
-        from ai_edge_litert.interpreter import Interpreter
+        from ai_edge_litert.interpreter import Interpreter, OpResolverType
     except ImportError as error:
         raise Unavailable(f"{where}: `fix` compares files in LiteRT; type: {pip('edge')}") from error
     try:
         with quiet():
-            interpreter = Interpreter(model_content=content, num_threads=1)
+            kernels = OpResolverType.BUILTIN_REF if reference else OpResolverType.AUTO
+            interpreter = Interpreter(model_content=content, num_threads=1, experimental_op_resolver_type=kernels)
             interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
         raise BadInput(f"{where}: LiteRT cannot load it, so nothing can be compared: {one_line(error)}") from error

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from lf.edgetpu import limits
 from lf.edgetpu.graph import Operator
+from lf.edgetpu.groups import raised
 from lf.edgetpu.rules import NEWEST, Finding, doubt, refused
 
 
@@ -111,7 +112,8 @@ def unreadable(operator: Operator) -> str | None:
     if operator.code > NEWEST:
         return f"{operator.name} came after TensorFlow 2.6"
     if reads is not None and operator.version > reads:
-        return f"{operator.name} version {operator.version}, the compiler knows up to {reads}"
+        hint = "; the option fix repairs it" if raised(operator) else ""
+        return f"{operator.name} version {operator.version}, the compiler knows up to {reads}{hint}"
     return None
 
 

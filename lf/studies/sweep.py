@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import groupby
+from collections.abc import Sequence
 from pathlib import Path
 
 from lf.benchmarks.report import web
@@ -25,9 +24,9 @@ def sweep(plan: Path, out: Path, progress: Progress) -> tuple[Path, Path, Path]:
     runs = _opened(plan, out)
     rows = make(runs.plan, out, progress)
     runs.evaluate(runs.todo(rows), progress, lambda: _write(plan, runs, rows))
-    for of_one in _by_network(rows) if runs.plan.repeats else ():
-        if runs.latency(of_one) is None:
-            runs.measure(of_one, progress)
+    for some in runs.together(rows) if runs.plan.repeats else ():
+        if runs.latency(some) is None:
+            runs.measure(some, progress)
     _write(plan, runs, rows)
     report = web.write(results.load(out / RESULTS), out / web.PAGE, title=f"Sweep {plan.stem}")
     return out / TABLE, out / RESULTS, report
@@ -48,14 +47,10 @@ def _opened(plan: Path, out: Path) -> Runs:
     return runs
 
 
-def _by_network(rows: Sequence[Row]) -> Iterator[list[Row]]:
-    return (list(some) for _, some in groupby(rows, lambda row: row.network))
-
-
 def _write(plan: Path, runs: Runs, rows: Sequence[Row]) -> None:
     """Both files, of the runs there are by now."""
-    of_networks = {some[0].network: runs.latency(some) or {} for some in _by_network(rows)} if runs.plan.repeats else {}
-    latency = {(network, scheme): timing for network, found in of_networks.items() for scheme, timing in found.items()}
+    measured = [runs.latency(some) or {} for some in runs.together(rows)] if runs.plan.repeats else []
+    latency = {name: timing for found in measured for name, timing in found.items()}
     found = {(job.row.network, job.row.scheme, job.data.name, job.protocol): runs.kept(job) for job in runs.jobs(rows)}
     there = {name: timed(run, latency.get(name[:2])) for name, run in found.items() if run}
     text = sweep_table.page(
@@ -74,9 +69,9 @@ def _there(rows: Sequence[Row], runs: Runs) -> str:
     """What a dry run says: what is to be made, evaluated and timed."""
     todo = [job for job in runs.jobs(rows) if not job.row.refused and runs.kept(job) is None]
     lines, times = [], 0
-    for some in _by_network(rows):
+    for some in runs.together(rows):
         measured = not runs.plan.repeats or runs.latency(some) is not None
-        times += not measured
+        times += 0 if measured else len({row.network for row in some})
         for row in some:
             state = "refused" if row.refused else "there" if row.artifact else "to make"
             left = sum(job.row == row for job in todo)

@@ -14,6 +14,7 @@ from lf.core import Artifact, BadInput, ConversionFailed, GateFailed, UsageError
 from lf.core.fingerprint import versions
 from lf.data.images import list_images
 from lf.formats import model_file
+from lf.models import row_of
 from lf.models.resolve import resolve
 from lf.quantize import SCHEMES, WRITERS, quantize
 from lf.quantize.calibrate.photos import digest
@@ -50,6 +51,9 @@ def make(plan: Plan, out: Path, progress: console.Progress | None) -> list[Row]:
     }
     _refuse_leak(plan, photos, [row for some in added.values() for row in some])
     for network, parent in opened:
+        if not row_of(parent.card).module:  # a baseline, of which nothing is made
+            rows.append(Row(network.name, FLOAT, parent))
+            continue
         base = _float(network, parent, folder, progress)
         base = base and _fit(base, plan)
         runs = base if suffix == ".onnx" or not base else _exported(network, base, suffix, folder, progress)
@@ -92,6 +96,8 @@ def _refuse_leak(plan: Plan, photos: dict[str, str], added: list[Row]) -> None:
 def _fit(artifact: Artifact, plan: Plan) -> Artifact:
     """The same ONNX file, of the one size of the protocols where the writer's files have only one.
 
+    That size is what the network is shown of the protocols' pictures, see `Model.fitted`.
+
     Raises:
         UsageError: it takes one size only and a protocol evaluates at another, or the protocols have several.
     """
@@ -100,7 +106,9 @@ def _fit(artifact: Artifact, plan: Plan) -> Artifact:
     if one_size and (None in sizes.values() or len({*sizes.values()}) > 1):
         several = ", ".join(f"{name} at {'x'.join(map(str, of)) if of else 'any'}" for name, of in sizes.items())
         raise UsageError(f"files for {plan.backend} take one size, and this plan has {several}; make a plan for each")
-    other = [name for name, of in sizes.items() if of != size]
+    row = row_of(artifact.card)
+    shown = {name: row.fitted(of) if of and row.prepare else of for name, of in sizes.items()}
+    other = [name for name, of in shown.items() if of != size]
     if size and other:
         raise UsageError(
             f"{artifact.path} takes {size[0]}x{size[1]} only, other sizes are evaluated by {', '.join(other)}; "
@@ -108,7 +116,7 @@ def _fit(artifact: Artifact, plan: Plan) -> Artifact:
         )
     if not one_size:
         return artifact
-    shape = (artifact.card.input[0], *(plan.size or next(of for of in sizes.values() if of)))
+    shape = (artifact.card.input[0], *(plan.size or next(of for of in shown.values() if of)))
     return replace(artifact, card=replace(artifact.card, input=shape))
 
 

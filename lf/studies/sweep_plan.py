@@ -4,6 +4,7 @@ images = "photos"                  # to calibrate on; paths are relative to the 
 backend = "ort-cpu"                # tflite: the same in the files that LiteRT runs
 threads = 1
 repeats = 30                       # timed extractions, in turns; 0 leaves latency out
+reference = "sift"                 # optional: all files are timed in turns, and times are divided by this model's
 schemes = ["w8a8", "w4a8"]         # beside fp32
 
 [[data]]
@@ -12,7 +13,7 @@ root = "real"                      # as for lf bench --data
 protocols = ["kp2d-fixed", "mma"]
 
 [[model]]
-file = "superpoint.onnx"           # float; or a checkpoint, or the name of shipped weights
+file = "superpoint.onnx"           # float; or a checkpoint, or the name of shipped weights or of a baseline
 schemes = ["w8a8"]                 # optional, instead of those above
 add = ["superpoint.qat-w4a8.onnx"] # optional: ready-made files of the same network
 options = { w4a8 = { calibration = "mse", bits = { "stage1.a.conv" = 8 } } } # optional, as for lf quantize
@@ -45,6 +46,7 @@ PLAN: Kinds = {
     "backend": (str, "ort-cpu"),
     "threads": (int, 1),
     "repeats": (int, 30),
+    "reference": (str, ""),
     "schemes": (list, []),
     "data": (list, REQUIRED),
     "model": (list, REQUIRED),
@@ -96,7 +98,8 @@ class Network:
 class Plan:
     """A sweep file, read and checked; see the module.
 
-    The writer makes what the backend runs; `size` is that of `lf.extraction.variant.Variant`.
+    The writer makes what the backend runs; `size` is that of `lf.extraction.variant.Variant`; times are divided by
+    those of the network `reference`, or of the float file of each where it is "".
     """
 
     images: Path | None
@@ -108,6 +111,7 @@ class Plan:
     networks: tuple[Network, ...]
     goals: Mapping[str, float]
     size: tuple[int, int] | None = None
+    reference: str = ""
 
 
 @dataclass(frozen=True)
@@ -155,12 +159,24 @@ def load(path: Path, writers: Mapping[str, Any], options: Mapping[str, type]) ->
     networks = tuple(_network(each, path.parent, usual, schemes, options, where) for where, each in models)
     _once([each.name for each in data], f"{path}: data")
     _once([network.name for network in networks], f"{path}: models")
+    if top["reference"]:
+        pick({network.name: network for network in networks}, top["reference"], "reference")
     for metric, limit in top["goals"].items():
         pick(METRICS, metric, "metric")
         if type(limit) not in (int, float) or not math.isfinite(limit) or METRICS[metric].higher_is_better is None:
             raise BadInput(f"{path}: goal {metric} = {limit}; expected a metric that has a better end, and a number")
     images = path.parent / files.expand(top["images"]) if top["images"] else None
-    return Plan(images, top["backend"], writer, top["threads"], top["repeats"], data, networks, top["goals"])
+    return Plan(
+        images,
+        top["backend"],
+        writer,
+        top["threads"],
+        top["repeats"],
+        data,
+        networks,
+        top["goals"],
+        reference=top["reference"],
+    )
 
 
 def writer_for(backend: str, writers: Mapping[str, Any], where: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 
 from lf.benchmarks import PROTOCOLS
@@ -13,12 +14,14 @@ from lf.benchmarks.run.evaluate import Progress, bench
 from lf.benchmarks.run.record import Run
 from lf.benchmarks.run.suite import timings
 from lf.benchmarks.timing.record import Timing
-from lf.core import BadInput, DiskFull, LfError, Unavailable, UsageError, ledger
+from lf.core import Artifact, BadInput, DiskFull, LfError, Unavailable, UsageError, ledger
 from lf.core.fingerprint import versions
 from lf.data import Pair, dataset_digest, open_dataset
 from lf.extraction.variant import Variant
+from lf.runtimes import backends_for
 from lf.studies.sweep_plan import FLOAT, Data, Plan, Row
 
+Name = tuple[str, str]  # network, scheme
 TIMED = "kp2d"  # the protocol at whose size, one scale, latency is measured
 
 
@@ -80,7 +83,7 @@ class Runs:
         expected = {
             "dataset_digest": self.pairs(job.data, job.protocol)[1],
             "protocol_digest": PROTOCOLS[job.protocol].digest,
-            "backend": self.plan.backend,
+            "backend": self._backend(job.row.artifact),
             "sha256": job.row.artifact.sha256,
             "versions": versions("lf.benchmarks.run.evaluate"),
         }
@@ -118,7 +121,7 @@ class Runs:
         assert job.row.artifact is not None
         pairs, _ = self.pairs(job.data, job.protocol)
         run = bench(
-            Variant(job.row.artifact, self.plan.backend, size=self.plan.size),
+            Variant(job.row.artifact, self._backend(job.row.artifact), size=self.plan.size),
             pairs,
             job.data.root,
             PROTOCOLS[job.protocol],
@@ -132,35 +135,54 @@ class Runs:
         name = f"{job.row.network}.{job.row.scheme}.{job.data.name}.{job.protocol}.json"
         return self.out / "runs" / name
 
-    def latency(self, rows: Sequence[Row]) -> dict[str, Timing] | None:
-        """The kept latency of the rows of one network, by scheme; None if it was not measured of just these files."""
+    def together(self, rows: Sequence[Row]) -> list[list[Row]]:
+        """The rows that are timed in turns: those of each network, or all if the plan has a reference."""
+        if self.plan.reference:
+            return [[*rows]]
+        return [list(some) for _, some in groupby(rows, lambda row: row.network)]
+
+    def latency(self, rows: Sequence[Row]) -> dict[Name, Timing] | None:
+        """The kept latency of rows that are timed together; None if it was not measured of just these files."""
         latency = self._latency(rows)
         try:
             kept = latency.content["timings"]
-            return {name: Timing.from_dict(timing, str(latency.path), name) for name, timing in kept.items()}
-        except (BadInput, KeyError, AttributeError):
+            return {
+                (row.network, row.scheme): Timing.from_dict(kept[self._key(row)], str(latency.path), self._key(row))
+                for row in self._timed(rows)
+            }
+        except (BadInput, KeyError, TypeError, AttributeError):
             return None  # absent or damaged: measured again
 
     def measure(self, rows: Sequence[Row], progress: Progress) -> None:
-        """Time the files of one network in turns, on the first picture of the first dataset, and keep it."""
+        """Time files in turns, on the first picture of the first dataset, and keep it."""
         timed = self._timed(rows)
         pair = self.pairs(self.plan.data[0], TIMED)[0][0]
-        variants = [Variant(row.artifact, self.plan.backend) for row in timed if row.artifact]
-        found = timings(variants, pair, PROTOCOLS[TIMED], self.plan.threads, self.plan.repeats, progress)
-        kept = {row.scheme: timing.to_dict() for row, timing in zip(timed, found, strict=True)}
+        variants = [Variant(row.artifact, self._backend(row.artifact)) for row in timed if row.artifact]
+        base = next((n for n, row in enumerate(timed) if row.network == self.plan.reference), 0)
+        found = timings(variants, pair, PROTOCOLS[TIMED], self.plan.threads, self.plan.repeats, progress, base)
+        kept = {self._key(row): timing.to_dict() for row, timing in zip(timed, found, strict=True)}
         self._latency(rows).write(timings=kept)
+
+    def _backend(self, artifact: Artifact) -> str:
+        """The one of the plan; for a baseline the one that runs it."""
+        fits = backends_for(artifact.path)
+        return self.plan.backend if self.plan.backend in fits else fits[0]
+
+    def _key(self, row: Row) -> str:
+        return f"{row.network} {row.scheme}" if self.plan.reference else row.scheme
 
     def _timed(self, rows: Sequence[Row]) -> list[Row]:
         return [row for row in rows if row.artifact and (row.network, row.scheme) not in self.failed]
 
     def _latency(self, rows: Sequence[Row]) -> ledger.Ledger:
         identity = {
-            "files": {row.scheme: row.artifact.sha256 for row in self._timed(rows) if row.artifact},
+            "files": {self._key(row): row.artifact.sha256 for row in self._timed(rows) if row.artifact},
             "picture": self.pairs(self.plan.data[0], TIMED)[0][0].first.digest,
-            **{name: getattr(self.plan, name) for name in ("backend", "threads", "repeats")},
+            **{name: getattr(self.plan, name) for name in ("backend", "threads", "repeats", "reference")},
             **versions("lf.benchmarks.run.suite"),
         }
-        return ledger.resume(self.out / "latency" / f"{rows[0].network}.json", identity, "restart")
+        name = f"all to {self.plan.reference}" if self.plan.reference else rows[0].network
+        return ledger.resume(self.out / "latency" / f"{name}.json", identity, "restart")
 
 
 def timed(run: Run, timing: Timing | None) -> Run:

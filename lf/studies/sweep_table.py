@@ -22,7 +22,7 @@ AGAIN = "Void times mean nothing: stop what else runs here, delete the folder `l
 LEGEND = f"""\
 Each cell: the value, how much worse it is than fp32 of the same network (minus: better), and the 95 % interval of that,
 by bootstrap over pairs, paired. The drop is of the pairs on which both are defined; fewer than {LEAST} of them have no
-interval. Time is that of a picture of 240x320 px divided by fp32's in the same turn, the median with its 95 % interval
+interval. Time is that of a picture of 240x320 px divided by {{}}'s in the same turn, the median with its 95 % interval
 over turns: of the network, and in parentheses of all from picture to features."""
 GOALS = f"""\
 Goals, the most that a number may be worse than fp32: {{}}.
@@ -63,7 +63,7 @@ def page(
         [
             f"# {title}",
             "\n".join([*header_of_sweep(seen), *facts]),
-            LEGEND + ("\n\n" + GOALS.format(goals) if goals else ""),
+            LEGEND.format(plan.reference or FLOAT) + ("\n\n" + GOALS.format(goals) if goals else ""),
             *sections,
             "## Files",
             files(rows, why),
@@ -127,7 +127,7 @@ def _goal(marks: Mapping[str, str]) -> str:
 
 
 def times(timing: Timing | None) -> str:
-    """Time over that of the float file: `0.31 [0.30, 0.32] (0.38 [0.37, 0.39])`, of the network and of all."""
+    """Time over that of float or of the reference: `0.31 [0.30, 0.32] (0.38 [0.37, 0.39])`, of network and all."""
     if not timing:
         return "-"
     network, whole = (latency_stats.said(timing, phase) for phase in ("network", "end_to_end"))

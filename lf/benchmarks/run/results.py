@@ -14,7 +14,7 @@ from typing import Any
 
 from lf.benchmarks.run.record import Environment, Identity, Run, Subject
 from lf.core import BadInput, SessionInfo, Unavailable, UsageError, console, files
-from lf.core.fingerprint import versions
+from lf.core.fingerprint import FOLDER, versions
 from lf.core.machine import cpu
 from lf.quota import cores
 
@@ -109,11 +109,10 @@ def environment(info: SessionInfo, by: str) -> Environment:
 
 def commit() -> str | None:
     """The commit of lf's own checkout, with `+` if it has changes; None when installed from a package."""
-    here = Path(__file__).resolve().parents[2]
-    if not (here / ".git").exists():
+    if not (FOLDER / ".git").exists():
         return None
     try:
-        git = ("git", "-C", str(here))
+        git = ("git", "-C", str(FOLDER))
         name = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
         dirty = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):

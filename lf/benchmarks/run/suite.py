@@ -157,10 +157,16 @@ def timings(
     threads: int | Sequence[int],
     repeats: int,
     progress: Progress,
+    reference: int = 0,
 ) -> list[Timing]:
-    """Latency on the first picture of a pair, prepared by the protocol, as each variant extracts it there."""
+    """Latency on the first picture of a pair, prepared by the protocol, as each variant extracts it there.
+
+    Ratios are to the variant with the index `reference`.
+    """
     prepared = _prepared(variants, pair.first.load(), rule)
-    return latency.measure(variants, prepared, rule, threads=threads, repeats=repeats, progress=progress)
+    return latency.measure(
+        variants, prepared, rule, threads=threads, repeats=repeats, reference=reference, progress=progress
+    )
 
 
 def latencies(

@@ -33,6 +33,7 @@ def _row(size: str, widths: tuple[int, ...], depth: int, deeper: bool, parameter
         about=f"ALIKE-{size.upper()} (arXiv 2112.02906), the public alike-{size}.pth",
         parameters=parameters,
         multiply_adds=multiply_adds,
+        on_cpu=(),
     )
 
 

@@ -53,6 +53,7 @@ def _row(size: str, widths: tuple[int, ...], score: int, depth: int, costs: tupl
         about=f"EdgePoint2 {size.upper()}{depth} (arXiv 2504.17280), the public {size.upper()}{depth}.pth",
         parameters=costs[0],
         multiply_adds=costs[1],
+        on_cpu=("RESIZE_BILINEAR",),  # half-pixel centres
     )
 
 

@@ -28,6 +28,7 @@ def _kp2d(
     cross: bool = True,
     licence: str = UNKNOWN_LICENCE,
     source: str = "",
+    on_cpu: tuple[str, ...] | None = None,
 ) -> Model:
     """A network with one point per cell of `cell` px, which may leave it if `cross`; `feat` is its descriptor head."""
     aligned = not options.get("resnet")
@@ -49,12 +50,15 @@ def _kp2d(
         licence=licence,
         code_licence="MIT",
         source=source,
+        on_cpu=on_cpu,
     )
 
 
 def _tiny(about: str, parameters: int, multiply_adds: int, options: Mapping[str, Any], **changes: Any) -> Model:
     cell = 2 ** options["pools"]
-    return _kp2d(about, parameters, multiply_adds, {**options, **changes}, (options["depth"], cell // 2), cell, cell)
+    on_cpu = () if changes.get("nearest") else None
+    full = {**options, **changes}
+    return _kp2d(about, parameters, multiply_adds, full, (options["depth"], cell // 2), cell, cell, on_cpu=on_cpu)
 
 
 ROWS: dict[str, Model] = {

@@ -39,6 +39,7 @@ ROWS: dict[str, Model] = {
         about="SuperPoint v1 (arXiv 1712.07629), the public 24-tensor state dict",
         parameters=1_300_865,
         multiply_adds=26_051_788_800,
+        on_cpu=(),
     ),
     "superpoint-bn": Model(
         **_PUBLISHED,
@@ -49,6 +50,7 @@ ROWS: dict[str, Model] = {
         about="SuperPoint with batch normalisation, as pytorch-superpoint trains it (.pth.tar)",
         parameters=1_304_067,
         multiply_adds=26_051_788_800,
+        on_cpu=(),
     ),
     "superpoint-open": Model(
         **_CENTRED,
@@ -69,5 +71,6 @@ ROWS: dict[str, Model] = {
         about="superpoint-bn at half the width, decoded to sub-pixel as wren",
         parameters=348_387,
         multiply_adds=6_655_795_200,
+        on_cpu=(),
     ),
 }

@@ -25,6 +25,7 @@ def _row(about: str, parameters: int, multiply_adds: int, depth: int = 64, **opt
         about=about,
         parameters=parameters,
         multiply_adds=multiply_adds,
+        on_cpu=(),
     )
 
 

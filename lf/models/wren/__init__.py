@@ -20,5 +20,6 @@ ROWS: dict[str, Model] = {
         code_licence="Apache-2.0",
         parameters=466_241,
         multiply_adds=3_748_300_800,
+        on_cpu=(),
     ),
 }

@@ -1,0 +1,77 @@
+"""Grouped convolutions as dense ones: the same sums, with a weight of 0 between channels of different groups.
+
+TFLite says a grouped convolution with version 6 of CONV_2D, which no file for the compiler may hold, and converters
+give that version to all others of the file. The integers that are added up stay the same, so the result has the same
+bits; the multiplications grow by the number of groups.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from lf.core import Array
+from lf.edgetpu.graph import Operator
+from lf.formats import tflite
+
+NAME, DENSE = "CONV_2D", 3  # and the version of one of int8 without groups
+INPUT, WEIGHTS = 0, 1  # of the tensors that a convolution reads
+
+
+def groups(operator: Operator) -> int:
+    """Into how many groups a convolution divides its input; 1 for a dense one, and for any other operator."""
+    image, weights = operator.input(INPUT), operator.input(WEIGHTS)
+    if operator.name != NAME or image is None or weights is None:
+        return 1
+    if len(image.shape) != 4 or len(weights.shape) != 4:
+        return 1
+    return max(1, image.shape[3] // max(1, weights.shape[3]))
+
+
+def mendable(operator: Operator) -> bool:
+    """Whether it is a grouped convolution of int8 weights around 0, whose channels its groups divide."""
+    image, weights, parts = operator.input(INPUT), operator.input(WEIGHTS), groups(operator)
+    if parts == 1 or image is None or weights is None or weights.data is None:
+        return False
+    divided = weights.shape[3] * parts == image.shape[3] and not weights.shape[0] % parts
+    return divided and weights.kind == "INT8" and image.quantized and not any(weights.zero)
+
+
+def raised(operator: Operator) -> bool:
+    """Whether it is a convolution of int8, dense or `mendable`, of a version that its numbers do not need."""
+    weights = operator.input(WEIGHTS)
+    if operator.name != NAME or operator.version <= DENSE or weights is None or weights.kind != "INT8":
+        return False
+    eight = all(tensor.kind == "INT8" for tensor in (operator.input(INPUT), *operator.outputs) if tensor is not None)
+    return eight and (groups(operator) == 1 or mendable(operator))
+
+
+def make_dense(model: Any, operator: Any, view: Operator) -> None:
+    """Give a grouped convolution weights of its own for all channels of its input.
+
+    Args:
+        model: what `lf.formats.tflite.read` returns, whose `operator` is changed.
+        operator: of the model.
+        view: the same as the rules see it, `mendable`.
+    """
+    weights = view.input(WEIGHTS)
+    assert weights is not None
+    assert weights.data is not None
+    kernel = np.frombuffer(weights.data.tobytes(), np.int8).reshape(weights.shape)
+    dense = _spread(kernel, groups(view))
+    schema, tensors = tflite.schema(), model.subgraphs[view.graph].tensors
+    was = tensors[operator.inputs[WEIGHTS]]
+    model.buffers.append(schema.BufferT(data=dense.view(np.uint8).ravel()))
+    tensors.append(schema.TensorT(**{**vars(was), "shape": [*dense.shape], "buffer": len(model.buffers) - 1}))
+    operator.inputs = [*operator.inputs]
+    operator.inputs[WEIGHTS] = len(tensors) - 1
+
+
+def _spread(kernel: Array, parts: int) -> Array:
+    """Weights (out, h, w, in / parts) -> (out, h, w, in), zeros where an output has nothing to do with an input."""
+    out, height, width, each = kernel.shape
+    dense = np.zeros((parts, out // parts, height, width, parts, each), np.int8)
+    for part, own in enumerate(kernel.reshape(parts, out // parts, height, width, each)):
+        dense[part, ..., part, :] = own
+    return dense.reshape(out, height, width, parts * each)
