@@ -114,14 +114,14 @@ def write_json(path: Path, data: Any) -> Path:
     return write_bytes(path, (json.dumps(data, indent=1, allow_nan=False) + "\n").encode())
 
 
-def read_json(path: Path, what: str) -> Any:
-    """Parse a JSON file, as strictly as `write_json` writes it.
+def read_json(path: Path, what: str, limit: int = MAX_JSON_BYTES) -> Any:
+    """Parse a JSON file of at most `limit` bytes, as strictly as `write_json` writes it.
 
     Raises:
         BadInput: missing or not JSON; `what` says what was expected.
     """
     try:
-        return json.loads(read_bytes(path, what, MAX_JSON_BYTES), parse_constant=_refuse)
+        return json.loads(read_bytes(path, what, limit), parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
         raise BadInput(f"{path}: not JSON ({error}); expected {what}") from error
 
