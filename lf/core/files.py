@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import tempfile
@@ -149,3 +150,16 @@ def read_bytes(path: Path, what: str, limit: int = MAX_MODEL_BYTES) -> bytes:
         raise BadInput(f"{path}: no such file; expected {what}") from error
     except OSError as error:
         raise BadInput(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def sha256(path: Path, what: str) -> str:
+    """Hex sha256 of a whole file.
+
+    Raises:
+        BadInput: it cannot be read; `what` says what was expected.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read ({error.strerror}); expected {what}") from error

@@ -17,7 +17,7 @@ from lf.data import images
 from lf.data.masks import Labels
 from lf.data.masks.label_sets import LABEL_SETS, category_class, unlabelled_class
 from lf.data.masks.png import read_segments
-from lf.data.masks.readers import Source, collect, one_split
+from lf.data.masks.readers import Source, collect
 
 MAX_JSON = 1 << 30  # the training split's is 0.3 GB
 WHAT = "a panoptic JSON of COCO: annotations with file_name and segments_info"
@@ -76,20 +76,28 @@ def read(split: Split, wanted: str | None, limit: int | None) -> Labels:
 
 
 def paint(path: Path, segments: Segments, classes: Mapping[int, int], void: int) -> Array:
-    """The ids (H, W) uint8 of a panoptic PNG: every segment in the class of its category, the rest `void`.
+    """The ids (H, W) uint8 of a panoptic PNG; see `assign`.
 
     Raises:
         BadInput: the PNG cannot be read, or holds a segment that the JSON does not list.
     """
-    found, place = np.unique(read_segments(path), return_inverse=True)
+    return assign(read_segments(path), segments, classes, void, path)
+
+
+def assign(found: Array, segments: Segments, classes: Mapping[int, int], void: int, path: Path) -> Array:
+    """The ids (H, W) uint8 of segment ids (H, W): every segment in the class of its category, 0 is `void`.
+
+    Raises:
+        BadInput: the JSON does not list a segment of the file `path`.
+    """
+    ids, place = np.unique(found, return_inverse=True)
     known = {0: void} | {segment: classes[category] for segment, category in segments.items()}
-    for segment in found.tolist():
-        if segment not in known:
-            raise BadInput(
-                f"{path}: holds segment {segment}, which its JSON does not list; expected the JSON of this PNG"
-            )
-    painted = np.array([known[segment] for segment in found.tolist()], np.uint8)
-    return np.asarray(painted[place].reshape(place.shape))
+    if strange := [segment for segment in ids.tolist() if segment not in known]:
+        raise BadInput(
+            f"{path}: holds segment {strange[0]}, which its JSON does not list; expected the JSON of this PNG"
+        )
+    painted = np.array([known[segment] for segment in ids.tolist()], np.uint8)
+    return np.asarray(painted[place].reshape(found.shape))
 
 
 def read_table(path: Path) -> dict[str, Segments]:
@@ -118,19 +126,3 @@ def _annotation(path: Path, row: Any, index: int, known: Mapping[int, int]) -> t
     if strange:
         raise BadInput(f"{path}: annotations[{index}] has category {strange[0]}; expected one of COCO panoptic's 133")
     return name, segments
-
-
-def split_of(folder: Path) -> Split:
-    """The only split of a folder; for commands that take a folder of COCO.
-
-    Raises:
-        UsageError: several splits.
-        BadInput: none.
-    """
-    found = find(folder) if folder.is_dir() else []
-    if not found:
-        raise BadInput(
-            f"{folder}: holds no panoptic split; expected a folder such as val2017 with panoptic_val2017 and "
-            "panoptic_val2017.json beside it or in annotations"
-        )
-    return one_split(folder, found)

@@ -110,9 +110,9 @@ def category_class(target: str) -> dict[int, int]:
     Raises:
         UsageError: a label set that COCO has no table to.
     """
-    if target == "coco133":
+    table = pick({**FROM_CS34, "coco133": None}, target, "label set for COCO")
+    if table is None:
         return {row.id: n for n, row in enumerate(CATEGORIES)}
-    table = pick(FROM_CS34, target, "label set for COCO")
     return {row.id: int(table[row.fork if target == "cs34-fork" else row.ours]) for row in CATEGORIES}
 
 

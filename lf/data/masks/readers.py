@@ -82,17 +82,9 @@ def collect(
             left_out += 1
             continue
         picture = images.picture(path, path.relative_to(folder).with_suffix("").as_posix())
-        words = f"{_sha256(source.path)} {source.settings}"
+        words = f"{files.sha256(source.path, 'a mask')} {source.settings}"
         digest = hashlib.sha256(words.encode()).hexdigest()
         items.append(Labelled(picture, source.ids, source.path, digest, classes))
     if not items:
         raise BadInput(f"{folder}: none of its {left_out} images has a mask; expected {EXPECTED}")
     return Labels(str(folder), tuple(items), classes, left_out)
-
-
-def _sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise BadInput(f"{path}: cannot be read ({error.strerror}); expected a mask") from error
