@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from lf.benchmarks.protocols import segmentation
 from lf.benchmarks.protocols.geometry import (
+    AREA_SQUEEZE,
     CROP,
     NATIVE,
     SQUEEZE,
@@ -55,6 +57,10 @@ METRICS: dict[str, Metric] = {
     },
     **{f"h_auc_dlt@{t}": Metric("", True, f"the same up to {t} px, without rejecting any match") for t in (1, 3, 5)},
     **{f"mma@{t}": Metric("", True, f"share of mutual matches within {t} px of the truth") for t in range(1, 16)},
+    "miou": Metric("", True, "mean IoU: over the data set, of the classes that occur; segmentation-fork: per image"),
+    "n_classes": Metric("classes", None, "classes that the mean IoU is of"),
+    "pixel_accuracy": Metric("", True, "share of pixels with the right class"),
+    "mean_accuracy": Metric("", True, "share of pixels with the right class, mean over the classes of the truth"),
 }
 
 _HOMOGRAPHY_METRICS = (
@@ -138,6 +144,18 @@ _MMA = Protocol(
     without=OVERSIZE,
 )
 
+_SEGMENTATION = Protocol(
+    name="segmentation",
+    version=1,
+    size=(240, 320),
+    geometry=AREA_SQUEEZE,
+    scorer=segmentation.score,
+    params={},
+    metrics=(),
+    aggregates=segmentation.AGGREGATES,
+    truth="classes",
+)
+
 PROTOCOLS: dict[str, Protocol] = {
     row.name: row
     for row in (
@@ -167,6 +185,14 @@ PROTOCOLS: dict[str, Protocol] = {
         _MMA,
         _AUC,
         replace(_AUC, name="auc-640", size=(480, 640)),
+        _SEGMENTATION,
+        replace(
+            _SEGMENTATION,
+            name="segmentation-fork",
+            scorer=segmentation.fork,
+            metrics=("miou", "pixel_accuracy", "mean_accuracy"),
+            aggregates={},
+        ),
     )
 }
 

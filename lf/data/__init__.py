@@ -51,6 +51,11 @@ class Pair:
     second: Picture
     homography: Array
 
+    @property
+    def kind(self) -> str:
+        """Which truth there is."""
+        return "homography"
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -82,6 +87,12 @@ def _procedural(where: str, wanted: Wanted) -> list[Pair]:
     return warps.drawn(count, wanted.seed)
 
 
+def _masks(where: str, wanted: Wanted) -> list[Pair]:
+    from lf.data.masks import units
+
+    return [*units.open_units(where, wanted.limit_sequences)]
+
+
 def _folder(where: str) -> Path:
     if not where:
         raise UsageError("this dataset needs a folder after the colon, such as hpatches:DIR or warps:DIR")
@@ -92,6 +103,7 @@ DATASETS: dict[str, Callable[[str, Wanted], list[Pair]]] = {
     "hpatches": _hpatches,  # DIR with sequences i_* and v_*
     "warps": _warps,  # DIR with any photos: exact homographies, made up
     "procedural": _procedural,  # [N] pictures drawn by the project
+    "masks": _masks,  # DIR[@SET] with labelled images, for segmentation
 }
 
 

@@ -18,9 +18,15 @@ from lf.benchmarks.protocols import metrics
 from lf.benchmarks.protocols.geometry import Geometry, Size, image_size
 from lf.benchmarks.protocols.matching import mutual, nearest
 from lf.benchmarks.protocols.summary import Aggregate
-from lf.core import Array, Features, LfError, pick
+from lf.core import Array, Features, LfError, UsageError, pick
+from lf.data import Pair
 
 FORMULAS = 1  # raised when code that protocols share changes their values; `Protocol.version`, when its own does
+
+TRUTHS = {  # `Pair.kind` -> what such data are, and examples
+    "homography": "pairs of images with a homography, such as hpatches:DIR, warps:DIR or procedural:20",
+    "classes": "labelled images, such as masks:DIR or masks:DIR@cs19",
+}
 
 Scale = tuple[float, float]  # (x, y) prepared pixels per native pixel
 Scores = dict[str, float | None]
@@ -35,7 +41,7 @@ class Protocol:
         version: raised when a change of code changes a value.
         size: (H, W) of the prepared images, or None for native size.
         geometry: how images and homographies get to that size.
-        scorer: (Features, Features, H, **params) -> Scores.
+        scorer: (Features, Features, H, **params) -> Scores; of labelled images see `lf.benchmarks.run.segment`.
         params: k, thresholds (px) and RANSAC settings; keyword arguments of `scorer`.
         metrics: names that `score` returns, in order; rows of METRICS.
         aggregates: numbers of a run that are no mean of a metric, or of fewer pairs; rows of METRICS.
@@ -44,6 +50,7 @@ class Protocol:
         unscored: whether it takes all points where they have no scores, whatever its `k`; the others need `k` best.
         above: family of a network in `lf.models` -> the score that its points must exceed, where the protocol has a
             threshold of its own beside the model's.
+        truth: `Pair.kind` of the data that it evaluates.
     """
 
     name: str
@@ -58,6 +65,14 @@ class Protocol:
     without: tuple[str, ...] = ()
     unscored: bool = False
     above: Mapping[str, float] = field(default_factory=dict)
+    truth: str = "homography"
+
+    def check(self, pairs: Sequence[Pair], data: str) -> None:
+        """Raise UsageError if `pairs`, of the dataset `data`, have another truth than this protocol needs."""
+        other = next((pair.kind for pair in pairs if pair.kind != self.truth), None)
+        if other:
+            held = TRUTHS.get(other, other).partition(",")[0]
+            raise UsageError(f"protocol {self.name} needs {TRUTHS[self.truth]}; {data} holds {held}")
 
     def prepare(self, image: Array, channels: int) -> tuple[Array, Scale]:
         """Bring uint8 (H, W, 3) RGB to the protocol's size: uint8 (h, w) grey for 1 channel, (h, w, 3) for 3."""
@@ -112,6 +127,7 @@ class Protocol:
             "formulas": FORMULAS,
             "aggregates": {name: [of, statistic.about] for name, (of, statistic) in self.aggregates.items()},
             **({"above": self.above} if self.above else {}),  # the digests of the others stay
+            **({"truth": self.truth} if self.truth != "homography" else {}),
         }
 
     @property

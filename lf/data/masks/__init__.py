@@ -106,6 +106,12 @@ class Labelled:
         """
         return self.classes.masked(self.source(), self.path)
 
+    def ids(self) -> Array:
+        """(H, W) uint8: ids as they stand in the file, none of them taken for VOID; see `mask`."""
+        found = self.source()
+        self.classes.masked(found, self.path)
+        return found
+
     def load(self) -> tuple[Array, Array]:
         """Image (H, W, 3) RGB and mask (h, w); the mask may be smaller, and has the same shape.
 
