@@ -111,7 +111,7 @@ def grey_frames(root: Path, count: int = 12, size: tuple[int, int] = (48, 64)) -
     for n in range(count):
         mask = np.zeros(size, np.uint8)
         mask[:, size[1] // 4 + 2 * n :] = 1
-        save(root / "images" / f"{n:02d}.png", (mask * 255)[..., None].repeat(3, 2))
+        save(root / "images" / f"{n:02d}.png", np.where(mask, 255, 10).astype(np.uint8)[..., None].repeat(3, 2))
         mask[:4] = 255
         save(root / "masks" / f"{n:02d}.png", mask)
     rows = [{"id": 0, "name": "black", "color": [0, 0, 0]}, {"id": 1, "name": "white", "color": [255, 255, 255]}]

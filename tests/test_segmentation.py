@@ -245,17 +245,17 @@ def test_data_and_protocols_that_do_not_fit(frames: Path, tmp_path: Path, lf) ->
     for words, what in (
         (
             (artifact, "--data", masks),
-            "protocol kp2d-fixed needs pairs of images with a homography, such as hpatches:DIR",
+            "protocol kp2d-fixed needs homographies, masks:",
         ),
         (
             (three, "--protocol", "segmentation"),
-            "needs labelled images, such as masks:DIR or masks:DIR@cs19; procedural",
+            "needs labelled images, procedural has homographies; type a dataset of labelled images, such as masks:DIR",
         ),
         (
             (artifact, "--data", masks, "--protocol", "segmentation"),
             "tells 2 classes apart, label set masks has 3; name",
         ),
-        (("wren", "--data", masks, "--protocol", "segmentation"), "has no output segmentation; protocol segmentation"),
+        (("wren", "--data", masks, "--protocol", "segmentation"), "has no output segmentation, its outputs: "),
     ):
         code, _, error = lf("bench", *words, "--repeats", 0)
         assert (code, error.count("\n")) == (2, 1), error
@@ -264,7 +264,10 @@ def test_data_and_protocols_that_do_not_fit(frames: Path, tmp_path: Path, lf) ->
     assert code == 2
     assert "protocol segmentation scores no stored features; expected one of superpoint" in error
     assert error.endswith("or type: lf bench FILE --data DATA --protocol segmentation\n")
-    with pytest.raises(UsageError, match="protocol superpoint needs pairs of images with a homography"):
+    with pytest.raises(
+        UsageError,
+        match=r"protocol superpoint needs homographies, .* has labelled images; type a dataset of homographies",
+    ):
         PROTOCOLS["superpoint"].check(open_dataset(masks), masks)
 
 

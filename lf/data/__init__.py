@@ -17,6 +17,9 @@ import numpy as np
 
 from lf.core import Array, UsageError, console, files, pick
 
+HOMOGRAPHIES = "type a dataset of homographies, such as hpatches:DIR, warps:DIR or procedural:20"
+CLASSES = "type a dataset of labelled images, such as masks:DIR or masks:DIR@cs19"
+
 
 @dataclass(frozen=True)
 class Picture:

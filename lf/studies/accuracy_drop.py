@@ -147,7 +147,10 @@ def parse_budget(text: str) -> dict[str, float]:
 def open_pairs(data: str, metrics: Mapping[str, Protocol], limit_sequences: int | None) -> list[Pair]:
     """The pairs that all protocols of `metrics` evaluate."""
     without = tuple(dict.fromkeys(name for rule in metrics.values() for name in rule.without))
-    return open_dataset(data, limit_sequences, exclude=without)
+    pairs = open_dataset(data, limit_sequences, exclude=without)
+    for rule in metrics.values():
+        rule.check(pairs, data)
+    return pairs
 
 
 def halves(pairs: Sequence[Pair], seed: int) -> tuple[list[Pair], list[Pair]]:

@@ -12,7 +12,6 @@ import numpy as np
 from lf.benchmarks import METRICS, PROTOCOLS
 from lf.benchmarks.report import figures, match_pictures
 from lf.benchmarks.run.evaluate import bench
-from lf.benchmarks.run.predict import Predictor
 from lf.core import Array, files, pick
 from lf.core.console import Progress
 from lf.data import open_dataset
@@ -53,6 +52,7 @@ class Validation:
             judges = {name: 1 if higher else -1 for name, higher in better.items() if higher is not None}
             self.sign = pick(judges, best, f"judge of weights under {protocol}")
         pairs = open_dataset(data, exclude=rule.without)
+        rule.check(pairs, data)
         self.pairs = [pairs[i] for i in np.linspace(0, len(pairs) - 1, min(limit, len(pairs))).round().astype(int)]
         self.shown = next((pair for pair in self.pairs if pair.sequence.startswith("v_")), self.pairs[0])
 
@@ -80,7 +80,7 @@ class Validation:
 
     def _draw(self, variant: Variant, title: str) -> dict[str, Array]:
         """Matches and points of one pair, as the protocol sees them."""
-        return figures.draw_pair(Predictor(variant.open(self.threads), self.rule, None), self.shown, title)
+        return figures.draw_pair(figures.predictor(variant.open(self.threads), self.rule, None), self.shown, title)
 
 
 class Watch:

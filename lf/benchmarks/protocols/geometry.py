@@ -125,7 +125,7 @@ SQUEEZE_BICUBIC = Geometry("squeeze-bicubic", _squeeze_bicubic, _squeeze_scale) 
 NATIVE = Geometry("native", _native, _same)  # section 3
 TRUE_CROP = Geometry("true-crop", _crop_true, _crop_matrix, kept=_kept)
 TRUE_SQUEEZE = Geometry("true-squeeze", _squeeze, resize_matrix)
-AREA_SQUEEZE = Geometry("area-squeeze", _squeeze_area, resize_matrix)  # section 8
+AREA_SQUEEZE = Geometry("area-squeeze", _squeeze_area, resize_matrix)  # section 9
 
 
 def pillow_bicubic(image: Array, size: Size) -> Array:

@@ -19,17 +19,16 @@ from lf.benchmarks.protocols.geometry import Geometry, Size, image_size
 from lf.benchmarks.protocols.matching import mutual, nearest
 from lf.benchmarks.protocols.summary import Aggregate
 from lf.core import Array, Features, LfError, UsageError, pick
-from lf.data import Pair
+from lf.data import CLASSES, HOMOGRAPHIES, Pair
 
 FORMULAS = 1  # raised when code that protocols share changes their values; `Protocol.version`, when its own does
 
-TRUTHS = {  # `Pair.kind` -> what such data are, and examples
-    "homography": "pairs of images with a homography, such as hpatches:DIR, warps:DIR or procedural:20",
-    "classes": "labelled images, such as masks:DIR or masks:DIR@cs19",
-}
-
 Scale = tuple[float, float]  # (x, y) prepared pixels per native pixel
 Scores = dict[str, float | None]
+TRUTHS = {  # in words, and what to type
+    "homography": ("homographies", HOMOGRAPHIES),
+    "classes": ("labelled images", CLASSES),
+}
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ class Protocol:
         unscored: whether it takes all points where they have no scores, whatever its `k`; the others need `k` best.
         above: family of a network in `lf.models` -> the score that its points must exceed, where the protocol has a
             threshold of its own beside the model's.
-        truth: `Pair.kind` of the data that it evaluates.
+        truth: what a pair must have: a key of TRUTHS.
     """
 
     name: str
@@ -67,12 +66,11 @@ class Protocol:
     above: Mapping[str, float] = field(default_factory=dict)
     truth: str = "homography"
 
-    def check(self, pairs: Sequence[Pair], data: str) -> None:
-        """Raise UsageError if `pairs`, of the dataset `data`, have another truth than this protocol needs."""
-        other = next((pair.kind for pair in pairs if pair.kind != self.truth), None)
-        if other:
-            held = TRUTHS.get(other, other).partition(",")[0]
-            raise UsageError(f"protocol {self.name} needs {TRUTHS[self.truth]}; {data} holds {held}")
+    def check(self, pairs: Sequence[Pair], dataset: str) -> None:
+        """Raise UsageError if pairs have another truth than this protocol scores against."""
+        if other := next((pair.kind for pair in pairs if pair.kind != self.truth), None):
+            (needs, fits), (has, _) = TRUTHS[self.truth], TRUTHS[other]
+            raise UsageError(f"protocol {self.name} needs {needs}, {dataset} has {has}; {fits}")
 
     def prepare(self, image: Array, channels: int) -> tuple[Array, Scale]:
         """Bring uint8 (H, W, 3) RGB to the protocol's size: uint8 (h, w) grey for 1 channel, (h, w, 3) for 3."""

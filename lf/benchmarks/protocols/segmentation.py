@@ -2,7 +2,7 @@
 
 A confusion matrix of an image is sparse: rows [truth, predicted, pixels]. Pixels whose truth is VOID are in none of
 them. A predicted class that is left out stands as VOID: an error for the truth, and no class of its own.
-Sections: docs/protocols.md, 8 and 9.
+Sections: docs/protocols.md, 9 and 10.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def confusion(truth: Array, predicted: Array, classes: LabelSet) -> Cells:
 
 
 def score(logits: Array, item: Labelled, size: Size) -> dict[str, Any]:
-    """Section 8, of one image: its confusion matrix at the size of the truth.
+    """Section 9, of one image: its confusion matrix at the size of the truth.
 
     Args:
         logits: (C, h, w) of the network.
@@ -62,7 +62,7 @@ def score(logits: Array, item: Labelled, size: Size) -> dict[str, Any]:
 
 
 def fork(logits: Array, item: Labelled, size: Size) -> dict[str, Any]:
-    """Section 9, of one image; the truth has the size of the picture, as the fork's loader gives it. See `score`."""
+    """Section 10, of one image; the truth has the size of the picture, as the fork's loader gives it. See `score`."""
     truth = item.ids()
     if truth.shape != size:
         truth = np.asarray(cv2.resize(truth, size[::-1], interpolation=cv2.INTER_NEAREST))
@@ -70,7 +70,7 @@ def fork(logits: Array, item: Labelled, size: Size) -> dict[str, Any]:
 
 
 def fork_score(predicted: Array, truth: Array) -> dict[str, float]:
-    """Section 9, of one image.
+    """Section 10, of one image.
 
     Args:
         predicted: (h, w) uint8, the arg-max at the network's stride.
@@ -93,7 +93,7 @@ def fork_score(predicted: Array, truth: Array) -> dict[str, float]:
 def class_sums(matrices: Sequence[Cells]) -> Array:
     """(n, 3 C) float64 of n images: for each class the pixels that are right, those of the truth, those predicted.
 
-    They add up over images, and all figures of section 8 are made of their sums.
+    They add up over images, and all figures of section 9 are made of their sums.
 
     Raises:
         BadInput: rows of another kind, such as of a damaged results file.

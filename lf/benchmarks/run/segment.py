@@ -36,10 +36,7 @@ class Segmenter:
         Raises:
             UsageError: the network has no segmentation.
         """
-        if HEAD not in extractor.artifact.card.outputs:
-            raise UsageError(
-                f"{extractor.artifact.path}: has no output {HEAD}; protocol {protocol.name} evaluates networks with one"
-            )
+        check_head(extractor)
         wanted = extractor.resize or extractor.artifact.card.size or protocol.size
         assert wanted, "a protocol of segmentation has a size"
         self.extractor, self.protocol = extractor, protocol
@@ -72,19 +69,29 @@ class Segmenter:
                 raise BadModel.not_finite(f"the map {HEAD}")
         return np.ascontiguousarray(logits, np.float32)
 
-    def check(self, classes: LabelSet) -> None:
-        """Raise UsageError if the network tells another number of classes apart than a label set has."""
-        channels = self.extractor.artifact.card.outputs[HEAD][0]
-        if channels != len(classes):
-            raise UsageError(
-                f"{self.extractor.artifact.path}: tells {channels} classes apart, label set {classes.name} has "
-                f"{len(classes)}; name the set that it was trained on: masks:DIR@SET"
-            )
-
     def score(self, unit: Unit) -> dict[str, Any]:
         """The scores of a labelled image."""
-        self.check(unit.labelled.classes)
+        check_classes(self.extractor, unit.labelled.classes)
         return dict(self.protocol.scorer(self(unit.first), unit.labelled, self.size, **self.protocol.params))
+
+
+def check_head(extractor: Extractor) -> None:
+    """Raise UsageError if a file has no segmentation."""
+    artifact = extractor.artifact
+    if HEAD not in artifact.card.outputs:
+        has = ", ".join(artifact.card.outputs) or "none"
+        raise UsageError(f"{artifact.path}: has no output {HEAD}, its outputs: {has}; expected a network that has one")
+
+
+def check_classes(extractor: Extractor, classes: LabelSet) -> None:
+    """Raise UsageError if a file has no segmentation, or one of another number of classes than a label set has."""
+    check_head(extractor)
+    channels = extractor.artifact.card.outputs[HEAD][0]
+    if channels != len(classes):
+        raise UsageError(
+            f"{extractor.artifact.path}: tells {channels} classes apart, label set {classes.name} has {len(classes)}; "
+            "name the set that it was trained on"
+        )
 
 
 def _load(path: Path) -> Array | None:

@@ -16,7 +16,7 @@ from lf.benchmarks.run.names import references
 from lf.benchmarks.run.predict import check_resize
 from lf.benchmarks.run.record import Run, Subject
 from lf.benchmarks.run.results import environment
-from lf.benchmarks.run.segment import Segmenter
+from lf.benchmarks.run.segment import check_classes
 from lf.benchmarks.timing import latency
 from lf.benchmarks.timing.record import Timing
 from lf.core import Array, Artifact, SessionInfo, UsageError, pick
@@ -102,7 +102,7 @@ def evaluate_variants(
     _refuse([evaluated(*each) for each in zip(variants, infos, strict=True)], rule, pairs, out)
     if units := [pair for pair in pairs if isinstance(pair, Unit)]:
         for extractor in opened:
-            Segmenter(extractor, rule, None).check(units[0].labelled.classes)
+            check_classes(extractor, units[0].labelled.classes)
     if draw:
         figures.plotter()
     cache = out / "cache" if out else None

@@ -203,6 +203,14 @@ def _say(text: str) -> None:
     console.note(text)
 
 
+def counts(labels: Labels) -> tuple[list[int], int]:
+    """Pixels of each class over all masks, and those that are left out."""
+    total = np.zeros(256, np.int64)
+    for item in labels:
+        total += np.bincount(item.mask().ravel(), minlength=256)
+    return total[: len(labels.classes)].tolist(), int(total[VOID])
+
+
 def resize_mask(mask: Array, size: tuple[int, int]) -> Array:
     """The mask at another (H, W): nearest, pixel areas aligned; the only resize that masks see."""
     if mask.shape == size:
