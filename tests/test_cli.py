@@ -27,7 +27,7 @@ from lf import __version__, cli
 from lf.cli import renamed
 from lf.core import Card, console
 from lf.formats import model_file
-from lf.models import MODELS, checkpoint
+from lf.models import checkpoint
 from lf.models.superpoint import network as superpoint
 from lf.runtimes import BACKENDS
 from lf.train import RECIPES
@@ -170,15 +170,6 @@ def test_every_option_fits_the_width_of_a_terminal(lf, monkeypatch):
     assert max(map(len, words.splitlines())) <= 80
     assert "…" not in words
     assert lf("-h").done() == words
-
-
-def test_models_lists_every_row(lf):
-    text, rows = lf("models").done(), json.loads(lf("models", "--json").done())
-    assert list(rows) == list(MODELS)
-    for line, (name, row) in zip(text.splitlines(), MODELS.items(), strict=True):
-        assert line.startswith(name)
-        assert f"{row.parameters:,}" in line
-        assert rows[name]["parameters"] == row.parameters
 
 
 def test_doctor_names_every_backend(lf):

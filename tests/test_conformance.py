@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from two_threads import wrong_answers
 
-from lf.core import Artifact, BadInput, Unavailable, UsageError
+from lf.core import Artifact, BadInput, LfError, Unavailable, UsageError
 from lf.extraction import agreement
 from lf.extraction.extractor import Extractor
+from lf.models import MODELS, NETWORKS
 from lf.models.resolve import resolve
 from lf.quantize import WRITERS, quantize
 from lf.runtimes import BACKENDS, open_session, opencv_dnn, ort
@@ -24,11 +25,12 @@ from lf.studies import doctor
 pytest.importorskip("onnxscript")
 pytestmark = pytest.mark.usefixtures("few_pictures")
 
-FAMILIES = ("wren", "swift", "fast-r2d2", "kp2dtiny-s-coral", "edgepoint2-t32", "alike-t")
+FAMILIES = ("wren", "swift", "superpoint-small", "fast-r2d2", "kp2dtiny-s-coral", "edgepoint2-t32", "alike-t")
 ENGINES = [name for name, row in BACKENDS.items() if row.suffixes != (".card",)]
 REFERENCE = "ort-cpu"
 SLOW = ("torch-compile",)  # compiles each family, a quarter of a minute and more
-CONVERTED = [("tflite", family) for family in ("swift", "fast-r2d2", "alike-t")]  # conversions of up to 30 s: at night
+AT_NIGHT = ("swift", "superpoint-small", "fast-r2d2", "alike-t")
+CONVERTED = [("tflite", family) for family in AT_NIGHT]  # conversions of up to 30 s
 ANY_SIZE = ("torch", "torch-compile")  # a checkpoint has no size of its own
 RELATIVE = {"openvino-bf16": 0.1}  # of the largest value; 8 bits of mantissa, through a dozen layers
 WRONGLY = r"OpenVINO computes 16-bit activations wrongly; type: `backend=ort-cpu`"
@@ -88,6 +90,10 @@ BOTH = [
 
 @pytest.mark.parametrize(("backend", "family"), BOTH, indirect=["backend"])
 def test_the_same_maps_and_keypoints(file, backend, family):
+    if backend in MODELS[family].not_on:
+        with pytest.raises(LfError):
+            Extractor(file(family, suffix(backend)), backend)
+        return
     reference = Extractor(file(family, ".onnx"), REFERENCE)
     other = Extractor(file(family, suffix(backend)), backend)
     relative = RELATIVE.get(backend, 1e-4)
@@ -99,6 +105,12 @@ def test_the_same_maps_and_keypoints(file, backend, family):
             shared = agreement.near(a.features.keypoints, b.features.keypoints, 0.05)
             assert shared.mean() >= 0.99
             assert abs(len(a.features) - len(b.features)) <= 0.01 * len(a.features)
+
+
+def test_every_family_is_here():
+    assert {row.family for row in NETWORKS.values()} == {MODELS[name].family for name in FAMILIES}
+    assert all(set(row.not_on) <= set(ENGINES) for row in NETWORKS.values())
+    assert all({"tflite", "edgetpu"} & set(row.not_on) != {"tflite"} for row in NETWORKS.values())
 
 
 @pytest.fixture(scope="module")
@@ -162,6 +174,7 @@ import sys
 import numpy as np
 sys.path.insert(0, sys.argv[1])
 from test_conformance import status, tensor
+from lf.models import MODELS, NETWORKS
 from lf.models.resolve import resolve
 from lf.runtimes import open_session
 artifact = resolve(sys.argv[2])

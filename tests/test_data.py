@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lf.core import BadInput, UsageError
-from lf.data import DATASETS, dataset_digest, headers, hpatches, images, open_dataset, photometric, warps
+from lf.data import DATASETS, DRAWN, dataset_digest, headers, hpatches, images, open_dataset, photometric, warps
 from lf.data import homography as geometry
 from lf.data.drawn import procedural
 from lf.data.drawn.surfaces import FIELDS, surface
@@ -486,7 +486,7 @@ BAD_SPECS = {
     "warp:photos": "unknown dataset 'warp'; did you mean 'warps'",
     "procedural:many": "'procedural:many' needs a number of sequences",
     "procedural:0": "needs a number of sequences",
-    **{f"{name}:": "needs a folder after the colon" for name in DATASETS if name != "procedural"},
+    **{f"{name}:": "needs a folder after the colon" for name in DATASETS if name not in DRAWN},
 }
 
 
@@ -496,7 +496,7 @@ def test_bad_dataset_names_are_explained(spec: str) -> None:
         open_dataset(spec)
 
 
-@pytest.mark.parametrize("name", [name for name in DATASETS if name != "procedural"])
+@pytest.mark.parametrize("name", [name for name in DATASETS if name not in DRAWN])
 def test_every_row_explains_a_missing_folder(tmp_path: Path, name: str) -> None:
     with pytest.raises(BadInput, match="no such folder"):
         open_dataset(f"{name}:{tmp_path}/no")

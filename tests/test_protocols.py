@@ -23,7 +23,8 @@ SIZE = (320, 240)  # (W, H)
 RANSAC = metrics.Ransac(threshold=3.0, iterations=2000, confidence=0.995)
 VIEW = np.array([[0.9, 0.1, 5.0], [-0.1, 0.9, 20.0], [1e-4, 2e-5, 1.0]])
 FIXED = ("superpoint-fixed", "kp2d-fixed", "kp2d-640-fixed", "kp2d-88-fixed")
-TRUE = (*FIXED, "auc", "auc-640")  # protocols whose homography is that of their pictures
+PLANE = [name for name, row in PROTOCOLS.items() if row.truth == "homography"]  # the others: tests/test_pose.py
+TRUE = (*FIXED, "auc", "auc-640", "pose-640")  # protocols whose homography is that of their pictures
 
 coordinates = arrays(np.int64, st.tuples(st.integers(0, 30), st.just(2)), elements=st.integers(0, 60))
 
@@ -83,7 +84,7 @@ def test_an_unknown_parameter_is_named():
         PROTOCOLS["superpoint"].vary(ap="two-way").score(features(scattered(9)), features(scattered(9)), np.eye(3))
 
 
-@pytest.mark.parametrize("name", PROTOCOLS)
+@pytest.mark.parametrize("name", PLANE)
 def test_the_same_image_scores_perfectly(name):
     protocol = PROTOCOLS[name]
     size = (protocol.size or (240, 320))[::-1]
@@ -100,7 +101,7 @@ def test_the_same_image_scores_perfectly(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", PROTOCOLS)
+@pytest.mark.parametrize("name", PLANE)
 @settings(deadline=None)
 @given(coordinates, coordinates, st.integers(-60, 60))
 def test_no_configuration_of_points_raises(name, a, b, x):
@@ -178,7 +179,7 @@ def test_only_a_true_matrix_says_where_pixels_went(name, native):
     assert went - said == pytest.approx(np.broadcast_to(half, said.shape), abs=off)
 
 
-@pytest.mark.parametrize("name", [name for name, row in PROTOCOLS.items() if row.size])
+@pytest.mark.parametrize("name", [name for name in PLANE if PROTOCOLS[name].size])
 def test_a_pair_of_mixed_sizes_under_the_true_homography(name):
     """Points that lie where the pixels of one plane went; only protocols with true matrices find them in place."""
     protocol, truth = PROTOCOLS[name], PROTOCOLS["superpoint-fixed" if name.startswith("superpoint") else "auc"]

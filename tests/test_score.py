@@ -105,7 +105,7 @@ def test_hostile_pairs_are_answered_in_every_protocol(original, said):
     assert len(paths) == 10
     for path in paths:
         for name, row in PROTOCOLS.items():
-            if row.size in (None, (240, 320)):
+            if row.size in (None, (240, 320)) and row.truth == "homography":
                 assert set(row.metrics) <= said(path, protocol=name).keys()
 
 

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import cv2
 import numpy as np
 
 from lf.benchmarks.protocols.matching import mutual, nearest
 from lf.benchmarks.protocols.metrics import Ransac, estimate_homography
+from lf.benchmarks.protocols.pose import usac
 from lf.core import Array, Features, UsageError
-
-LEAST = 5  # matches that determine an essential matrix
-CV: Any = cv2  # its type stubs know only some of the forms of recoverPose
 
 
 class Homography(NamedTuple):
@@ -94,26 +91,9 @@ class Matches:
         Raises:
             UsageError: a matrix is not an intrinsic matrix.
         """
-        cameras = [_intrinsics(K, name) for K, name in ((K0, "K0"), (K1, "K1"))]
-        nothing = Pose(None, np.zeros(len(self), bool))
-        if len(self) < LEAST:
-            return nothing
-        rays = [_rays(points, K) for points, K in zip(self.points, cameras, strict=True)]
-        focal = np.mean([K[i, i] for K in cameras for i in (0, 1)])
-        essential, mask = CV.findEssentialMat(
-            *rays, np.eye(3), cv2.USAC_MAGSAC, 0.999, _positive(threshold) / float(focal), 10_000
-        )
-        if essential is None or essential.shape[0] < 3:
-            return nothing
-        best = max(
-            (
-                CV.recoverPose(each, *rays, np.eye(3), mask=mask.copy())
-                for each in np.split(essential, len(essential) // 3)
-            ),
-            key=lambda found: found[0],
-        )
-        _, rotation, translation, front = best
-        return Pose(np.hstack([rotation, translation]), front.ravel() > 0)
+        first, second = (_intrinsics(K, name) for K, name in ((K0, "K0"), (K1, "K1")))
+        ransac = Ransac(threshold=_positive(threshold), iterations=10_000, confidence=0.999)
+        return Pose(*usac(*self.points, first, second, ransac))
 
 
 def match(first: Features, second: Features, mutual_only: bool = True) -> Matches:
@@ -170,10 +150,3 @@ def _intrinsics(K: Array, name: str) -> Array:
     ):
         raise UsageError(f"{name}: expected a (3, 3) intrinsic matrix [[fx, s, cx], [0, fy, cy], [0, 0, 1]] in pixels")
     return K
-
-
-def _rays(points: Array, K: Array) -> Array:
-    """Pixels (M, 2) -> x / z and y / z in the camera (M, 2) float64."""
-    homogeneous = np.column_stack([points.astype(np.float64), np.ones(len(points))])
-    rays: Array = (homogeneous @ np.linalg.inv(K).T)[:, :2]
-    return np.ascontiguousarray(rays)

@@ -21,10 +21,11 @@ from lf.benchmarks.protocols.protocol import (
     auc_score,
     kp2d_score,
     mma_score,
+    pose_score,
     superpoint_score,
     superpoint_true_score,
 )
-from lf.benchmarks.protocols.summary import MEAN, MEAN_ABOVE_0, Aggregate, recall_area
+from lf.benchmarks.protocols.summary import MEAN, MEAN_ABOVE_0, MEDIAN, Aggregate, recall_area
 from lf.data.hpatches import OVERSIZE
 
 
@@ -56,6 +57,11 @@ METRICS: dict[str, Metric] = {
         for t in (1, 3, 5)
     },
     **{f"h_auc_dlt@{t}": Metric("", True, f"the same up to {t} px, without rejecting any match") for t in (1, 3, 5)},
+    "rotation_error": Metric("deg", False, "angle between true and estimated rotation; 180 without an estimate"),
+    "translation_error": Metric("deg", False, "angle between true and estimated translation, without its sign"),
+    "pose_error": Metric("deg", False, "the larger of both; of a run the median over its pairs"),
+    **{f"pose_auc@{t}": Metric("", True, f"area under the recall of pose errors up to {t} deg") for t in (5, 10, 20)},
+    "pose_maa@10": Metric("", True, "mean over 1, 2 .. 10 deg of the share of pose errors within"),
     **{f"mma@{t}": Metric("", True, f"share of mutual matches within {t} px of the truth") for t in range(1, 16)},
     "miou": Metric("", True, "mean IoU: over the data set, of the classes that occur; segmentation-fork: per image"),
     "n_classes": Metric("classes", None, "classes that the mean IoU is of"),
@@ -77,6 +83,7 @@ _HOMOGRAPHY_METRICS = (
     "matching_score",
 )
 
+POSE_ORDERS = 5  # PoseLib's refinement leaves little to average: docs/protocols.md, section 8
 ORDERS = 20  # of the matches, over which the fixed protocols average what RANSAC makes of them (Q5)
 
 _SUPERPOINT = Protocol(
@@ -144,6 +151,36 @@ _MMA = Protocol(
     without=OVERSIZE,
 )
 
+_POSE = Protocol(
+    name="pose",
+    version=1,
+    size=None,
+    geometry=NATIVE,
+    scorer=pose_score,
+    params={
+        "k": 2048,
+        "estimator": "poselib",
+        "ransac": Ransac(threshold=1.0, iterations=10000, confidence=0.9999),
+        "orders": POSE_ORDERS,
+        "auc_deg": (5, 10, 20),
+        "maa_deg": tuple(range(1, 11)),
+    },
+    metrics=(
+        "n_keypoints0",
+        "n_keypoints1",
+        "n_matches",
+        "n_inliers",
+        "rotation_error",
+        "translation_error",
+        "pose_error",
+        "pose_auc@5",
+        "pose_auc@10",
+        "pose_auc@20",
+        "pose_maa@10",
+    ),
+    aggregates={name: Aggregate(name, MEDIAN) for name in ("rotation_error", "translation_error", "pose_error")},
+    truth="pose",
+)
 _SEGMENTATION = Protocol(
     name="segmentation",
     version=1,
@@ -185,6 +222,9 @@ PROTOCOLS: dict[str, Protocol] = {
         _MMA,
         _AUC,
         replace(_AUC, name="auc-640", size=(480, 640)),
+        _POSE,
+        replace(_POSE, name="pose-640", size=(480, 640), geometry=TRUE_SQUEEZE),
+        replace(_POSE.vary(estimator="usac", orders=ORDERS), name="pose-usac"),
         _SEGMENTATION,
         replace(
             _SEGMENTATION,

@@ -26,6 +26,12 @@ Nms = Annotated[
     int | None,
     typer.Option(min=1, metavar="PX", help="Suppress points within PX of a better one", rich_help_panel=opt.HOW),
 ]
+Threshold = Annotated[
+    float | None,
+    typer.Option(
+        metavar="X", help="Smallest score of a keypoint", show_default="of the network", rich_help_panel=opt.HOW
+    ),
+]
 Out = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Folder for results, and to resume from", rich_help_panel=opt.WHERE)
 ]
@@ -47,6 +53,7 @@ def bench(
     size: opt.Size = None,
     nms: Nms = None,
     refine: opt.Refine = None,
+    threshold: Threshold = None,
     out: Out = None,
     draw: Draw = False,
     json: opt.Json = False,
@@ -68,6 +75,7 @@ def bench(
             size=opt.parse_size(size) if size else None,
             nms=nms,
             refine=refine,
+            threshold=threshold,
             threads=threads,
             workers=workers,
             repeats=repeats,

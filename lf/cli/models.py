@@ -1,24 +1,29 @@
-"""`lf models`: networks and shipped weights."""
+"""`lf models`: networks, what they cost, their licences, what runs them."""
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
+
 from lf.cli import options as opt
-from lf.core import console
+from lf.core import console, pick
 
-EXAMPLES = ("lf models", "lf models --json")
+EXAMPLES = ("lf models", "lf models edgepoint2-e64", "lf models --json")
 
 
-def models(json: opt.Json = False) -> None:
-    """List the networks and the weights that ship."""
+def models(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Network to show in full")] = None,
+    json: opt.Json = False,
+) -> None:
+    """List networks: cost, licences, where weights are, engines."""
     from lf.models import MODELS
-    from lf.models.resolve import shipped
+    from lf.studies import models_page
 
-    weights = {name: path.stat().st_size for name, path in shipped().items()}
+    if name is not None:
+        pick(MODELS, name, "network")
+    rows = MODELS if name is None else {name: MODELS[name]}
     if json:
-        rows = {n: {"about": m.about, "parameters": m.parameters, "shipped": weights.get(n)} for n, m in MODELS.items()}
-        console.as_json(rows)
-        return
-    for name, model in MODELS.items():
-        ships = f"ships, {weights[name] / 1e6:.1f} MB" if name in weights else "bring a checkpoint"
-        origin = ships if model.module else "no weights"
-        console.result(f"{name:17} {model.parameters:>10,} parameters  {origin:18}  {model.about}")
+        console.as_json({each: models_page.facts(each, row) for each, row in rows.items()})
+    else:
+        console.result(models_page.table(rows) if name is None else models_page.page(name, rows[name]))

@@ -1,4 +1,4 @@
-"""Pictures and the homographies between them.
+"""Pictures, and the homography or the relative pose between two of them.
 
 DATASETS: name -> function(where, wanted) -> list of `Pair`; `where` is what follows the colon in a dataset's name, such
 as the folder in `hpatches:DIR`.
@@ -16,8 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from lf.core import Array, UsageError, console, files, pick
+from lf.data.cameras import RelativePose
 
 HOMOGRAPHIES = "type a dataset of homographies, such as hpatches:DIR, warps:DIR or procedural:20"
+POSES = "type a dataset with camera poses, such as posed:DIR or scenes:5"
 CLASSES = "type a dataset of labelled images, such as masks:DIR or masks:DIR@cs19"
 
 
@@ -40,24 +42,39 @@ class Picture:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two pictures and the homography between them.
+    """Two pictures and the truth between them.
 
     Attributes:
-        sequence: name of the sequence; `i_` illumination, `v_` viewpoint by its first letter.
+        sequence: name of the sequence; `i_` illumination, `v_` viewpoint by its first letter; or of the scene.
         name: `1_3` for images 1 and 3.
-        homography: (3, 3) float64, pixels of the first picture -> pixels of the second at native size.
+        truth: the homography (3, 3) float64, pixels of the first picture -> pixels of the second at native size; or
+            the relative pose of the two cameras.
     """
 
     sequence: str
     name: str
     first: Picture
     second: Picture
-    homography: Array
+    truth: Array | RelativePose
 
     @property
     def kind(self) -> str:
-        """Which truth there is."""
-        return "homography"
+        """Which truth there is, `homography` or `pose`."""
+        return "pose" if isinstance(self.truth, RelativePose) else "homography"
+
+    @property
+    def homography(self) -> Array:
+        """The truth of a pair that has a homography; UsageError for any other."""
+        if isinstance(self.truth, RelativePose):
+            raise UsageError(f"{self.sequence} {self.name} has a relative pose and no homography; {HOMOGRAPHIES}")
+        return self.truth
+
+    @property
+    def pose(self) -> RelativePose:
+        """The truth of a pair that has a relative pose; UsageError for any other."""
+        if not isinstance(self.truth, RelativePose):
+            raise UsageError(f"{self.sequence} {self.name} has a homography and no relative pose; {POSES}")
+        return self.truth
 
 
 @dataclass(frozen=True)
@@ -90,6 +107,18 @@ def _procedural(where: str, wanted: Wanted) -> list[Pair]:
     return warps.drawn(count, wanted.seed)
 
 
+def _posed(where: str, wanted: Wanted) -> list[Pair]:
+    from lf.data import posed
+
+    return posed.open_pairs(f"posed:{where}", wanted)
+
+
+def _scenes(where: str, wanted: Wanted) -> list[Pair]:
+    from lf.data import posed
+
+    return posed.open_pairs(f"scenes:{where}", wanted)
+
+
 def _masks(where: str, wanted: Wanted) -> list[Pair]:
     from lf.data.masks import units
 
@@ -106,8 +135,11 @@ DATASETS: dict[str, Callable[[str, Wanted], list[Pair]]] = {
     "hpatches": _hpatches,  # DIR with sequences i_* and v_*
     "warps": _warps,  # DIR with any photos: exact homographies, made up
     "procedural": _procedural,  # [N] pictures drawn by the project
+    "posed": _posed,  # DIR with camera matrices and poses
+    "scenes": _scenes,  # [N] scenes drawn by the project: exact poses and depth
     "masks": _masks,  # DIR[@SET] with labelled images, for segmentation
 }
+DRAWN = ("procedural", "scenes")  # those that need nothing after the colon
 
 
 def open_dataset(
@@ -119,7 +151,7 @@ def open_dataset(
         spec: `NAME:WHERE` with a row of DATASETS, or a folder, which means `hpatches:FOLDER`. A folder whose own name
             starts with the name of a dataset and a colon can be given as `./FOLDER`.
         limit_sequences: keep at most so many sequences; None keeps all.
-        seed: of what is drawn at random; read by `warps` and `procedural`.
+        seed: of what is drawn at random; read by `warps`, `procedural` and `scenes`.
         exclude: names of sequences to leave out; read by `hpatches`.
 
     Returns:
@@ -139,7 +171,7 @@ def open_dataset(
 
 def _open(spec: str, wanted: Wanted) -> list[Pair]:
     name, colon, where = spec.partition(":")
-    if name in DATASETS and (colon or name == "procedural"):
+    if name in DATASETS and (colon or name in DRAWN):
         return DATASETS[name](where, wanted)
     if colon and not Path(spec).exists() and "/" not in name:
         return pick(DATASETS, name, "dataset")(where, wanted)
@@ -154,7 +186,7 @@ def remarks(pairs: Sequence[Pair]) -> list[str]:
     seen: dict[tuple[str, str, bytes], Pair] = {}
     again: list[tuple[Pair, Pair]] = []
     for pair in pairs:
-        known = seen.setdefault((pair.first.digest, pair.second.digest, pair.homography.tobytes()), pair)
+        known = seen.setdefault((pair.first.digest, pair.second.digest, pair.truth.tobytes()), pair)
         if known is not pair:
             again.append((pair, known))
     same = [pair for pair in pairs if pair.first.digest == pair.second.digest]
@@ -162,7 +194,7 @@ def remarks(pairs: Sequence[Pair]) -> list[str]:
     if again:
         names = " as ".join(f"{pair.sequence} {pair.name}" for pair in again[0])
         found.append(
-            f"{len(again)} of {len(pairs)} pairs are copies, such as {names}: same images, same homography; "
+            f"{len(again)} of {len(pairs)} pairs are copies, such as {names}: same images, same {pair.kind}; "
             "each one counts, delete the copies"
         )
     if 0 < len(same) < len(pairs):
@@ -180,10 +212,11 @@ def _say(text: str) -> None:
 
 
 def dataset_digest(pairs: Sequence[Pair]) -> str:
-    """Hex sha256 of names, pictures and homographies, in their order: equal digests mean equal data."""
+    """Hex sha256 of names, pictures and truths, in their order: equal digests mean equal data."""
     digest = hashlib.sha256()
     for pair in pairs:
         words = (pair.sequence, pair.name, pair.first.key, pair.first.digest, pair.second.key, pair.second.digest)
         digest.update("\0".join(words).encode("utf-8", "surrogateescape"))
-        digest.update(np.ascontiguousarray(pair.homography, dtype="<f8").tobytes())
+        truth = pair.truth if isinstance(pair.truth, RelativePose) else np.ascontiguousarray(pair.truth, dtype="<f8")
+        digest.update(truth.tobytes())
     return digest.hexdigest()

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 
 from lf.core import Array
 from lf.data import homography
+from lf.data.cameras import RelativePose, epipolar_lines
 
 WIDTH, TALLEST = 1600, 520  # px: of a row of panels, of one panel
 GAP, MARGIN, LINE = 10, 12, 20  # px
@@ -36,12 +37,14 @@ class Panel:
         caption: stands above it.
         labels: (N, 3) x, y, score: rings, coloured by score; those of score 0 are left out.
         places: (N, 2) numbered points; those that are NaN are left out, and keep their number.
+        lines: (N, 3) lines a x + b y + c = 0 in the colours of these points.
     """
 
     image: Array
     caption: str
     labels: Array | None = None
     places: Array | None = None
+    lines: Array | None = None
 
 
 def flow(matrix: Array, size: tuple[int, int], other: tuple[int, int]) -> Array:
@@ -78,6 +81,25 @@ def pair(first: Array, second: Array, known: Array, labels: Sequence[Array] | No
     panels.append(Panel(first, f"{name} first, {np.count_nonzero(seen)} points", places=marked))
     panels.append(Panel(second, f"{name} second, where they lie", places=there))
     return [*panels, Panel(checkerboard(first, second, known), overlap)]
+
+
+def posed(first: Array, second: Array, pose: RelativePose, known: Array | None, name: str) -> list[Panel]:
+    """The panels of a pair with a relative pose: numbered points, their epipolar lines, and what `pair` has of a flow.
+
+    Args:
+        first: uint8 image of (H, W).
+        second: another.
+        pose: of their cameras.
+        known: flow (H, W, 2) from first to second; None without depth.
+        name: of the pair, for the captions.
+    """
+    here = _grid(first.shape[:2])
+    lines = epipolar_lines(here, pose.fundamental)
+    if known is None:
+        marked = Panel(first, f"{name} first, {len(here)} points", places=here)
+        return [marked, Panel(second, f"{name} second, the lines on which they lie", lines=lines)]
+    marked, there, board = pair(first, second, known, None, name)
+    return [marked, replace(there, lines=lines), board]
 
 
 def checkerboard(first: Array, second: Array, known: Array) -> Array:
@@ -135,6 +157,8 @@ def _drawn(panel: Panel, width: int, scores: tuple[float, float]) -> Array:
         for at, colour in zip(_place(kept[:, :2], factor), colours(kept[:, 2], *scores).tolist(), strict=True):
             for thickness, shade in ((3, INK), (2, colour)):
                 cv2.circle(canvas, at, 4 * 16, shade, thickness, cv2.LINE_AA, 4)
+    if panel.lines is not None:
+        _lines(canvas, panel.lines, factor)
     if panel.places is not None:
         _numbers(canvas, panel.places, factor)
     return np.concatenate([_text(panel.caption, 0.45, INK, canvas.shape[1], 1), canvas])
@@ -150,6 +174,16 @@ def _numbers(canvas: Array, places: Array, factor: Array) -> None:
         bottom = min(max(y // 16 + tall // 2, tall + 2), canvas.shape[0] - 3)
         cv2.rectangle(canvas, (left - 2, bottom - tall - 2), (left + wide + 1, bottom + 2), INK, -1)
         cv2.putText(canvas, str(number + 1), (left, bottom), FONT, 0.4, WHITE, 1, cv2.LINE_AA)
+
+
+def _lines(canvas: Array, lines: Array, factor: Array) -> None:
+    """Lines of an image on its canvas, from its left border to its right one, or from top to bottom where steep."""
+    height, width = canvas.shape[:2]
+    for number, (a, b, c) in enumerate(lines.tolist()):
+        x, y = ((side / scale) for side, scale in zip((width, height), factor.tolist(), strict=True))
+        ends = [(0.0, -c / b), (x, -(c + a * x) / b)] if abs(b) > abs(a) else [(-c / a, 0.0), (-(c + b * y) / a, y)]
+        start, end = _place(np.clip(np.array(ends), -1e4, 1e4), factor)
+        cv2.line(canvas, start, end, NUMBERED[number % len(NUMBERED)], 1, cv2.LINE_AA, 4)
 
 
 def _place(points: Array, factor: Array) -> list[tuple[int, int]]:

@@ -18,7 +18,7 @@ from lf.extraction.extractor import Extractor
 from lf.formats import onnx_model
 from lf.formats.derive import Draft, derive
 from lf.formats.onnx_graph import Graph
-from lf.models import Model, row_of
+from lf.models import row_of
 from lf.runtimes import CHECKPOINTS
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def _appended(parent: Artifact, top_k: int, images: Path | None) -> Draft:
             "`export(CHECKPOINT, to=onnx)`"
         ) from error
     row = row_of(parent.card)
-    lengths = dict(zip(FEATURES, (2, 1, _depth(row)), strict=True))
+    lengths = dict(zip(FEATURES, (2, 1, row.length), strict=True))
     return Draft(
         data=proto.SerializeToString(),
         card=parent.card.step(outputs={name: (length, 0) for name, length in lengths.items()}),
@@ -143,15 +143,10 @@ def append(proto: ModelProto, card: Card, top_k: int) -> ModelProto:
     graph.initializer.extend(g.constants)
     graph.value_info.extend(heads.values())
     del graph.output[:]
-    for name, shape in zip(FEATURES, ([1, top_k, 2], [1, top_k], [1, top_k, _depth(row)]), strict=True):
+    for name, shape in zip(FEATURES, ([1, top_k, 2], [1, top_k], [1, top_k, row.length]), strict=True):
         graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
     checker.check_model(proto, full_check=True)
     return proto
-
-
-def _depth(row: Model) -> int:
-    """Length of a descriptor."""
-    return row.heads[row.descriptor][0]
 
 
 def check(parent: Artifact, candidate: Artifact, top_k: int, folder: Path | None) -> dict[str, Any]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lf.core import Artifact, pick
+from lf.core import Artifact, UsageError, pick
 from lf.extraction.extractor import Extractor
-from lf.models import MODELS
+from lf.models import MODELS, check_threshold
 from lf.models.resolve import resolve
 
 
@@ -22,6 +22,7 @@ class Variant:
             to the protocol's pixels; None leaves it as it is.
         nms: px within which the best point suppresses the others; None leaves that to the network.
         refine: how points move off whole pixels, see `lf.models.decode.refined`; None leaves that to the network.
+        threshold: smallest score of a point; None leaves that to the network.
     """
 
     artifact: Artifact
@@ -30,11 +31,23 @@ class Variant:
     size: tuple[int, int] | None = None
     nms: int | None = None
     refine: str | None = None
+    threshold: float | None = None
 
     def open(self, threads: int = 1) -> Extractor:
-        """The extractor of this variant; see `Extractor` for what it raises, and UsageError for an unknown baseline."""
-        points = None
+        """The extractor of this variant.
+
+        Raises:
+            UsageError: an unknown baseline; a threshold that the decode cannot have, see `check_threshold`, or one
+                beside a baseline, whose points it does not choose; or see `Extractor`.
+        """
+        points, settings = None, {}
+        if self.threshold is not None:
+            if self.keypoints:
+                asked = f"`threshold={self.threshold:g}`"
+                raise UsageError(f"{asked}: the points are those of {self.keypoints}; leave `threshold` out")
+            artifact = self.artifact
+            settings["threshold"] = check_threshold(self.threshold, artifact.card, str(artifact.path))
         if self.keypoints:
             pick({name: None for name, row in MODELS.items() if not row.module}, self.keypoints, "baseline")
             points = Extractor(resolve(self.keypoints), "opencv", threads, nms=self.nms)
-        return Extractor(self.artifact, self.backend, threads, points, self.size, self.nms, self.refine)
+        return Extractor(self.artifact, self.backend, threads, points, self.size, self.nms, self.refine, **settings)

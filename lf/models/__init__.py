@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import isfinite
 
 from lf.core import MAX_PIXELS, BadInput, Card, UsageError, pick
 from lf.models import alike, edgepoint2, features, kp2d, opencv, own, r2d2, superpoint, swift, wren
 from lf.models.decode import REFINEMENTS as REFINEMENTS
+from lf.models.row import COUNTED as COUNTED
 from lf.models.row import UNKNOWN_LICENCE as UNKNOWN_LICENCE
 from lf.models.row import Model as Model
 
@@ -46,6 +48,24 @@ def check_refinement(refine: str, card: Card, where: str) -> str:
     if "refine" not in row_of(card).settings:
         raise UsageError(f"`refine={refine}`: {card.model} gives its points, no score map; leave `refine` out")
     return refine
+
+
+def check_threshold(threshold: float, card: Card, where: str) -> float:
+    """The same number, if the decode of a file can have it as the smallest score of a point.
+
+    Raises:
+        UsageError: the decode has no threshold, or the file has decoded already, or no score can reach the number.
+    """
+    row, asked = row_of(card), f"`threshold={threshold:g}`"
+    if card.features:
+        raise UsageError(f"{asked}: {where} has its decode inside; leave `threshold` out")
+    if "threshold" not in row.settings:
+        raise UsageError(f"{asked}: the decode of {card.model} has no single threshold; leave `threshold` out")
+    if not (0 <= threshold < row.loudest and isfinite(threshold)):
+        below = f" and below {row.loudest:g}" if isfinite(row.loudest) else ""
+        published = row.settings["threshold"]
+        raise UsageError(f"{asked}: expected a score from 0{below}; {card.model} has {published:g} without `threshold`")
+    return threshold
 
 
 def check_size(size: tuple[int, int] | None, model: Model, name: str) -> None:

@@ -16,6 +16,7 @@ Decoder = Callable[..., tuple[Array, Array, Array]]
 Describer = Callable[[Mapping[str, Array], Array], Array]
 
 UNKNOWN_LICENCE = "unknown: see the publisher"
+COUNTED = (480, 640)  # H, W of the picture that `multiply_adds` is of
 
 
 @dataclass(frozen=True)
@@ -37,14 +38,21 @@ class Model:
         pyramid: arguments of the published multi-scale extraction, or None for a single scale.
         about: one line for `lf models`.
         parameters: trainable numbers.
+        multiply_adds: of the network for a picture of COUNTED; a test counts them, and says what to type here.
         options: keyword arguments of `build`; for a baseline, what `lf.runtimes.opencv` makes it from.
         descriptor: the head of a network that holds its descriptors.
         maxima: the head whose 3x3 maxima are its points, where a pixel that loses still counts against its neighbours;
             None where suppression is greedy or there is none.
         licence: of its published weights.
+        code_licence: of its published code.
+        source: where its published weights are, `PUBLISHER OWNER/NAME, FILE`; "" if nobody publishes any.
+        not_on: rows of BACKENDS that cannot run it; the conformance suite checks that they refuse it.
+        on_cpu: kinds of operators of its int8 TFLite file that the Edge TPU leaves to the CPU, as `lf check` predicts;
+            None where no such file was made.
         decode_onnx: `MODULE:FUNCTION` that builds the same decode inside an ONNX graph, or None if there is none.
         prepare: picture (H, W, 3) RGB in [0, 1] -> (channels, h, w) that the network takes, of sides that fit it; None
             where it takes the picture itself. The host does it in float, in front of every engine.
+        loudest: no score of its decode is larger; 1 for probabilities.
         pads: `prepare` adds to the right and the bottom, up to the next multiples, and maps are cut to the picture;
             otherwise it stretches down to the multiples below, and points go back by W / w and H / h, as published.
     """
@@ -64,9 +72,15 @@ class Model:
     descriptor: str = "descriptor"
     maxima: str | None = None
     licence: str = UNKNOWN_LICENCE
+    code_licence: str = UNKNOWN_LICENCE
+    source: str = ""
+    multiply_adds: int = 0
+    not_on: tuple[str, ...] = ()
+    on_cpu: tuple[str, ...] | None = None
     decode_onnx: str | None = None
     prepare: Callable[[Array], Array] | None = None
     pads: bool = False
+    loudest: float = 1.0
 
     @property
     def colours(self) -> int:
@@ -77,6 +91,11 @@ class Model:
     def family(self) -> str:
         """Name of the folder of the network, or of its module where that is in none; "" for a baseline."""
         return self.module.split(".")[-2:][0] if self.module else ""
+
+    @property
+    def length(self) -> int:
+        """Numbers in a descriptor; bits, where it is binary."""
+        return self.heads[self.descriptor][0] if self.module else self.heads["points"][0] - 4
 
     def fitted(self, size: tuple[int, int]) -> tuple[int, int]:
         """The (H, W) that the network is shown of a picture of `size`, whose rest is cut off, stretched or padded."""

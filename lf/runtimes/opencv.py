@@ -48,7 +48,7 @@ class OpenCvSession:
         self._root = options.pop("root")
         self._detector = _make(**options)
         self._threads = threads
-        self._length = row.heads["points"][0] - 4
+        self._length = row.length
         self.info = SessionInfo("opencv", cv2.__version__, "cpu", threads)
 
     def run(self, image: Array) -> dict[str, Array]:

@@ -11,6 +11,7 @@ from lf.core import Array, UsageError, console, files, pick
 from lf.data.masks import PREFIX
 
 if TYPE_CHECKING:
+    from lf.data import Pair
     from lf.data.contact_sheets import Panel
     from lf.train import Recipe
     from lf.train.sample import Sample
@@ -23,6 +24,7 @@ PAIR_NOTE = (
     "Numbers: the same point of the scene in both images. Last column: a checkerboard of the first image and of the "
     "second as seen from the first; edges run on from square to square where the pair is right. Dark: not in both."
 )
+LINE_NOTE = "Lines: epipolar lines, on which the points of the same colour lie."
 LABEL_NOTE = "Rings: labelled points."
 
 
@@ -83,6 +85,8 @@ def _dataset(spec: str, count: int | None) -> Page:
     if ":" not in spec and "/" not in spec and not Path(spec).exists():
         pick({**RECIPES, **DATASETS, SHAPES: None}, spec, "recipe, dataset or folder")
     pairs = open_dataset(spec)
+    if pairs[0].kind == "pose":
+        return _posed(spec, pairs, count)
     panels = []
     chosen = _spread(len(pairs), count or PAIRS)
     for pair in (pairs[i] for i in chosen):
@@ -91,6 +95,24 @@ def _dataset(spec: str, count: int | None) -> Page:
         known = contact_sheets.flow(pair.homography, (size[0], size[1]), (other[0], other[1]))
         panels += contact_sheets.pair(first, second, known, None, f"{pair.sequence} {pair.name}")
     return f"{spec}: {len(chosen)} of {len(pairs)} pairs", panels, 3, PAIR_NOTE
+
+
+def _posed(spec: str, pairs: list[Pair], count: int | None) -> Page:
+    """Pairs with a relative pose; of drawn scenes with the flow that their depth gives."""
+    from lf.data import contact_sheets
+    from lf.data.posed import correspond, scenes
+
+    views = [pair for scene in scenes(spec) for pair in scene.pairs] if spec.startswith("scenes") else None
+    panels: list[Panel] = []
+    chosen = _spread(len(pairs), count or PAIRS)
+    for index in chosen:
+        pair = pairs[index]
+        first, second = pair.first.load(), pair.second.load()
+        sizes = (first.shape[0], first.shape[1]), (second.shape[0], second.shape[1])
+        known = correspond.flow(views[index].first, views[index].second, *sizes) if views else None
+        panels += contact_sheets.posed(first, second, pair.pose, known, f"{pair.sequence} {pair.name}")
+    title, note = f"{spec}: {len(chosen)} of {len(pairs)} pairs", LINE_NOTE
+    return title, panels, 3 if views else 2, f"{note} {PAIR_NOTE}" if views else note
 
 
 def _masks(spec: str, count: int | None) -> Array:

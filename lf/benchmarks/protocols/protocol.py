@@ -9,24 +9,27 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from statistics import mean
+from statistics import mean, median
 from typing import Any
 
 import numpy as np
 
-from lf.benchmarks.protocols import metrics
+from lf.benchmarks.protocols import metrics, pose
 from lf.benchmarks.protocols.geometry import Geometry, Size, image_size
 from lf.benchmarks.protocols.matching import mutual, nearest
 from lf.benchmarks.protocols.summary import Aggregate
 from lf.core import Array, Features, LfError, UsageError, pick
-from lf.data import CLASSES, HOMOGRAPHIES, Pair
+from lf.data import CLASSES, HOMOGRAPHIES, POSES, Pair
+from lf.data.cameras import RelativePose
 
 FORMULAS = 1  # raised when code that protocols share changes their values; `Protocol.version`, when its own does
 
 Scale = tuple[float, float]  # (x, y) prepared pixels per native pixel
 Scores = dict[str, float | None]
+Truth = Array | RelativePose  # homography (3, 3) or pose, first image -> second
 TRUTHS = {  # in words, and what to type
     "homography": ("homographies", HOMOGRAPHIES),
+    "pose": ("camera poses", POSES),
     "classes": ("labelled images", CLASSES),
 }
 
@@ -40,7 +43,7 @@ class Protocol:
         version: raised when a change of code changes a value.
         size: (H, W) of the prepared images, or None for native size.
         geometry: how images and homographies get to that size.
-        scorer: (Features, Features, H, **params) -> Scores; of labelled images see `lf.benchmarks.run.segment`.
+        scorer: (Features, Features, truth, **params) -> Scores; of labelled images see `lf.benchmarks.run.segment`.
         params: k, thresholds (px) and RANSAC settings; keyword arguments of `scorer`.
         metrics: names that `score` returns, in order; rows of METRICS.
         aggregates: numbers of a run that are no mean of a metric, or of fewer pairs; rows of METRICS.
@@ -90,21 +93,35 @@ class Protocol:
         """(3, 3) between the prepared images, from the (3, 3) between the native ones and their (H, W)."""
         return self.geometry.homography(np.asarray(native, dtype=np.float64), size0, size1, self.size or size0)
 
-    def score(self, features0: Features, features1: Features, homography: Array) -> Scores:
+    def between(self, pair: Pair, size0: Size, size1: Size) -> Truth:
+        """The truth between the prepared images of a pair, from the (H, W) of the native ones.
+
+        Raises:
+            UsageError: see `check`.
+        """
+        self.check([pair], f"{pair.sequence} {pair.name}")
+        if isinstance(pair.truth, RelativePose):
+            return pair.truth.moved(self.matrix(size0), self.matrix(size1))
+        return self.homography(pair.truth, size0, size1)
+
+    def score(self, features0: Features, features1: Features, truth: Truth) -> Scores:
         """Score one pair; None is undefined. Few, no or degenerate points are a result, not an error (section 4).
 
         Args:
             features0: of the first image, pixels of the prepared image.
             features1: of the second image, likewise.
-            homography: (3, 3) first -> second prepared image, invertible.
+            truth: between the prepared images: a homography (3, 3) that is invertible, or a relative pose.
 
         Raises:
-            LfError: the features are not of prepared images.
+            LfError: the features are not of prepared images, or the truth is of the other kind.
         """
+        if isinstance(truth, RelativePose) != (self.truth == "pose"):
+            raise LfError(f"protocol {self.name} scores against {TRUTHS[self.truth][0]}, got {type(truth).__name__}")
         for features in (features0, features1):
             if self.size and features.size[::-1] != self.size:
                 raise LfError(f"protocol {self.name} scores (H, W) {self.size}, got features of {features.size[::-1]}")
-        return self.scorer(features0, features1, np.asarray(homography, dtype=np.float64), **self.params)
+        known = truth if isinstance(truth, RelativePose) else np.asarray(truth, dtype=np.float64)
+        return self.scorer(features0, features1, known, **self.params)
 
     def vary(self, **params: Any) -> Protocol:
         """The same protocol with other parameters; its digest tells it from the published one.
@@ -281,4 +298,36 @@ def mma_score(
         "n_keypoints1": len(f1),
         "n_matches": len(i),
         **metrics.mma(f0.keypoints[i], f1.keypoints[j], homography, thresholds_px),
+    }
+
+
+def pose_score(
+    f0: Features,
+    f1: Features,
+    truth: RelativePose,
+    *,
+    k: int | None,
+    estimator: str,
+    ransac: metrics.Ransac,
+    orders: int,
+    auc_deg: Sequence[float],
+    maa_deg: Sequence[float],
+) -> Scores:
+    """Section 8. `estimator` is a row of `pose.ESTIMATORS`; errors are medians over the orders of the matches."""
+    best0, best1 = f0.top(k), f1.top(k)
+    i, j = mutual(best0.descriptors, best1.descriptors, "l2")
+    matched = best0.keypoints[i], best1.keypoints[j]
+    estimates = pose.estimate_in_orders(*matched, truth, ransac, estimator, orders)
+    off = [pose.errors(truth, each.pose) for each in estimates]
+    found = [each.pose for each in off]
+    return {
+        "n_keypoints0": len(f0),
+        "n_keypoints1": len(f1),
+        "n_matches": len(i),
+        "n_inliers": mean(int(np.count_nonzero(each.inliers)) for each in estimates),
+        "rotation_error": median(each.rotation for each in off),
+        "translation_error": median(each.translation for each in off),
+        "pose_error": median(found),
+        **{f"pose_auc@{limit:g}": pose.area(found, limit) for limit in auc_deg},
+        f"pose_maa@{max(maa_deg):g}": pose.accuracy(found, maa_deg),
     }

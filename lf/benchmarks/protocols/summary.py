@@ -103,6 +103,7 @@ def _mean(values: Array) -> Array:
 
 
 MEAN = Statistic("mean over the pairs where it is defined", lambda value: value, _mean)
+MEDIAN = Statistic("median over the pairs", lambda value: value, lambda values: np.asarray(np.median(values, axis=-1)))
 # a pair that falls to 0 is the worst of drops: in comparisons it counts
 MEAN_ABOVE_0 = Statistic("mean over the pairs where it is above 0", lambda value: value or None, _mean, MEAN.counts)
 

@@ -25,6 +25,7 @@ from lf.benchmarks.run.segment import Segmenter
 from lf.core import Array, BadInput, Unavailable, files
 from lf.core.packages import pip
 from lf.data import Pair, dataset_digest
+from lf.data.cameras import RelativePose
 from lf.data.masks.units import Unit
 from lf.extraction.extractor import Extractor
 
@@ -41,7 +42,12 @@ LINES = (
 )
 PANELS = {"all": "overall", "i": "illumination", "v": "viewpoint"}
 THRESHOLDS = range(1, 11)  # px
-RANKED_BY = ("mma@3", "mean_corner_error", "miou")  # the first that the protocol yields tells the best from the worst
+RANKED_BY = (  # the first that the protocol yields tells the best pairs from the worst
+    "mma@3",
+    "mean_corner_error",
+    "pose_error",
+    "miou",
+)
 EXTREMES = 2  # pairs at either end
 
 
@@ -77,7 +83,7 @@ def draw(
     for run in runs:
         if (run.dataset_digest, run.protocol_digest) != subject:
             raise BadInput(f"the results are of {run.dataset} under {run.protocol}, not of what is to be drawn")
-    made = [curves(runs, out / "curves.png")] if protocol.truth == "homography" else []
+    made = [curves(runs, out / "curves.png")] if protocol.truth != "classes" else []
     for number, (run, extractor) in enumerate(zip(told_apart(runs), extractors, strict=True), 1):
         predict = predictor(extractor, protocol, cache)
         folder = out / _slug(f"{number} {run.label}")
@@ -148,6 +154,8 @@ def _measured(run: Run) -> tuple[str, str, Callable[[PairScores, int], float]]:
     """What the curves of a protocol show, over what, and its value for one record at one threshold."""
     if "mma@1" in run.pairs[0].extra:
         return "mean matching accuracy", "threshold (px)", lambda record, t: record.extra[f"mma@{t}"]
+    if "pose_error" in run.pairs[0].extra:
+        return "share of poses within", "pose error (deg)", lambda record, t: _within(record.extra["pose_error"], t)
     over = "mean corner error (px)"
     return "share of homographies within", over, lambda record, t: _within(record.extra["mean_corner_error"], t)
 
@@ -198,17 +206,20 @@ def predictor(extractor: Extractor, protocol: Protocol, cache: Path | None) -> P
 
 
 def draw_pair(predict: Predictor | Segmenter, pair: Pair, title: str, note: str = "") -> dict[str, Array]:
-    """One pair as the protocol sees it, name -> RGB picture: matches and points; or the segmentation of an image."""
+    """One pair as the protocol sees it, name -> RGB picture.
+
+    Its matches and, under a homography, its points; of a labelled image its segmentation.
+    """
     if isinstance(predict, Segmenter):
         assert isinstance(pair, Unit), "`Protocol.check` lets no other pairs pass"
         return {"segmentation": class_pictures.prediction(predict, pair, title, note)}
     rule = predict.protocol
     (first, native0), (second, native1) = predict(pair.first), predict(pair.second)
-    homography = rule.homography(pair.homography, native0, native1)
+    truth = rule.between(pair, native0, native1)
     images = [rule.prepare(picture.load(), 3)[0] for picture in (pair.first, pair.second)]
     both, k = (images[0], images[1]), rule.params.get("k")
+    drawn = {"matches": match_pictures.matches(both, (first.top(k), second.top(k)), truth, title, note)}
+    if isinstance(truth, RelativePose):  # without depth nobody knows which points repeat
+        return drawn
     limit = rule.params.get("repeatability_px", match_pictures.CORRECT)
-    return {
-        "matches": match_pictures.matches(both, (first.top(k), second.top(k)), homography, title, note),
-        "points": match_pictures.points(both, (first, second), homography, title, note, k, limit),
-    }
+    return {**drawn, "points": match_pictures.points(both, (first, second), truth, title, note, k, limit)}

@@ -16,6 +16,7 @@ import numpy as np
 from lf.benchmarks.protocols import metrics
 from lf.benchmarks.protocols.matching import mutual
 from lf.core import Array, Features, UsageError, files
+from lf.data.cameras import RelativePose, epipolar_distance
 from lf.data.contact_sheets import drawable
 from lf.data.homography import warp_image, warp_points
 from lf.extraction.extractor import restore
@@ -34,25 +35,27 @@ GAP, MARGIN = 10, 12  # px
 NARROWEST = 720  # px of the page: the legends take as much
 
 
-def matches(images: Images, features: Found, homography: Array | None, title: str, note: str = "") -> Array:
+def matches(images: Images, features: Found, truth: Array | RelativePose | None, title: str, note: str = "") -> Array:
     """Draw the mutual nearest neighbours: a disc at both ends of each, a line for `LINES` of them, evenly chosen.
 
     Args:
         images: both images.
         features: their keypoints.
-        homography: (3, 3) first -> second image; colours each match by its error. None leaves all in one colour.
+        truth: homography (3, 3) first -> second image; colours each match by its error. Or the relative pose; colours
+            it by its distance from its epipolar line. None leaves all in one colour.
         title: heads the page.
         note: small print below.
     """
     first, second = features
     i, j = mutual(first.descriptors, second.descriptors, "dot")
     start, end = first.keypoints[i], second.keypoints[j]
-    errors = np.zeros(len(i)) if homography is None else metrics.match_errors(start, end, homography)
+    errors = _errors(start, end, truth)
     order = np.argsort(-np.nan_to_num(errors, nan=np.inf), kind="stable")  # the better a match, the later it is drawn
     text = f"{len(i)} mutual matches of {len(first)} and {len(second)} points"
-    if homography is not None:
-        text += f", {_share(int(np.count_nonzero(errors <= CORRECT)), len(i))} within {CORRECT:g} px"
-    legend = None if homography is None else _scale
+    if truth is not None:
+        of = " of their epipolar lines" if isinstance(truth, RelativePose) else ""
+        text += f", {_share(int(np.count_nonzero(errors <= CORRECT)), len(i))} within {CORRECT:g} px{of}"
+    legend = None if truth is None else _scale
     return drawn(images, features, (i[order], j[order]), colours(errors)[order], (title, text, note), legend)
 
 
@@ -90,6 +93,15 @@ def drawn(
     title, text, note = words
     text += f"; {LINES} of them as lines" if count > LINES else ""
     return _page(title, text, body, [legend(body.shape[1])] if legend else [], note)
+
+
+def _errors(start: Array, end: Array, truth: Array | RelativePose | None) -> Array:
+    """(M,) px that matches are off under the truth; 0 without one."""
+    if truth is None:
+        return np.zeros(len(start))
+    if isinstance(truth, RelativePose):
+        return epipolar_distance(start, end, truth.fundamental)
+    return metrics.match_errors(start, end, truth)
 
 
 def points(

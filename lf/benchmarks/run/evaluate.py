@@ -9,8 +9,6 @@ from itertools import count, groupby
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from lf.benchmarks.protocols.protocol import Protocol
 from lf.benchmarks.protocols.segmentation import class_scores
 from lf.benchmarks.protocols.summary import CONFUSION, overview
@@ -55,6 +53,7 @@ def bench(
         progress: (done, total, text), called per pair.
 
     Raises:
+        UsageError: see `Protocol.check`.
         BadInput: a picture was used to calibrate this file.
         LfError: see `Extractor`, `Predictor`.
     """
@@ -102,8 +101,7 @@ def _scores(
         for pair in some:
             tell(pair)
             second = predict(pair.second)
-            homography = protocol.homography(np.asarray(pair.homography), first[1], second[1])
-            scores = protocol.score(first[0], second[0], homography)
+            scores = protocol.score(first[0], second[0], protocol.between(pair, first[1], second[1]))
             records.append({"sequence": pair.sequence, "pair": pair.name, **scores})
         return records
 
@@ -126,6 +124,7 @@ def evaluated(variant: Variant, info: SessionInfo) -> Subject:
         "input_size": variant.size and list(variant.size),
         "nms": variant.nms,
         "refine": variant.refine,
+        "threshold": variant.threshold,
         "backend": variant.backend,
         "provider": info.provider,
     }

@@ -96,20 +96,21 @@ class ClassScore(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Subject(Record):
-    """What is evaluated, and how it runs: file, engine, whose keypoints, input size, suppression, refinement."""
+    """What is evaluated, and how it runs: file, engine, whose keypoints, input size, and how points are chosen."""
 
     artifact: Evaluated
     keypoints: str | None = None
     input_size: list[int] | None = None
     nms: int | None = None
     refine: str | None = None
+    threshold: float | None = None
     backend: str
     provider: str | None = None
 
     def identity(self, protocol_digest: str, dataset_digest: str, threads: int | None = None) -> Identity:
         """What makes two runs the same measurement; `threads` counts where only times are measured."""
         size = tuple(self.input_size or ())
-        how = (self.backend, self.keypoints, size, self.nms, self.refine)
+        how = (self.backend, self.keypoints, size, self.nms, self.refine, self.threshold)
         return (self.artifact.sha256, threads, *how, protocol_digest, dataset_digest)
 
 
@@ -176,7 +177,8 @@ class Run(Subject, Timing):
     def named(self, *parts: str) -> str:
         """A name of some parts: `model`, `keypoints`, `scheme`, `cut`, `backend`, `threads`, `protocol`, `settings`."""
         size = "at {}x{}".format(*self.input_size) if self.input_size else ""
-        asked = (size, f"nms {self.nms}" if self.nms else "", f"refine {self.refine}" if self.refine else "")
+        least = "" if self.threshold is None else f"threshold {self.threshold:g}"
+        asked = (size, f"nms {self.nms}" if self.nms else "", f"refine {self.refine}" if self.refine else "", least)
         known = {
             "model": self.artifact.model,
             "keypoints": f"at {self.keypoints}" if self.keypoints else "",

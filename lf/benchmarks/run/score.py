@@ -22,6 +22,7 @@ from lf.benchmarks.run.record import Run, Subject
 from lf.benchmarks.run.results import environment
 from lf.core import BadInput, Features, SessionInfo, UsageError, pick
 from lf.data import Pair, Picture, open_dataset
+from lf.data.cameras import RelativePose
 from lf.data.homography import warp_points
 from lf.data.layouts import LAYOUTS, Store, pairs
 from lf.data.layouts.pairs import Stored
@@ -39,7 +40,7 @@ def choose(name: str, top_k: int | None = None, ap: str | None = None) -> Protoc
         UsageError: unknown name, or a protocol without that parameter.
     """
     protocol = pick(PROTOCOLS, name, "protocol")
-    if protocol.truth != "homography":
+    if protocol.truth == "classes":
         raise UsageError(
             f"protocol {name} scores no stored features; expected one of {', '.join(_of_features())}, "
             f"or type: `bench(FILE, data=DATA, protocol={name})`"
@@ -52,7 +53,7 @@ def choose(name: str, top_k: int | None = None, ap: str | None = None) -> Protoc
 
 
 def _of_features() -> dict[str, Protocol]:
-    return {name: row for name, row in PROTOCOLS.items() if row.truth == "homography"}
+    return {name: row for name, row in PROTOCOLS.items() if row.truth != "classes"}
 
 
 def score_files(paths: Sequence[Path], protocol: Protocol, layout: str = "pair") -> dict[str, dict[str, Any]]:
@@ -75,9 +76,10 @@ def score_files(paths: Sequence[Path], protocol: Protocol, layout: str = "pair")
     for path in paths:
         pair = read(path)
         refuse(path, pair, protocol)
+        refuse_truth(path, pair, protocol)
         rule = for_scores(protocol, pair)
         scores[str(path)] = {
-            **rule.score(pair.first, pair.second, pair.homography),
+            **rule.score(pair.first, pair.second, pair.truth),
             "protocol": rule.name,
             "protocol_version": rule.version,
             "protocol_digest": rule.digest,
@@ -118,6 +120,14 @@ def refuse(where: object, pair: Stored, protocol: Protocol) -> None:
         )
 
 
+def refuse_truth(path: Path, pair: Stored, protocol: Protocol) -> None:
+    """Raise BadInput if a stored pair has another truth than the protocol scores against."""
+    if isinstance(pair.truth, RelativePose) != (protocol.truth == "pose"):
+        pose, plane = "a relative pose (K0, K1, rotation, translation)", "a homography"
+        needs, has = (pose, plane) if protocol.truth == "pose" else (plane, pose)
+        raise BadInput(f"{path}: holds {has}; protocol {protocol.name} needs {needs}")
+
+
 def for_scores(protocol: Protocol, pair: Stored) -> Protocol:
     """The protocol for a pair: of points without scores there are no best, all are taken (section 1)."""
     return protocol if pair.scored else protocol.vary(k=None)
@@ -153,7 +163,7 @@ def score_folder(
         seen.add(pair, stored)
         refuse(f"{folder}: {pair.sequence} {pair.name}", stored, protocol)
         rule = for_scores(protocol, stored)
-        scores = rule.score(stored.first, stored.second, stored.homography)
+        scores = rule.score(stored.first, stored.second, stored.truth)
         records.append({"sequence": pair.sequence, "pair": pair.name, **scores})
     progress(len(dataset), len(dataset), layout)
     machine = environment(SessionInfo("stored", __version__, "none", 1), __name__)
@@ -196,7 +206,7 @@ def _of_images(store: Store, dataset: Sequence[Pair], protocol: Protocol) -> Ite
     prepared = lru_cache(maxsize=2)(partial(_prepared, store, protocol))  # the first image of a sequence is read once
     for pair in dataset:
         (first, size0), (second, size1) = prepared(pair.first), prepared(pair.second)
-        yield Stored(first, second, protocol.homography(pair.homography, size0, size1))
+        yield Stored(first, second, protocol.between(pair, size0, size1))
 
 
 def _prepared(store: Store, protocol: Protocol, picture: Picture) -> tuple[Features, Size]:

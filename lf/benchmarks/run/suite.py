@@ -45,6 +45,7 @@ def suite(
     size: tuple[int, int] | None = None,
     nms: int | None = None,
     refine: str | None = None,
+    threshold: float | None = None,
     threads: int = 1,
     workers: int = 1,
     repeats: int = 30,
@@ -55,9 +56,9 @@ def suite(
     """Evaluate every file in every engine that runs it; the runs of a results file, in the order of the command line.
 
     `workers` pictures are worked at together, see `bench`. `keypoints` names a baseline whose points every network
-    describes, `size` what every picture is resized to, `nms` how far points suppress each other, `refine` how
-    they move off whole pixels, see `Variant`. `out` keeps results.json and the features of every picture, from which an
-    interrupted run resumes, and with `draw` pictures of the pairs.
+    describes, `size` what every picture is resized to, `nms` how far points suppress each other, `refine` how they move
+    off whole pixels, `threshold` their smallest score, see `Variant`. `out` keeps results.json and the features of
+    every picture, from which an interrupted run resumes, and with `draw` pictures of the pairs.
 
     Raises:
         UsageError: unknown names, a file or engine without its counterpart, or pictures without a place.
@@ -65,7 +66,7 @@ def suite(
     """
     if draw and out is None:
         raise UsageError("`draw` needs a folder to draw into; type: `out=DIR`")
-    variants = [Variant(*pair, keypoints, size, nms, refine) for pair in pair_up(artifacts, backends)]
+    variants = [Variant(*pair, keypoints, size, nms, refine, threshold) for pair in pair_up(artifacts, backends)]
     return evaluate_variants(
         variants,
         data,

@@ -126,7 +126,7 @@ def _timings(measured: Sequence[Measured], to: str, reference: int) -> list[Timi
 
 def _job(variant: Variant, threads: int, protocol: Protocol, source: Path) -> str:
     """What `serve` is told, as JSON."""
-    asked = variant.keypoints, variant.size, variant.nms, variant.refine
+    asked = variant.keypoints, variant.size, variant.nms, variant.refine, variant.threshold
     what = [str(variant.artifact.path), variant.backend, *asked]
     return json.dumps([*what, threads, protocol.name, str(source)])
 
@@ -185,14 +185,14 @@ def _ask(worker: subprocess.Popen[str], what: str = "run") -> dict[str, Any]:
 def serve(job: str, questions: IO[str], answers: IO[str]) -> None:
     """The worker: open, extract once, then time one extraction per line read, until `end`."""
     load_plugins()
-    path, backend, keypoints, size, nms, refine, threads, protocol, source = json.loads(job)
+    path, backend, keypoints, size, *asked, threads, protocol, source = json.loads(job)
     cv2.setNumThreads(threads)
     image = np.load(source, allow_pickle=False)
     start = time.perf_counter()
     importlib.import_module(BACKENDS[backend].package)
     imported = time.perf_counter()
     rule = PROTOCOLS[protocol]
-    extractor = Variant(resolve(path), backend, keypoints, size and (size[0], size[1]), nms, refine).open(threads)
+    extractor = Variant(resolve(path), backend, keypoints, size and (size[0], size[1]), *asked).open(threads)
     extractor.settings["top_k"] = rule.params.get("k")  # points that the protocol would drop are not described
     loaded = time.perf_counter()
     extract = extractor.pyramid if published(extractor, rule) else extractor

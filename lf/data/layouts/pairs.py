@@ -2,32 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from lf.core import Array, BadInput, Features
+from lf.data.cameras import RelativePose, checked_camera, checked_rotation, checked_translation
 from lf.data.layouts import npz
 
+HOMOGRAPHY = "homography"
+POSE = ("K0", "K1", "rotation", "translation")
 NO_SCORES = 2  # columns of `prob` where SIFT wrote it
 
 
 @dataclass(frozen=True)
 class Stored:
-    """The features of two images and the homography between them, rows in the order of the file.
+    """The features of two images and the truth between them, rows in the order of the file.
 
     Attributes:
         first: of the first image, pixels of the evaluated image.
         second: of the second image, likewise.
-        homography: (3, 3) float64, first -> second evaluated image.
+        truth: the homography (3, 3) float64, first -> second evaluated image; or the relative pose of their cameras.
         images: the two evaluated images, float32 (H, W) grey in [0, 1], where the file has them.
     """
 
     first: Features
     second: Features
-    homography: Array
+    truth: Array | RelativePose
     images: tuple[Array, Array] | None = None
+
+    @property
+    def homography(self) -> Array:
+        """The truth of a pair that has a homography; BadInput for any other."""
+        if isinstance(self.truth, RelativePose):
+            raise BadInput("a stored pair with a relative pose has no homography")
+        return self.truth
 
     @property
     def scored(self) -> bool:
@@ -38,15 +49,19 @@ class Stored:
 def read(path: Path) -> Stored:
     """Read a stored pair: keypoints0 (N, 2), scores0, descriptors0 (N, D), image_shape0 (H, W), ...1, homography.
 
-    Both images may lack their scores.
+    Both images may lack their scores. In place of the homography there may be camera matrices K0, K1 (3, 3), and the
+    rotation (3, 3) and translation (3,) from the first camera to the second.
 
     Raises:
         BadInput: it is none.
     """
     names, scores = ("keypoints", "descriptors", "image_shape"), ("scores0", "scores1")
-    needed = ("homography", *(f"{name}{index}" for index in "01" for name in names))
+    needed = tuple(f"{name}{index}" for index in "01" for name in names)
     what = "a stored pair with keypoints0, scores0, descriptors0, image_shape0, ...1"
-    arrays = npz.read(path, what, needed, scores)
+    arrays = npz.read(path, what, needed, (*scores, HOMOGRAPHY, *POSE))
+    truth = POSE if arrays.keys() & {*POSE} else (HOMOGRAPHY,)
+    if not arrays.keys() >= {*truth}:
+        npz.read(path, what, (*needed, *truth))  # names the missing one
     if len(arrays.keys() & {*scores}) == 1:
         npz.read(path, what, (*needed, *scores))  # names the missing one
     both = []
@@ -56,7 +71,16 @@ def read(path: Path) -> Stored:
         points = npz.columns(path, f"keypoints{index}", points, 2)
         where = f"{path}: image {index}"
         both.append(npz.features(where, points, arrays.get(f"scores{index}"), descriptors, (width, height)))
-    return Stored(both[0], both[1], _homography(path, arrays["homography"]))
+    return Stored(both[0], both[1], _pose(path, arrays) if truth == POSE else _homography(path, arrays[HOMOGRAPHY]))
+
+
+def _pose(path: Path, arrays: Mapping[str, Array]) -> RelativePose:
+    K0, K1 = (checked_camera(arrays[name], f"{path}: {name}") for name in POSE[:2])
+    rotation, translation = (np.asarray(arrays[name], dtype=np.float64) for name in POSE[2:])
+    if rotation.shape != (3, 3):
+        raise BadInput(f"{path}: the rotation of shape {rotation.shape} is no (3, 3) matrix")
+    moved = checked_translation(translation.ravel(), str(path))
+    return RelativePose(K0, K1, checked_rotation(rotation, str(path)), moved)
 
 
 def read_superpoint(path: Path) -> Stored:

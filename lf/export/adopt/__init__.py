@@ -209,10 +209,10 @@ def _features(
     facts, depth = features.observe(seen, found, size, job.path), features.length(values, found)
     if job.described:
         job.described["descriptor"]["length"] = depth
-    elif depth != job.row.heads[job.row.descriptor][0]:
+    elif depth != job.row.length:
         raise BadInput(
-            f"{job.path}: its descriptors have {depth} numbers, those of {job.name} "
-            f"{job.row.heads[job.row.descriptor][0]}; type: `family=features`"
+            f"{job.path}: its descriptors have {depth} numbers, those of {job.name} {job.row.length}; "
+            "type: `family=features`"
         )
     features.end(job.model, found, facts, depth)
     job.notes["features"] = {"outputs": found, **facts}
@@ -256,7 +256,7 @@ def _written(job: Job, out: Path, shown: inputs.Variant, reference: Artifact | N
     onnx.checker.check_model(job.model, full_check=False)
     decoded = "features" in job.notes
     if decoded:
-        depth = job.described["descriptor"]["length"] if job.described else job.row.heads[job.row.descriptor][0]
+        depth = job.described["descriptor"]["length"] if job.described else job.row.length
         given = {name: (count, 0) for name, count in zip(FEATURES, (2, 1, depth), strict=True)}
     else:
         given = dict(job.row.heads)

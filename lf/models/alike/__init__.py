@@ -6,15 +6,15 @@ from lf.models.alike.decode import alike, describe_alike
 from lf.models.alike.picture import MULTIPLE, prepare
 from lf.models.row import Model
 
-_SIZES = {  # channels at 1/1, 1/2, 1/8, 1/32; length of a descriptor; one more layer in the head; parameters
-    "t": ((8, 16, 32, 64), 64, False, 82_728),
-    "s": ((8, 16, 48, 96), 96, False, 175_992),
-    "n": ((16, 32, 64, 128), 128, False, 329_168),
-    "l": ((32, 64, 128, 128), 128, True, 653_984),
+_SIZES = {  # channels at 1/1, 1/2, 1/8, 1/32; length of a descriptor; one more layer in the head; costs
+    "t": ((8, 16, 32, 64), 64, False, 82_728, 1_944_268_800),
+    "s": ((8, 16, 48, 96), 96, False, 175_992, 3_648_998_400),
+    "n": ((16, 32, 64, 128), 128, False, 329_168, 7_605_043_200),
+    "l": ((32, 64, 128, 128), 128, True, 653_984, 19_293_388_800),
 }
 
 
-def _row(size: str, widths: tuple[int, ...], depth: int, deeper: bool, parameters: int) -> Model:
+def _row(size: str, widths: tuple[int, ...], depth: int, deeper: bool, parameters: int, multiply_adds: int) -> Model:
     return Model(
         module=f"{__name__}.network",
         options={"widths": widths, "depth": depth, "deeper": deeper},
@@ -28,8 +28,11 @@ def _row(size: str, widths: tuple[int, ...], depth: int, deeper: bool, parameter
         pads=True,
         keep_float=("score",),
         licence="BSD-3-Clause",
+        code_licence="BSD-3-Clause",
+        source=f"GitHub Shiaoming/ALIKE, models/alike-{size}.pth",
         about=f"ALIKE-{size.upper()} (arXiv 2112.02906), the public alike-{size}.pth",
         parameters=parameters,
+        multiply_adds=multiply_adds,
     )
 
 

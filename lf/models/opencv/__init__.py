@@ -41,6 +41,7 @@ def _baseline(length: int, options: Mapping[str, Any], about: str) -> Model:
         settings={},
         about=about,
         parameters=0,
+        code_licence="Apache-2.0",
     )
 
 

@@ -90,6 +90,7 @@ def row(name: str, described: Mapping[str, Any]) -> Model:
         keep_float=tuple(head for head in heads(full) if head != "descriptor"),
         about=full["about"] or "described by its card",
         parameters=0,
+        loudest=1.0 if detector["values"] == "logits" else float("inf"),
         licence=full["licence"],
     )
 

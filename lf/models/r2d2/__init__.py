@@ -7,6 +7,7 @@ from lf.models.row import Model
 
 _R2D2 = {"repeatability": 0.7, "reliability": 0.7, "refine": "none"}
 _R2D2_PYRAMID = {"min_size": 256, "max_size": 1024, "min_scale": 0.0, "max_scale": 1.0, "top_k": 5000}
+_LICENCE = "CC BY-NC-SA 3.0"
 _R2D2_HEADS = {"descriptor": (128, 1), "reliability": (1, 1), "repeatability": (1, 1)}
 
 
@@ -23,7 +24,10 @@ ROWS: dict[str, Model] = {
         keep_float=("reliability", "repeatability"),
         pyramid=_R2D2_PYRAMID,
         maxima="repeatability",
-        licence="CC BY-NC-SA 3.0",
+        licence=_LICENCE,
+        code_licence=_LICENCE,
+        source="GitHub naver/r2d2, models/r2d2_WASF_N16.pt",
+        multiply_adds=148_547_174_400,
         about="R2D2 N16 (arXiv 1906.06195)",
         parameters=484_387,
     ),
@@ -40,7 +44,10 @@ ROWS: dict[str, Model] = {
         keep_float=("reliability", "repeatability"),
         pyramid=_R2D2_PYRAMID,
         maxima="repeatability",
-        licence="CC BY-NC-SA 3.0",
+        licence=_LICENCE,
+        code_licence=_LICENCE,
+        source="GitHub naver/r2d2, models/r2d2_WASF_N8_big.pt",
+        multiply_adds=318_785_126_400,
         about="R2D2 N8 big: the same with 1.5 times the channels",
         parameters=1_038_899,
     ),
@@ -57,7 +64,10 @@ ROWS: dict[str, Model] = {
         keep_float=("reliability", "repeatability"),
         pyramid=_R2D2_PYRAMID,
         maxima="repeatability",
-        licence="CC BY-NC-SA 3.0",
+        licence=_LICENCE,
+        code_licence=_LICENCE,
+        source="GitHub naver/r2d2, models/faster2d2_WASF_N16.pt",
+        multiply_adds=43_794_432_000,
         about="Fast-R2D2 N16: half resolution inside, bilinear x2 before the heads",
         parameters=484_387,
     ),

@@ -8,7 +8,7 @@ from lf.models.row import Model
 from lf.models.swift.decode import describe_swift, swift
 
 
-def _row(about: str, parameters: int, depth: int = 64, **options: Any) -> Model:
+def _row(about: str, parameters: int, multiply_adds: int, depth: int = 64, **options: Any) -> Model:
     """A network that gives four pixels' scores to a position of its head, and descriptors of `depth` every 4 px."""
     return Model(
         module=f"{__name__}.network",
@@ -21,8 +21,10 @@ def _row(about: str, parameters: int, depth: int = 64, **options: Any) -> Model:
         describe=describe_swift,
         settings={"threshold": 0.01, "nms_radius": 4, "border": 4, "temperature": 1.0, "refine": "soft"},
         keep_float=("score",),
+        code_licence="Apache-2.0",
         about=about,
         parameters=parameters,
+        multiply_adds=multiply_adds,
     )
 
 
@@ -30,7 +32,7 @@ _TINY = {"widths": (8, 16, 32, 32), "convs": (1, 1, 1, 0), "score": 8}
 _LARGE = {"widths": (32, 64, 128, 128), "score": 32}
 
 ROWS: dict[str, Model] = {
-    "swift": _row("a score for every pixel from 1/2: exact positions in 0.6 GMAC", 324_900),
-    "swift-tiny": _row("the same in 54 thousand parameters and 0.14 GMAC", 53_972, 32, **_TINY),
-    "swift-large": _row("the same in 1.3 million parameters and 2.5 GMAC", 1_294_916, 128, **_LARGE),
+    "swift": _row("a score for every pixel from 1/2: exact positions in 0.6 GMAC", 324_900, 2_496_921_600),
+    "swift-tiny": _row("the same in 54 thousand parameters and 0.14 GMAC", 53_972, 573_849_600, 32, **_TINY),
+    "swift-large": _row("the same in 1.3 million parameters and 2.5 GMAC", 1_294_916, 9_859_891_200, 128, **_LARGE),
 }

@@ -1,0 +1,43 @@
+"""Text files of one camera or pair per line: words and numbers, with one clear line about what is none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from lf.core import Array, BadInput, files, one_line
+
+LIMIT = 512 << 20  # bytes of a text file
+
+
+def rows(path: Path, what: str) -> list[tuple[str, list[str]]]:
+    """(`file:line`, words) of every line that is not empty and does not begin with `#`.
+
+    Raises:
+        BadInput: the file cannot be read, or is no UTF-8 text.
+    """
+    try:
+        text = files.read_bytes(path, what, LIMIT).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path}: no UTF-8 text ({error.reason}); expected {what}") from error
+    numbered = ((f"{path}:{number}", line.split()) for number, line in enumerate(text.splitlines(), 1))
+    return [(where, words) for where, words in numbered if words and not words[0].startswith("#")]
+
+
+def numbers(where: str, words: Sequence[str], count: int, what: str) -> Array:
+    """(count,) float64 of words.
+
+    Raises:
+        BadInput: other than `count` words, or one that is no finite number.
+    """
+    if len(words) != count:
+        raise BadInput(f"{where}: {len(words)} numbers; expected {count}: {what}")
+    try:
+        values = np.array([float(word) for word in words])
+    except ValueError as error:
+        raise BadInput(f"{where}: {one_line(error, 100)}; expected {count} numbers: {what}") from error
+    if not np.isfinite(values).all():
+        raise BadInput(f"{where}: a value is not finite; expected {count} numbers: {what}")
+    return values

@@ -1,0 +1,166 @@
+"""The networks of MODELS as a table and as pages: cost, licences, where weights are, what runs them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lf.formats import model_file
+from lf.models import COUNTED, Model
+from lf.models.resolve import shipped
+from lf.quantize import WRITERS
+from lf.runtimes import BACKENDS
+from lf.train import RECIPES
+
+BASELINE = ".card"  # the suffix of a row without a network
+HEAD = ("network", "parameters", "GMAC", "descr.", "weights", "licence", "engines", "float", "Edge TPU")
+RIGHT = ("parameters", "GMAC", "descr.")
+
+
+def facts(name: str, row: Model) -> dict[str, Any]:
+    """What is known of a row, for JSON."""
+    file = shipped().get(name) if row.module else None
+    return {
+        "about": row.about,
+        "family": row.family,
+        "parameters": row.parameters,
+        "multiply_adds": row.multiply_adds,
+        "heads": {head: list(shape) for head, shape in row.heads.items()} if row.module else {},
+        "descriptor_length": row.length,
+        "channels": row.colours,
+        "multiple": row.multiple,
+        "shipped": file and file.stat().st_size,
+        "source": row.source or None,
+        "recipes": [recipe for recipe, made in RECIPES.items() if made.model == name],
+        "licence": {"code": row.code_licence, "weights": _licence(name, row)},
+        "backends": backends(row),
+        "int8": int8(row),
+        "on_cpu": None if row.on_cpu is None else list(row.on_cpu),
+    }
+
+
+def backends(row: Model) -> list[str]:
+    """The rows of BACKENDS that run a network, once it is in a file of theirs."""
+    fits = {name for name, backend in BACKENDS.items() if (BASELINE in backend.suffixes) == (row.module is None)}
+    return [name for name in BACKENDS if name in fits and name not in row.not_on]
+
+
+def int8(row: Model) -> dict[str, Any] | None:
+    """Schemes of 8-bit weights and activations by writer, and the heads that stay in float; None for a baseline."""
+    if row.module is None:
+        return None
+    runs = backends(row)
+    able = [name for name, writer in WRITERS.items() if any(writer.suffix in BACKENDS[each].suffixes for each in runs)]
+    schemes = {name: [each for each in WRITERS[name].schemes if each.startswith("w8a8")] for name in able}
+    return {"schemes": schemes, "float_heads": list(row.keep_float)}
+
+
+def table(rows: Mapping[str, Model]) -> str:
+    """A line for each network, 100 columns at most, and what the columns mean."""
+    lines = [HEAD, *(_line(name, facts(name, row)) for name, row in rows.items())]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(HEAD))]
+    aligned = ["  ".join(_padded(*cell) for cell in zip(HEAD, line, widths, strict=True)).rstrip() for line in lines]
+    return "\n".join(
+        (
+            *aligned,
+            "",
+            f"GMAC: multiply-adds for a picture of {COUNTED[0]}x{COUNTED[1]}, in thousand millions.",
+            "licence: of code and weights; of the code; of the weights, where they differ.",
+            "weights: those that ship with lf, those that others publish, or none: train them.",
+            "engines: all are all backends of lf doctor but opencv, which runs the baselines.",
+            "float: heads whose last convolutions stay in float in w8a8.",
+            "Edge TPU: what lf check predicts; part: some operators stay on the CPU.",
+            "One network in full: lf models NAME",
+        )
+    )
+
+
+def page(name: str, row: Model) -> str:
+    """All that is known of a network, a line for each fact."""
+    known = facts(name, row)
+    lines = {
+        "network": name,
+        "about": row.about,
+        "parameters": f"{row.parameters:,}" if row.module else "none",
+        "multiply-adds": f"{row.multiply_adds:,} for a picture of {COUNTED[0]}x{COUNTED[1]}" if row.module else "",
+        "descriptor": f"{row.length} numbers",
+        "picture": f"{'RGB' if row.colours == 3 else 'grey'}, {_sides(row)}",
+        "heads": ", ".join(f"{head} {c}@1/{stride}" for head, (c, stride) in row.heads.items()) if row.module else "",
+        "licence of code": row.code_licence,
+        "licence of weights": known["licence"]["weights"] or "",
+        "weights": _where(name, known),
+        "backends": ", ".join(known["backends"]),
+        "int8": _int8(known["int8"]),
+        "Edge TPU": _edgetpu(row, known["backends"]),
+    }
+    return "\n".join(f"{title:18}  {text}" for title, text in lines.items() if text)
+
+
+def _licence(name: str, row: Model) -> str | None:
+    """Of the weights that ship, else of those that others publish; None where there are none."""
+    path = shipped().get(name)
+    card = model_file.read_card(path) if path and row.module else None
+    if card:
+        return card.weights["licence"]
+    return row.licence if row.source else None
+
+
+def _line(name: str, known: Mapping[str, Any]) -> tuple[str, ...]:
+    code, weights = (str(text or "").partition(":")[0] for text in known["licence"].values())
+    network = known["int8"] is not None
+    on_cpu = known["on_cpu"]
+    return (
+        name,
+        f"{known['parameters']:,}" if network else "-",
+        f"{known['multiply_adds'] / 1e9:.2f}" if network else "-",
+        str(known["descriptor_length"]),
+        ("ship" if known["shipped"] else "public" if known["source"] else "train") if network else "-",
+        code if weights in ("", code) else f"{code}; {weights}",
+        _engines(known["backends"], network),
+        f"{len(known['int8']['float_heads'])} of {len(known['heads'])}" if network else "-",
+        "-" if on_cpu is None else "part" if on_cpu else "maps",
+    )
+
+
+def _engines(runs: Sequence[str], network: bool) -> str:
+    every = [name for name, row in BACKENDS.items() if (BASELINE in row.suffixes) != network]
+    return ("all" if network else runs[0]) if len(runs) == len(every) else f"{len(runs)} of {len(every)}"
+
+
+def _padded(title: str, text: str, width: int) -> str:
+    return text.rjust(width) if title in RIGHT else text.ljust(width)
+
+
+def _sides(row: Model) -> str:
+    return f"sides of multiples of {row.multiple}" if row.multiple > 1 else "any size"
+
+
+def _where(name: str, known: Mapping[str, Any]) -> str:
+    if known["int8"] is None:
+        return "none; OpenCV brings it"
+    if known["shipped"]:
+        return f"come with lf, {known['shipped'] / 1e6:.1f} MB"
+    if known["source"]:
+        return str(known["source"])
+    recipes = ", ".join(known["recipes"])
+    return f"no public ones; recipes of lf train: {recipes}" if recipes else "no public ones that lf knows of"
+
+
+def _int8(known: Mapping[str, Any] | None) -> str:
+    if known is None:
+        return ""
+    ways = "; ".join(f"for {writer}: {', '.join(schemes)}" for writer, schemes in known["schemes"].items())
+    heads = ", ".join(known["float_heads"])
+    return f"{ways}; in float for ort: {heads}" if heads else ways
+
+
+def _edgetpu(row: Model, runs: Sequence[str]) -> str:
+    if row.module is None:
+        return ""
+    if "tflite" not in runs:
+        return "no, there is no TFLite file of it"
+    if row.on_cpu is None:
+        return "not tried; make an int8 TFLite file and type: lf check FILE"
+    if not row.on_cpu:
+        return "no operator of its int8 file stays on the CPU, as lf check predicts"
+    return f"these stay on the CPU, as lf check predicts, and others with them: {', '.join(row.on_cpu)}"

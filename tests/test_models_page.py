@@ -1,0 +1,162 @@
+"""`lf models`: what is stored beside a network is counted, derived, or compared with the documents."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lf.models import COUNTED, MODELS, NETWORKS, UNKNOWN_LICENCE
+from lf.runtimes import BACKENDS
+from lf.studies import models_page
+
+ROOT = Path(__file__).resolve().parents[1]
+WIDTH = 100  # columns of a terminal that the table must fit
+EVERY = [name for name, row in BACKENDS.items() if row.suffixes != (".card",)]
+
+
+def said(done):
+    """Stdout of a command that did what it should."""
+    code, text, error = done
+    assert (code, error) == (0, "")
+    return text
+
+
+# --- numbers of rows
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_costs_are_those_of_the_network(name):
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    row = NETWORKS[name]
+    with torch.device("meta"), torch.no_grad():
+        network = row.build().eval()
+        with FlopCounterMode(display=False) as counter:
+            network(torch.empty(1, row.channels, *row.fitted(COUNTED)))
+    found = {
+        "parameters": sum(values.numel() for values in network.parameters()),
+        "multiply_adds": counter.get_total_flops() // 2,
+    }
+    assert found == {"parameters": row.parameters, "multiply_adds": row.multiply_adds}, f"type it in the row of {name}"
+
+
+@pytest.mark.parametrize(("name", "length"), [("sift", 128), ("orb", 256), ("alike-n", 128), ("kp2d", 256)])
+def test_the_length_of_a_descriptor_is_that_of_its_head(name, length):
+    assert MODELS[name].length == length
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_licences_and_sources_are_complete(name):
+    row = MODELS[name]
+    assert row.code_licence != UNKNOWN_LICENCE
+    assert not row.source or re.fullmatch(r"(GitHub|PyPI|Zenodo) [^,]+, \S+", row.source)
+    assert row.module or not row.source
+
+
+# --- the tables of docs/families.md
+
+
+def documented():
+    """(first row, its last one, licence, where) of each line of the table of networks of others."""
+    text = (ROOT / "docs" / "families.md").read_text()
+    for line in re.findall(r"^\| `(.*) \|$", text.partition("\n## ")[0], re.MULTILINE):
+        names, _, licence, where = (cell.strip() for cell in f"`{line}".split(" | "))
+        named = re.findall(r"`([^`]+)`", names)
+        yield named, "..." in names, licence, where.replace("`", "").removesuffix(" ...")
+
+
+def test_the_documents_say_of_licences_and_sources_what_the_rows_say():
+    seen = []
+    for named, between, licence, where in documented():
+        rows = [*MODELS]
+        inside = rows[rows.index(named[0]) : rows.index(named[-1]) + 1] if between else named
+        assert where in (MODELS[named[0]].source, MODELS[named[0]].source.partition(",")[0]), named
+        assert {MODELS[name].licence for name in inside} == {licence}, named
+        seen += inside
+    public = {name for name, row in NETWORKS.items() if row.source}
+    assert set(seen) == public
+
+
+# --- the command
+
+
+def test_the_table_fits_and_has_every_row(lf):
+    head, *lines = said(lf("models")).splitlines()
+    assert max(map(len, (head, *lines))) <= WIDTH
+    for line, (name, row) in zip(lines, MODELS.items(), strict=False):
+        assert line.startswith(name)
+        assert f"{row.parameters:,}" in line or not row.module
+    assert lines[len(MODELS)] == ""
+    assert lines[-1] == "One network in full: lf models NAME"
+
+
+def test_json_has_every_fact(lf):
+    rows = json.loads(said(lf("models", "--json")))
+    assert list(rows) == list(MODELS)
+    found = rows["edgepoint2-e64"]
+    assert found["licence"] == {"code": "MIT", "weights": "MIT"}
+    assert found["source"] == "GitHub HITCSC/EdgePoint2, weights/E64.pth"
+    assert (found["parameters"], found["multiply_adds"], found["descriptor_length"]) == (154_628, 1_954_713_600, 64)
+    assert found["heads"] == {"score": [4, 2], "descriptor": [64, 4]}
+    assert found["backends"] == EVERY
+    assert found["int8"]["float_heads"] == ["score"]
+    assert found["int8"]["schemes"]["tflite"] == ["w8a8", "w8a8-tensor"]
+    assert rows["sift"]["int8"] is None
+    assert rows["sift"]["backends"] == ["opencv"]
+    assert json.loads(said(lf("models", "wren", "--json"))) == {"wren": rows["wren"]}
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("edgepoint2-e64", "multiply-adds       1,954,713,600 for a picture of 480x640"),
+        (
+            "edgepoint2-e64",
+            "weights             GitHub HITCSC/EdgePoint2, weights/E64.pth",
+        ),
+        ("wren", "licence of weights  Apache-2.0"),
+        ("wren", "picture             grey, sides of multiples of 8"),
+        ("swift-tiny", "weights             no public ones; recipes of lf train: swift-tiny"),
+        ("kp2d-v1", "licence of weights  unknown: see the publisher"),
+        ("r2d2", "picture             RGB, any size"),
+        ("sift", "backends            opencv"),
+    ],
+)
+def test_a_page_has_a_line_for_each_fact(lf, name, line):
+    lines = said(lf("models", name)).splitlines()
+    assert lines[0] == f"network             {name}"
+    assert [each for each in lines if each.startswith(line)], lines
+
+
+def test_an_unknown_network_is_refused(lf):
+    code, text, error = lf("models", "edgepoint2-e46")
+    assert (code, text) == (2, "")
+    assert error.startswith("lf: unknown network 'edgepoint2-e46'; did you mean 'edgepoint2-e64'? known: superpoint, ")
+    assert error.count("\n") == 1
+
+
+def test_what_cannot_run_a_network_is_left_out():
+    row = replace(MODELS["wren"], not_on=("tflite", "edgetpu", "opencv-dnn"), on_cpu=None)
+    assert models_page.backends(row) == [name for name in EVERY if name not in row.not_on]
+    assert [*models_page.int8(row)["schemes"]] == ["ort"]
+    assert f"{len(EVERY) - 3} of {len(EVERY)}" in models_page.table({"wren": row})
+    assert "Edge TPU            no, there is no TFLite file of it" in models_page.page("wren", row)
+
+
+@pytest.mark.parametrize(
+    ("on_cpu", "short", "long"),
+    [
+        (None, "-", "not tried; make an int8 TFLite file and type: lf check FILE"),
+        ((), "maps", "no operator of its int8 file stays on the CPU, as lf check predicts"),
+        (("DIV", "ADD"), "part", "these stay on the CPU, as lf check predicts, and others with them: DIV, ADD"),
+    ],
+)
+def test_the_edge_tpu_has_a_word_and_a_line(on_cpu, short, long):
+    row = replace(MODELS["swift"], on_cpu=on_cpu)
+    assert models_page.table({"swift": row}).splitlines()[1].endswith(f"  {short}")
+    assert f"Edge TPU            {long}" in models_page.page("swift", row)
