@@ -24,6 +24,7 @@ from lf.data import dataset_digest, open_dataset
 from lf.data.masks import VOID, ClassRow, LabelSet, labelled
 from lf.data.masks.label_sets import LABEL_SETS
 from lf.extraction.extractor import Extractor
+from lf.studies.sweep_plan import located
 
 THREE = LabelSet("three", tuple(ClassRow(name, (0, 0, 0), name == "c") for name in "abc"))
 EXACT = pytest.approx  # to 1e-12 below
@@ -237,6 +238,15 @@ def test_labelled_images_are_a_dataset(frames: Path, tmp_path: Path, lf) -> None
     mask = frames / "masks" / "00.png"
     mask.write_bytes(mask.read_bytes() + b"\0")
     assert dataset_digest(open_dataset(f"masks:{frames}")) != before
+
+
+def test_labelled_images_of_a_sweep_are_found_from_its_folder(frames: Path) -> None:
+    base = frames.parent
+    assert located("masks:frames@cs4", base) == (f"masks:{base}/frames@cs4", frames)
+    both = f"masks:{base}/frames/images,{base}/frames/masks@{base}/own.json"
+    assert located("masks:frames/images,frames/masks@own.json", base) == (both, frames / "images")
+    (base / "a@b").mkdir()
+    assert located("masks:a@b", base) == (f"masks:{base}/a@b", base / "a@b")
 
 
 def test_data_and_protocols_that_do_not_fit(frames: Path, tmp_path: Path, lf) -> None:

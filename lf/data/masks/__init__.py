@@ -190,12 +190,22 @@ def labelled(spec: str, limit: int | None = None) -> Labels:
     return labels
 
 
-def _parted(where: str) -> tuple[str, str | None]:
-    """The place and the label set; a name that is there as a whole is a place."""
+def _parted(where: str, base: Path = Path()) -> tuple[str, str | None]:
+    """The place and the label set; a name that is there as a whole, seen from `base`, is a place."""
     place, sign, wanted = where.rpartition("@")
-    if not sign or files.expand(where).exists():
+    if not sign or (base / files.expand(where)).exists():
         return where, None
     return place, wanted
+
+
+def located(where: str, base: Path) -> tuple[str, Path]:
+    """`WHERE[@SET]` with its folders and its category file taken from `base`, and the folder that holds its images."""
+    place, wanted = _parted(where, base)
+    whole = base / files.expand(place)
+    folders = [whole] if whole.exists() else [base / files.expand(each) for each in place.split(",", 1)]
+    if wanted and wanted.lower().endswith(".json"):
+        wanted = str(base / files.expand(wanted))
+    return ",".join(map(str, folders)) + (f"@{wanted}" if wanted else ""), folders[0]
 
 
 @cache
