@@ -281,6 +281,31 @@ def test_data_and_protocols_that_do_not_fit(frames: Path, tmp_path: Path, lf) ->
         PROTOCOLS["superpoint"].check(open_dataset(masks), masks)
 
 
+def test_a_mask_of_another_image_is_refused_by_both_protocols(frames: Path, tmp_path: Path, lf) -> None:
+    artifact = drawn.network(tmp_path / "a.onnx", [0.0, 1.0, 9.0]).path
+    drawn.save(frames / "masks" / "01.png", drawn.halves(0, 1, (64, 48)))
+    for protocol in ("segmentation", "segmentation-fork"):
+        words = ("bench", artifact, "--data", f"masks:{frames}", "--protocol", protocol, "--repeats", 0)
+        for _ in range(2):  # the second time from the cache
+            code, _, error = lf(*words, "--out", tmp_path / protocol)
+            assert (code, error.count("\n")) == (5, 1)
+            assert "01.png: a mask of 48x64 px for an image of 64x48; expected the same size" in error
+
+
+def test_a_sweep_over_labelled_images(frames: Path, tmp_path: Path, lf) -> None:
+    for name, means in (("right", [0.0, 1.0, 9.0]), ("wrong", [0.3, 0.2, 9.0])):
+        drawn.network(tmp_path / f"{name}.onnx", means)
+    (tmp_path / "s.toml").write_text(
+        'repeats = 0\ngoals = { miou = 0.005 }\n[[model]]\nfile = "right.onnx"\nadd = ["wrong.onnx"]\n'
+        '[[data]]\nname = "frames"\nroot = "masks:frames"\nprotocols = ["segmentation"]\n'
+    )
+    code, _, error = lf("sweep", tmp_path / "s.toml", "--out", tmp_path / "out")
+    assert code == 0, error
+    table = (tmp_path / "out" / "table.md").read_text()
+    assert f"segmentation: 12 images of `masks:{tmp_path}/frames`" in table or "12 images of `masks:frames`" in table
+    assert "| missed |" in table
+
+
 def test_a_map_that_is_not_finite_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     artifact, maps = drawn.network(tmp_path / "a.onnx", [0.0, 1.0]), Extractor.maps
     broken = lambda self, image: {name: found / 0.0 for name, found in maps(self, image).items()}  # noqa: E731

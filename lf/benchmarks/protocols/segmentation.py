@@ -8,7 +8,7 @@ Sections: docs/protocols.md, 9 and 10.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -19,6 +19,20 @@ from lf.data.masks import VOID, Labelled, LabelSet
 
 Size = tuple[int, int]  # (H, W), pixels
 Cells = list[list[int]]  # rows [truth, predicted, pixels]
+
+
+class Seen(NamedTuple):
+    """What a network says of a picture.
+
+    Attributes:
+        logits: (C, h, w) float32.
+        shown: (H, W) of what the network was shown.
+        native: (H, W) of the picture.
+    """
+
+    logits: Array
+    shown: Size
+    native: Size
 
 
 def decide(logits: Array, size: Size) -> Array:
@@ -49,24 +63,18 @@ def confusion(truth: Array, predicted: Array, classes: LabelSet) -> Cells:
     return [[cell // 256, cell % 256, count] for cell, count in zip(cells.tolist(), pixels.tolist(), strict=True)]
 
 
-def score(logits: Array, item: Labelled, size: Size) -> dict[str, Any]:
-    """Section 9, of one image: its confusion matrix at the size of the truth.
-
-    Args:
-        logits: (C, h, w) of the network.
-        item: the labelled image.
-        size: (H, W) of the picture that the network was shown.
-    """
-    truth = item.mask()
-    return {CONFUSION: confusion(truth, decide(logits, (truth.shape[0], truth.shape[1])), item.classes)}
+def score(seen: Seen, item: Labelled) -> dict[str, Any]:
+    """Section 9, of one labelled image: its confusion matrix at the size of the truth."""
+    truth = item.mask(seen.native)
+    return {CONFUSION: confusion(truth, decide(seen.logits, (truth.shape[0], truth.shape[1])), item.classes)}
 
 
-def fork(logits: Array, item: Labelled, size: Size) -> dict[str, Any]:
-    """Section 10, of one image; the truth has the size of the picture, as the fork's loader gives it. See `score`."""
-    truth = item.ids()
-    if truth.shape != size:
-        truth = np.asarray(cv2.resize(truth, size[::-1], interpolation=cv2.INTER_NEAREST))
-    return {**fork_score(logits.argmax(axis=0), truth)}
+def fork(seen: Seen, item: Labelled) -> dict[str, Any]:
+    """Section 10, of one labelled image: its truth has the size of what is shown, as the fork's loader gives it."""
+    truth = item.ids(seen.native)
+    if truth.shape != seen.shown:
+        truth = np.asarray(cv2.resize(truth, seen.shown[::-1], interpolation=cv2.INTER_NEAREST))
+    return {**fork_score(seen.logits.argmax(axis=0), truth)}
 
 
 def fork_score(predicted: Array, truth: Array) -> dict[str, float]:

@@ -27,7 +27,7 @@ LIGHT = 200  # of the strongest channel of a class, at least: matches are drawn 
 def prediction(segment: Segmenter, unit: Unit, title: str, note: str = "") -> Array:
     """A labelled image: truth, prediction, and where they differ, as the protocol sees them."""
     image, truth = unit.labelled.load()
-    predicted = decide(segment(unit.first), (truth.shape[0], truth.shape[1]))
+    predicted = decide(segment(unit.first).logits, (truth.shape[0], truth.shape[1]))
     panels, strip = beside(image, truth, predicted, unit.labelled.classes)
     return contact_sheets.sheet(title, panels, 3, note, [strip])
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from lf.benchmarks.protocols.protocol import Protocol
+from lf.benchmarks.protocols.segmentation import Seen, Size
 from lf.benchmarks.run.predict import identity
 from lf.core import Array, BadModel, UsageError, blaming, files, ledger
 from lf.data import Picture
@@ -43,8 +44,8 @@ class Segmenter:
         self.size = extractor.model.fitted(wanted)
         self._cache = cache / ledger.key(identity(extractor, protocol, __name__)) if cache else None
 
-    def __call__(self, picture: Picture) -> Array:
-        """Logits (C, h, w) float32 of a picture; read from the cache, or kept there.
+    def __call__(self, picture: Picture) -> Seen:
+        """The logits of a picture; read from the cache, or kept there.
 
         Raises:
             BadModel: a logit is not finite.
@@ -52,16 +53,17 @@ class Segmenter:
         name = hashlib.sha256(f"{picture.key} {picture.digest}".encode("utf-8", "surrogateescape")).hexdigest()[:24]
         path = self._cache / f"{name}.npz" if self._cache else None
         if path is not None and (kept := _load(path)) is not None:
-            return kept
-        logits = self.logits(picture.load())
+            return Seen(kept[0], self.size, kept[1])
+        image = picture.load()
+        seen = Seen(self.logits(image), self.size, (image.shape[0], image.shape[1]))
         if path is not None:
             buffer = io.BytesIO()
-            np.savez(buffer, logits=logits, allow_pickle=False)
+            np.savez(buffer, logits=seen.logits, native=np.array(seen.native), allow_pickle=False)
             files.write_bytes(path, buffer.getvalue())
-        return logits
+        return seen
 
     def logits(self, image: Array) -> Array:
-        """Logits (C, h, w) of an image, uint8 (H, W, 3) RGB."""
+        """Logits (C, h, w) float32 of an image, uint8 (H, W, 3) RGB."""
         prepared = self.protocol.geometry.prepare(image, self.extractor.model.colours, self.size)
         with blaming(self.extractor.artifact.path):
             logits = self.extractor.maps(prepared)[HEAD]
@@ -72,7 +74,7 @@ class Segmenter:
     def score(self, unit: Unit) -> dict[str, Any]:
         """The scores of a labelled image."""
         check_classes(self.extractor, unit.labelled.classes)
-        return dict(self.protocol.scorer(self(unit.first), unit.labelled, self.size, **self.protocol.params))
+        return dict(self.protocol.scorer(self(unit.first), unit.labelled, **self.protocol.params))
 
 
 def check_head(extractor: Extractor) -> None:
@@ -94,10 +96,10 @@ def check_classes(extractor: Extractor, classes: LabelSet) -> None:
         )
 
 
-def _load(path: Path) -> Array | None:
+def _load(path: Path) -> tuple[Array, Size] | None:
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as kept:
-            logits = np.asarray(kept["logits"])
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
+            logits, (height, width) = np.asarray(kept["logits"]), kept["native"].tolist()
+    except (OSError, EOFError, ValueError, TypeError, KeyError, zipfile.BadZipFile):
         return None  # absent or damaged: predicted again
-    return logits if logits.ndim == 3 and logits.dtype == np.float32 else None
+    return (logits, (height, width)) if logits.ndim == 3 and logits.dtype == np.float32 else None

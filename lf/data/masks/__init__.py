@@ -98,18 +98,31 @@ class Labelled:
     digest: str
     classes: LabelSet
 
-    def mask(self) -> Array:
+    def mask(self, native: tuple[int, int] | None = None) -> Array:
         """(H, W) uint8: class ids, VOID where the pixel is ignored.
 
-        Raises:
-            BadInput: the file cannot be read, or holds an id that is no class.
-        """
-        return self.classes.masked(self.source(), self.path)
+        Args:
+            native: (H, W) of the image where it is known: a mask of another shape is refused.
 
-    def ids(self) -> Array:
+        Raises:
+            BadInput: the file cannot be read, or holds an id that is no class, or is of another image.
+        """
+        return self.classes.masked(self._fitting(native), self.path)
+
+    def ids(self, native: tuple[int, int] | None = None) -> Array:
         """(H, W) uint8: ids as they stand in the file, none of them taken for VOID; see `mask`."""
-        found = self.source()
+        found = self._fitting(native)
         self.classes.masked(found, self.path)
+        return found
+
+    def _fitting(self, native: tuple[int, int] | None) -> Array:
+        found = self.source()
+        (rows, columns), (height, width) = found.shape, native or found.shape
+        if abs(height * columns - width * rows) > max(height, width):  # a pixel of rounding
+            raise BadInput(
+                f"{self.path}: a mask of {columns}x{rows} px for an image of {width}x{height}; "
+                "expected the same size, or the same shape at another size"
+            )
         return found
 
     def load(self) -> tuple[Array, Array]:
@@ -118,14 +131,8 @@ class Labelled:
         Raises:
             BadInput: a file cannot be read, or the mask is of another image.
         """
-        image, mask = self.image.load(), self.mask()
-        (height, width), (rows, columns) = image.shape[:2], mask.shape
-        if abs(height * columns - width * rows) > max(height, width):  # a pixel of rounding
-            raise BadInput(
-                f"{self.path}: a mask of {columns}x{rows} px for an image of {width}x{height}; "
-                "expected the same size, or the same shape at another size"
-            )
-        return image, mask
+        image = self.image.load()
+        return image, self.mask((image.shape[0], image.shape[1]))
 
 
 @dataclass(frozen=True)
