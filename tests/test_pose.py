@@ -279,3 +279,88 @@ def test_a_run_has_records_intervals_and_gates(folder):
     rule = gate.Gate("pose_auc@5", 0.001)
     assert gate.compare([good], [good], [rule])[0].passed
     assert not gate.compare([good], [bad], [rule])[0].passed
+
+
+def test_features_that_were_extracted_before_score_the_same(folder, tmp_path, lf):
+    pytest.importorskip("poselib")
+    from lf.benchmarks.run.score import choose, score_folder
+
+    code, _, err = lf("extract", "orb", folder, "--out", tmp_path / "features", "--layout", "lf", "--workers", "1")
+    assert code == 0, err
+    run = score_folder(tmp_path / "features", f"posed:{folder}", "lf", choose("pose"))
+    assert len(run.pairs) == 10
+    assert run.summary["n_matches"] > 20
+    with pytest.raises(UsageError, match=r"protocol mma needs homographies, posed:.* has camera poses; type a dataset"):
+        score_folder(tmp_path / "features", f"posed:{folder}", "lf", choose("mma"))
+
+
+def test_pictures_of_a_posed_pair_are_its_matches_by_epipolar_distance(folder):
+    pytest.importorskip("matplotlib")
+    from lf.benchmarks.report import figures
+    from lf.benchmarks.run.predict import Predictor
+    from lf.data import open_dataset
+    from lf.extraction.variant import Variant
+    from lf.models.resolve import resolve
+
+    rule, pair = PROTOCOLS["pose"], open_dataset(f"posed:{folder}")[0]
+    drawn_pair = figures.draw_pair(Predictor(Variant(resolve("orb"), "opencv").open(), rule, None), pair, "title")
+    assert [*drawn_pair] == ["matches"]
+    runs = [*lf.evaluate(["orb"], data=f"posed:{folder}", protocol="pose")]
+    share, over, value = figures._measured(runs[0])
+    assert (share, over) == ("share of poses within", "pose error (deg)")
+    record = runs[0].pairs[0]
+    assert value(record, 180) == 1
+
+
+def test_matches_are_coloured_by_their_epipolar_distance(known):
+    from lf.benchmarks.report import match_pictures
+
+    first, second, truth = known
+    assert match_pictures._errors(first, second, truth).max() < 1e-6
+    normal = np.array([0.0, 1.0])
+    off = match_pictures._errors(first, second + 4 * normal, truth)
+    assert 0 < off.min() < off.max() <= 4 + 1e-6
+
+
+def test_data_show_draws_posed_pairs_and_scenes(folder, tmp_path, monkeypatch):
+    import cv2
+
+    from lf.studies import data_pictures
+
+    flat = cv2.imread(str(data_pictures.draw(f"posed:{folder}", tmp_path / "posed.png", count=2)))
+    assert flat is not None
+    monkeypatch.setattr(drawn, "synth12", lambda: drawn.held_out(4, (96, 128)))
+    title, panels, columns, note = data_pictures._dataset("scenes:1", 2)
+    assert title == "scenes:1: 2 of 66 pairs"
+    assert (len(panels), columns) == (6, 3)
+    assert panels[1].lines.shape == (24, 3)
+    assert note.startswith("Lines: epipolar lines, on which the points of the same colour lie. Numbers: the same point")
+    marked = np.isfinite(panels[1].places).all(axis=1)
+    lines, places = panels[1].lines[marked], panels[1].places[marked]
+    assert np.abs(np.einsum("nd,nd->n", lines[:, :2], places) + lines[:, 2]).max() < 1e-3
+
+
+@pytest.mark.parametrize("line", [(0.0, 1.0, -20.0), (1.0, 0.0, -30.0), (0.6, 0.8, -40.0)])
+def test_a_line_is_drawn_where_it_is(line):
+    from lf.data import contact_sheets
+
+    canvas = np.zeros((120, 160, 3), np.uint8)
+    contact_sheets._lines(canvas, np.array([line]), np.array([2.0, 2.0]))
+    y, x = np.nonzero(canvas.max(axis=2) > 100)
+    assert len(x) > 80
+    placed = np.column_stack([(x + 0.5) / 2 - 0.5, (y + 0.5) / 2 - 0.5, np.ones(len(x))])
+    assert np.abs(placed @ line).max() < 1
+
+
+def test_the_command_refuses_the_wrong_data_in_one_line(lf):
+    assert lf("bench", "sift", "--data", "procedural:2", "--protocol", "pose") == (
+        2,
+        "",
+        "lf: protocol pose needs camera poses, procedural:2 has homographies; type a dataset with camera poses, "
+        "such as posed:DIR or scenes:5\n",
+    )
+    code, out, err = lf("bench", "sift", "--data", "scenes:1", "--protocol", "kp2d-fixed")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith(
+        "lf: protocol kp2d-fixed needs homographies, scenes:1 has camera poses; type a dataset of hom"
+    )

@@ -194,9 +194,16 @@ def test_the_whole_command(place, lf, count):
     code, said, error = lf("--dry-run")
     assert (code, error, out.exists()) == (0, "", False)
     assert "to do: 2 files, 6 runs of 12 pairs, latency of 1 networks" in said
-    assert lf() == (0, f"{out / 'table.md'}\n{out / 'results.json'}\n", "")
+    assert lf() == (0, f"{out / 'table.md'}\n{out / 'results.json'}\n{out / 'report.html'}\n", "")
     assert count == [*["quantize"] * 2, *["bench"] * 6]
-    assert {path.name for path in out.iterdir()} == {"models", "runs", "latency", "results.json", "table.md"}
+    assert {path.name for path in out.iterdir()} == {
+        "models",
+        "runs",
+        "latency",
+        "results.json",
+        "table.md",
+        "report.html",
+    }
     runs = results.load(out / "results.json")
     names = [(run.artifact.scheme, run.protocol, bool(run.latency_ms)) for run in runs]
     assert names == [(s, p, p == "kp2d") for s in ("fp32", "w8a8", "w4") for p in ("kp2d", "mma")]

@@ -34,7 +34,8 @@ def evaluate(
 
     Args:
         networks: what `lf.load` takes, one or several; the first is the reference of `Runs.drops`.
-        data: a folder in HPatches layout, `warps:DIR` of photos, or `procedural[:N]`.
+        data: a folder in HPatches layout, `warps:DIR` of photos, or `procedural[:N]`; for a protocol that needs camera
+            poses `posed:DIR` or `scenes[:N]`.
         protocol: how the numbers are made, a name that `lf bench --help` lists.
         backend: the engine of all networks; None takes that of each network.
         limit_sequences: use the first so many sequences.

@@ -16,12 +16,12 @@ from lf.benchmarks.protocols.geometry import (
     TRUE_SQUEEZE,
 )
 from lf.benchmarks.protocols.metrics import INLIER_MASK, Ransac
+from lf.benchmarks.protocols.pose import pose_score
 from lf.benchmarks.protocols.protocol import (
     Protocol,
     auc_score,
     kp2d_score,
     mma_score,
-    pose_score,
     superpoint_score,
     superpoint_true_score,
 )
@@ -83,7 +83,7 @@ _HOMOGRAPHY_METRICS = (
     "matching_score",
 )
 
-POSE_ORDERS = 5  # PoseLib's refinement leaves little to average: docs/protocols.md, section 8
+POSE_ORDERS = 5  # of PoseLib, whose refinement leaves a quarter of USAC's noise: docs/protocols.md, section 8
 ORDERS = 20  # of the matches, over which the fixed protocols average what RANSAC makes of them (Q5)
 
 _SUPERPOINT = Protocol(

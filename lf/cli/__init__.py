@@ -40,6 +40,7 @@ from lf.cli import (  # noqa: E402
     models,
     quantize,
     renamed,
+    report,
     score,
     search,
     sensitivity,
@@ -66,7 +67,7 @@ data = typer.Typer(help="Datasets: download, convert, list, show.", cls=help.Gro
 
 PANELS: dict[str, tuple[Any, ...]] = {  # of lf --help -> the commands, in order; each file holds one, of its name
     "Convert": (export, adopt, quantize, search, sensitivity, check),
-    "Measure": (bench, time, compare, tune, sweep, score),
+    "Measure": (bench, time, compare, report, tune, sweep, score),
     "Use": (extract, match, live, demo),
     "Train": (train, label),
     "Look": (inspect, models, doctor),

@@ -56,10 +56,11 @@ def bench(
     threshold: Threshold = None,
     out: Out = None,
     draw: Draw = False,
+    report: opt.Report = None,
     json: opt.Json = False,
 ) -> None:
     """Measure accuracy and its drops on the same image pairs."""
-    from lf.benchmarks.report import tables
+    from lf.benchmarks.report import tables, web
     from lf.benchmarks.run import results
     from lf.benchmarks.run.suite import RESULTS, suite
     from lf.models.resolve import resolve
@@ -84,6 +85,9 @@ def bench(
             progress=progress,
         )
     console.as_json(results.document(runs)) if json else console.result(tables.page(runs))
+    if report:
+        drawn = [out / RESULTS] if out and draw else []
+        console.note(f"wrote {web.write(runs, report, drawn=drawn)}")
     if out:
         console.note(f"wrote {out / RESULTS}") if json else console.result(out / RESULTS)
     if json and (void := tables.repeat(runs)):

@@ -16,7 +16,7 @@ WHAT, HOW, WHERE = "What to evaluate", "How to run it", "Results"
 CALIBRATE, NUMBERS, LEARN = "Calibration", "Number format", "What to learn"
 
 PROCEDURAL = "procedural"  # the dataset that is always there
-DATASET = "HPatches folder, warps:DIR, masks:DIR, procedural:N"
+DATASET = "HPatches folder, warps|posed|masks:DIR, procedural|scenes:N"
 MODEL = "Model file or name of shipped weights"
 FIRST = "first that runs the file"
 
@@ -29,6 +29,9 @@ Out = Annotated[
 ]
 Folder = Annotated[
     Path, typer.Option(metavar="DIR", help="Folder for results, and to resume from", rich_help_panel=WHERE)
+]
+Report = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="HTML page to write, as lf report does", rich_help_panel=WHERE)
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object", rich_help_panel=WHERE)]
 

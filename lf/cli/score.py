@@ -24,7 +24,7 @@ def score(
     data: Annotated[
         str | None,
         typer.Option(
-            metavar="ROOT", help="With DIR: HPatches folder, warps:DIR or procedural:N", rich_help_panel=opt.WHAT
+            metavar="ROOT", help="With DIR: HPatches folder, warps|posed:DIR, procedural:N", rich_help_panel=opt.WHAT
         ),
     ] = None,
     layout: Annotated[

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 
+from lf.benchmarks.report import web
 from lf.benchmarks.report.tables import markdown
 from lf.benchmarks.run import results
 from lf.core import files
@@ -19,8 +20,8 @@ from lf.studies.sweep_runs import Runs, timed
 TABLE, RESULTS = "table.md", "results.json"
 
 
-def sweep(plan: Path, out: Path, progress: Progress) -> tuple[Path, Path]:
-    """Run a plan; return the table and the results file. The same folder resumes."""
+def sweep(plan: Path, out: Path, progress: Progress) -> tuple[Path, Path, Path]:
+    """Run a plan; return the table, the results file and the report. The same folder resumes."""
     runs = _opened(plan, out)
     rows = make(runs.plan, out, progress)
     runs.evaluate(runs.todo(rows), progress, lambda: _write(plan, runs, rows))
@@ -28,7 +29,8 @@ def sweep(plan: Path, out: Path, progress: Progress) -> tuple[Path, Path]:
         if runs.latency(of_one) is None:
             runs.measure(of_one, progress)
     _write(plan, runs, rows)
-    return out / TABLE, out / RESULTS
+    report = web.write(results.load(out / RESULTS), out / web.PAGE, title=f"Sweep {plan.stem}")
+    return out / TABLE, out / RESULTS, report
 
 
 def outline(plan: Path, out: Path) -> str:

@@ -32,7 +32,7 @@ from typing import Any
 
 from lf.benchmarks import METRICS, PROTOCOLS
 from lf.core import Artifact, BadInput, UsageError, files, hint, pick
-from lf.data import DATASETS, masks
+from lf.data import DATASETS, DRAWN, masks
 from lf.models.resolve import shipped
 from lf.runtimes import BACKENDS
 
@@ -226,7 +226,7 @@ def _data(table: Any, base: Path, where: str) -> Data:
 def located(root: str, base: Path) -> tuple[str, Path | None]:
     """A dataset's name with its folder taken from `base`, see `lf.data.open_dataset`; and that folder."""
     name, _, where = root.partition(":")
-    if name == "procedural":
+    if name in DRAWN:
         return root, None
     if where and "/" not in name and not (base / root).exists():
         pick(DATASETS, name, "dataset")

@@ -9,7 +9,7 @@ from typing import Any
 
 from lf.benchmarks import PROTOCOLS
 from lf.benchmarks.protocols.summary import LEAST
-from lf.benchmarks.report import pareto
+from lf.benchmarks.report import pareto, web
 from lf.benchmarks.report.figures import plotter
 from lf.benchmarks.report.header import header_of_network
 from lf.benchmarks.run import results
@@ -67,7 +67,7 @@ class Tuned:
     def page(self) -> str:
         """The table, its legend and the picture."""
         parts = [header_of_network(self.candidates[0].run), pareto.table(self.candidates, self.budget), LEGEND]
-        return "\n\n".join([*parts, f"{self.out / PICTURE}"])
+        return "\n\n".join([*parts, f"{self.out / PICTURE}\n{self.out / web.PAGE}"])
 
     def enforce(self) -> None:
         """Raise GateFailed if nothing keeps the budget."""
@@ -121,6 +121,7 @@ def tune(
     candidates = [pareto.judge(found[0], run, budget) for run in found]
     results.save(out / RESULTS, found)
     pareto.draw(candidates, out / PICTURE)
+    web.write(found, out / web.PAGE)
     return Tuned(candidates, budget, paths, out)
 
 

@@ -7,13 +7,16 @@ Matches are (M, 2) px, x then y, pixel centres at integers. A pose takes the fir
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from statistics import mean, median
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 
+from lf.benchmarks.protocols.matching import mutual
 from lf.benchmarks.protocols.metrics import Ransac
-from lf.core import Array, Unavailable, pick
+from lf.benchmarks.protocols.protocol import Scores
+from lf.core import Array, Features, Unavailable, pick
 from lf.core.packages import pip
 from lf.data.cameras import RelativePose, direction_angle, rays, rotation_angle
 
@@ -122,6 +125,38 @@ def area(found: Sequence[float], limit: float) -> float:
 def accuracy(found: Sequence[float], limits: Sequence[float]) -> float:
     """Mean over `limits` of the share of errors that are at most that many degrees: mAA."""
     return float(np.mean([np.mean(np.asarray(found) <= limit) for limit in limits]))
+
+
+def pose_score(
+    f0: Features,
+    f1: Features,
+    truth: RelativePose,
+    *,
+    k: int | None,
+    estimator: str,
+    ransac: Ransac,
+    orders: int,
+    auc_deg: Sequence[float],
+    maa_deg: Sequence[float],
+) -> Scores:
+    """Section 8. `estimator` is a row of ESTIMATORS; errors are medians over the orders of the matches."""
+    best0, best1 = f0.top(k), f1.top(k)
+    i, j = mutual(best0.descriptors, best1.descriptors, "l2")
+    matched = best0.keypoints[i], best1.keypoints[j]
+    estimates = estimate_in_orders(*matched, truth, ransac, estimator, orders)
+    off = [errors(truth, each.pose) for each in estimates]
+    found = [each.pose for each in off]
+    return {
+        "n_keypoints0": len(f0),
+        "n_keypoints1": len(f1),
+        "n_matches": len(i),
+        "n_inliers": mean(int(np.count_nonzero(each.inliers)) for each in estimates),
+        "rotation_error": median(each.rotation for each in off),
+        "translation_error": median(each.translation for each in off),
+        "pose_error": median(found),
+        **{f"pose_auc@{limit:g}": area(found, limit) for limit in auc_deg},
+        f"pose_maa@{max(maa_deg):g}": accuracy(found, maa_deg),
+    }
 
 
 def _focal(K0: Array, K1: Array) -> float:

@@ -9,12 +9,12 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from statistics import mean, median
+from statistics import mean
 from typing import Any
 
 import numpy as np
 
-from lf.benchmarks.protocols import metrics, pose
+from lf.benchmarks.protocols import metrics
 from lf.benchmarks.protocols.geometry import Geometry, Size, image_size
 from lf.benchmarks.protocols.matching import mutual, nearest
 from lf.benchmarks.protocols.summary import Aggregate
@@ -298,36 +298,4 @@ def mma_score(
         "n_keypoints1": len(f1),
         "n_matches": len(i),
         **metrics.mma(f0.keypoints[i], f1.keypoints[j], homography, thresholds_px),
-    }
-
-
-def pose_score(
-    f0: Features,
-    f1: Features,
-    truth: RelativePose,
-    *,
-    k: int | None,
-    estimator: str,
-    ransac: metrics.Ransac,
-    orders: int,
-    auc_deg: Sequence[float],
-    maa_deg: Sequence[float],
-) -> Scores:
-    """Section 8. `estimator` is a row of `pose.ESTIMATORS`; errors are medians over the orders of the matches."""
-    best0, best1 = f0.top(k), f1.top(k)
-    i, j = mutual(best0.descriptors, best1.descriptors, "l2")
-    matched = best0.keypoints[i], best1.keypoints[j]
-    estimates = pose.estimate_in_orders(*matched, truth, ransac, estimator, orders)
-    off = [pose.errors(truth, each.pose) for each in estimates]
-    found = [each.pose for each in off]
-    return {
-        "n_keypoints0": len(f0),
-        "n_keypoints1": len(f1),
-        "n_matches": len(i),
-        "n_inliers": mean(int(np.count_nonzero(each.inliers)) for each in estimates),
-        "rotation_error": median(each.rotation for each in off),
-        "translation_error": median(each.translation for each in off),
-        "pose_error": median(found),
-        **{f"pose_auc@{limit:g}": pose.area(found, limit) for limit in auc_deg},
-        f"pose_maa@{max(maa_deg):g}": pose.accuracy(found, maa_deg),
     }

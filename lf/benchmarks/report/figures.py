@@ -17,6 +17,7 @@ from lf.benchmarks.protocols.protocol import Protocol
 from lf.benchmarks.protocols.segmentation import class_scores
 from lf.benchmarks.protocols.summary import SPLITS
 from lf.benchmarks.report import class_pictures, match_pictures
+from lf.benchmarks.report.curves import THRESHOLDS, measured
 from lf.benchmarks.report.header import header
 from lf.benchmarks.run.names import told_apart
 from lf.benchmarks.run.predict import Predictor
@@ -41,8 +42,8 @@ LINES = (
     ("#D55E00", "-.", "P"),
 )
 PANELS = {"all": "overall", "i": "illumination", "v": "viewpoint"}
-THRESHOLDS = range(1, 11)  # px
-RANKED_BY = (  # the first that the protocol yields tells the best pairs from the worst
+# the first that the protocol yields tells the best pairs from the worst
+RANKED_BY = (
     "mma@3",
     "mean_corner_error",
     "pose_error",
@@ -116,7 +117,7 @@ def curves(runs: Sequence[Run], path: Path) -> Path:
     splits = {s: p for s, p in SPLITS.items() if runs[0].of_split(p)}
     figure = plotter()(figsize=(3.6 * len(splits) + 0.4, 4.9), dpi=140, layout="constrained")
     panels = figure.subplots(1, len(splits), sharey=True, squeeze=False)[0]
-    share, threshold, _ = _measured(runs[0])
+    share, threshold, _ = measured(runs[0])
     for axes, (split, prefix) in zip(panels, splits.items(), strict=True):
         _panel(axes, runs, prefix, PANELS[split])
         axes.set_xlabel(threshold)
@@ -136,7 +137,7 @@ def curves(runs: Sequence[Run], path: Path) -> Path:
 
 def _panel(axes: Any, runs: Sequence[Run], prefix: str, title: str) -> None:
     records = [run.of_split(prefix) for run in runs]
-    value = _measured(runs[0])[2]
+    value = measured(runs[0])[2]
     for n, (run, rows) in enumerate(zip(told_apart(runs), records, strict=True)):
         colour, dashes, marker = LINES[n % len(LINES)]
         share = [np.mean([value(row, t) for row in rows]) for t in THRESHOLDS]
@@ -148,20 +149,6 @@ def _panel(axes: Any, runs: Sequence[Run], prefix: str, title: str) -> None:
     axes.set_xticks(THRESHOLDS)
     axes.grid(color="0.88")
     axes.spines[["top", "right"]].set_visible(False)
-
-
-def _measured(run: Run) -> tuple[str, str, Callable[[PairScores, int], float]]:
-    """What the curves of a protocol show, over what, and its value for one record at one threshold."""
-    if "mma@1" in run.pairs[0].extra:
-        return "mean matching accuracy", "threshold (px)", lambda record, t: record.extra[f"mma@{t}"]
-    if "pose_error" in run.pairs[0].extra:
-        return "share of poses within", "pose error (deg)", lambda record, t: _within(record.extra["pose_error"], t)
-    over = "mean corner error (px)"
-    return "share of homographies within", over, lambda record, t: _within(record.extra["mean_corner_error"], t)
-
-
-def _within(error: float | None, threshold: float) -> float:
-    return float(error is not None and error <= threshold)
 
 
 def _extremes(run: Run, pairs: Sequence[Pair]) -> Iterator[tuple[str, str, Pair]]:

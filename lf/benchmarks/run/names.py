@@ -11,13 +11,23 @@ from lf.extraction.variant import Variant
 
 
 def told_apart(runs: Sequence[Run]) -> list[Run]:
-    """The same runs; those that would have the same label are called by their files instead of their models."""
-    labels = Counter(run.label for run in runs)
-    return [_by_file(run) if labels[run.label] > 1 else run for run in runs]
+    """The same runs; those that would have the same label are called by their files instead of their models.
+
+    Files of one name are called by it and by the first digits of their digest.
+    """
+    for called in (_by_file, _by_digest):
+        labels = Counter(run.label for run in runs)
+        runs = [called(run) if labels[run.label] > 1 else run for run in runs]
+    return [*runs]
 
 
 def _by_file(run: Run) -> Run:
     return replace(run, artifact=replace(run.artifact, model=run.artifact.stem))
+
+
+def _by_digest(run: Run) -> Run:
+    name = f"{run.artifact.model} {(run.artifact.sha256 or '')[:6]}".rstrip()
+    return replace(run, artifact=replace(run.artifact, model=name))
 
 
 def references(variants: Sequence[Variant], threads: Sequence[int] = ()) -> list[str]:

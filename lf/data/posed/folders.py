@@ -26,7 +26,7 @@ from lf.data import images
 from lf.data.cameras import checked_camera, checked_rotation, checked_translation
 from lf.data.posed import Scene, View, colmap_model, depth_files, pair_lists
 from lf.data.posed.depth_files import SUFFIX
-from lf.data.posed.rows import numbers, rows
+from lf.data.posed.rows import check_inside, numbers, rows
 
 LISTS = ("pairs_with_gt.txt", "pairs.txt")
 MOST = 5000  # pairs of a scene without a list
@@ -96,8 +96,13 @@ def scene(folder: Path, root: Path) -> Scene:
     if len(views) < 2:
         raise BadInput(f"{folder}: {len(views)} image with a camera and a pose; expected two or more")
     name = folder.resolve().name if folder == root else folder.relative_to(root).as_posix()
-    named = (replace(view, image=replace(view.image, key=f"{name}/{view.name}")) for view in views)
+    named = (replace(view, image=replace(view.image, key=_key(view.image.key, root))) for view in views)
     return Scene(name, tuple(named), tuple(_listed(folder, views)))
+
+
+def _key(path: str, root: Path) -> str:
+    """The path of an image below the root without its suffix: what `lf extract` calls its features."""
+    return Path(path).relative_to(root).with_suffix("").as_posix()
 
 
 def _listed(folder: Path, views: Sequence[View]) -> list[tuple[int, int]]:
@@ -155,10 +160,11 @@ def view(folder: Path, where: str, name: str, K: Array, rotation: Array, transla
     """
     camera = checked_camera(K, where)
     pose = checked_rotation(rotation, where), checked_translation(translation, where)
+    check_inside(where, name)
     path = next((p for p in (folder / "images" / name, folder / name) if p.is_file()), None)
     if path is None:
         raise BadInput(f"{where}: image {name} is missing; expected it in {folder / 'images'} or {folder}")
-    return View(name, images.picture(path, name), camera, *pose, depth_files.find(path))
+    return View(name, images.picture(path, str(path)), camera, *pose, depth_files.find(path))
 
 
 def _strecha(folder: Path) -> list[View]:

@@ -31,7 +31,7 @@ from lf.data.cameras import (
 from lf.data.headers import declared_size
 from lf.data.homography import resize_matrix
 from lf.data.layouts import npz
-from lf.data.posed.rows import numbers, rows
+from lf.data.posed.rows import check_inside, numbers, rows
 
 PATTERNS = ("*pairs_with_gt.txt", "*pairs_calibrated.txt")
 SCANNET = ("test.npz", "intrinsics.npz")
@@ -122,11 +122,13 @@ class _Pictures:
     def __call__(self, name: str, where: str) -> Picture:
         if name in self._found:
             return self._found[name]
+        check_inside(where, name)
         places = (self._root / name, self._root / "images" / name)
         path = next((place for place in places if place.is_file()), None)
         if path is None:
             raise BadInput(f"{where}: image {name} is missing; expected it in {self._root}")
-        return self._found.setdefault(name, images.picture(path, name))
+        key = path.relative_to(self._root).with_suffix("").as_posix()  # what `lf extract` calls its features
+        return self._found.setdefault(name, images.picture(path, key))
 
 
 def _pair(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 
@@ -24,6 +24,13 @@ def rows(path: Path, what: str) -> list[tuple[str, list[str]]]:
         raise BadInput(f"{path}: no UTF-8 text ({error.reason}); expected {what}") from error
     numbered = ((f"{path}:{number}", line.split()) for number, line in enumerate(text.splitlines(), 1))
     return [(where, words) for where, words in numbered if words and not words[0].startswith("#")]
+
+
+def check_inside(where: str, name: str) -> None:
+    """Raise BadInput if an image path leads out of the folder that it is relative to."""
+    path = PurePath(name)
+    if path.is_absolute() or ".." in path.parts:
+        raise BadInput(f"{where}: image {name} is outside of the folder; expected a path below it")
 
 
 def numbers(where: str, words: Sequence[str], count: int, what: str) -> Array:

@@ -1,0 +1,90 @@
+"""Which runs of a report compare with each other, and what each one is held against."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from lf.benchmarks.report.tables import columns
+from lf.benchmarks.run.names import told_apart
+from lf.benchmarks.run.record import Run
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs of one protocol on the same pairs.
+
+    Attributes:
+        runs: in the order of the files; no two have the same label.
+        references: for each run the float run it is held against, or None for a float run.
+    """
+
+    runs: tuple[Run, ...]
+    references: tuple[Run | None, ...]
+
+    @property
+    def title(self) -> str:
+        """`kp2d-fixed on HPATCHES, 43 pairs`."""
+        first = self.runs[0]
+        return f"{first.protocol} on {first.dataset}, {len(first.pairs)} pairs"
+
+    @property
+    def metrics(self) -> list[str]:
+        """The columns of the protocol that the first run has numbers for."""
+        first = self.runs[0]
+        return [name for name in columns(first.protocol) if name in first.summary]
+
+    @property
+    def changed(self) -> list[tuple[Run, Run]]:
+        """(run, float reference) of every run that has one."""
+        return [(run, of) for run, of in zip(self.runs, self.references, strict=True) if of is not None]
+
+
+def grouped(runs: Sequence[Run]) -> tuple[list[Group], list[Run]]:
+    """The groups of the runs on pairs, and the runs that were only timed.
+
+    A run on pairs without times takes those of a timed run of the same file, backend and settings, if there is one.
+    Of two runs of the same measurement on the same kind of machine the later one counts.
+    """
+    timed = [run for run in runs if run.image_size]
+    latest = {(run.measured, run.environment.cpu): run for run in runs if not run.image_size}
+    kinds: dict[tuple[str, str], list[Run]] = {}
+    for run in latest.values():
+        kinds.setdefault((run.protocol_digest, run.dataset_digest), []).append(_with_times(run, timed))
+    return [_group(told_apart(distinct(some))) for some in kinds.values()], timed
+
+
+def _with_times(run: Run, timed: Sequence[Run]) -> Run:
+    if run.latency_ms is not None:
+        return run
+    wanted = _file_and_engine(run)
+    return next((run.timed(other) for other in timed if _file_and_engine(other) == wanted), run)
+
+
+def _file_and_engine(run: Run) -> tuple[object, ...]:
+    size = tuple(run.input_size or ())
+    return run.artifact.sha256, run.backend, run.keypoints, size, run.nms, run.refine, run.environment.cpu
+
+
+def _group(runs: Sequence[Run]) -> Group:
+    return Group(tuple(runs), tuple(_reference(run, runs) for run in runs))
+
+
+def _reference(run: Run, runs: Sequence[Run]) -> Run | None:
+    """The float run of the same weights and settings, of the same backend where there is one."""
+    if run.artifact.scheme == "fp32":
+        return None
+    floats = [other for other in runs if other.artifact.scheme == "fp32" and _kin(other) == _kin(run)]
+    return next((other for other in floats if other.backend == run.backend), floats[0] if floats else None)
+
+
+def _kin(run: Run) -> tuple[object, ...]:
+    size = tuple(run.input_size or ())
+    return run.artifact.weights.get("sha256"), run.keypoints, size, run.nms, run.refine
+
+
+def distinct(runs: Sequence[Run]) -> list[Run]:
+    """The runs with labels that also name the processor, where runs of several processors are together."""
+    if len({run.environment.cpu for run in runs}) < 2:
+        return list(runs)
+    return [replace(run, backend=f"{run.backend} ({run.environment.cpu})") for run in runs]

@@ -1,0 +1,71 @@
+"""The pictures that `lf bench --draw` left beside a results file, small enough for a page."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from lf.core import BadInput, UsageError
+
+FOLDER = "pictures"
+WIDTH = 1000  # px
+BUDGET = 1_800_000  # bytes of all pictures together in the page
+MAX_FILE = 20 << 20  # bytes of one picture
+
+
+class Picture(NamedTuple):
+    """title: from its folder and name. data: a `data:` address of a JPEG."""
+
+    title: str
+    data: str
+
+
+def pictures(results: list[Path]) -> tuple[list[Picture], int]:
+    """The best and worst pairs of every run beside the results files.
+
+    Args:
+        results: results files; each has its pictures in the folder `pictures` beside it.
+
+    Returns:
+        The pictures that fit the page, and how many did not.
+
+    Raises:
+        UsageError: no results file has pictures beside it.
+        BadInput: a picture cannot be read.
+    """
+    files = [path for file in results for path in sorted((file.parent / FOLDER).glob("*/*-matches.png"), key=_place)]
+    if not files:
+        raise UsageError(
+            f"{results[0].parent / FOLDER}: no pictures beside the results; make them first: "
+            "`bench(FILE, out=DIR, draw=True)`"
+        )
+    found: list[Picture] = []
+    used = 0
+    for path in files:
+        data = _small(path)
+        if used + len(data) <= BUDGET:
+            used += len(data)
+            found.append(Picture(f"{path.parent.name}: {path.stem.removesuffix('-matches')}", data))
+    return found, len(files) - len(found)
+
+
+def _place(path: Path) -> tuple[str, bool, str]:
+    """Order of pictures, whose names begin with `worst-1` or `best-1`: the first of each run before the second."""
+    end, _, rest = path.name.partition("-")
+    return rest[:1], end == "best", str(path)
+
+
+def _small(path: Path) -> str:
+    if path.stat().st_size > MAX_FILE:
+        raise BadInput(f"{path}: {path.stat().st_size} bytes are more than the {MAX_FILE} that a picture may have")
+    picture = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+    if picture is None:
+        raise BadInput(f"{path}: is no picture; draw it again with `bench(FILE, out=DIR, draw=True)`")
+    scale = min(1.0, WIDTH / picture.shape[1])
+    picture = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    coded = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 70])[1]
+    return f"data:image/jpeg;base64,{base64.b64encode(coded.tobytes()).decode()}"
