@@ -459,10 +459,10 @@ def test_verdicts_as_a_table():
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_every_protocol_has_columns_of_its_own_metrics(protocol):
-    metrics = {name: [0.5] for name in PROTOCOLS[protocol].metrics}
+    metrics = {name: [0.5] for name in (*PROTOCOLS[protocol].metrics, *PROTOCOLS[protocol].aggregates)}
     head, row = cells(report.table([run(protocol=protocol, **metrics)]))
     assert len(head) == len(row) > 8
-    assert {"M.score", "mma@3", "corner px", "median deg"} & set(head)
+    assert {"M.score", "mma@3", "corner px", "median deg", "mIoU"} & set(head)
 
 
 # --- real runs

@@ -34,7 +34,7 @@ PARAMETERS = [
     if not getattr(parameter, "hidden", False)
 ]
 MODULES = [module for modules in cli.PANELS.values() for module in modules]
-MODULES += [cli.baseline_accept, cli.data_get, cli.data_list, cli.data_show]
+MODULES += [cli.baseline_accept, cli.data_get, cli.data_list, cli.data_masks, cli.data_show]
 
 every = pytest.mark.parametrize("path", ALL, ids=" ".join)
 verb = pytest.mark.parametrize("path", VERBS, ids=" ".join)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from lf.benchmarks.protocols import segmentation
 from lf.benchmarks.protocols.geometry import (
+    AREA_SQUEEZE,
     CROP,
     NATIVE,
     SQUEEZE,
@@ -61,6 +63,10 @@ METRICS: dict[str, Metric] = {
     **{f"pose_auc@{t}": Metric("", True, f"area under the recall of pose errors up to {t} deg") for t in (5, 10, 20)},
     "pose_maa@10": Metric("", True, "mean over 1, 2 .. 10 deg of the share of pose errors within"),
     **{f"mma@{t}": Metric("", True, f"share of mutual matches within {t} px of the truth") for t in range(1, 16)},
+    "miou": Metric("", True, "mean IoU: over the data set, of the classes that occur; segmentation-fork: per image"),
+    "n_classes": Metric("classes", None, "classes that the mean IoU is of"),
+    "pixel_accuracy": Metric("", True, "share of pixels with the right class"),
+    "mean_accuracy": Metric("", True, "share of pixels with the right class, mean over the classes of the truth"),
 }
 
 _HOMOGRAPHY_METRICS = (
@@ -175,6 +181,17 @@ _POSE = Protocol(
     aggregates={name: Aggregate(name, MEDIAN) for name in ("rotation_error", "translation_error", "pose_error")},
     truth="pose",
 )
+_SEGMENTATION = Protocol(
+    name="segmentation",
+    version=1,
+    size=(240, 320),
+    geometry=AREA_SQUEEZE,
+    scorer=segmentation.score,
+    params={},
+    metrics=(),
+    aggregates=segmentation.AGGREGATES,
+    truth="classes",
+)
 
 PROTOCOLS: dict[str, Protocol] = {
     row.name: row
@@ -208,6 +225,14 @@ PROTOCOLS: dict[str, Protocol] = {
         _POSE,
         replace(_POSE, name="pose-640", size=(480, 640), geometry=TRUE_SQUEEZE),
         replace(_POSE.vary(estimator="usac", orders=ORDERS), name="pose-usac"),
+        _SEGMENTATION,
+        replace(
+            _SEGMENTATION,
+            name="segmentation-fork",
+            scorer=segmentation.fork,
+            metrics=("miou", "pixel_accuracy", "mean_accuracy"),
+            aggregates={},
+        ),
     )
 }
 

@@ -26,6 +26,7 @@ from lf.cli import (  # noqa: E402
     compare,
     data_get,
     data_list,
+    data_masks,
     data_show,
     demo,
     doctor,
@@ -62,7 +63,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 baseline = typer.Typer(help="Reference results of the gate.", cls=help.Group, rich_markup_mode="rich")
-data = typer.Typer(help="Datasets: download, list, show.", cls=help.Group, rich_markup_mode="rich")
+data = typer.Typer(help="Datasets: download, convert, list, show.", cls=help.Group, rich_markup_mode="rich")
 
 PANELS: dict[str, tuple[Any, ...]] = {  # of lf --help -> the commands, in order; each file holds one, of its name
     "Convert": (export, adopt, quantize, search, sensitivity, check),
@@ -85,6 +86,7 @@ for panel, modules in PANELS.items():
 _add(baseline, "accept", baseline_accept, baseline_accept.accept)
 _add(data, "get", data_get, data_get.data_get)
 _add(data, "list", data_list, data_list.data_list)
+_add(data, "masks", data_masks, data_masks.data_masks)
 _add(data, "show", data_show, data_show.data_show)
 app.add_typer(baseline, name="baseline", rich_help_panel="Measure")
 app.add_typer(data, name="data", rich_help_panel="Look")

@@ -12,6 +12,7 @@ from lf.core import console
 
 EXAMPLES = (
     "lf data show warps:PHOTOS",
+    "lf data show masks:CAMVID/val@camvid11",
     "lf data show superpoint-small -o views.png",
     "lf data show PHOTOS --labels labels",
 )

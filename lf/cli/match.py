@@ -14,6 +14,7 @@ from lf.models import DEFAULT
 EXAMPLES = (
     "lf match A.png B.png",
     "lf match A.png B.png --model wren.w8a8.onnx --homography H_1_2",
+    "lf match A.png B.png --model seg.onnx --segmentation cs34 --only stable",
 )
 
 
@@ -30,17 +31,30 @@ def match(
             readable=False, metavar="H_1_2", help="True homography, to colour errors", rich_help_panel=opt.WHERE
         ),
     ] = None,
+    segmentation: Annotated[
+        str | None,
+        typer.Option(metavar="SET", help="Colour matches by class of this label set", rich_help_panel=opt.WHERE),
+    ] = None,
+    only: Annotated[
+        str | None,
+        typer.Option(metavar="NAME,...", help="Keep matches on these classes, or: stable", rich_help_panel=opt.WHERE),
+    ] = None,
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="FILE", help="File to write", rich_help_panel=opt.WHERE)
     ] = Path("matches.png"),
 ) -> None:
     """Draw the keypoints and mutual matches of two images."""
     from lf.benchmarks.report import match_pictures
+    from lf.core import UsageError
     from lf.data import hpatches, images
     from lf.extraction import store, stream
     from lf.extraction.extractor import Extractor
     from lf.models.resolve import resolve
 
+    if only and not segmentation:
+        raise UsageError("`only` keeps classes of a segmentation; type: `segmentation=SET`, such as cs34")
+    if homography and segmentation:
+        raise UsageError("`homography` and `segmentation` both colour the matches; leave one out")
     truth = None if homography is None else hpatches.read_homography(homography)
     loaded = images.read(first), images.read(second)
     artifact = resolve(model)
@@ -48,4 +62,15 @@ def match(
     extractor = Extractor(artifact, chosen, threads)
     found = [stream.published(extractor, image).top(top_k) for image in loaded]
     title = f"{artifact.path.name} in {chosen}: {first.name} and {second.name}"
-    console.result(match_pictures.save(output, match_pictures.matches(loaded, (found[0], found[1]), truth, title)))
+    both = found[0], found[1]
+    if segmentation:
+        from lf.benchmarks.report import class_pictures
+        from lf.data.masks.label_sets import label_set
+
+        classes = label_set(segmentation)
+        keep = class_pictures.chosen(classes, only)
+        masks = [class_pictures.classes_of(extractor, image, classes) for image in loaded]
+        picture = class_pictures.matches(loaded, both, (masks[0], masks[1]), classes, keep, title)
+    else:
+        picture = match_pictures.matches(loaded, both, truth, title)
+    console.result(match_pictures.save(output, picture))

@@ -16,7 +16,7 @@ WHAT, HOW, WHERE = "What to evaluate", "How to run it", "Results"
 CALIBRATE, NUMBERS, LEARN = "Calibration", "Number format", "What to learn"
 
 PROCEDURAL = "procedural"  # the dataset that is always there
-DATASET = "HPatches folder, warps|posed:DIR or procedural|scenes:N"
+DATASET = "HPatches folder, warps|posed|masks:DIR, procedural|scenes:N"
 MODEL = "Model file or name of shipped weights"
 FIRST = "first that runs the file"
 

@@ -22,7 +22,10 @@ def score(
     ],
     protocol: opt.Protocol,
     data: Annotated[
-        str | None, typer.Option(metavar="ROOT", help=f"With DIR: {opt.DATASET}", rich_help_panel=opt.WHAT)
+        str | None,
+        typer.Option(
+            metavar="ROOT", help="With DIR: HPatches folder, warps|posed:DIR, procedural:N", rich_help_panel=opt.WHAT
+        ),
     ] = None,
     layout: Annotated[
         str | None, typer.Option(metavar="NAME", help="Layout of DIR, listed below", rich_help_panel=opt.WHAT)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import tempfile
@@ -114,14 +115,14 @@ def write_json(path: Path, data: Any) -> Path:
     return write_bytes(path, (json.dumps(data, indent=1, allow_nan=False) + "\n").encode())
 
 
-def read_json(path: Path, what: str) -> Any:
-    """Parse a JSON file, as strictly as `write_json` writes it.
+def read_json(path: Path, what: str, limit: int = MAX_JSON_BYTES) -> Any:
+    """Parse a JSON file of at most `limit` bytes, as strictly as `write_json` writes it.
 
     Raises:
         BadInput: missing or not JSON; `what` says what was expected.
     """
     try:
-        return json.loads(read_bytes(path, what, MAX_JSON_BYTES), parse_constant=_refuse)
+        return json.loads(read_bytes(path, what, limit), parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
         raise BadInput(f"{path}: not JSON ({error}); expected {what}") from error
 
@@ -149,3 +150,16 @@ def read_bytes(path: Path, what: str, limit: int = MAX_MODEL_BYTES) -> bytes:
         raise BadInput(f"{path}: no such file; expected {what}") from error
     except OSError as error:
         raise BadInput(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def sha256(path: Path, what: str) -> str:
+    """Hex sha256 of a whole file.
+
+    Raises:
+        BadInput: it cannot be read; `what` says what was expected.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read ({error.strerror}); expected {what}") from error

@@ -20,6 +20,7 @@ from lf.data.cameras import RelativePose
 
 HOMOGRAPHIES = "type a dataset of homographies, such as hpatches:DIR, warps:DIR or procedural:20"
 POSES = "type a dataset with camera poses, such as posed:DIR or scenes:5"
+CLASSES = "type a dataset of labelled images, such as masks:DIR or masks:DIR@cs19"
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,12 @@ def _scenes(where: str, wanted: Wanted) -> list[Pair]:
     return posed.open_pairs(f"scenes:{where}", wanted)
 
 
+def _masks(where: str, wanted: Wanted) -> list[Pair]:
+    from lf.data.masks import units
+
+    return [*units.open_units(where, wanted.limit_sequences)]
+
+
 def _folder(where: str) -> Path:
     if not where:
         raise UsageError("this dataset needs a folder after the colon, such as hpatches:DIR or warps:DIR")
@@ -130,6 +137,7 @@ DATASETS: dict[str, Callable[[str, Wanted], list[Pair]]] = {
     "procedural": _procedural,  # [N] pictures drawn by the project
     "posed": _posed,  # DIR with camera matrices and poses
     "scenes": _scenes,  # [N] scenes drawn by the project: exact poses and depth
+    "masks": _masks,  # DIR[@SET] with labelled images, for segmentation
 }
 DRAWN = ("procedural", "scenes")  # those that need nothing after the colon
 

@@ -115,8 +115,8 @@ def checkerboard(first: Array, second: Array, known: Array) -> Array:
     return board.astype(np.uint8)
 
 
-def sheet(title: str, panels: Sequence[Panel], columns: int, note: str = "") -> Array:
-    """Lay the panels out in rows, under a title and above a note; (h, w, 3) uint8 RGB."""
+def sheet(title: str, panels: Sequence[Panel], columns: int, note: str = "", legends: Sequence[Array] = ()) -> Array:
+    """Lay the panels out in rows, under a title, above legends (h, WIDTH, 3) and a note; (h, w, 3) uint8 RGB."""
     scores = np.concatenate([p.labels[:, 2] for p in panels if p.labels is not None] or [np.zeros(0)])
     scores = scores[scores > 0]
     low, high = (float(scores.min()), float(scores.max())) if len(scores) else (1.0, 1.0)
@@ -126,6 +126,7 @@ def sheet(title: str, panels: Sequence[Panel], columns: int, note: str = "") -> 
         strips.append(_row([_drawn(panel, cell, (low, high)) for panel in panels[start : start + columns]], cell))
     if high > low * 1.001:
         strips.append(_legend(low, high))
+    strips += legends
     strips += [_text(note, 0.5, GREY, WIDTH)] if note else []
     return cv2.copyMakeBorder(np.concatenate(strips), *(MARGIN,) * 4, cv2.BORDER_CONSTANT, value=WHITE)
 

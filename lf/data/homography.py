@@ -37,6 +37,11 @@ def warp_image(image: Array, homography: Array, size: tuple[int, int]) -> Array:
     return cv2.warpPerspective(image, homography, size[::-1], flags=cv2.INTER_LINEAR)
 
 
+def warp_nearest(values: Array, homography: Array, size: tuple[int, int], outside: int) -> Array:
+    """Render the second image (H, W) of `size` of values that do not mix, such as classes: nearest."""
+    return cv2.warpPerspective(values, homography, size[::-1], flags=cv2.INTER_NEAREST, borderValue=outside)
+
+
 def resize_matrix(old_size: tuple[int, int], new_size: tuple[int, int]) -> Array:
     """The homography of a resize that aligns pixel areas: `(k + 0.5) * s - 0.5` along each axis; (3, 3) float64."""
     sy, sx = new_size[0] / old_size[0], new_size[1] / old_size[1]

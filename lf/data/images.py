@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from lf.core import MAX_PIXELS, Array, BadInput
+from lf.core import MAX_PIXELS, Array, BadInput, files
 from lf.core.console import quiet
 from lf.data import Picture
 from lf.data.headers import declared_size, turned, white
@@ -173,12 +172,7 @@ def picture(path: Path, key: str) -> Picture:
     Raises:
         BadInput: the file cannot be opened.
     """
-    try:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise BadInput(f"{path}: cannot be read ({error.strerror}); expected an image file") from error
-    return Picture(key, partial(read, path), digest)
+    return Picture(key, partial(read, path), files.sha256(path, "an image file"))
 
 
 def list_images(folder: Path, limit: int | None = None) -> list[Path]:

@@ -122,6 +122,10 @@ class Extractor:
             scale = np.array([width / resized.shape[1], height / resized.shape[0]], np.float32)
             return self._thinned(checked(restore(keypoints, scale), scores, descriptors, (width, height)))
 
+    def maps(self, image: Array) -> dict[str, Array]:
+        """The raw maps of an image, name -> (c, h, w) float32; for the image see `__call__`."""
+        return _first(self.session.run(self.tensor(self.fit(image))))
+
     def check_engine(self) -> None:
         """Raise Unavailable if the engine does not run its network even on a small grey image.
 

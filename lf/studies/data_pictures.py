@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lf.core import UsageError, console, files, pick
+from lf.core import Array, UsageError, console, files, pick
+from lf.data.masks import PREFIX
 
 if TYPE_CHECKING:
     from lf.data import Pair
@@ -27,6 +28,10 @@ LINE_NOTE = "Lines: epipolar lines, on which the points of the same colour lie."
 LABEL_NOTE = "Rings: labelled points."
 
 
+MASK_NOTE = (
+    "Colours: classes, over the grey image. Dark: left out, or outside of the image. The warp is one random homography."
+)
+
 Page = tuple[str, "list[Panel]", int, str]  # title, panels, columns, note
 
 
@@ -42,7 +47,7 @@ def draw(
     """Draw what a source holds as one picture.
 
     Args:
-        spec: a dataset, a recipe, `shapes`, or a folder of photos that have labels.
+        spec: a dataset, labelled images, a recipe, `shapes`, or a folder of photos that have labels.
         output: the picture.
         photos: with a recipe: the sources it learns from.
         change: with a recipe: settings, KEY=VALUE.
@@ -64,6 +69,8 @@ def draw(
         title, panels, columns, note = _labelled(Path(spec), labels, count)
     elif spec in RECIPES:
         title, panels, columns, note = _recipe(spec, RECIPES[spec].override(change), photos, count, progress)
+    elif spec.startswith(PREFIX):
+        return save(output, _masks(spec, count))
     elif spec == SHAPES:
         title, panels, columns, note = _shapes(count)
     else:
@@ -106,6 +113,18 @@ def _posed(spec: str, pairs: list[Pair], count: int | None) -> Page:
         panels += contact_sheets.posed(first, second, pair.pose, known, f"{pair.sequence} {pair.name}")
     title, note = f"{spec}: {len(chosen)} of {len(pairs)} pairs", LINE_NOTE
     return title, panels, 3 if views else 2, f"{note} {PAIR_NOTE}" if views else note
+
+
+def _masks(spec: str, count: int | None) -> Array:
+    from lf.data import contact_sheets
+    from lf.data.masks import labelled, pictures
+
+    found = labelled(spec)
+    chosen = _spread(len(found), count or PAIRS)
+    panels, masks = pictures.warped([found[i] for i in chosen])
+    classes = f"label set {found.classes.name}, {len(found.classes)} classes"
+    title = f"{spec}: {len(chosen)} of {len(found)} labelled images, {classes}"
+    return contact_sheets.sheet(title, panels, 4, MASK_NOTE, [pictures.legend(found.classes, pictures.seen(masks))])
 
 
 def _labelled(photos: Path, folder: Path, count: int | None) -> Page:

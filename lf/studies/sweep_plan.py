@@ -33,7 +33,7 @@ from typing import Any
 
 from lf.benchmarks import METRICS, PROTOCOLS
 from lf.core import Artifact, BadInput, UsageError, files, hint, pick
-from lf.data import DATASETS, DRAWN
+from lf.data import DATASETS, DRAWN, masks
 from lf.models.resolve import shipped
 from lf.runtimes import BACKENDS
 
@@ -246,6 +246,9 @@ def located(root: str, base: Path) -> tuple[str, Path | None]:
         return root, None
     if where and "/" not in name and not (base / root).exists():
         pick(DATASETS, name, "dataset")
+        if name == "masks":
+            place, images = masks.located(where, base)
+            return f"{name}:{place}", images
         folder = base / files.expand(where)
         return f"{name}:{folder}", folder
     folder = (base / files.expand(root)).resolve()  # absolute: its name cannot be taken for that of a dataset

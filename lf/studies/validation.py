@@ -12,7 +12,6 @@ import numpy as np
 from lf.benchmarks import METRICS, PROTOCOLS
 from lf.benchmarks.report import figures, match_pictures
 from lf.benchmarks.run.evaluate import bench
-from lf.benchmarks.run.predict import Predictor
 from lf.core import Array, files, pick
 from lf.core.console import Progress
 from lf.data import open_dataset
@@ -81,7 +80,7 @@ class Validation:
 
     def _draw(self, variant: Variant, title: str) -> dict[str, Array]:
         """Matches and points of one pair, as the protocol sees them."""
-        return figures.draw_pair(Predictor(variant.open(self.threads), self.rule, None), self.shown, title)
+        return figures.draw_pair(figures.predictor(variant.open(self.threads), self.rule, None), self.shown, title)
 
 
 class Watch:

@@ -104,6 +104,12 @@ def _squeeze_scale(native: Size, size: Size) -> Array:
     return np.diag((size[1] / native[1], size[0] / native[0], 1.0))
 
 
+def _squeeze_area(image: Array, channels: int, size: Size) -> Array:
+    shrinks = size[0] * size[1] < image.shape[0] * image.shape[1]
+    how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return _grey(np.asarray(cv2.resize(image, size[::-1], interpolation=how)), channels)
+
+
 def _native(image: Array, channels: int, size: Size) -> Array:
     return _grey(image, channels)
 
@@ -119,6 +125,7 @@ SQUEEZE_BICUBIC = Geometry("squeeze-bicubic", _squeeze_bicubic, _squeeze_scale) 
 NATIVE = Geometry("native", _native, _same)  # section 3
 TRUE_CROP = Geometry("true-crop", _crop_true, _crop_matrix, kept=_kept)
 TRUE_SQUEEZE = Geometry("true-squeeze", _squeeze, resize_matrix)
+AREA_SQUEEZE = Geometry("area-squeeze", _squeeze_area, resize_matrix)  # section 9
 
 
 def pillow_bicubic(image: Array, size: Size) -> Array:

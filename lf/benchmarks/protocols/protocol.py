@@ -19,7 +19,7 @@ from lf.benchmarks.protocols.geometry import Geometry, Size, image_size
 from lf.benchmarks.protocols.matching import mutual, nearest
 from lf.benchmarks.protocols.summary import Aggregate
 from lf.core import Array, Features, LfError, UsageError, pick
-from lf.data import HOMOGRAPHIES, POSES, Pair
+from lf.data import CLASSES, HOMOGRAPHIES, POSES, Pair
 from lf.data.cameras import RelativePose
 
 FORMULAS = 1  # raised when code that protocols share changes their values; `Protocol.version`, when its own does
@@ -27,7 +27,11 @@ FORMULAS = 1  # raised when code that protocols share changes their values; `Pro
 Scale = tuple[float, float]  # (x, y) prepared pixels per native pixel
 Scores = dict[str, float | None]
 Truth = Array | RelativePose  # homography (3, 3) or pose, first image -> second
-TRUTHS = {"homography": ("homographies", HOMOGRAPHIES), "pose": ("camera poses", POSES)}  # in words, and what to type
+TRUTHS = {  # in words, and what to type
+    "homography": ("homographies", HOMOGRAPHIES),
+    "pose": ("camera poses", POSES),
+    "classes": ("labelled images", CLASSES),
+}
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class Protocol:
         version: raised when a change of code changes a value.
         size: (H, W) of the prepared images, or None for native size.
         geometry: how images and homographies get to that size.
-        scorer: (Features, Features, truth, **params) -> Scores.
+        scorer: (Features, Features, truth, **params) -> Scores; of labelled images see `lf.benchmarks.run.segment`.
         params: k, thresholds (px) and RANSAC settings; keyword arguments of `scorer`.
         metrics: names that `score` returns, in order; rows of METRICS.
         aggregates: numbers of a run that are no mean of a metric, or of fewer pairs; rows of METRICS.

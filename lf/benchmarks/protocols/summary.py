@@ -14,9 +14,14 @@ RESAMPLES = 2000
 LEAST = 10  # values that an interval needs: fewer do not show how far they scatter
 SPLITS = {"all": "", "i": "i_", "v": "v_"}  # name -> how its sequences begin: illumination, viewpoint
 LABELS = ("sequence", "pair")  # what a record holds beside its metrics
+CONFUSION = "confusion"  # the field of a record that is no number, and has no mean
 
 Value = float | None  # of one pair; None where it is undefined
 Record = Mapping[str, Any]  # {"sequence": str, "pair": str, metric: Value, ...}
+
+
+def _floats(values: Sequence[Any]) -> Array:
+    return np.array(values, dtype=np.float64)
 
 
 class Statistic(NamedTuple):
@@ -25,14 +30,22 @@ class Statistic(NamedTuple):
     Attributes:
         about: one line, for results.
         counts: value of a pair -> what it enters as, None to leave the pair out.
-        value: (..., n) -> (...), over the last axis.
+        value: (..., n) -> (...), over the last axis; of values that are vectors (..., n, K) -> (...).
         compared: the same as `counts` where two runs are held against each other, if that is something else.
+        gather: the values that count -> (n,) float64, or (n, K) where each is a vector.
+        resampled: (what `gather` made, (R, n) indices) -> (R,), where that is quicker than `value` of every draw.
     """
 
     about: str
-    counts: Callable[[Value], Value]
+    counts: Callable[[Any], Any]
     value: Callable[[Array], Array]
-    compared: Callable[[Value], Value] | None = None
+    compared: Callable[[Any], Any] | None = None
+    gather: Callable[[Sequence[Any]], Array] = _floats
+    resampled: Callable[[Array, Array], Array] | None = None
+
+    def drawn(self, kept: Array, draws: Array) -> Array:
+        """The statistic of every draw: (R,)."""
+        return self.value(kept[draws]) if self.resampled is None else self.resampled(kept, draws)
 
 
 class Aggregate(NamedTuple):
@@ -111,7 +124,7 @@ def summarise(
         split -> metric -> Mean for "all" and, where it has pairs, "i" and "v".
     """
     names = dict.fromkeys(name for record in records for name in record if name not in LABELS)
-    plan = {name: Aggregate(name, MEAN) for name in names}
+    plan = {name: Aggregate(name, MEAN) for name in names if name != CONFUSION}
     plan |= {name: how for name, how in (aggregates or {}).items() if how.of in names}
     summary = {}
     for split, prefix in SPLITS.items():
@@ -139,43 +152,43 @@ def _column(rows: Mapping[str, Mean], key: Literal["mean", "n", "interval"]) -> 
     return {name: row[key] for name, row in rows.items()}
 
 
-def number(values: Sequence[Value], statistic: Statistic) -> Mean:
+def number(values: Sequence[Any], statistic: Statistic) -> Mean:
     """The statistic of the pairs that count, and how sure it is."""
     kept = _counted(values, statistic)
     mean = float(statistic.value(kept)) if len(kept) else None
     return {"mean": mean, "n": len(kept), "interval": bootstrap(values, statistic)}
 
 
-def bootstrap(values: Sequence[Value], statistic: Statistic = MEAN, seed: int = 0) -> tuple[float, float] | None:
+def bootstrap(values: Sequence[Any], statistic: Statistic = MEAN, seed: int = 0) -> tuple[float, float] | None:
     """95 % percentile interval over resampled pairs, among those that count; None if fewer than LEAST do."""
     kept = _counted(values, statistic)
-    return interval(statistic.value(kept[_draws(len(kept), seed)])) if len(kept) >= LEAST else None
+    return interval(statistic.drawn(kept, _draws(len(kept), seed))) if len(kept) >= LEAST else None
 
 
-def paired(
-    first: Sequence[Value], second: Sequence[Value], statistic: Statistic = MEAN, seed: int = 0
-) -> Change | None:
+def paired(first: Sequence[Any], second: Sequence[Any], statistic: Statistic = MEAN, seed: int = 0) -> Change | None:
     """The change of a statistic between two runs, over the pairs that count in both, drawn together; None without any.
 
     An interval of its draws that holds 0 is no evidence of a difference.
     """
     enters = statistic.compared or statistic.counts
     both = [(enters(a), enters(b)) for a, b in zip(first, second, strict=True)]
-    kept = np.array([row for row in both if None not in row], dtype=np.float64).reshape(-1, 2).T
-    if not kept.size:
+    flat = [value for row in both if None not in row for value in row]
+    if not flat:
         return None
+    gathered = statistic.gather(flat)
+    kept = gathered.reshape(-1, 2, *gathered.shape[1:]).swapaxes(0, 1)  # (2, n) or (2, n, K)
     old, new = statistic.value(kept).tolist()
     had, has = (sum(value is not None for value in run) for run in zip(*both, strict=True))
     n, change = kept.shape[1], None
     if n >= LEAST:
         draws = _draws(n, seed)
-        change = statistic.value(kept[1][draws]) - statistic.value(kept[0][draws])
+        change = statistic.drawn(kept[1], draws) - statistic.drawn(kept[0], draws)
     return Change(old, new, n, change, (had - has) / had)
 
 
-def _counted(values: Iterable[Value], statistic: Statistic) -> Array:
+def _counted(values: Iterable[Any], statistic: Statistic) -> Array:
     entered = (statistic.counts(value) for value in values)
-    return np.array([value for value in entered if value is not None], dtype=np.float64)
+    return statistic.gather([value for value in entered if value is not None])
 
 
 def _draws(n: int, seed: int) -> Array:

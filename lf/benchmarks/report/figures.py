@@ -7,23 +7,27 @@ import re
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import numpy as np
 
 from lf.benchmarks import METRICS
 from lf.benchmarks.protocols.protocol import Protocol
+from lf.benchmarks.protocols.segmentation import class_scores
 from lf.benchmarks.protocols.summary import SPLITS
-from lf.benchmarks.report import match_pictures
+from lf.benchmarks.report import class_pictures, match_pictures
 from lf.benchmarks.report.curves import THRESHOLDS, measured
 from lf.benchmarks.report.header import header
 from lf.benchmarks.run.names import told_apart
 from lf.benchmarks.run.predict import Predictor
-from lf.benchmarks.run.record import Run
+from lf.benchmarks.run.record import PairScores, Run
+from lf.benchmarks.run.segment import Segmenter
 from lf.core import Array, BadInput, Unavailable, files
 from lf.core.packages import pip
 from lf.data import Pair, dataset_digest
 from lf.data.cameras import RelativePose
+from lf.data.masks.units import Unit
 from lf.extraction.extractor import Extractor
 
 Progress = Callable[[int, int, str], None]
@@ -43,6 +47,7 @@ RANKED_BY = (
     "mma@3",
     "mean_corner_error",
     "pose_error",
+    "miou",
 )
 EXTREMES = 2  # pairs at either end
 
@@ -68,7 +73,8 @@ def draw(
         progress: called with (pictures done, all, text).
 
     Returns:
-        The curves first, then for each run the matches and points of its worst and best pairs.
+        The curves first, then for each run the matches and points of its worst and best pairs; of labelled images truth
+        beside prediction, without curves.
 
     Raises:
         BadInput: the runs are not of these pairs or this protocol.
@@ -78,9 +84,9 @@ def draw(
     for run in runs:
         if (run.dataset_digest, run.protocol_digest) != subject:
             raise BadInput(f"the results are of {run.dataset} under {run.protocol}, not of what is to be drawn")
-    made = [curves(runs, out / "curves.png")]
+    made = [curves(runs, out / "curves.png")] if protocol.truth != "classes" else []
     for number, (run, extractor) in enumerate(zip(told_apart(runs), extractors, strict=True), 1):
-        predict = Predictor(extractor, protocol, cache)
+        predict = predictor(extractor, protocol, cache)
         folder = out / _slug(f"{number} {run.label}")
         for text, stem, pair in _extremes(run, pairs):
             progress(len(made), 1 + 4 * EXTREMES * len(runs), f"drawing {folder.name} {stem}")
@@ -147,13 +153,13 @@ def _panel(axes: Any, runs: Sequence[Run], prefix: str, title: str) -> None:
 
 def _extremes(run: Run, pairs: Sequence[Pair]) -> Iterator[tuple[str, str, Pair]]:
     """(what it is, stem of its files, pair) of the worst and of the best pairs of a run."""
-    records = [pair.extra for pair in run.pairs]
+    records = [{**pair.extra, **image_miou(pair)} for pair in run.pairs]
     metric = next(name for name in RANKED_BY if name in records[0])
     sign = 1 if METRICS[metric].higher_is_better else -1
 
     def badness(index: int) -> tuple[bool, float, float]:
         value = records[index][metric]
-        return value is None, -sign * (value or 0), -records[index]["n_matches"]
+        return value is None, -sign * (value or 0), -(records[index].get("n_matches") or 0)
 
     order = sorted(range(len(records)), key=badness, reverse=True)
     count = min(EXTREMES, len(order))
@@ -162,7 +168,7 @@ def _extremes(run: Run, pairs: Sequence[Pair]) -> Iterator[tuple[str, str, Pair]
         for rank, index in enumerate(chosen, 1):
             pair, value = pairs[index], records[index][metric]
             figure = "undefined" if value is None else f"{value:.2f} {METRICS[metric].unit}".rstrip()
-            text = f"{end} {rank} of {len(order)} pairs, {pair.sequence} {pair.name}"
+            text = f"{end} {rank} of {len(order)} {run.unit}, {pair.sequence} {pair.name}"
             yield (
                 f"{text}, {metric.replace('_', ' ')} {figure}",
                 _slug(f"{end} {rank} {pair.sequence} {pair.name}"),
@@ -174,8 +180,26 @@ def _slug(text: str) -> str:
     return re.sub(r"[^a-z0-9._]+", "-", text.lower())
 
 
-def draw_pair(predict: Predictor, pair: Pair, title: str, note: str = "") -> dict[str, Array]:
-    """The matches and, under a homography, the points of one pair, as the protocol sees them: name -> RGB picture."""
+def image_miou(pair: PairScores) -> dict[str, float]:
+    """The mIoU of one labelled image, where there is a confusion matrix with a pixel in it."""
+    scores = class_scores([pair.confusion]) if pair.confusion else {}
+    return {"miou": mean(iou for iou, _ in scores.values())} if scores else {}
+
+
+def predictor(extractor: Extractor, protocol: Protocol, cache: Path | None) -> Predictor | Segmenter:
+    """What predicts under a protocol."""
+    kind = Segmenter if protocol.truth == "classes" else Predictor
+    return kind(extractor, protocol, cache)
+
+
+def draw_pair(predict: Predictor | Segmenter, pair: Pair, title: str, note: str = "") -> dict[str, Array]:
+    """One pair as the protocol sees it, name -> RGB picture.
+
+    Its matches and, under a homography, its points; of a labelled image its segmentation.
+    """
+    if isinstance(predict, Segmenter):
+        assert isinstance(pair, Unit), "`Protocol.check` lets no other pairs pass"
+        return {"segmentation": class_pictures.prediction(predict, pair, title, note)}
     rule = predict.protocol
     (first, native0), (second, native1) = predict(pair.first), predict(pair.second)
     truth = rule.between(pair, native0, native1)

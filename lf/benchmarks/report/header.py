@@ -12,7 +12,7 @@ def header(run: Run) -> str:
     if run.image_size is None:
         mask = run.protocol_details.get("inlier_mask")
         how = f"protocol {run.protocol} v{_version(run)}" + (f", inliers by {mask}" if mask else "")
-        pairs = f"{run.dataset} {len(run.pairs)} pairs ({run.dataset_digest[:12]})"
+        pairs = f"{run.dataset} {len(run.pairs)} {run.unit} ({run.dataset_digest[:12]})"
         return f"{how}, {pairs}, {_place(run.environment, f'{run.environment.threads} thread(s)')}"
     height, width = run.image_size
     turns = f"{run.phases.end_to_end.n} turns after {run.warm_up.turns} of warm-up"
@@ -24,13 +24,13 @@ def header(run: Run) -> str:
 
 def header_of_network(run: Run) -> str:
     """The header of one network in many forms, engines and threads."""
-    on = f"{run.dataset} ({len(run.pairs)} pairs, protocol {run.protocol})"
+    on = f"{run.dataset} ({len(run.pairs)} {run.unit}, protocol {run.protocol})"
     return f"{run.artifact.model} over {on}, {_place(run.environment)}"
 
 
 def header_of_data(name: str, root: str, run: Run) -> str:
     """The line of a dataset and protocol in the header of a sweep."""
-    pairs = f"{len(run.pairs)} pairs of `{root}` ({run.dataset_digest[:12]})"
+    pairs = f"{len(run.pairs)} {run.unit} of `{root}` ({run.dataset_digest[:12]})"
     return f"- {name}, {run.protocol}: {pairs}, version {_version(run)}"
 
 

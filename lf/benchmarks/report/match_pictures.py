@@ -7,7 +7,7 @@ The images are dimmed to grey, so that nothing else has a colour.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
@@ -50,23 +50,49 @@ def matches(images: Images, features: Found, truth: Array | RelativePose | None,
     i, j = mutual(first.descriptors, second.descriptors, "dot")
     start, end = first.keypoints[i], second.keypoints[j]
     errors = _errors(start, end, truth)
-    body, scales, offset = _side_by_side(images, None)
-    start, end = _place(start, scales[0], 0), _place(end, scales[1], offset)
-    for points, scale, x in ((first.keypoints, scales[0], 0), (second.keypoints, scales[1], offset)):
-        discs(body, _place(points, scale, x), [FAINT] * len(points), 1.2, rim=False)
     order = np.argsort(-np.nan_to_num(errors, nan=np.inf), kind="stable")  # the better a match, the later it is drawn
-    shades = colours(errors)
-    lined = np.isin(order, np.linspace(0, len(i) - 1, min(len(i), LINES)).astype(int)) if len(i) else order
-    _lines(body, start[order[lined]], end[order[lined]], shades[order[lined]])
-    for ends in (start, end):
-        discs(body, ends[order], shades[order], 3, rim=True)
     text = f"{len(i)} mutual matches of {len(first)} and {len(second)} points"
     if truth is not None:
         of = " of their epipolar lines" if isinstance(truth, RelativePose) else ""
         text += f", {_share(int(np.count_nonzero(errors <= CORRECT)), len(i))} within {CORRECT:g} px{of}"
-    text += f"; {LINES} of them as lines" if len(i) > LINES else ""
-    legend = [] if truth is None else [_scale(body.shape[1])]
-    return _page(title, text, body, legend, note)
+    legend = None if truth is None else _scale
+    return drawn(images, features, (i[order], j[order]), colours(errors)[order], (title, text, note), legend)
+
+
+def drawn(
+    images: Images,
+    features: Found,
+    pairs: tuple[Array, Array],
+    shades: Array,
+    words: tuple[str, str, str],
+    legend: Callable[[int], Array] | None = None,
+) -> Array:
+    """Draw matches in colours of their own, the later ones over the earlier ones.
+
+    Args:
+        images: both images.
+        features: their keypoints; those without a match are dots.
+        pairs: (M,) indices of the keypoints of each image.
+        shades: (M, 3) RGB.
+        words: title, text below it, and small print.
+        legend: width of the page -> a strip below the images.
+    """
+    first, second = features
+    body, scales, offset = _side_by_side(images, None)
+    start = _place(first.keypoints[pairs[0]], scales[0], 0)
+    end = _place(second.keypoints[pairs[1]], scales[1], offset)
+    for points, scale, x in ((first.keypoints, scales[0], 0), (second.keypoints, scales[1], offset)):
+        discs(body, _place(points, scale, x), [FAINT] * len(points), 1.2, rim=False)
+    # evenly over the first keypoints, whatever the order of drawing
+    rank = np.argsort(np.argsort(pairs[0], kind="stable"), kind="stable")
+    count = len(rank)
+    lined = np.isin(rank, np.linspace(0, count - 1, min(count, LINES)).astype(int)) if count else rank
+    _lines(body, start[lined], end[lined], shades[lined])
+    for ends in (start, end):
+        discs(body, ends, shades, 3, rim=True)
+    title, text, note = words
+    text += f"; {LINES} of them as lines" if count > LINES else ""
+    return _page(title, text, body, [legend(body.shape[1])] if legend else [], note)
 
 
 def _errors(start: Array, end: Array, truth: Array | RelativePose | None) -> Array:

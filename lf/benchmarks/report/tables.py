@@ -25,6 +25,7 @@ COLUMNS = {  # of protocols whose names begin so
     "kp2d": _KP2D,
     "mma": ("n_keypoints0", "n_matches", "mma@1", "mma@3", "mma@5", "mma@10"),
     "pose": ("n_matches", "n_inliers", "pose_error", "pose_auc@5", "pose_auc@10", "pose_auc@20", "pose_maa@10"),
+    "segmentation": ("miou", "n_classes", "pixel_accuracy", "mean_accuracy"),
     "auc": ("n_keypoints0", "n_matches", "mean_corner_error", "h_auc@1", "h_auc@3", "h_auc@5", "h_auc_dlt@5"),
 }
 SHORT = {
@@ -48,6 +49,10 @@ SHORT = {
     "pose_maa@10": "mAA@10",
     "n_keypoints0": "points",
     "n_matches": "matches",
+    "miou": "mIoU",
+    "n_classes": "classes",
+    "pixel_accuracy": "pixel acc.",
+    "mean_accuracy": "mean acc.",
 }
 
 
@@ -55,6 +60,7 @@ def page(runs: Sequence[Run]) -> str:
     """What `lf bench` prints: how the numbers were made, the table, how sure its means are, and the drops if any."""
     runs = told_apart(runs)
     parts = [header(runs[0]), table(runs), foot(runs), averages(runs), drops(runs) if len(runs) > 1 else ""]
+    parts.append(classes(runs))
     return "\n\n".join(filter(None, parts))
 
 
@@ -101,12 +107,27 @@ def averages(runs: Sequence[Run]) -> str:
             if pairs := run.of_split(prefix):
                 cells = [_sure(_over(pairs, run, name), len(pairs)) for name in names]
                 rows.append([run.label, split, str(len(pairs)), *cells])
-    return markdown(["with 95 % interval", "split", "pairs", *(SHORT.get(n, n) for n in names)], rows)
+    return markdown(["with 95 % interval", "split", runs[0].unit, *(SHORT.get(n, n) for n in names)], rows)
+
+
+def classes(runs: Sequence[Run]) -> str:
+    """IoU of every class that occurs, a column for each run; nothing for runs without classes."""
+    names = [row.name for row in runs[0].classes]
+    found = [[(row.iou, row.pixels) for row in run.classes] for run in runs]
+    if not names or any(len(each) != len(names) for each in found):
+        return ""
+    whole = max(sum(pixels for _, pixels in found[0]), 1)
+    rows = [
+        [name, f"{each[0][1] / whole:.2%}", *(digits(iou) for iou, _ in each)]
+        for name, *each in zip(names, *found, strict=True)
+        if any(iou is not None for iou, _ in each)
+    ]
+    return markdown(["IoU of class", "pixels", *(run.label for run in runs)], rows)
 
 
 def _over(pairs: Sequence[PairScores], run: Run, name: str) -> Mean:
     of, statistic = aggregate(run.protocol, name)
-    return number([pair.extra[of] for pair in pairs], statistic)
+    return number([pair.value(of) for pair in pairs], statistic)
 
 
 def _sure(value: Mean, pairs: int) -> str:

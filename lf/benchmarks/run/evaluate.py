@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from lf.benchmarks.protocols.protocol import Protocol
-from lf.benchmarks.protocols.summary import overview
+from lf.benchmarks.protocols.segmentation import class_scores
+from lf.benchmarks.protocols.summary import CONFUSION, overview
 from lf.benchmarks.run.predict import Predictor
 from lf.benchmarks.run.record import Environment, Run, Subject
 from lf.benchmarks.run.results import environment
+from lf.benchmarks.run.segment import Segmenter
 from lf.core import Artifact, BadInput, SessionInfo
 from lf.data import Pair, dataset_digest
+from lf.data.masks.units import Unit
 from lf.extraction.extractor import Extractor
 from lf.extraction.stream import in_order
 from lf.extraction.variant import Variant
@@ -86,7 +89,14 @@ def _scores(
     """One record for each pair, in their order."""
 
     def evaluate(extractor: Extractor, some: Sequence[Pair]) -> list[dict[str, Any]]:
-        predict, records = Predictor(extractor, protocol, cache), []
+        records: list[dict[str, Any]] = []
+        if units := [pair for pair in some if isinstance(pair, Unit)]:
+            segment = Segmenter(extractor, protocol, cache)
+            for unit in units:
+                tell(unit)
+                records.append({"sequence": unit.sequence, "pair": unit.name, **segment.score(unit)})
+            return records
+        predict = Predictor(extractor, protocol, cache)
         first = predict(some[0].first)
         for pair in some:
             tell(pair)
@@ -153,5 +163,20 @@ def assemble(
         **overview(records, protocol.aggregates),
         "latency_ms": None,
         "pairs": records,
+        **_classes(pairs, records),
     }
     return Run.from_dict(said, dataset)
+
+
+def _classes(pairs: Sequence[Pair], records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The field `classes` of a run whose records are confusion matrices."""
+    if not (pairs and isinstance(pairs[0], Unit) and CONFUSION in records[0]):
+        return {}
+    rows, found = pairs[0].labelled.classes.classes, class_scores([record[CONFUSION] for record in records])
+    return {
+        "classes": [
+            {"name": row.name, "iou": found[n][0] if n in found else None, "pixels": found[n][1] if n in found else 0}
+            for n, row in enumerate(rows)
+            if not row.ignored
+        ]
+    }

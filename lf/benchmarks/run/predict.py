@@ -53,7 +53,7 @@ class Predictor:
             )
         self.extractor = extractor
         self.protocol = protocol
-        self._cache = cache / ledger.key(self._identity()) if cache else None
+        self._cache = cache / ledger.key(identity(extractor, protocol, __name__)) if cache else None
 
     def __call__(self, picture: Picture) -> tuple[Features, Native]:
         """Features in pixels of the prepared picture, and the picture's native size."""
@@ -76,20 +76,21 @@ class Predictor:
             _save(path, features, native)
         return features, native
 
-    def _identity(self) -> dict[str, Any]:
-        """What the features depend on beside the picture."""
-        info = self.extractor.session.info
-        return {
-            **versions(__name__),
-            "artifact": self.extractor.artifact.sha256,
-            "keypoints": self.extractor.keypoints and self.extractor.keypoints.artifact.sha256,
-            "engine": [info.engine, info.version, info.provider],
-            "settings": sorted(self.extractor.settings.items()),
-            "pyramid": self.extractor.model.pyramid and dict(self.extractor.model.pyramid),
-            "resize": self.extractor.resize,
-            "nms": self.extractor.nms,
-            "geometry": [self.protocol.geometry.name, self.protocol.version, self.protocol.size],
-        }
+
+def identity(extractor: Extractor, protocol: Protocol, by: str) -> dict[str, Any]:
+    """What a prediction depends on beside the picture; `by` is the module that makes it."""
+    info = extractor.session.info
+    return {
+        **versions(by),
+        "artifact": extractor.artifact.sha256,
+        "keypoints": extractor.keypoints and extractor.keypoints.artifact.sha256,
+        "engine": [info.engine, info.version, info.provider],
+        "settings": sorted(extractor.settings.items()),
+        "pyramid": extractor.model.pyramid and dict(extractor.model.pyramid),
+        "resize": extractor.resize,
+        "nms": extractor.nms,
+        "geometry": [protocol.geometry.name, protocol.version, protocol.size],
+    }
 
 
 def _save(path: Path, features: Features, native: Native) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
 
 from lf.benchmarks import METRICS, aggregate
-from lf.benchmarks.protocols.summary import interval, paired
+from lf.benchmarks.protocols.summary import CONFUSION, interval, paired
 from lf.benchmarks.timing.record import Timing
 from lf.core import FEATURES, Array, BadInput
 from lf.core.records import OWN, Record
@@ -67,17 +67,31 @@ class Environment(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class PairScores(Record):
-    """The metrics of one pair, in `extra`."""
+    """The metrics of one pair, in `extra`; of a labelled image its confusion matrix."""
 
     EXTRA: ClassVar[Any] = float | None
 
     sequence: str
     pair: str
+    confusion: list[list[int]] | None = None
 
     @property
     def name(self) -> tuple[str, str]:
         """Sequence and pair."""
         return self.sequence, self.pair
+
+    def value(self, metric: str) -> Any:
+        """Of a metric, or the confusion matrix; None where it is undefined or not there."""
+        return self.confusion if metric == CONFUSION else self.extra.get(metric)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassScore(Record):
+    """A class of a segmentation over all images: IoU, None where neither truth nor prediction has it; its pixels."""
+
+    name: str
+    iou: float | None
+    pixels: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +155,7 @@ class Run(Subject, Timing):
     counts_by_split: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     intervals_by_split: Mapping[str, Mapping[str, list[float] | None]] = field(default_factory=dict)
     pairs: list[PairScores]
+    classes: list[ClassScore] = field(default_factory=list)
     image_size: list[int] | None = None
 
     @property
@@ -148,6 +163,11 @@ class Run(Subject, Timing):
         """`identity` of what was measured."""
         threads = self.environment.threads if self.image_size else None
         return self.identity(self.protocol_digest, self.dataset_digest, threads)
+
+    @property
+    def unit(self) -> str:
+        """What its records are of: pairs, or images with labels."""
+        return "images" if self.protocol_details.get("truth") == "classes" else "pairs"
 
     @property
     def label(self) -> str:
@@ -189,7 +209,7 @@ class Run(Subject, Timing):
             BadInput: the reference has other pairs.
         """
         of, statistic = aggregate(self.protocol, metric)
-        before, after = ({pair.name: pair.extra.get(of) for pair in run.pairs} for run in (reference, self))
+        before, after = ({pair.name: pair.value(of) for pair in run.pairs} for run in (reference, self))
         if before.keys() != after.keys():
             raise BadInput(f"{self.label}: its pairs are not those of the reference; evaluate both on the same data")
         change = paired(list(before.values()), [after[name] for name in before], statistic)

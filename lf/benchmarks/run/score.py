@@ -20,7 +20,7 @@ from lf.benchmarks.run import superpoint_export
 from lf.benchmarks.run.evaluate import Progress, assemble
 from lf.benchmarks.run.record import Run, Subject
 from lf.benchmarks.run.results import environment
-from lf.core import BadInput, Features, SessionInfo, pick
+from lf.core import BadInput, Features, SessionInfo, UsageError, pick
 from lf.data import Pair, Picture, open_dataset
 from lf.data.cameras import RelativePose
 from lf.data.homography import warp_points
@@ -40,11 +40,20 @@ def choose(name: str, top_k: int | None = None, ap: str | None = None) -> Protoc
         UsageError: unknown name, or a protocol without that parameter.
     """
     protocol = pick(PROTOCOLS, name, "protocol")
+    if protocol.truth == "classes":
+        raise UsageError(
+            f"protocol {name} scores no stored features; expected one of {', '.join(_of_features())}, "
+            f"or type: `bench(FILE, data=DATA, protocol={name})`"
+        )
     changes: dict[str, Any] = {} if top_k is None else {"k": top_k}
     if ap is not None:
         changes["ap"] = pick(APS, ap, "average precision")
     varied = protocol.vary(**changes)
     return varied if top_k is None else replace(varied, unscored=False)
+
+
+def _of_features() -> dict[str, Protocol]:
+    return {name: row for name, row in PROTOCOLS.items() if row.truth != "classes"}
 
 
 def score_files(paths: Sequence[Path], protocol: Protocol, layout: str = "pair") -> dict[str, dict[str, Any]]:
@@ -97,14 +106,14 @@ def refuse(where: object, pair: Stored, protocol: Protocol) -> None:
         raise BadInput(f"{where}: descriptors of {lengths[0]} and of {lengths[1]} numbers; expected one length")
     for width, height in (pair.first.size, pair.second.size):
         if protocol.size not in (None, (height, width)):
-            fits = [name for name, row in PROTOCOLS.items() if row.size in (None, (height, width))]
+            fits = [name for name, row in _of_features().items() if row.size in (None, (height, width))]
             raise BadInput(
                 f"{where}: points of a {width}x{height} image, which protocol {protocol.name} does not evaluate; "
                 f"these do: {', '.join(fits)}"
             )
     k = None if pair.scored or protocol.unscored else protocol.params.get("k")
     if k is not None and (most := max(len(pair.first), len(pair.second))) > k:
-        free = ", ".join(name for name, row in PROTOCOLS.items() if row.unscored or row.params.get("k") is None)
+        free = ", ".join(name for name, row in _of_features().items() if row.unscored or row.params.get("k") is None)
         raise BadInput(
             f"{where}: {most} points without scores, of which protocol {protocol.name} cannot take the {k} best; store "
             f"the scores, or take all points with `top_k={most}`, or without `top_k` by one of these protocols: {free}"

@@ -16,11 +16,13 @@ from lf.benchmarks.run.names import references
 from lf.benchmarks.run.predict import check_resize
 from lf.benchmarks.run.record import Run, Subject
 from lf.benchmarks.run.results import environment
+from lf.benchmarks.run.segment import check_classes
 from lf.benchmarks.timing import latency
 from lf.benchmarks.timing.record import Timing
 from lf.core import Array, Artifact, SessionInfo, UsageError, pick
 from lf.data import Pair, dataset_digest, open_dataset
 from lf.data.images import list_images, read
+from lf.data.masks.units import Unit
 from lf.extraction import agreement
 from lf.extraction.store import backend_for
 from lf.extraction.variant import Variant
@@ -99,6 +101,9 @@ def evaluate_variants(
     opened = [variant.open(threads) for variant in variants]
     infos = [extractor.session.info for extractor in opened]
     _refuse([evaluated(*each) for each in zip(variants, infos, strict=True)], rule, pairs, out)
+    if units := [pair for pair in pairs if isinstance(pair, Unit)]:
+        for extractor in opened:
+            check_classes(extractor, units[0].labelled.classes)
     if draw:
         figures.plotter()
     cache = out / "cache" if out else None

@@ -60,6 +60,7 @@ def write(
         BadInput: an image cannot be read.
     """
     dataset, predict, tally = open_dataset(data), Predictor(extractor, OWN, None), Tally()
+    OWN.check(dataset, data)
     paths = [out / f"{index}.npz" for index in range(len(dataset))]
     order = [f"{pair.sequence} {pair.name}" for pair in dataset]
     more = {"data": dataset_digest(dataset), "pairs": order}

@@ -193,7 +193,7 @@ def serve(job: str, questions: IO[str], answers: IO[str]) -> None:
     imported = time.perf_counter()
     rule = PROTOCOLS[protocol]
     extractor = Variant(resolve(path), backend, keypoints, size and (size[0], size[1]), *asked).open(threads)
-    extractor.settings["top_k"] = rule.params["k"]  # points that the protocol would drop are not described
+    extractor.settings["top_k"] = rule.params.get("k")  # points that the protocol would drop are not described
     loaded = time.perf_counter()
     extract = extractor.pyramid if published(extractor, rule) else extractor
     extract(image)
