@@ -296,7 +296,7 @@ def test_features_that_were_extracted_before_score_the_same(folder, tmp_path, lf
 
 def test_pictures_of_a_posed_pair_are_its_matches_by_epipolar_distance(folder):
     pytest.importorskip("matplotlib")
-    from lf.benchmarks.report import figures
+    from lf.benchmarks.report import curves, figures
     from lf.benchmarks.run.predict import Predictor
     from lf.data import open_dataset
     from lf.extraction.variant import Variant
@@ -306,7 +306,7 @@ def test_pictures_of_a_posed_pair_are_its_matches_by_epipolar_distance(folder):
     drawn_pair = figures.draw_pair(Predictor(Variant(resolve("orb"), "opencv").open(), rule, None), pair, "title")
     assert [*drawn_pair] == ["matches"]
     runs = [*lf.evaluate(["orb"], data=f"posed:{folder}", protocol="pose")]
-    share, over, value = figures._measured(runs[0])
+    share, over, value = curves.measured(runs[0])
     assert (share, over) == ("share of poses within", "pose error (deg)")
     record = runs[0].pairs[0]
     assert value(record, 180) == 1
