@@ -15,16 +15,16 @@ from lf.benchmarks.protocols.geometry import (
     TRUE_CROP,
     TRUE_SQUEEZE,
 )
-from lf.benchmarks.protocols.metrics import INLIER_MASK, Ransac
-from lf.benchmarks.protocols.pose import pose_score
-from lf.benchmarks.protocols.protocol import (
-    Protocol,
+from lf.benchmarks.protocols.homography import (
     auc_score,
     kp2d_score,
     mma_score,
     superpoint_score,
     superpoint_true_score,
 )
+from lf.benchmarks.protocols.metrics import INLIER_MASK, Ransac
+from lf.benchmarks.protocols.pose import pose_score
+from lf.benchmarks.protocols.protocol import Protocol
 from lf.benchmarks.protocols.summary import MEAN, MEAN_ABOVE_0, MEDIAN, Aggregate, recall_area
 from lf.data.hpatches import OVERSIZE
 
