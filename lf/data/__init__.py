@@ -21,6 +21,11 @@ from lf.data.cameras import RelativePose
 HOMOGRAPHIES = "type a dataset of homographies, such as hpatches:DIR, warps:DIR or procedural:20"
 POSES = "type a dataset with camera poses, such as posed:DIR or scenes:5"
 CLASSES = "type a dataset of labelled images, such as masks:DIR or masks:DIR@cs19"
+TRUTHS = {  # `Pair.kind` -> in words, and what to type
+    "homography": ("homographies", HOMOGRAPHIES),
+    "pose": ("camera poses", POSES),
+    "classes": ("labelled images", CLASSES),
+}
 
 
 @dataclass(frozen=True)

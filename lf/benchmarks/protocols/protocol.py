@@ -16,7 +16,7 @@ import numpy as np
 from lf.benchmarks.protocols.geometry import Geometry, Size, image_size
 from lf.benchmarks.protocols.summary import Aggregate
 from lf.core import Array, Features, LfError, UsageError, pick
-from lf.data import CLASSES, HOMOGRAPHIES, POSES, Pair
+from lf.data import TRUTHS, Pair
 from lf.data.cameras import RelativePose
 
 FORMULAS = 1  # raised when code that protocols share changes their values; `Protocol.version`, when its own does
@@ -24,11 +24,6 @@ FORMULAS = 1  # raised when code that protocols share changes their values; `Pro
 Scale = tuple[float, float]  # (x, y) prepared pixels per native pixel
 Scores = dict[str, float | None]
 Truth = Array | RelativePose  # homography (3, 3) or pose, first image -> second
-TRUTHS = {  # in words, and what to type
-    "homography": ("homographies", HOMOGRAPHIES),
-    "pose": ("camera poses", POSES),
-    "classes": ("labelled images", CLASSES),
-}
 
 
 @dataclass(frozen=True)
