@@ -19,6 +19,7 @@ from lf.models import MODELS, checkpoint
 from lf.models.disk.decode import describe_disk, disk
 from lf.models.disk.picture import prepare
 from lf.models.resolve import resolve
+from lf.quantize import quantize
 
 SETTINGS = MODELS["disk"].settings
 LAYERS = {  # inputs, outputs; a layer normalises, bends and convolves
@@ -174,6 +175,20 @@ def test_a_map_that_is_not_finite_is_named(name):
     maps[name][0, 0, 0] = np.nan
     with pytest.raises(LfError, match=f"the {name} map holds a non-finite value"):
         disk(maps, **SETTINGS)
+
+
+# --- 8 bits
+
+
+def test_the_score_and_the_norms_stay_float(network, drawn_photos, tmp_path):
+    onnx = pytest.importorskip("onnx")
+    made = quantize(network("disk", loud=True), "w8a8", drawn_photos, tmp_path / "q.onnx", rounding="nearest")
+    graph = onnx.load(made.path).graph
+    kinds = {name: node.op_type for node in graph.node for name in node.output}
+    floats = [node.name for node in graph.node if node.op_type == "Conv" and node.input[1] not in kinds]
+    assert floats == ["score"]
+    bent = [node.input[0] for node in graph.node if node.op_type == "PRelu"]
+    assert [kinds[name] for name in bent] == ["InstanceNormalization"] * 8
 
 
 # --- the original

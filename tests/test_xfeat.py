@@ -19,6 +19,7 @@ from lf.models.decode import heatmap
 from lf.models.resolve import resolve
 from lf.models.xfeat.decode import describe_xfeat, xfeat
 from lf.models.xfeat.picture import prepare
+from lf.quantize import quantize
 
 SETTINGS = {"threshold": 0.1, "radius": 2, "refine": "none"}
 LAYERS = {  # inputs, then channels and kernel of each layer
@@ -200,6 +201,18 @@ def test_maps_that_do_not_fit_are_named():
         maps[name][0, 0, 0] = np.nan
         with pytest.raises(LfError, match=f"the {name} map holds a non-finite value"):
             xfeat(maps, **SETTINGS)
+
+
+# --- 8 bits
+
+
+def test_the_whole_network_is_quantized(network, drawn_photos, tmp_path):
+    onnx = pytest.importorskip("onnx")
+    made = quantize(network("xfeat", loud=True), "w8a8", drawn_photos, tmp_path / "q.onnx", rounding="nearest")
+    graph = onnx.load(made.path).graph
+    kinds = {name: node.op_type for node in graph.node for name in node.output}
+    floats = [node.name for node in graph.node if node.op_type == "Conv" and node.input[1] not in kinds]
+    assert floats == []
 
 
 # --- the original
