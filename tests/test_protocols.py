@@ -25,7 +25,8 @@ RANSAC = metrics.Ransac(threshold=3.0, iterations=2000, confidence=0.995)
 VIEW = np.array([[0.9, 0.1, 5.0], [-0.1, 0.9, 20.0], [1e-4, 2e-5, 1.0]])
 FIXED = ("superpoint-fixed", "kp2d-fixed", "kp2d-640-fixed", "kp2d-88-fixed")
 PLANE = [name for name, row in PROTOCOLS.items() if row.truth == "homography"]  # the others: tests/test_pose.py
-TRUE = (*FIXED, "auc", "auc-640", "pose-640")  # protocols whose homography is that of their pictures
+# protocols whose matrix is that of their pictures
+TRUE = (*FIXED, "auc", "auc-640", "pose-640", "segmentation", "segmentation-fork")
 
 coordinates = arrays(np.int64, st.tuples(st.integers(0, 30), st.just(2)), elements=st.integers(0, 60))
 
