@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("few_pictures")
 
 FAMILIES = (
     *("wren", "swift", "superpoint-small", "fast-r2d2", "kp2dtiny-s-coral", "edgepoint2-t32", "alike-t"),
-    *("xfeat", "disk"),
+    *("xfeat", "disk", "aliked-t16"),
 )
 ENGINES = [name for name, row in BACKENDS.items() if row.suffixes != (".card",)]
 REFERENCE = "ort-cpu"

@@ -148,15 +148,17 @@ def tidy(proto: ModelProto, name: str) -> ModelProto:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Silence the exporter, which warns of its own code and logs every optional package that is absent."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _versions() -> dict[str, str]:

@@ -14,7 +14,7 @@ from lf.extraction import agreement
 from lf.extraction.extractor import Extractor
 from lf.formats import onnx_model, onnx_to_tflite, tflite_heads
 from lf.formats.derive import Draft, derive
-from lf.models import check_size
+from lf.models import check_size, check_tflite
 from lf.runtimes import CHECKPOINTS
 
 
@@ -38,13 +38,14 @@ def export(
         half: store the weights in float16; they are computed with in float32.
 
     Raises:
-        UsageError: neither float ONNX nor a checkpoint, or a size that does not fit it.
+        UsageError: neither float ONNX nor a checkpoint, a size that does not fit it, or a network with no TFLite form.
         GateFailed: the file does not agree with its parent; nothing is written.
         Unavailable: onnx2tf or TensorFlow is not installed.
         LfError: the converter failed.
     """
     if size is None:
         raise UsageError("a .tflite file takes one size; type for example: `size=240x320`")
+    check_tflite(artifact)
     with tempfile.TemporaryDirectory(prefix="lf-export-") as folder:
         parent = artifact
         if artifact.path.suffix in CHECKPOINTS:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -139,11 +139,9 @@ class Extractor:
                 f"the engine has stopped; what is written stays, type the same command again: {error}"
             ) from error
 
-    def _decode(self, maps: dict[str, Array], image: Array, tensor: Array) -> tuple[Array, Array, Array]:
+    def _decode(self, maps: Mapping[str, Array], image: Array, tensor: Array) -> tuple[Array, Array, Array]:
         """Decode maps of what `tensor` made of an image; points are in pixels of the image."""
-        if self.model.pads:
-            height, width = image.shape[:2]
-            maps = {name: values[:, :height, :width] for name, values in maps.items()}
+        maps = self.model.cut(maps, (image.shape[0], image.shape[1]))
         stretched = self._stretched(image, tensor)
         if self.keypoints is None or self.model.describe is None:
             points, scores, descriptors = self.model.decode(maps, **self.settings)

@@ -45,8 +45,8 @@ def read(path: Path) -> ModelProto:
 def prepare(model: ModelProto) -> ModelProto:
     """The same network in the form that all passes rely on; what is in that form already stays as it is.
 
-    Functions are inlined, constants are initializers and no inputs, every node has its own name, and no tensor has the
-    name that a quantizer would give to another.
+    Functions are inlined, constants are initializers and neither inputs nor outputs, every node has its own name, and
+    no tensor has the name that a quantizer would give to another.
     """
     from onnx import inliner
 
@@ -65,11 +65,24 @@ def prepare(model: ModelProto) -> ModelProto:
     constants = {tensor.name for tensor in graph.initializer}
     for value in [value for value in graph.input if value.name in constants]:
         graph.input.remove(value)
+    _written(model)
     model.ir_version = max(model.ir_version, IR)
     named(model)
     words = {node.name for node in nodes(model)} | tensors(model)
     rename(model, lambda name: _generated(name, words))
     return model
+
+
+def _written(model: ModelProto) -> None:
+    """Have a node write each output that is a constant, in place: passes take initializers that no node reads away."""
+    from onnx import helper
+
+    graph, taken = model.graph, tensors(model)
+    outputs = {output.name for output in graph.output}
+    for tensor in [tensor for tensor in graph.initializer if tensor.name in outputs]:
+        output, tensor.name = tensor.name, free(f"{tensor.name}.constant", taken)
+        taken.add(tensor.name)
+        graph.node.insert(0, helper.make_node("Identity", [tensor.name], [output]))
 
 
 def graphs(graph: GraphProto) -> Iterator[GraphProto]:

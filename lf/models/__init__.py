@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from math import isfinite
 
-from lf.core import MAX_PIXELS, BadInput, Card, UsageError, pick
-from lf.models import alike, disk, edgepoint2, features, kp2d, opencv, own, r2d2, superpoint, swift, wren, xfeat
+from lf.core import MAX_PIXELS, Artifact, BadInput, Card, UsageError, pick
+from lf.models import alike, aliked, disk, edgepoint2, features, kp2d, opencv, own, r2d2, superpoint, swift, wren, xfeat
 from lf.models.decode import REFINEMENTS as REFINEMENTS
 from lf.models.row import COUNTED as COUNTED
 from lf.models.row import UNKNOWN_LICENCE as UNKNOWN_LICENCE
 from lf.models.row import Model as Model
 
 DEFAULT = "wren"  # the network that demo, gate and documents use
-FAMILIES = (superpoint, r2d2, kp2d, edgepoint2, alike, xfeat, disk, swift, wren, opencv)
+FAMILIES = (superpoint, r2d2, kp2d, edgepoint2, alike, aliked, xfeat, disk, swift, wren, opencv)
 
 MODELS: dict[str, Model] = {name: row for family in FAMILIES for name, row in family.ROWS.items()}
 
@@ -76,3 +76,12 @@ def check_size(size: tuple[int, int] | None, model: Model, name: str) -> None:
     if size and (min(size) < step or any(side % step for side in size)):
         fits = "x".join(str(max(step, round(side / step) * step)) for side in size)
         raise UsageError(f"`size={size[0]}x{size[1]}`: {name} needs multiples of {step}; for example `size={fits}`")
+
+
+def check_tflite(artifact: Artifact) -> None:
+    """Raise UsageError if its network cannot become a TFLite file."""
+    if "tflite" in row_of(artifact.card).not_on:
+        raise UsageError(
+            f"{artifact.path}: no TFLite file can be made of {artifact.card.model}, TFLite lacks an operator that it "
+            "needs; run its .onnx file, for example with `backend=ort-cpu`"
+        )

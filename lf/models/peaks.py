@@ -11,7 +11,7 @@ import numpy as np
 from lf.core import Array
 
 
-def nms(score: Array, threshold: float, radius: int) -> Array:
+def nms(score: Array, threshold: float, radius: int, rounds: int | None = None) -> Array:
     """Greedy non-maximum suppression, exactly, in rounds.
 
     The greedy rule: visit by falling score, equal scores by index; keep what is not suppressed, and let it suppress its
@@ -22,6 +22,7 @@ def nms(score: Array, threshold: float, radius: int) -> Array:
         score: (H, W) float32.
         threshold: smallest score of a candidate.
         radius: px, Chebyshev.
+        rounds: stop after so many, as some networks publish; None goes on to the end.
 
     Returns:
         (N,) flat indices in descending score.
@@ -38,7 +39,7 @@ def nms(score: Array, threshold: float, radius: int) -> Array:
     flat[at] = front
     near, far = square(radius, stride), square(2 * radius, stride)
     leaders: list[Array] = []
-    while front.size:
+    while front.size and len(leaders) != rounds:
         if front.size * near.size < flat.size:
             best = flat[at[front, None] + near].min(1)
         else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from lf.core import Array
 
@@ -35,6 +35,7 @@ class Model:
         describe: (maps, points (N, 2) px) -> unit descriptors (N, D) at any points, or None if it has no dense ones.
         settings: keyword arguments of `decode`: the published thresholds.
         keep_float: heads whose last convolutions stay float when quantized, because they were measured to be fragile.
+        float_layers: what the names of convolutions begin with that stay float as well.
         pyramid: arguments of the published multi-scale extraction, or None for a single scale.
         about: one line for `lf models`.
         parameters: trainable numbers.
@@ -54,8 +55,9 @@ class Model:
         prepare: picture (H, W, 3) RGB in [0, 1] -> (channels, h, w) that the network takes, of sides that fit it; None
             where it takes the picture itself. The host does it in float, in front of every engine.
         loudest: no score of its decode is larger; 1 for probabilities.
-        pads: `prepare` adds to the right and the bottom, up to the next multiples, and maps are cut to the picture;
-            otherwise it stretches down to the multiples below, and points go back by W / w and H / h, as published.
+        pads: what `prepare` adds up to the next multiples lies at the `end`, right and bottom, or at `both` sides, the
+            smaller half at the left and the top; maps of every pixel are cut to the picture. Where it is empty,
+            `prepare` stretches down to the multiples below, and points go back by W / w and H / h, as published.
     """
 
     module: str | None
@@ -69,6 +71,7 @@ class Model:
     options: Mapping[str, Any] = field(default_factory=dict)
     describe: Describer | None = None
     keep_float: tuple[str, ...] = ()
+    float_layers: tuple[str, ...] = ()
     pyramid: Mapping[str, float] | None = None
     descriptor: str = "descriptor"
     maxima: str | None = None
@@ -80,7 +83,7 @@ class Model:
     on_cpu: tuple[str, ...] | None = None
     decode_onnx: str | None = None
     prepare: Callable[[Array], Array] | None = None
-    pads: bool = False
+    pads: Literal["", "end", "both"] = ""
     loudest: float = 1.0
 
     @property
@@ -103,6 +106,15 @@ class Model:
         more = self.multiple - 1 if self.pads else 0
         height, width = ((side + more) // self.multiple * self.multiple for side in size)
         return height, width
+
+    def cut(self, maps: Mapping[str, Array], size: tuple[int, int]) -> Mapping[str, Array]:
+        """The maps of a picture (H, W) of `size`, those of every pixel without what `pads` added."""
+        if not self.pads:
+            return maps
+        room = (whole - side for whole, side in zip(self.fitted(size), size, strict=True))
+        top, left = (each // 2 if self.pads == "both" else 0 for each in room)
+        inner = slice(top, top + size[0]), slice(left, left + size[1])
+        return {name: maps[name][:, *inner] if self.heads[name][1] == 1 else maps[name] for name in maps}
 
     def build(self) -> nn.Module:
         """The network with fresh weights."""

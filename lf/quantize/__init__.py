@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from lf.core import Artifact, BadInput, BadModel, ConversionFailed, UsageError, blaming, files, pick
 from lf.formats import onnx_model
-from lf.models import check_size, row_of
+from lf.models import check_size, check_tflite, row_of
 from lf.quantize.calibrate.observers import CALIBRATIONS as CALIBRATIONS
 from lf.quantize.calibrate.observers import observer
 from lf.quantize.round.rounding import ROUNDINGS as ROUNDINGS
@@ -138,6 +138,8 @@ def prepare(
     row, dialect = pick(SCHEMES, scheme, "scheme"), pick(WRITERS, writer, "writer")
     if scheme not in dialect.schemes:
         raise UsageError(f"`writer={writer}` knows no scheme {scheme}; known: {', '.join(dialect.schemes)}")
+    if dialect.suffix == ".tflite":
+        check_tflite(artifact)
     observer(calibration or row.calibration, row.activations)
     for name, count in (bits or {}).items():
         known = BITS if row.static else (32,)

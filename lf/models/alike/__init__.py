@@ -25,7 +25,7 @@ def _row(size: str, widths: tuple[int, ...], depth: int, deeper: bool, parameter
         describe=describe_alike,
         settings={"threshold": 0.2, "nms_radius": 2, "border": 2, "temperature": 0.1, "refine": "soft"},
         prepare=prepare,
-        pads=True,
+        pads="end",
         keep_float=("score",),
         licence="BSD-3-Clause",
         code_licence="BSD-3-Clause",

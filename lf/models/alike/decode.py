@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from lf.core import Array
-from lf.models.decode import Decoded, bilinear, check_alike, detect, head, raw, read, refined, sigmoid, unit
-from lf.models.peaks import falling
+from lf.models import dkd
+from lf.models.decode import Decoded, bilinear, check_alike, head, raw, read, sigmoid, unit
 
 
 def alike(
@@ -39,14 +39,10 @@ def alike(
         LfError: a map is missing, of the wrong shape, or not finite.
     """
     check_alike(maps, "score", "descriptor")
-    score = sigmoid(head(maps, "score")[0])
-    points, _ = detect(score, threshold, nms_radius, border, None)
-    points = points[(points > border).all(1)]
-    points = refined(score, np.exp(score / np.float32(temperature)), points, refine)
-    index, weights = bilinear(points, *score.shape)
-    scores = np.einsum("kn,kn->n", weights, score.reshape(-1)[index]).astype(np.float32)
-    best = falling(scores, np.arange(len(scores)))[:top_k]
-    return points[best], scores[best], describe_alike(maps, points[best])
+    score, edges = sigmoid(head(maps, "score")[0]), (border + 1, border)
+    points, scores = dkd.keypoints(score, threshold, nms_radius, edges, temperature, refine)
+    points, scores = points[:top_k], scores[:top_k]
+    return points, scores, describe_alike(maps, points)
 
 
 def describe_alike(maps: Mapping[str, Array], points: Array) -> Array:

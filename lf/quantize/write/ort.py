@@ -169,7 +169,8 @@ def bits_of(
 ) -> dict[str, int]:
     """Bits of the weights of every convolution: what was asked for, 32 in fragile heads, else the scheme's."""
     bits = dict.fromkeys(onnx_model.convolutions(graph, artifact.path), scheme.weights)
-    fragile = dict.fromkeys(() if scheme.naive else model.keep_float, 32)
+    layers = (name for name in bits if name.startswith(model.float_layers))
+    fragile = dict.fromkeys(() if scheme.naive else (*layers, *model.keep_float), 32)
     for name, count in (fragile | dict(asked)).items():
         if name not in model.heads and name not in bits:
             known = ", ".join((*model.heads, *bits))
