@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,8 +14,9 @@ from test_models import conv, fill, greedy, norm
 from torch.nn import functional as F
 
 from lf.core import BadInput, LfError, UsageError
-from lf.export import export
+from lf.export import export, parity
 from lf.extraction import agreement
+from lf.extraction.agreement import Look
 from lf.extraction.extractor import Extractor
 from lf.models import MODELS, checkpoint, peaks
 from lf.models.aliked import network as own
@@ -222,7 +225,7 @@ def test_what_it_cannot_do_is_refused(network, tmp_path, drawn_photos):
     file = network("aliked-t16")
     with pytest.raises(UsageError, match="aliked-t16: its decode is not known as a graph, leave `cut=features` out"):
         export(file, "onnx", tmp_path / "a.onnx", cut="features")
-    said = r"no TFLite file can be made of aliked-t16: TFLite has no GridSample, .+; run its .onnx file, .+=ort-cpu`"
+    said = r"no TFLite file can be made of aliked-t16, TFLite lacks an operator .+; run its .onnx file, .+=ort-cpu`"
     with pytest.raises(UsageError, match=said):
         export(file, "tflite", tmp_path / "a.tflite")
     with pytest.raises(UsageError, match=said):
@@ -304,6 +307,19 @@ def test_the_limit_is_of_pixels_and_top_k_of_points():
     assert agreement.nearest(ten[0], whole)[0].max() < 3
     for ours, first in zip(aliked(maps, **settings, top_k=5), every, strict=True):
         np.testing.assert_allclose(ours, first[:5], atol=1e-5)
+
+
+def test_a_point_that_the_limit_cuts_off_by_rounding_is_explained():
+    row, settings = MODELS["aliked-t16"], {**SETTINGS, "limit": 10}
+    extractor = SimpleNamespace(settings=settings, model=row, artifact=SimpleNamespace(path=Path("a.onnx")))
+    maps = random_maps()
+    (x, y), (u, v) = aliked(maps, **SETTINGS)[0][9:11].astype(int)
+    other = {**maps, "score": maps["score"].copy()}
+    other["score"][0, v, u] = np.nextafter(maps["score"][0, y, x], np.float32(9))
+    a, b = (Look(each, agreement.decode(extractor, each, (52, 37))) for each in (maps, other))
+    only = [~agreement.near(own.features.keypoints, their.features.keypoints, 0.05) for own, their in ((a, b), (b, a))]
+    assert [each.sum() for each in only] == [1, 1]
+    assert parity.explained(a, b, *only, extractor).all()
 
 
 def described(maps, points):

@@ -168,6 +168,21 @@ def test_engines_run_files_whose_names_clash(engine, wren, changed):
         np.testing.assert_array_equal(after[head], expected)
 
 
+def test_an_output_that_is_a_constant_is_written_by_a_node():
+    info = {name: helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 2]) for name in ("x", "y", "w")}
+    nodes = [helper.make_node("Add", ["x", "w"], ["y"])]
+    weights = [numpy_helper.from_array(np.float32([[3, 4]]), "w")]
+    graph = helper.make_graph(nodes, "g", [info["x"]], [info["y"], info["w"]], weights)
+    model = onnx_model.prepare(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10))
+    onnx.checker.check_model(model, full_check=True)
+    assert not {tensor.name for tensor in model.graph.initializer} & {output.name for output in model.graph.output}
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    y, w = session.run(["y", "w"], {"x": np.float32([[1, 1]])})
+    assert (y.tolist(), w.tolist()) == ([[4, 5]], [[3, 4]])
+    before = model.SerializeToString()
+    assert onnx_model.prepare(model).SerializeToString() == before
+
+
 def test_layers_without_names_can_be_asked_for(changed, low):
     made = low(changed(no_names), bits={"trunk.5.0": 4, "detector": 32})
     step = made.card.made[-1]

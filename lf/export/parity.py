@@ -154,7 +154,8 @@ def explained(a: Look, b: Look, only_a: Array, only_b: Array, extractor: Extract
     are keypoints where suppression is greedy, all neighbours where a pixel that loses still counts.
     """
     settings = extractor.settings
-    lower = {name: value - SLACK for name, value in settings.items() if isinstance(value, float)}  # the thresholds
+    lower: dict[str, Any] = {name: value - SLACK for name, value in settings.items() if isinstance(value, float)}
+    lower |= dict.fromkeys({"limit"} & settings.keys())  # the thresholds, and how many points there may be
     reach, radius = reach_of(settings), settings.get("radius", 1)
     points = np.concatenate([a.features.keypoints[only_a], b.features.keypoints[only_b]])
     may = np.zeros(len(points), bool)
@@ -198,7 +199,7 @@ def contested(score: Array, points: Array, radius: int = 1) -> Array:
     return contested
 
 
-def _ranks(seen: Look, points: Array, extractor: Extractor, lower: dict[str, float]) -> Array:
+def _ranks(seen: Look, points: Array, extractor: Extractor, lower: Mapping[str, Any]) -> Array:
     """The value under each of `points` (N, 2) that suppression compares, kept or not; nan where it is too low."""
     head = extractor.model.descriptor
     maps = {**seen.maps, head: seen.maps[head][:1]}  # one channel: positions are all that matters

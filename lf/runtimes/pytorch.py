@@ -29,7 +29,7 @@ class TorchSession:
         torch.set_num_threads(self._threads)
         with torch.inference_mode():
             maps = self._network(torch.from_numpy(np.ascontiguousarray(image, np.float32)))
-        return {name: value.detach().numpy() for name, value in zip(self._heads, maps, strict=True)}
+        return {name: value.numpy() for name, value in zip(self._heads, maps, strict=True)}
 
 
 def open_session(artifact: Artifact, threads: int) -> TorchSession:

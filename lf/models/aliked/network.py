@@ -78,7 +78,8 @@ class Aliked(nn.Module):
             score = score + F.interpolate(vote(part), scale_factor=scale, mode="bilinear", align_corners=True)
         for layer in self.score.values():
             score = layer(F.selu(score))
-        return score, *parts, *(self.head[name][None] for name in ("offset", "project", "descriptor"))
+        weights = [self.head[name][None] for name in ("offset", "project", "descriptor")]
+        return score, *parts, *(weights if torch.is_grad_enabled() else (each.detach() for each in weights))
 
 
 class _Stage(nn.Module):
