@@ -30,7 +30,8 @@ class Model:
         channels: of what the network takes: 1 is grey, 3 is RGB, unless `prepare` makes it.
         multiple: height and width must be multiples of this; `extract` cuts the right and bottom rest off, unless
             `prepare` fits the picture.
-        heads: output name -> (channels, stride), in output order.
+        heads: output name -> (channels, stride), in output order; the stride is 0 where an output holds weights of the
+            decode, (1, channels, rows, columns), the same for every picture.
         decode: (maps {name: (c, h, w)}, **settings) -> keypoints (N, 2) px, scores (N,), descriptors (N, D).
         describe: (maps, points (N, 2) px) -> unit descriptors (N, D) at any points, or None if it has no dense ones.
         settings: keyword arguments of `decode`: the published thresholds.

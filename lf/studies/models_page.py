@@ -85,7 +85,7 @@ def page(name: str, row: Model) -> str:
         "multiply-adds": f"{row.multiply_adds:,} for a picture of {COUNTED[0]}x{COUNTED[1]}" if row.module else "",
         "descriptor": f"{row.length} numbers",
         "picture": f"{'RGB' if row.colours == 3 else 'grey'}, {_sides(row)}",
-        "heads": ", ".join(f"{head} {c}@1/{stride}" for head, (c, stride) in row.heads.items()) if row.module else "",
+        "heads": ", ".join(_head(head, *shape) for head, shape in row.heads.items()) if row.module else "",
         "licence of code": row.code_licence,
         "licence of weights": known["licence"]["weights"] or "",
         "weights": _where(name, known),
@@ -94,6 +94,11 @@ def page(name: str, row: Model) -> str:
         "Edge TPU": _edgetpu(row, known["backends"]),
     }
     return "\n".join(f"{title:18}  {text}" for title, text in lines.items() if text)
+
+
+def _head(name: str, channels: int, stride: int) -> str:
+    """`score 1@1/8`; weights of the decode have no stride."""
+    return f"{name} {channels}@1/{stride}" if stride else f"{name} {channels} (weights)"
 
 
 def _licence(name: str, row: Model) -> str | None:
