@@ -14,11 +14,12 @@ import pytest
 from lf.benchmarks.sfm import colmap, pose_errors
 from lf.core import BadInput, DiskFull, LfError, Unavailable, UsageError
 from lf.data import colmap as databases
+from lf.data import colmap_cameras as cameras
 from lf.data.layouts import LAYOUTS
 from lf.data.layouts import colmap as layout
 
 PARITY = Path(__file__).resolve().parent / "parity" / "sfm"
-CAMERA = databases.Camera("PINHOLE", 64, 48, (50.0, 50.0, 32.0, 24.0))
+CAMERA = cameras.Camera("PINHOLE", 64, 48, (50.0, 50.0, 32.0, 24.0))
 EXPECTED = json.loads((PARITY / "expected.json").read_text())
 SETS = ("synth12", "fountain11")
 
@@ -39,7 +40,7 @@ def filled(path, data, unmatched=()):
     with databases.created(path) as database:
         for index, name in enumerate(data["names"]):
             width, height = map(int, data["sizes"][index])
-            image = database.add(str(name), databases.pinhole((width, height), data["K"][index]))
+            image = database.add(str(name), cameras.pinhole((width, height), data["K"][index]))
             database.write_keypoints(image, data[f"keypoints_{index}"])
         for key in sorted(name for name in data if name.startswith("matches_")):
             first, second = map(int, key.split("_")[1:])
@@ -180,8 +181,8 @@ def test_half_a_pixel_is_added_and_taken_away(two):
 
 def test_the_principal_point_gets_the_half_pixel():
     k = np.array([[500.0, 0, 319.5], [0, 510, 239.5], [0, 0, 1]])
-    assert databases.pinhole((640, 480), k).params == (500, 510, 320, 240)
-    assert databases.guessed((640, 480)) == databases.Camera("SIMPLE_RADIAL", 640, 480, (768, 320, 240, 0), known=False)
+    assert cameras.pinhole((640, 480), k).params == (500, 510, 320, 240)
+    assert cameras.guessed((640, 480)) == cameras.Camera("SIMPLE_RADIAL", 640, 480, (768, 320, 240, 0), known=False)
 
 
 def reopened(path):
@@ -230,7 +231,7 @@ def test_nothing_is_written_twice(two):
 )
 def test_a_camera_is_checked(model, params, text):
     with pytest.raises(BadInput, match=text):
-        databases.Camera(model, 64, 48, params)
+        cameras.Camera(model, 64, 48, params)
 
 
 DAMAGED = {

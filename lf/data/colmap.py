@@ -10,7 +10,6 @@ import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -18,23 +17,9 @@ from urllib.parse import quote
 import numpy as np
 
 from lf.core import Array, BadInput, DiskFull, UsageError
+from lf.data.colmap_cameras import CAMERAS, HALF, Camera
 
-CAMERAS = {  # model -> its number in databases, how many parameters it has
-    "SIMPLE_PINHOLE": (0, 3),
-    "PINHOLE": (1, 4),
-    "SIMPLE_RADIAL": (2, 4),
-    "RADIAL": (3, 5),
-    "OPENCV": (4, 8),
-    "OPENCV_FISHEYE": (5, 8),
-    "FULL_OPENCV": (6, 12),
-    "FOV": (7, 5),
-    "SIMPLE_RADIAL_FISHEYE": (8, 4),
-    "RADIAL_FISHEYE": (9, 5),
-    "THIN_PRISM_FISHEYE": (10, 12),
-}
-HALF = np.float32(0.5)  # px, from the pixel centres of lf to those of COLMAP
 PAIRS = 2147483647  # the number of a pair of images is PAIRS * smaller id + larger id
-GUESS = 1.2  # focal length per longer side, where it is not known: that of COLMAP
 MAGIC = b"SQLite format 3\0"
 LAST = "two_view_geometries"  # of the tables, written last
 
@@ -53,48 +38,6 @@ CREATE UNIQUE INDEX index_name ON images(name);
 CREATE TABLE {LAST} (pair_id INTEGER PRIMARY KEY NOT NULL, rows INTEGER NOT NULL, cols INTEGER NOT NULL,
   data BLOB, config INTEGER NOT NULL, F BLOB, E BLOB, H BLOB, qvec BLOB, tvec BLOB);
 """
-
-
-@dataclass(frozen=True)
-class Camera:
-    """A camera as COLMAP has it.
-
-    Attributes:
-        model: of CAMERAS.
-        width, height: px.
-        params: focal length or lengths, principal point in COLMAP's pixels, distortion.
-        known: whether the focal length is known, or only guessed.
-
-    Raises:
-        BadInput: another model, or another number of parameters.
-    """
-
-    model: str
-    width: int
-    height: int
-    params: tuple[float, ...]
-    known: bool = True
-
-    def __post_init__(self) -> None:
-        """Check the model and its parameters."""
-        count = CAMERAS.get(self.model, (0, None))[1]
-        if len(self.params) != count or not np.isfinite(self.params).all() or min(self.width, self.height) < 1:
-            said = f"camera {self.model} of {self.width}x{self.height} with {len(self.params)} parameters"
-            wants = f"{count} finite parameters" if count else f"a model of {', '.join(CAMERAS)}"
-            raise BadInput(f"{said}; expected {wants}, and a size in pixels")
-
-
-def pinhole(size: tuple[int, int], matrix: Array) -> Camera:
-    """The camera of an image (width, height) with intrinsics (3, 3), pixel centres at integers."""
-    k = np.asarray(matrix, np.float64)
-    params = (k[0, 0], k[1, 1], k[0, 2] + float(HALF), k[1, 2] + float(HALF))
-    return Camera("PINHOLE", *size, tuple(map(float, params)))
-
-
-def guessed(size: tuple[int, int]) -> Camera:
-    """The camera that COLMAP supposes of an image (width, height) without metadata."""
-    width, height = size
-    return Camera("SIMPLE_RADIAL", width, height, (GUESS * max(size), width / 2, height / 2, 0.0), known=False)
 
 
 def pair_id(first: int, second: int) -> int:
@@ -273,6 +216,17 @@ def opened(path: Path) -> Iterator[Database]:
         if missing := {"cameras", "images", "keypoints", "matches", LAST} - names:
             raise damaged(path, f"it has no table {', '.join(sorted(missing))}")
         yield database
+    finally:
+        connection.close()
+
+
+def seal(path: Path) -> None:
+    """Put the files that COLMAP may keep beside the database at `path` into it, so that it can be read anywhere."""
+    connection = sqlite3.connect(path)
+    try:
+        connection.execute("PRAGMA journal_mode = DELETE")
+    except sqlite3.Error as error:
+        raise unwritable(path, error) from error
     finally:
         connection.close()
 

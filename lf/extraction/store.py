@@ -7,17 +7,18 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lf.core import Artifact, BadInput, UsageError, files, ledger, pick
 from lf.core.fingerprint import versions
-from lf.data import images
+from lf.data import Picture, images
 from lf.data.layouts import LAYOUTS, Store
 from lf.extraction.extractor import Extractor
 from lf.extraction.stream import stream
 from lf.runtimes import BACKENDS, backends_for
 
 Progress = Callable[[int, int, str], None]
+Item = TypeVar("Item")
 WHOLE = (0, 1)  # the only one of one shard
 
 
@@ -47,7 +48,7 @@ def find(paths: Sequence[Path]) -> dict[str, Path]:
     return found
 
 
-def share(found: Mapping[str, Path], shard: tuple[int, int]) -> dict[str, Path]:
+def share(found: Mapping[str, Item], shard: tuple[int, int]) -> dict[str, Item]:
     """What belongs to the i-th of n runs, from 0, that share the images: every n-th, beginning with the i-th.
 
     Raises:
@@ -61,7 +62,7 @@ def share(found: Mapping[str, Path], shard: tuple[int, int]) -> dict[str, Path]:
 
 def extract_images(
     extractor: Extractor,
-    found: Mapping[str, Path],
+    found: Mapping[str, Path] | Mapping[str, Picture],
     out: Path,
     layout: str,
     top_k: int | None = None,
@@ -78,7 +79,7 @@ def extract_images(
 
     Args:
         extractor: the opened model.
-        found: name -> image file, see `find`; of a shard its `share`.
+        found: name -> image file, see `find`, or picture; of a shard its `share`.
         out: the folder of the features.
         layout: a row of LAYOUTS with a file for each image, or one for all.
         top_k: keep the best so many.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from lf.benchmarks import aggregate
+from lf.benchmarks import LEVELS, aggregate
 from lf.benchmarks.protocols.summary import SPLITS, Mean, brackets, number
 from lf.benchmarks.report.header import header
 from lf.benchmarks.run.gate import Verdict
@@ -20,6 +20,7 @@ _KP2D = (
     "correctness@5",
     "matching_score",
 )
+_CAMERA = ("reprojection_error", "camera_centre_error", "camera_rotation_error")
 COLUMNS = {  # of protocols whose names begin so
     "superpoint": (*_KP2D, "nn_map"),
     "kp2d": _KP2D,
@@ -27,6 +28,9 @@ COLUMNS = {  # of protocols whose names begin so
     "pose": ("n_matches", "n_inliers", "pose_error", "pose_auc@5", "pose_auc@10", "pose_auc@20", "pose_maa@10"),
     "segmentation": ("miou", "n_classes", "pixel_accuracy", "mean_accuracy"),
     "auc": ("n_keypoints0", "n_matches", "mean_corner_error", "h_auc@1", "h_auc@3", "h_auc@5", "h_auc_dlt@5"),
+    "eth-lfb": ("registered", "n_observations", "track_length", *_CAMERA),
+    "localise": ("registered", "n_observations", *_CAMERA, *(f"localised@{metres:g}m" for metres, _ in LEVELS)),
+    "aachen": ("registered", "n_observations", "track_length"),
 }
 SHORT = {
     "repeatability": "repeat.",
@@ -53,6 +57,12 @@ SHORT = {
     "n_classes": "classes",
     "pixel_accuracy": "pixel acc.",
     "mean_accuracy": "mean acc.",
+    "n_observations": "observations",
+    "track_length": "track",
+    "reprojection_error": "reproj. px",
+    "camera_centre_error": "centre mm",
+    "camera_rotation_error": "rotation deg",
+    **{f"localised@{metres:g}m": f"{metres:g} m {degrees:g} deg" for metres, degrees in LEVELS},
 }
 
 

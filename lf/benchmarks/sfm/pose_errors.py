@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lf.core import Array
+from lf.data.cameras import rotation_angle
 
 LEAST = 3  # cameras that a similarity needs
 TRIPLES = 500  # of cameras that are tried
@@ -48,12 +49,8 @@ def centre_of(pose: Array) -> Array:
 
 def pose_error(found: Array, truth: Array) -> PoseError:
     """The error of a pose (3, 4), world to camera."""
-    turn = found[:, :3] @ truth[:, :3].T
-    sine = np.linalg.norm([turn[2, 1] - turn[1, 2], turn[0, 2] - turn[2, 0], turn[1, 0] - turn[0, 1]]) / 2
-    angle = np.degrees(
-        np.arctan2(sine, (np.trace(turn) - 1) / 2)
-    )  # exact for small angles, where the arc cosine is not
-    return PoseError(float(np.linalg.norm(centre_of(found) - centre_of(truth))), float(angle))
+    apart = float(np.linalg.norm(centre_of(found) - centre_of(truth)))
+    return PoseError(apart, rotation_angle(found[:, :3], truth[:, :3]))
 
 
 def aligned_errors(found: Mapping[str, Array], truth: Mapping[str, Array]) -> dict[str, PoseError]:

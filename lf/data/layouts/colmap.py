@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from lf.core import Array, BadInput, Features, UsageError, files
-from lf.data import colmap
+from lf.data import colmap, colmap_cameras
 from lf.data.layouts import npz
 
 NAME, SUFFIX = "database.db", ".db"
@@ -78,7 +78,7 @@ class Colmap:
             writer = self._writer = self._writer or self._begun()
             with writer.sql:
                 _forget(writer, name)
-                image_id = writer.add(name, colmap.guessed(features.size))
+                image_id = writer.add(name, colmap_cameras.guessed(features.size))
                 writer.write_keypoints(image_id, features.keypoints)
                 writer.sql.execute(f"INSERT INTO {TABLE} VALUES (?, ?, ?, ?, ?)", (image_id, *own))
         except sqlite3.Error as error:
