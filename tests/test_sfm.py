@@ -71,9 +71,21 @@ def one(done):
 
 # --- numbers
 
+SYNTH12 = (  # counts within 2 %, errors within 10 %
+    ("sparse_points", 1339, 0.02),
+    ("observations", 10033, 0.02),
+    ("track_length", 7.493, 0.02),
+    ("inlier_matches", 35963, 0.02),
+    ("reprojection_error", 0.1872, 0.1),
+    ("centre_error_mean_mm", 1.099, 0.1),
+    ("centre_error_max_mm", 1.872, 0.1),
+    ("rotation_error_mean_deg", 0.0505, 0.1),
+)
 
-def test_synth12_has_the_expected_values(tmp_path):
-    """The drawn scene of the fixture with textures of lf: every camera to the millimetre, as it is there."""
+
+@pytest.mark.slow
+def test_the_drawn_scene_has_its_values(tmp_path):
+    """From pixels to millimetres; the expected values of the points in tests/parity are those of test_colmap."""
     how = stages.How("mutual-ratio0.8", 1000)
     done = reconstruct.sfm(variant("rootsift"), "scenes:1", tmp_path / "out", how=how)
     model = one(done)
@@ -81,7 +93,6 @@ def test_synth12_has_the_expected_values(tmp_path):
     assert model["verified_pairs"] == 66
     for name, value, share in SYNTH12:
         assert model[name] == pytest.approx(value, rel=share), name
-    assert model["centre_error_max_mm"] < 3
     assert len(done.pairs) == 12
     assert done.summary["registered"] == 1
     assert done.summary["camera_centre_error"] == pytest.approx(model["centre_error_mean_mm"])
@@ -90,12 +101,8 @@ def test_synth12_has_the_expected_values(tmp_path):
     assert sent is None
     assert [pair.pair for pair in located.pairs] == asked
     assert located.summary["localised@0.01m"] == 1
-    assert located.summary["camera_centre_error"] < 1
-    assert one(located)["sparse_points"] == pytest.approx(LOCALISED, rel=0.02)
-
-
-SYNTH12 = (("sparse_points", 1, 0.02),)
-LOCALISED = 1
+    assert located.summary["camera_centre_error"] == pytest.approx(0.738, rel=0.1)
+    assert one(located)["sparse_points"] == pytest.approx(1316, rel=0.02)
 
 
 def test_results_are_read_compared_and_shown(folder, tmp_path, lf):
@@ -133,8 +140,8 @@ def test_an_interrupted_run_goes_on_by_its_files(folder, tmp_path, monkeypatch):
         assert not [*(tmp_path / "out").rglob(".*")], "nothing half-written"
     assert not (tmp_path / "out" / "results.json").exists()
     assert run(folder, tmp_path / "out").summary == whole.summary
-    for place, name in ((matches, "match"), (colmap, "verify"), (colmap, "reconstruct")):
-        monkeypatch.setattr(place, name, stop) if place is colmap else None
+    for place, name in ((colmap, "verify"), (colmap, "reconstruct")):
+        monkeypatch.setattr(place, name, stop)
     assert run(folder, tmp_path / "out").reconstructions == whole.reconstructions
     assert {path.name for path in (tmp_path / "out" / "scene").iterdir()} == {
         *("lf-sfm.json", "features", "matches", "database.db", "model")
@@ -161,7 +168,15 @@ def test_features_of_lf_extract_are_taken(folder, tmp_path, lf):
         *("--out", str(out / "scene" / "features")),
     )
     assert (code, error) == (0, "")
-    with pytest.raises(UsageError, match="holds features or a model that this command did not make"):
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*.npz")}
+    assert len(before) == VIEWS
+    assert run(folder, out).summary == run(folder, tmp_path / "whole").summary
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+    (out / "scene" / stages.NOTE).unlink()
+    with pytest.raises(UsageError, match=r"database\.db: was made otherwise|did not make"):
+        run(folder, out, replace(HOW, top_k=300))
+    (out / "scene" / "database.db").unlink()
+    with pytest.raises(UsageError, match="scene: holds matches or a model that this command did not make; choose an"):
         run(folder, out)
 
 

@@ -199,7 +199,7 @@ def _placed(model: Any, image: Any) -> Placed:
     lengths = [point.track.length() for point in seen]
     errors = [point.error for point in seen if 0 <= point.error < REGISTERED]
     return Placed(
-        np.array(image.cam_from_world().matrix()),
+        np.ascontiguousarray(image.cam_from_world().matrix()),
         len(seen),
         float(np.mean(lengths)) if lengths else None,
         float(np.mean(errors)) if errors else None,
@@ -215,10 +215,11 @@ def _matched(path: Path) -> set[str]:
 
 @contextmanager
 def _calling(path: Path) -> Iterator[None]:
-    """Keep COLMAP's words off stderr, and turn what it raises into one line."""
+    """Keep COLMAP's words off stderr, turn what it raises into one line, and leave no files beside the database."""
     try:
         with console.quiet():
             yield
+        database_file.seal(path)
     except LfError:
         raise
     except (ValueError, RuntimeError, IndexError, KeyError) as error:

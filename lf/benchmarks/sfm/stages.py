@@ -89,8 +89,8 @@ class Stages:
         self.note = ledger.resume(folder / NOTE, identity, work=folder, remedy=self._remedy)
         self._refuse_database()
         if not self.note.begun:
-            if any((folder / name).exists() for name in (FEATURES, MATCHES, DATABASE, MODEL)):
-                raise UsageError(f"{folder}: holds features or a model that this command did not make; {self._remedy}")
+            if any((folder / name).exists() for name in (MATCHES, DATABASE, MODEL)):
+                raise UsageError(f"{folder}: holds matches or a model that this command did not make; {self._remedy}")
             self.note.write()
 
     def features(self, progress: Progress) -> None:
@@ -138,7 +138,6 @@ class Stages:
                     database.write_matches(ids[first], ids[second], pair)
             progress(1, 2, f"{self.place.name}: verify {len(self.pairs)} pairs")
             colmap.verify(temporary, self._how.threads)
-            databases.seal(temporary)
         return path
 
     def inliers(self) -> dict[tuple[int, int], int]:
