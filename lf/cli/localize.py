@@ -21,7 +21,7 @@ def localize(
     data: Annotated[
         str,
         typer.Option(
-            metavar="DATA", help="posed:DIR, scenes:N, aachen:ROOT or aachen-v1.1:ROOT", rich_help_panel=opt.WHAT
+            metavar="DATA", help="Dataset: posed:DIR, scenes:N, aachen:ROOT, aachen-v1.1:ROOT", rich_help_panel=opt.WHAT
         ),
     ],
     out: opt.Folder,
@@ -38,7 +38,7 @@ def localize(
         str | None,
         typer.Option(
             metavar="HOW",
-            help="exhaustive, sequential:N, nearest:N, listed or FILE",
+            help="Pairs: exhaustive, sequential:N, nearest:N, listed, FILE",
             show_default="exhaustive, or the list of Aachen",
             rich_help_panel=opt.WHAT,
         ),

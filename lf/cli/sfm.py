@@ -15,7 +15,7 @@ EXAMPLES = (
 )
 
 Data = Annotated[
-    str, typer.Option(metavar="DATA", help="posed:DIR, scenes:N or a folder of images", rich_help_panel=opt.WHAT)
+    str, typer.Option(metavar="DATA", help="Dataset: posed:DIR, scenes:N or folder of images", rich_help_panel=opt.WHAT)
 ]
 Matcher = Annotated[str, typer.Option(metavar="NAME", help="Matcher, listed below", rich_help_panel=opt.HOW)]
 Best = Annotated[int, typer.Option(min=1, metavar="N", help="Keep the N best keypoints", rich_help_panel=opt.HOW)]
@@ -39,7 +39,7 @@ def sfm(
     pairs: Annotated[
         str,
         typer.Option(
-            metavar="HOW", help="exhaustive, sequential:N, nearest:N, listed or FILE", rich_help_panel=opt.WHAT
+            metavar="HOW", help="Pairs: exhaustive, sequential:N, nearest:N, listed, FILE", rich_help_panel=opt.WHAT
         ),
     ] = "exhaustive",
     intrinsics: Annotated[
