@@ -21,6 +21,7 @@ from lf.data.colmap_cameras import CAMERAS, HALF, Camera
 
 PAIRS = 2147483647  # the number of a pair of images is PAIRS * smaller id + larger id
 MAGIC = b"SQLite format 3\0"
+WAIT = 1  # s, for another run that writes
 LAST = "two_view_geometries"  # of the tables, written last
 
 SCHEMA = f"""
@@ -170,16 +171,20 @@ def _array(where: str, row: Sequence[Any], kind: str) -> Array:
     return array
 
 
-def damaged(path: Path, error: object) -> BadInput:
-    """The error for a file that is no whole database of COLMAP."""
+def damaged(path: Path, error: object) -> BadInput | UsageError:
+    """The error for a file that is no whole database of COLMAP, or that another run writes."""
+    if "locked" in str(error):
+        return UsageError(f"{path}: another run writes it; let it end, then run this again")
     return BadInput(f"{path}: cannot be read as a COLMAP database ({error}); delete it and make it again")
 
 
 def unwritable(path: Path, error: sqlite3.Error) -> UsageError | DiskFull:
     """The error for a database that cannot be written."""
+    if "locked" in str(error):
+        return UsageError(f"{path}: another run writes it; let it end, then run this again")
     if "full" in str(error):
         return DiskFull(f"{path}: the disk is full; free some space or choose another place")
-    return UsageError(f"{path}: cannot be written ({error}); end the other run, or choose another place")
+    return UsageError(f"{path}: cannot be written ({error}); choose another place")
 
 
 @contextmanager
@@ -209,7 +214,7 @@ def opened(path: Path) -> Iterator[Database]:
     with path.open("rb") as file:
         if file.read(len(MAGIC)) != MAGIC:
             raise damaged(path, "it is no SQLite file")
-    connection = sqlite3.connect(f"file:{quote(os.fsencode(path.absolute()))}?mode=ro", uri=True)
+    connection = sqlite3.connect(f"file:{quote(os.fsencode(path.absolute()))}?mode=ro", timeout=WAIT, uri=True)
     try:
         database = Database(path, connection)
         names = {row[0] for row in database.rows("SELECT name FROM sqlite_master WHERE type = 'table'")}
@@ -229,6 +234,23 @@ def seal(path: Path) -> None:
         raise unwritable(path, error) from error
     finally:
         connection.close()
+
+
+def recover(path: Path) -> None:
+    """Take back the half of a write that a killed run left in the database at `path`.
+
+    Raises:
+        BadInput: it is no whole database.
+        UsageError: another run writes it.
+    """
+    connection = sqlite3.connect(path, timeout=WAIT)
+    try:
+        connection.execute("SELECT name FROM sqlite_master").fetchall()
+    except sqlite3.Error as error:
+        raise damaged(path, error) from error
+    finally:
+        connection.close()
+    check(path)
 
 
 def check(path: Path) -> Path:

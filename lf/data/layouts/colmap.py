@@ -40,9 +40,16 @@ class Colmap:
         self._writer: colmap.Database | None = None
 
     def __enter__(self) -> Colmap:
-        """Raise BadInput if there is a file and it is no whole database."""
+        """Take back the half of a write that a killed run left.
+
+        Raises:
+            BadInput: what an earlier run left is no whole database.
+            UsageError: another run is at it.
+        """
+        if self._part.is_file() and not self._part.stat().st_size:
+            self._part.unlink()
         if self._part.is_file():
-            colmap.check(self._part)
+            colmap.recover(self._part)
         return self
 
     def __exit__(self, *raised: object) -> None:
@@ -104,13 +111,13 @@ class Colmap:
         self._part.parent.mkdir(parents=True, exist_ok=True)
         if self._path.is_file() and not self._part.is_file():
             shutil.copyfile(colmap.check(self._path), self._part)
-        connection = sqlite3.connect(self._part, timeout=1)
+        connection = sqlite3.connect(self._part, timeout=colmap.WAIT)
         connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
         if TABLE not in tables and "images" in tables:
             raise UsageError(f"{self._path}: lf did not make this database; choose another place")
         if TABLE not in tables:
-            connection.executescript(f"{colmap.SCHEMA}; {OWN};")
+            connection.executescript(f"BEGIN; {colmap.SCHEMA} {OWN}; COMMIT;")
         return colmap.Database(self._part, connection)
 
     @contextmanager
