@@ -340,6 +340,24 @@ def test_colmap_opens_a_database_of_the_layout(two, tmp_path):
     assert points[:, :2].tolist() == [[0.5, 1.5], [2.5, 3.5], [4.5, 5.5]]
 
 
+def test_keypoints_without_descriptors_are_not_scored(two, tmp_path, lf):
+    cv2 = pytest.importorskip("cv2")
+    sequence = tmp_path / "data" / "v_a"
+    sequence.mkdir(parents=True)
+    for index in (1, 2):
+        cv2.imwrite(str(sequence / f"{index}.png"), np.full((48, 64), 100 + index, np.uint8))
+    np.savetxt(sequence / "H_1_2", np.eye(3))
+    with databases.created(tmp_path / "scored.db") as database:
+        for index in (1, 2):
+            database.write_keypoints(database.add(f"v_a/{index}.png", CAMERA), np.arange(8).reshape(4, 2))
+    words = ("--data", str(tmp_path / "data"), "--layout", "colmap", "--protocol", "mma")
+    code, _, error = lf("score", str(tmp_path / "scored.db"), *words)
+    assert code == 5
+    assert error.endswith(
+        "v_a 1_2: keypoints without descriptors, which no protocol can match; store the descriptors, too\n"
+    )
+
+
 # --- errors of poses
 
 

@@ -24,6 +24,7 @@ from lf.core import BadInput, GateFailed, UsageError
 from lf.data import colmap as databases
 from lf.data import colmap_cameras as cameras
 from lf.data import images
+from lf.data.cameras import checked_quaternion, quaternion
 from lf.data.posed import drawn
 from lf.extraction.variant import Variant
 from lf.models.resolve import resolve
@@ -536,7 +537,7 @@ def tree(request, drawn_folder, tmp_path):
     (root / "queries" / release.queries[-1]).write_text(listed(queries))
     lines = ["NVM_V3", "", str(len(known))]
     for name in known:
-        numbers = [named[name].params[0], *aachen.quaternion(poses[name][:, :3]), *centre_of(poses[name]), 0.0, 0]
+        numbers = [named[name].params[0], *quaternion(poses[name][:, :3]), *centre_of(poses[name]), 0.0, 0]
         lines.append(" ".join([f"./{name}", *map(repr, map(float, numbers[:-1])), "0"]))
     (models / release.nvm).write_text("\n".join([*lines, "", "0"]) + "\n")
     both = [(a, b) for a in named for b in named if a < b and not {a, b} <= {*queries}]
@@ -557,7 +558,7 @@ def test_aachen_writes_the_file_of_the_server(tree, tmp_path, lf):
     for (_, *numbers), pose in zip(lines, truth.values(), strict=True):
         values = np.array([float(number) for number in numbers])
         assert values.shape == (7,)
-        rotation = aachen._rotation(values[:4])
+        rotation = checked_quaternion(values[:4], "")
         assert np.linalg.norm(values[:4]) == pytest.approx(1)
         assert np.linalg.norm(-rotation.T @ values[4:] - centre_of(pose)) < 0.05
         assert np.allclose(rotation, pose[:, :3], atol=0.02)
@@ -619,5 +620,5 @@ def test_damaged_files_of_aachen_are_one_line(tree, spoilt, text):
 def test_a_quaternion_is_that_of_its_rotation(seed):
     q = np.random.default_rng(seed).standard_normal(4)
     q *= np.sign(q[0]) / np.linalg.norm(q)
-    assert np.allclose(aachen.quaternion(aachen._rotation(q)), q)
-    assert np.allclose(aachen.quaternion(np.diag([-1.0, -1, 1])), [0, 0, 0, 1]) or seed  # half a turn
+    assert np.allclose(quaternion(checked_quaternion(q, "")), q)
+    assert np.allclose(quaternion(np.diag([-1.0, -1, 1])), [0, 0, 0, 1]) or seed  # half a turn

@@ -15,7 +15,7 @@ as in hloc; PoSFeat and D2-Net leave it out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from lf.benchmarks.sfm.colmap import Placed
 from lf.benchmarks.sfm.places import Place, Shot
 from lf.core import Array, BadInput, files
 from lf.data import colmap, images
-from lf.data.cameras import checked_rotation
+from lf.data.cameras import checked_quaternion, quaternion
 from lf.data.colmap_cameras import Camera
 from lf.data.posed.rows import numbers, rows
 
@@ -155,7 +155,7 @@ def nvm(path: Path) -> dict[str, Array]:
     found = {}
     for where, words in lines[2 : 2 + count]:
         values = numbers(where, words[1:11], 10, "focal length, quaternion, centre, distortion, 0")
-        rotation = checked_rotation(_rotation(values[1:5]), where)
+        rotation = checked_quaternion(values[1:5], where)
         found[words[0].removeprefix("./")] = np.column_stack([rotation, -rotation @ values[5:8]])
     return found
 
@@ -187,31 +187,3 @@ def write(out: Path, release: Release, method: str, poses: Mapping[str, Placed |
     ]
     path = out / release.result.format(method)
     return files.write_bytes(path, "".join(f"{line}\n" for line in lines).encode())
-
-
-def _rotation(q: Array) -> Array:
-    """(3, 3) of a quaternion w x y z of any length but 0."""
-    w, x, y, z = q / max(float(np.linalg.norm(q)), 1e-300)
-    return np.array(
-        [
-            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-        ]
-    )
-
-
-def quaternion(rotation: Array) -> Sequence[float]:
-    """w x y z of a rotation (3, 3), w not negative: the eigenvector that is exact at every angle (Bar-Itzhack 2000)."""
-    r = np.asarray(rotation, np.float64)
-    matrix = np.array(
-        [
-            [np.trace(r), r[2, 1] - r[1, 2], r[0, 2] - r[2, 0], r[1, 0] - r[0, 1]],
-            [0, r[0, 0] - r[1, 1] - r[2, 2], r[0, 1] + r[1, 0], r[0, 2] + r[2, 0]],
-            [0, 0, r[1, 1] - r[0, 0] - r[2, 2], r[1, 2] + r[2, 1]],
-            [0, 0, 0, r[2, 2] - r[0, 0] - r[1, 1]],
-        ]
-    )
-    values, vectors = np.linalg.eigh(matrix, UPLO="U")
-    q = vectors[:, values.argmax()]
-    return [float(value) for value in (q if q[0] >= 0 else -q)]
