@@ -110,14 +110,14 @@ def table(runs: Sequence[Run]) -> str:
 
 def averages(runs: Sequence[Run]) -> str:
     """Every number with its 95 % interval, overall and by split, and how many pairs it is of where not of all."""
-    names = _metrics(runs[0])
+    names, each = _metrics(runs[0]), runs[0].unit
     rows = []
     for run in runs:
         for split, prefix in SPLITS.items():
             if pairs := run.of_split(prefix):
-                cells = [_sure(_over(pairs, run, name), len(pairs)) for name in names]
+                cells = [_sure(_over(pairs, run, name), len(pairs), each) for name in names]
                 rows.append([run.label, split, str(len(pairs)), *cells])
-    return markdown(["with 95 % interval", "split", runs[0].unit, *(SHORT.get(n, n) for n in names)], rows)
+    return markdown(["with 95 % interval", "split", each, *(SHORT.get(n, n) for n in names)], rows)
 
 
 def classes(runs: Sequence[Run]) -> str:
@@ -140,10 +140,10 @@ def _over(pairs: Sequence[PairScores], run: Run, name: str) -> Mean:
     return number([pair.value(of) for pair in pairs], statistic)
 
 
-def _sure(value: Mean, pairs: int) -> str:
+def _sure(value: Mean, pairs: int, each: str) -> str:
     if value["mean"] is None:
         return "-"
-    sure = brackets(value["interval"], value["n"], digits)
+    sure = brackets(value["interval"], value["n"], digits, each)
     of = f" of {value['n']}" if value["interval"] and value["n"] < pairs else ""
     return f"{digits(value['mean'])} {sure}{of}"
 
