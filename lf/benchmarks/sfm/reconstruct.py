@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -26,6 +26,8 @@ from lf.extraction.variant import Variant
 RESULTS = "results.json"
 INTRINSICS = ("fixed", "refined")
 NAME, VERSION = "eth-lfb", 1
+
+Made = TypeVar("Made")
 
 
 def sfm(
@@ -107,7 +109,7 @@ def matched(work: list[Stages], how: How, progress: Progress) -> bool:
     return False
 
 
-def in_place(stages: Stages, make: Any) -> Any:
+def in_place(stages: Stages, make: Callable[[Path], Made]) -> Made:
     """Call `make` with an empty folder, which then takes the place of the model's."""
     stages.folder.mkdir(parents=True, exist_ok=True)
     final = stages.folder / MODEL
@@ -133,7 +135,7 @@ def _model(stages: Stages, threads: int, refine: bool, progress: Progress) -> co
     if (kept := stages.note.content.get("model")) and (stages.folder / MODEL).is_dir():
         return revived(kept, stages.note.path)
     progress(1, 2, f"{stages.place.name}: map")
-    model: colmap.Model = in_place(stages, lambda out: colmap.reconstruct(path, out, threads, refine))
+    model = in_place(stages, lambda out: colmap.reconstruct(path, out, threads, refine))
     stages.note.write(model=kept_model(model))
     return model
 
