@@ -64,7 +64,7 @@ def test_reconstruction_has_the_expected_values(points, tmp_path, refine, row):
     with databases.opened(path) as database:
         inliers = database.inliers()
     (tmp_path / "out").mkdir()
-    model = colmap.reconstruct(path, tmp_path / "out", 1, refine)
+    model = colmap.reconstruct(path, tmp_path / "out", refine)
     assert (len(inliers), len(model.images)) == (expected["verified_pairs"], expected["reg_images"])
     assert near(sum(inliers.values()), expected["inlier_matches"], 0.02)
     assert near(model.points, expected["points3D"], 0.02)
@@ -89,7 +89,7 @@ def test_localisation_has_the_expected_values(points, tmp_path):
     colmap.verify(path, 1)
     (tmp_path / "out").mkdir()
     known = {name: pose for name, pose in truth.items() if name not in queries}
-    model, placed = colmap.triangulate(path, known, queries, tmp_path / "out", 1)
+    model, placed = colmap.triangulate(path, known, queries, tmp_path / "out")
     want = expected["triangulated"]
     assert near(model.points, want["points3D"], 0.02)
     assert near(model.observations, want["observations"], 0.02)
@@ -111,9 +111,9 @@ def test_nothing_to_map_is_an_empty_model(tmp_path, capfd):
         database.write_matches(1, 2, np.column_stack([np.arange(100)] * 2))
     colmap.verify(tmp_path / "a.db", 1)
     (tmp_path / "out").mkdir()
-    assert colmap.reconstruct(tmp_path / "a.db", tmp_path / "out", 1, False) == colmap.Model()
+    assert colmap.reconstruct(tmp_path / "a.db", tmp_path / "out", False) == colmap.Model()
     poses = {name: np.eye(3, 4) for name in "abc"}
-    model, placed = colmap.triangulate(tmp_path / "a.db", poses, ["d"], tmp_path / "out", 1)
+    model, placed = colmap.triangulate(tmp_path / "a.db", poses, ["d"], tmp_path / "out")
     assert (model.points, placed) == (0, {"d": None})
     assert capfd.readouterr() == ("", "")
 

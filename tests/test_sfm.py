@@ -149,6 +149,11 @@ def test_an_interrupted_run_goes_on_by_its_files(folder, tmp_path, monkeypatch):
     }
 
 
+def test_workers_and_threads_change_nothing(folder, tmp_path):
+    one, two = (run(folder, tmp_path / f"{n}", replace(HOW, workers=n, threads=n)) for n in (1, 2))
+    assert (two.summary, two.reconstructions) == (one.summary, one.reconstructions)
+
+
 def test_shards_share_features_and_matches(folder, tmp_path, capsys):
     whole, out = run(folder, tmp_path / "whole"), tmp_path / "out"
     for index in (0, 1):

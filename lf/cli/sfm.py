@@ -24,7 +24,7 @@ Workers = Annotated[
     typer.Option(
         min=1,
         metavar="N",
-        help="Parallel images, and threads of COLMAP",
+        help="Parallel images, and threads of verification",
         show_default="one per free core",
         rich_help_panel=opt.HOW,
     ),

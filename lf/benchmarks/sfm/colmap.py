@@ -16,6 +16,7 @@ from lf.core.packages import pip
 from lf.data import colmap as database_file
 
 SEED = 0
+THREADS = 1  # of mapping: with another number COLMAP finds another model, by parts of a percent
 LEAST = 15  # verified matches of a pair that COLMAP takes
 ERRORS_ONLY = 2  # of the levels of COLMAP's log
 REGISTERED = 10_000.0  # px: COLMAP marks with an error beyond any image what it has not computed
@@ -85,13 +86,12 @@ def verify(path: Path, threads: int) -> None:
         )
 
 
-def reconstruct(path: Path, out: Path, threads: int, refine: bool) -> Model:
+def reconstruct(path: Path, out: Path, refine: bool) -> Model:
     """Map the verified database at `path` incrementally, and write the largest model as text.
 
     Args:
         path: of the database.
         out: an empty folder for COLMAP's models; the text model is written into it.
-        threads: of COLMAP.
         refine: refine focal length and distortion of every camera; else all intrinsics are fixed.
 
     Raises:
@@ -104,7 +104,7 @@ def reconstruct(path: Path, out: Path, threads: int, refine: bool) -> Model:
             own = out / "colmap"
             own.mkdir()
             found = colmap.incremental_mapping(
-                os.fspath(path), os.fspath(out), os.fspath(own), _options(colmap, threads, refine)
+                os.fspath(path), os.fspath(out), os.fspath(own), _options(colmap, refine)
             )
     if not found:
         return Model()
@@ -114,7 +114,7 @@ def reconstruct(path: Path, out: Path, threads: int, refine: bool) -> Model:
 
 
 def triangulate(
-    path: Path, poses: Mapping[str, Array], queries: Sequence[str], out: Path, threads: int
+    path: Path, poses: Mapping[str, Array], queries: Sequence[str], out: Path
 ) -> tuple[Model, dict[str, Placed | None]]:
     """Triangulate points from images with known poses, then register the queries; all intrinsics are fixed.
 
@@ -123,7 +123,6 @@ def triangulate(
         poses: name -> (3, 4) world to camera, of the images that are known.
         queries: names of the images to register, in this order.
         out: an empty folder; the text model of the known images is written into it.
-        threads: of COLMAP.
 
     Returns:
         The model of the known images, and for each query where it is, or None if it was not registered.
@@ -138,7 +137,7 @@ def triangulate(
         return Model(), placed
     with _calling(path), colmap.Database.open(os.fspath(path)) as database:
         empty = _posed(colmap, database, {name: poses[name] for name in poses if name in matched})
-        options = _options(colmap, threads, refine=False)
+        options = _options(colmap, refine=False)
         model = colmap.triangulate_points(
             empty, os.fspath(path), os.fspath(out), os.fspath(out), clear_points=True, options=options
         )
@@ -170,11 +169,11 @@ def _posed(colmap: Any, database: Any, poses: Mapping[str, Array]) -> Any:
     return model
 
 
-def _options(colmap: Any, threads: int, refine: bool) -> Any:
+def _options(colmap: Any, refine: bool) -> Any:
     """Options of mapping, triangulation and registration: seeded, and with intrinsics that move or do not."""
     options = colmap.IncrementalPipelineOptions()
     options.random_seed = options.mapper.random_seed = options.triangulation.random_seed = SEED
-    options.num_threads = options.mapper.num_threads = threads
+    options.num_threads = options.mapper.num_threads = THREADS
     options.extract_colors = False
     options.ba_refine_focal_length = options.ba_refine_extra_params = refine
     options.mapper.abs_pose_refine_focal_length = options.mapper.abs_pose_refine_extra_params = refine

@@ -81,7 +81,7 @@ def localize(
     models: dict[str, protocol.Scores] = {}
     poses: dict[str, colmap.Placed | None] = {}
     for stages, each in zip(work, asked, strict=True):
-        model, poses = _localised(stages, each, how.threads, progress)
+        model, poses = _localised(stages, each, progress)
         place = stages.place
         models[place.name] = protocol.summary(model, len(place.shots) - len(each), stages.inliers())
         records += _records(stages, each, poses, scored=not release)
@@ -121,7 +121,7 @@ def _queries(place: Place, names: Sequence[str], count: int) -> tuple[str, ...]:
 
 
 def _localised(
-    stages: Stages, asked: Sequence[str], threads: int, progress: Progress
+    stages: Stages, asked: Sequence[str], progress: Progress
 ) -> tuple[colmap.Model, dict[str, colmap.Placed | None]]:
     """The triangulated model and where the queries are: what is kept, or made anew."""
     path, content = stages.database(progress), stages.note.content
@@ -130,7 +130,7 @@ def _localised(
         return revived(content["model"], where), _revived(content["queries"], where)
     progress(1, 2, f"{stages.place.name}: triangulate and register {len(asked)} queries")
     known = {s.name: s.pose for s in stages.place.shots if s.pose is not None and s.name not in asked}
-    model, poses = in_place(stages, lambda out: colmap.triangulate(path, known, asked, out, threads))
+    model, poses = in_place(stages, lambda out: colmap.triangulate(path, known, asked, out))
     kept = {name: found and {**asdict(found), "pose": found.pose.tolist()} for name, found in poses.items()}
     stages.note.write(model=kept_model(model), queries=kept)
     return model, poses

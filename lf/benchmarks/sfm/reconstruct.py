@@ -80,7 +80,7 @@ def sfm(
     records: list[dict[str, Any]] = []
     models: dict[str, protocol.Scores] = {}
     for stages in work:
-        model = _model(stages, how.threads, intrinsics == "refined", progress)
+        model = _model(stages, intrinsics == "refined", progress)
         errors = _errors(stages.place, model)
         models[stages.place.name] = {
             **protocol.summary(model, len(stages.place.shots), stages.inliers()),
@@ -129,13 +129,13 @@ def in_place(stages: Stages, make: Callable[[Path], Made]) -> Made:
     return made
 
 
-def _model(stages: Stages, threads: int, refine: bool, progress: Progress) -> colmap.Model:
+def _model(stages: Stages, refine: bool, progress: Progress) -> colmap.Model:
     """The model of a place: the one that is kept, or a new one."""
     path = stages.database(progress)
     if (kept := stages.note.content.get("model")) and (stages.folder / MODEL).is_dir():
         return revived(kept, stages.note.path)
     progress(1, 2, f"{stages.place.name}: map")
-    model = in_place(stages, lambda out: colmap.reconstruct(path, out, threads, refine))
+    model = in_place(stages, lambda out: colmap.reconstruct(path, out, refine))
     stages.note.write(model=kept_model(model))
     return model
 

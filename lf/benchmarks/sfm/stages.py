@@ -41,7 +41,7 @@ class How:
         matcher: a row of MATCHERS.
         top_k: best keypoints of each image; None takes all.
         workers: images at a time.
-        threads: of COLMAP.
+        threads: of COLMAP's verification.
         shard: (I, N): do shard I of N of the features and matches, and no more.
     """
 
