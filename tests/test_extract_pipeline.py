@@ -6,6 +6,7 @@ import contextlib
 import json
 import pickle
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -21,14 +22,14 @@ import pytest
 
 from lf.cli import extract as cli_extract
 from lf.core import BadInput, Features, LfError, Unavailable, UsageError, fingerprint
-from lf.data.layouts import LAYOUTS, h5
+from lf.data.layouts import LAYOUTS, colmap, h5
 from lf.extraction import pools, store, stream
 from lf.extraction.extractor import Extractor
 from lf.extraction.variant import Variant
 from lf.models.resolve import resolve
 from lf.runtimes import BACKENDS
 
-ROWS = ("lf", "hloc")  # a file for each image, and one for all
+ROWS = ("lf", "hloc", "colmap")  # a file for each image, and one for all, twice
 BROKEN = "04.png"
 
 
@@ -68,7 +69,18 @@ def run(model, photos, out, layout, shard=store.WHOLE, **options):
 def content(out):
     """Every file below a folder, but for those of shards, byte by byte."""
     kept = {path.relative_to(out).as_posix(): path for path in out.rglob("*") if path.is_file()}
-    return {name: path.read_bytes() for name, path in kept.items() if not name.startswith("shards/")}
+    return {name: bytes_of(path) for name, path in kept.items() if not name.startswith("shards/")}
+
+
+def bytes_of(path):
+    """What a file holds; a database also counts how often it was written."""
+    if path.suffix != ".db":
+        return path.read_bytes()
+    connection = sqlite3.connect(path)
+    try:
+        return "\n".join(connection.iterdump()).encode()
+    finally:
+        connection.close()
 
 
 class Counted:
@@ -103,8 +115,8 @@ def test_the_union_of_shards_is_one_run(model, photos, tmp_path, layout):
     parts.append(run(model, photos, out, layout, (0, 3)))
     assert sum(part.written for part in parts) == whole.written
     assert {name: why for part in parts for name, why in part.failed.items()} == whole.failed
-    if layout == "hloc":
-        assert sorted(path.name for path in (out / "shards").iterdir()) == ["0-of-3.h5", "1-of-3.h5", "2-of-3.h5"]
+    if suffix := LAYOUTS[layout].single:
+        assert sorted(path.name for path in (out / "shards").iterdir()) == [f"{i}-of-3{suffix}" for i in range(3)]
         extractor = model.open()
         extractor.session = Counted(extractor.session)
         assert store.extract_images(extractor, store.find([photos]), out, layout, 30) == whole
@@ -216,7 +228,7 @@ main()
 @pytest.mark.parametrize(("signal", "code"), [(9, -9), (2, 130)], ids=["killed", "Ctrl-C"])
 def test_what_a_killed_process_left_is_gone_on_with(model, photos, tmp_path, layout, signal, code):
     run(model, photos, tmp_path / "one", layout)
-    module, kind = ("h5", "Hdf5") if layout == "hloc" else ("images", "Folder")
+    module, kind = {"hloc": ("h5", "Hdf5"), "colmap": ("colmap", "Colmap")}.get(layout, ("images", "Folder"))
     names = {"module": module, "store": kind, "signal": signal, "layout": layout}
     paths = {"model": model.path, "photos": str(photos), "out": str(tmp_path / "out")}
     script = KILLED.format(**names, **paths)
@@ -224,9 +236,9 @@ def test_what_a_killed_process_left_is_gone_on_with(model, photos, tmp_path, lay
     assert (done.returncode, done.stdout) == (code, "")
     if code == 130:
         assert done.stderr.startswith("lf: interrupted; nothing half-written is left, the same command resumes")
-    if layout == "hloc":
-        assert (tmp_path / "out" / "features.h5.part").is_file()
-        assert not (tmp_path / "out" / "features.h5").exists()
+    if file := {"hloc": h5.NAME, "colmap": colmap.NAME}.get(layout):
+        assert (tmp_path / "out" / f"{file}.part").is_file()
+        assert not (tmp_path / "out" / file).exists()
     again = run(model, photos, tmp_path / "out", layout, workers=2)
     assert (again.written, again.kept) == (6, 3)
     assert content(tmp_path / "out") == content(tmp_path / "one")

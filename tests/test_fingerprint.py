@@ -32,6 +32,7 @@ ROOTS = {  # what keeps results -> the module that computes them
     "judged": "lf.studies.accuracy_drop",
     "labelled": "lf.train.label_photos",
     "trained": "lf.train.loop",
+    "reconstructed": "lf.benchmarks.sfm.stages",
 }
 
 HOUSE = {

@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import os
+import sqlite3
 import sys
 import zipfile
 from pathlib import Path
@@ -17,7 +18,7 @@ import pytest
 
 from lf.cli import extract as cli_extract
 from lf.core import BadInput, Features, LfError, Unavailable, UsageError
-from lf.data.layouts import LAYOUTS, h5, pairs
+from lf.data.layouts import LAYOUTS, colmap, h5, pairs
 from lf.extraction import store, stream
 from lf.extraction.extractor import Extractor
 from lf.models import MODELS
@@ -27,7 +28,7 @@ from lf.runtimes import Backend
 SIZE = (64, 48)  # (W, H)
 IMAGES = [name for name, row in LAYOUTS.items() if row.open]
 NAME, KEY = "v_a/1.ppm", "v_a/1"
-WITH_SCALES = ("r2d2", "d2net", "hloc", "lf")
+WITH_SCALES = ("r2d2", "d2net", "hloc", "colmap", "lf")
 
 
 def features(n=5, scales=True, seed=0):
@@ -35,7 +36,8 @@ def features(n=5, scales=True, seed=0):
     rng = np.random.default_rng(seed)
     descriptors = rng.standard_normal((n, 8)).astype(np.float32)
     diameters = 32 * 2 ** rng.integers(0, 3, n) if scales else None
-    return Features(rng.uniform(0, 48, (n, 2)), np.linspace(0.9, 0.1, n), descriptors, SIZE, diameters)
+    points = np.round(rng.uniform(0, 48, (n, 2)) * 64) / 64  # what half a pixel more and less leaves as it is
+    return Features(points, np.linspace(0.9, 0.1, n), descriptors, SIZE, diameters)
 
 
 def put(layout, folder, found, name=NAME):
@@ -167,6 +169,11 @@ def unscored(layout, folder, name=NAME):
     if layout == "hloc":
         with pytest.importorskip("h5py").File(folder / "features.h5", "a") as file:
             del file[name]["scores"]
+        return
+    if layout == "colmap":
+        with sqlite3.connect(folder / colmap.NAME) as connection:
+            connection.execute(f"UPDATE {colmap.TABLE} SET scores = NULL")
+        connection.close()
         return
     (path,) = folder.glob(f"{name}.*")
     kept = {key: value for key, value in arrays(path).items() if key != "scores"}

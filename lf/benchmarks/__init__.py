@@ -38,6 +38,8 @@ class Metric:
     about: str
 
 
+LEVELS = ((5.0, 10.0), (0.5, 5.0), (0.25, 2.0), (0.05, 0.5), (0.01, 0.1))  # m, degrees; the first three are Aachen's
+
 METRICS: dict[str, Metric] = {
     "repeatability": Metric("", True, "share of points in both views with a point of the other image within 3 px"),
     "localization_error": Metric("px", False, "mean distance of those repeated points, in the second image"),
@@ -67,6 +69,16 @@ METRICS: dict[str, Metric] = {
     "n_classes": Metric("classes", None, "classes that the mean IoU is of"),
     "pixel_accuracy": Metric("", True, "share of pixels with the right class"),
     "mean_accuracy": Metric("", True, "share of pixels with the right class, mean over the classes of the truth"),
+    "registered": Metric("", True, "image registered by COLMAP"),
+    "n_observations": Metric("points", True, "keypoints of an image with a point of the model, 0 where not registered"),
+    "track_length": Metric("images", True, "mean number of images that see the points of an image"),
+    "reprojection_error": Metric("px", None, "mean error of the points of an image: more points, more error"),
+    "camera_centre_error": Metric("mm", False, "distance of the camera centre from the truth, where the data is in m"),
+    "camera_rotation_error": Metric("deg", False, "angle between the camera and the truth"),
+    **{
+        f"localised@{metres:g}m": Metric("", True, f"query within {metres:g} m and {degrees:g} degrees of the truth")
+        for metres, degrees in LEVELS
+    },
 }
 
 _HOMOGRAPHY_METRICS = (

@@ -36,6 +36,7 @@ from lf.cli import (  # noqa: E402
     inspect,
     label,
     live,
+    localize,
     match,
     models,
     quantize,
@@ -44,6 +45,7 @@ from lf.cli import (  # noqa: E402
     score,
     search,
     sensitivity,
+    sfm,
     sweep,
     time,
     train,
@@ -67,7 +69,7 @@ data = typer.Typer(help="Datasets: download, convert, list, show.", cls=help.Gro
 
 PANELS: dict[str, tuple[Any, ...]] = {  # of lf --help -> the commands, in order; each file holds one, of its name
     "Convert": (export, adopt, quantize, search, sensitivity, check),
-    "Measure": (bench, time, compare, report, tune, sweep, score),
+    "Measure": (bench, sfm, localize, time, compare, report, tune, sweep, score),
     "Use": (extract, match, live, demo),
     "Train": (train, label),
     "Look": (inspect, models, doctor),

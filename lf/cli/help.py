@@ -10,6 +10,7 @@ from typing import Any
 from typer import core
 
 from lf.benchmarks import PROTOCOLS
+from lf.benchmarks.sfm.matches import MATCHERS
 from lf.cli.options import WHERE
 from lf.data.layouts import LAYOUTS
 from lf.models import NETWORKS
@@ -29,6 +30,7 @@ LISTS: dict[str, tuple[str, Mapping[str, Any]]] = {  # parameter of a command ->
     "backend": ("Backends", BACKENDS),
     "calibration": ("Calibrations", CALIBRATIONS),
     "layout": ("Layouts", LAYOUTS),
+    "matcher": ("Matchers", MATCHERS),
 }
 
 

@@ -144,6 +144,41 @@ def checked_rotation(rotation: Array, where: str) -> Array:
     return np.asarray(u @ v)
 
 
+def checked_quaternion(quaternion: Array, where: str) -> Array:
+    """(3, 3) rotation of a quaternion w, x, y, z.
+
+    Raises:
+        BadInput: its length is not 1; the text begins with `where`.
+    """
+    length = float(np.linalg.norm(quaternion))
+    if not abs(length - 1) < ROTATION:
+        raise BadInput(f"{where}: a quaternion of length {length:.4g} is no rotation; expected length 1")
+    w, x, y, z = quaternion / length
+    return np.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+        ]
+    )
+
+
+def quaternion(rotation: Array) -> list[float]:
+    """w, x, y, z of a rotation (3, 3), w not negative: the eigenvector of Bar-Itzhack (2000), exact at every angle."""
+    r = np.asarray(rotation, np.float64)
+    matrix = np.array(
+        [
+            [np.trace(r), r[2, 1] - r[1, 2], r[0, 2] - r[2, 0], r[1, 0] - r[0, 1]],
+            [0, r[0, 0] - r[1, 1] - r[2, 2], r[0, 1] + r[1, 0], r[0, 2] + r[2, 0]],
+            [0, 0, r[1, 1] - r[0, 0] - r[2, 2], r[1, 2] + r[2, 1]],
+            [0, 0, 0, r[2, 2] - r[0, 0] - r[1, 1]],
+        ]
+    )
+    values, vectors = np.linalg.eigh(matrix, UPLO="U")
+    found = vectors[:, values.argmax()]
+    return [float(value) for value in (found if found[0] >= 0 else -found)]
+
+
 def checked_translation(translation: Array, where: str) -> Array:
     """(3,) float64; BadInput where a value is not finite."""
     translation = np.asarray(translation, dtype=np.float64)

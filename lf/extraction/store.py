@@ -7,18 +7,18 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lf.core import Artifact, BadInput, UsageError, files, ledger, pick
 from lf.core.fingerprint import versions
-from lf.data import images
+from lf.data import Picture, images
 from lf.data.layouts import LAYOUTS, Store
-from lf.data.layouts.h5 import Hdf5
 from lf.extraction.extractor import Extractor
 from lf.extraction.stream import stream
 from lf.runtimes import BACKENDS, backends_for
 
 Progress = Callable[[int, int, str], None]
+Item = TypeVar("Item")
 WHOLE = (0, 1)  # the only one of one shard
 
 
@@ -48,7 +48,7 @@ def find(paths: Sequence[Path]) -> dict[str, Path]:
     return found
 
 
-def share(found: Mapping[str, Path], shard: tuple[int, int]) -> dict[str, Path]:
+def share(found: Mapping[str, Item], shard: tuple[int, int]) -> dict[str, Item]:
     """What belongs to the i-th of n runs, from 0, that share the images: every n-th, beginning with the i-th.
 
     Raises:
@@ -62,7 +62,7 @@ def share(found: Mapping[str, Path], shard: tuple[int, int]) -> dict[str, Path]:
 
 def extract_images(
     extractor: Extractor,
-    found: Mapping[str, Path],
+    found: Mapping[str, Path] | Mapping[str, Picture],
     out: Path,
     layout: str,
     top_k: int | None = None,
@@ -79,7 +79,7 @@ def extract_images(
 
     Args:
         extractor: the opened model.
-        found: name -> image file, see `find`; of a shard its `share`.
+        found: name -> image file, see `find`, or picture; of a shard its `share`.
         out: the folder of the features.
         layout: a row of LAYOUTS with a file for each image, or one for all.
         top_k: keep the best so many.
@@ -93,13 +93,13 @@ def extract_images(
         BadModel: the network's maps are broken.
     """
     opened = pick({name: row.open for name, row in LAYOUTS.items() if row.open}, layout, "layout of single images")
-    if out.is_file() or out.suffix == ".h5":
+    if out.is_file() or (out.suffix and out.suffix in {row.single for row in LAYOUTS.values()}):
         raise UsageError(f"{out}: expected a folder; the file of all images is made inside of it")
     whole, apart = opened(out), in_one_file(layout) and shard != WHOLE
-    with opened(shard_file(out, shard)) if apart else whole as store:
+    with opened(shard_file(out, shard, layout)) if apart else whole as store:
         note = claim(out, layout, extractor, top_k, map(store.has, found))
         todo = [name for name in found if not (store.has(name) or (apart and whole.has(name)))]
-        there = _of_shards(out, found, todo) if in_one_file(layout) and not apart else {}
+        there = _of_shards(out, layout, found, todo) if in_one_file(layout) and not apart else {}
         tally = Tally(kept=len(found) - len(todo))
         missing = (found[name] for name in todo if name not in there)
         with files.taken_back(note), closing(stream(extractor, missing, top_k, workers)) as results:
@@ -117,29 +117,30 @@ def extract_images(
 
 def in_one_file(layout: str) -> bool:
     """Whether a layout keeps all images in one file, which one run at a time can write."""
-    return LAYOUTS[layout].open is Hdf5
+    return bool(LAYOUTS[layout].single)
 
 
-def shard_file(out: Path, shard: tuple[int, int]) -> Path:
+def shard_file(out: Path, shard: tuple[int, int], layout: str) -> Path:
     """Where a run that shares the images with others writes, in a layout with one file for all."""
-    return out / "shards" / f"{shard[0]}-of-{shard[1]}.h5"
+    return out / "shards" / f"{shard[0]}-of-{shard[1]}{LAYOUTS[layout].single}"
 
 
-def _of_shards(out: Path, found: Iterable[str], todo: Collection[str]) -> dict[str, Store]:
+def _of_shards(out: Path, layout: str, found: Iterable[str], todo: Collection[str]) -> dict[str, Store]:
     """Which of the files of shards in `out` have which images.
 
     Raises:
         UsageError: one of them is not done.
     """
-    for part in sorted(shard_file(out, WHOLE).parent.glob("*-of-*.h5.part")):
+    row, folder = LAYOUTS[layout], shard_file(out, WHOLE, layout).parent
+    for part in sorted(folder.glob(f"*-of-*{row.single}.part")):
         index, _, count = part.name.partition(".")[0].partition("-of-")
         raise UsageError(f"{part}: this shard is not done; run it again with `shard={index}/{count}`, or delete it")
     there: dict[str, Store] = {}
     names, wanted = [*found], {*todo}
-    for path in sorted(shard_file(out, WHOLE).parent.glob("*-of-*.h5")):
+    for path in sorted(folder.glob(f"*-of-*{row.single}")):
         index, _, count = path.stem.partition("-of-")
-        if index.isdecimal() and count.isdecimal() and int(index) < int(count):
-            store = Hdf5(path)
+        if row.open and index.isdecimal() and count.isdecimal() and int(index) < int(count):
+            store = row.open(path)
             there.update(
                 {name: store for name in names[int(index) :: int(count)] if name in wanted and store.has(name)}
             )

@@ -15,7 +15,7 @@ from typing import TypeVar
 import cv2
 
 from lf.core import Array, BadInput, BadModel, Features, console
-from lf.data import images
+from lf.data import Picture, images
 from lf.extraction.extractor import Extractor
 
 AHEAD = 2  # items that are begun or waiting to be taken, for each worker: what bounds the memory
@@ -46,15 +46,15 @@ def _say_resized(path: Path, size: tuple[int, int]) -> None:
     )
 
 
-def features_of(extractor: Extractor, path: Path, top_k: int | None = None) -> Features:
-    """The features of an image file, best first, as `lf extract` writes them.
+def features_of(extractor: Extractor, path: Path | Picture, top_k: int | None = None) -> Features:
+    """The features of an image file or of a picture, best first, as `lf extract` writes them.
 
     Raises:
         BadInput: the file cannot be read, or the image is too small.
         BadModel: the network's maps are broken.
         Unavailable: the engine does not run any more.
     """
-    image = images.read(path)
+    image = images.read(path) if isinstance(path, Path) else path.load()
     try:
         return published(extractor, image).top(top_k)
     except BadModel:
@@ -65,13 +65,13 @@ def features_of(extractor: Extractor, path: Path, top_k: int | None = None) -> F
 
 
 def stream(
-    extractor: Extractor, paths: Iterable[Path], top_k: int | None = None, workers: int = 1
+    extractor: Extractor, paths: Iterable[Path | Picture], top_k: int | None = None, workers: int = 1
 ) -> Generator[Features | BadInput, None, None]:
     """The features of image files, in the order of the files; for one that fails, why; see `in_order`.
 
     Args:
         extractor: the opened model; one of the workers has it.
-        paths: image files; taken one by one.
+        paths: image files or pictures; taken one by one.
         top_k: keep the best so many.
         workers: images at a time.
 
@@ -80,7 +80,7 @@ def stream(
         Unavailable: the engine does not run any more; likewise.
     """
 
-    def attempt(extractor: Extractor, path: Path) -> Features | BadInput:
+    def attempt(extractor: Extractor, path: Path | Picture) -> Features | BadInput:
         try:
             return features_of(extractor, path, top_k)
         except BadModel:  # no other image would fare better

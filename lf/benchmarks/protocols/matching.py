@@ -56,6 +56,47 @@ def mutual(desc0: Array, desc1: Array, metric: Metric) -> tuple[Array, Array]:
     return i, forward[i]
 
 
+def distinct(desc0: Array, desc1: Array, ratio: float, both: bool) -> tuple[Array, Array]:
+    """Mutual nearest neighbours by the dot product that are clearly nearer than the second best (Lowe's ratio test).
+
+    Args:
+        desc0: (N0, D) unit descriptors of the first image.
+        desc1: (N1, D) unit descriptors of the second image.
+        ratio: most that the Euclidean distance to the nearest may be of that to the second nearest.
+        both: whether the test must hold from the second image to the first, too.
+
+    Returns:
+        (M,) indices i into `desc0`, ascending, and (M,) indices j into `desc1`.
+    """
+    i, j = mutual(desc0, desc1, "dot")
+    if not len(i):
+        return i, j
+    a, b = _cast(desc0, desc1)
+    near = _distance(np.vecdot(a[i], b[j]))
+    kept = near <= ratio * _distance(_second(a[i], b, j))
+    if both:
+        kept &= near <= ratio * _distance(_second(b[j], a, i))
+    return i[kept], j[kept]
+
+
+def _second(a: Array, b: Array, best: Array) -> Array:
+    """(N,) the largest product of each row of `a` with another row of `b` than `best`; -1 where there is none."""
+    found = np.full(len(a), -1, a.dtype)
+    rows = max(1, min(ROWS, BLOCK // len(b)))
+    for start in range(0, len(a) if len(b) > 1 else 0, rows):
+        block = slice(start, start + rows)
+        with np.errstate(invalid="ignore"):  # as in `_search`
+            similarity = a[block] @ b.T
+        similarity[np.arange(len(similarity)), best[block]] = -np.inf
+        found[block] = similarity.max(axis=1)
+    return found
+
+
+def _distance(product: Array) -> Array:
+    """Euclidean distance of unit vectors with these products."""
+    return np.asarray(np.sqrt(np.maximum(2 - 2 * product, 0)))
+
+
 def _search(a: Array, b: Array) -> tuple[Array, Array, Array, Array]:
     """Column of the largest product in each row of a b^T, row of that in each column, and these products."""
     forward, best0 = np.zeros(len(a), int), np.empty(len(a), a.dtype)

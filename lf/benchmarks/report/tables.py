@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from lf.benchmarks import aggregate
+from lf.benchmarks import LEVELS, aggregate
 from lf.benchmarks.protocols.summary import SPLITS, Mean, brackets, number
 from lf.benchmarks.report.header import header
 from lf.benchmarks.run.gate import Verdict
@@ -20,6 +20,7 @@ _KP2D = (
     "correctness@5",
     "matching_score",
 )
+_CAMERA = ("reprojection_error", "camera_centre_error", "camera_rotation_error")
 COLUMNS = {  # of protocols whose names begin so
     "superpoint": (*_KP2D, "nn_map"),
     "kp2d": _KP2D,
@@ -27,6 +28,9 @@ COLUMNS = {  # of protocols whose names begin so
     "pose": ("n_matches", "n_inliers", "pose_error", "pose_auc@5", "pose_auc@10", "pose_auc@20", "pose_maa@10"),
     "segmentation": ("miou", "n_classes", "pixel_accuracy", "mean_accuracy"),
     "auc": ("n_keypoints0", "n_matches", "mean_corner_error", "h_auc@1", "h_auc@3", "h_auc@5", "h_auc_dlt@5"),
+    "eth-lfb": ("registered", "n_observations", "track_length", *_CAMERA),
+    "localise": ("registered", "n_observations", *_CAMERA, *(f"localised@{metres:g}m" for metres, _ in LEVELS)),
+    "aachen": ("registered", "n_observations", "track_length"),
 }
 SHORT = {
     "repeatability": "repeat.",
@@ -53,6 +57,12 @@ SHORT = {
     "n_classes": "classes",
     "pixel_accuracy": "pixel acc.",
     "mean_accuracy": "mean acc.",
+    "n_observations": "observations",
+    "track_length": "track",
+    "reprojection_error": "reproj. px",
+    "camera_centre_error": "centre mm",
+    "camera_rotation_error": "rotation deg",
+    **{f"localised@{metres:g}m": f"{metres:g} m {degrees:g} deg" for metres, degrees in LEVELS},
 }
 
 
@@ -100,14 +110,14 @@ def table(runs: Sequence[Run]) -> str:
 
 def averages(runs: Sequence[Run]) -> str:
     """Every number with its 95 % interval, overall and by split, and how many pairs it is of where not of all."""
-    names = _metrics(runs[0])
+    names, each = _metrics(runs[0]), runs[0].unit
     rows = []
     for run in runs:
         for split, prefix in SPLITS.items():
             if pairs := run.of_split(prefix):
-                cells = [_sure(_over(pairs, run, name), len(pairs)) for name in names]
+                cells = [_sure(_over(pairs, run, name), len(pairs), each) for name in names]
                 rows.append([run.label, split, str(len(pairs)), *cells])
-    return markdown(["with 95 % interval", "split", runs[0].unit, *(SHORT.get(n, n) for n in names)], rows)
+    return markdown(["with 95 % interval", "split", each, *(SHORT.get(n, n) for n in names)], rows)
 
 
 def classes(runs: Sequence[Run]) -> str:
@@ -130,10 +140,10 @@ def _over(pairs: Sequence[PairScores], run: Run, name: str) -> Mean:
     return number([pair.value(of) for pair in pairs], statistic)
 
 
-def _sure(value: Mean, pairs: int) -> str:
+def _sure(value: Mean, pairs: int, each: str) -> str:
     if value["mean"] is None:
         return "-"
-    sure = brackets(value["interval"], value["n"], digits)
+    sure = brackets(value["interval"], value["n"], digits, each)
     of = f" of {value['n']}" if value["interval"] and value["n"] < pairs else ""
     return f"{digits(value['mean'])} {sure}{of}"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from itertools import count, groupby
 from pathlib import Path
@@ -17,7 +17,7 @@ from lf.benchmarks.run.record import Environment, Run, Subject
 from lf.benchmarks.run.results import environment
 from lf.benchmarks.run.segment import Segmenter
 from lf.core import Artifact, BadInput, SessionInfo
-from lf.data import Pair, dataset_digest
+from lf.data import Pair, Picture, dataset_digest
 from lf.data.masks.units import Unit
 from lf.extraction.extractor import Extractor
 from lf.extraction.stream import in_order
@@ -133,14 +133,18 @@ def evaluated(variant: Variant, info: SessionInfo) -> Subject:
 
 def refuse_leak(artifact: Artifact, pairs: Sequence[Pair]) -> None:
     """Raise BadInput if a picture of `pairs`, or what it is a view of, is among those that calibrated `artifact`."""
+    refuse_calibrated(artifact, (picture for pair in pairs for picture in (pair.first, pair.second)))
+
+
+def refuse_calibrated(artifact: Artifact, pictures: Iterable[Picture]) -> None:
+    """Raise BadInput if a picture, or what it is a view of, is among those that calibrated `artifact`."""
     used = {sha256: name for step in artifact.card.made for sha256, name in step.photos.items()}
-    for pair in pairs:
-        for picture in (pair.first, pair.second):
-            if name := used.get(picture.digest) or used.get(picture.source):
-                raise BadInput(
-                    f"{artifact.path} was calibrated on {name}, which is {picture.key} of the benchmark; "
-                    "quantize it again with other images"
-                )
+    for picture in pictures:
+        if name := used.get(picture.digest) or used.get(picture.source):
+            raise BadInput(
+                f"{artifact.path} was calibrated on {name}, which is {picture.key} of the benchmark; "
+                "quantize it again with other images"
+            )
 
 
 def assemble(

@@ -156,6 +156,7 @@ class Run(Subject, Timing):
     intervals_by_split: Mapping[str, Mapping[str, list[float] | None]] = field(default_factory=dict)
     pairs: list[PairScores]
     classes: list[ClassScore] = field(default_factory=list)
+    reconstructions: Mapping[str, Values] = field(default_factory=dict)
     image_size: list[int] | None = None
 
     @property
@@ -166,8 +167,9 @@ class Run(Subject, Timing):
 
     @property
     def unit(self) -> str:
-        """What its records are of: pairs, or images with labels."""
-        return "images" if self.protocol_details.get("truth") == "classes" else "pairs"
+        """What its records are of: pairs, images with labels, or images of a reconstruction."""
+        alone = self.reconstructions or self.protocol_details.get("truth") == "classes"
+        return "images" if alone else "pairs"
 
     @property
     def label(self) -> str:

@@ -104,6 +104,10 @@ def refuse(where: object, pair: Stored, protocol: Protocol) -> None:
     lengths = [features.descriptors.shape[1] for features in (pair.first, pair.second)]
     if lengths[0] != lengths[1]:
         raise BadInput(f"{where}: descriptors of {lengths[0]} and of {lengths[1]} numbers; expected one length")
+    if not max(lengths) and len(pair.first) and len(pair.second):
+        raise BadInput(
+            f"{where}: keypoints without descriptors, which no protocol can match; store the descriptors, too"
+        )
     for width, height in (pair.first.size, pair.second.size):
         if protocol.size not in (None, (height, width)):
             fits = [name for name, row in _of_features().items() if row.size in (None, (height, width))]

@@ -1,7 +1,8 @@
 """LAYOUTS: the feature files of other tools, read and written; see docs/layouts.md.
 
 In all of them a point is x, y in pixels of the original image, pixel centres at integers, as in `Features`. hloc's file
-is no exception: hloc adds COLMAP's half pixel when it imports the file into COLMAP's database.
+is no exception: hloc adds COLMAP's half pixel when it imports the file into COLMAP's database. In a database itself the
+half pixel is in the file; the layout `colmap` adds and takes it away.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from lf.core import Features
-from lf.data.layouts import images
+from lf.data.layouts import colmap, images
 from lf.data.layouts.h5 import Hdf5
 
 
@@ -48,10 +49,12 @@ class Layout:
     Attributes:
         about: one line, for help.
         open: (folder, or the file where all is in one) -> Store; None where a file holds a pair of images, see `pairs`.
+        single: how the name of the file ends where all images are in one, which one run at a time can write.
     """
 
     about: str
     open: Callable[[Path], Store] | None
+    single: str = ""
 
 
 LAYOUTS: dict[str, Layout] = {
@@ -61,6 +64,7 @@ LAYOUTS: dict[str, Layout] = {
         "PoSFeat: IMAGE.PoSFeat, an npz; reads its h5 files, too", partial(images.Folder, images.POSFEAT)
     ),
     "superpoint": Layout("pytorch-superpoint: N.npz for pair N of a dataset", None),
-    "hloc": Layout("hloc: features.h5 with a group for each image", Hdf5),
+    "hloc": Layout("hloc: features.h5 with a group for each image", Hdf5, ".h5"),
+    "colmap": Layout("COLMAP: database.db, keypoints with the half pixel", colmap.Colmap, colmap.SUFFIX),
     "lf": Layout("lf: IMAGE.lf.npz", partial(images.Folder, images.LF)),
 }

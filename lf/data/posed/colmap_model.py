@@ -13,19 +13,21 @@ from pathlib import Path
 import numpy as np
 
 from lf.core import Array, BadInput, files
+from lf.data.cameras import checked_quaternion
+from lf.data.colmap_cameras import CAMERAS, HALF
 from lf.data.posed import View
 from lf.data.posed.rows import numbers, rows
 
 PLACES = (".", "sparse", "sparse/0")
-HALF = 0.5  # px
-# name -> its number in binary files, indices of fx, fy, cx, cy, and how many numbers it has
-MODELS = {
-    "SIMPLE_PINHOLE": (0, (0, 0, 1, 2), 3),
-    "PINHOLE": (1, (0, 1, 2, 3), 4),
-    "SIMPLE_RADIAL": (2, (0, 0, 1, 2), 4),
-    "RADIAL": (3, (0, 0, 1, 2), 5),
-    "OPENCV": (4, (0, 1, 2, 3), 8),
+FOCAL = {  # indices of fx, fy, cx, cy among the numbers of a model without lens distortion, or with a known one
+    "SIMPLE_PINHOLE": (0, 0, 1, 2),
+    "PINHOLE": (0, 1, 2, 3),
+    "SIMPLE_RADIAL": (0, 0, 1, 2),
+    "RADIAL": (0, 0, 1, 2),
+    "OPENCV": (0, 1, 2, 3),
 }
+# name -> its number in binary files, indices of fx, fy, cx, cy, and how many numbers it has
+MODELS = {name: (CAMERAS[name][0], index, CAMERAS[name][1]) for name, index in FOCAL.items()}
 Camera = tuple[str, Array]  # name of the model, its numbers
 
 
@@ -62,7 +64,7 @@ def views(folder: Path) -> list[View]:
         if camera not in cameras:
             raise BadInput(f"{where}: has no intrinsics, camera {camera} is not in {cameras_in.name}")
         K = _matrix(f"{cameras_in}: camera {camera}", *cameras[camera])
-        found.append(view(folder, where, name, K, _rotation(where, pose[:4]), pose[4:]))
+        found.append(view(folder, where, name, K, checked_quaternion(pose[:4], where), pose[4:]))
     return found
 
 
@@ -73,21 +75,6 @@ def _matrix(where: str, model: str, values: Array) -> Array:
         raise BadInput(f"{where}: {model} with lens distortion; expected none, undistort the images with COLMAP")
     fx, fy, cx, cy = values[[*index]]
     return np.array([[fx, 0, cx - HALF], [0, fy, cy - HALF], [0, 0, 1]])
-
-
-def _rotation(where: str, quaternion: Array) -> Array:
-    """(3, 3) of a quaternion w, x, y, z."""
-    length = float(np.linalg.norm(quaternion))
-    if not abs(length - 1) < 1e-3:
-        raise BadInput(f"{where}: a quaternion of length {length:.4g} is no rotation; expected length 1")
-    w, x, y, z = quaternion / length
-    return np.array(
-        [
-            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-        ]
-    )
 
 
 def _known(where: str, model: str) -> int:

@@ -1,0 +1,79 @@
+"""`lf localize`: find the poses of images among others whose poses are known."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from lf.cli import options as opt
+from lf.cli.sfm import Best, Matcher, Workers
+from lf.core import console
+
+EXAMPLES = (
+    "lf localize wren --data posed:FOUNTAIN --out wren-localize",
+    "lf localize wren.w8a8.onnx --data aachen:ROOT --out aachen",
+)
+
+
+def localize(
+    model: opt.File,
+    data: Annotated[
+        str,
+        typer.Option(
+            metavar="DATA", help="Dataset: posed:DIR, scenes:N, aachen:ROOT, aachen-v1.1:ROOT", rich_help_panel=opt.WHAT
+        ),
+    ],
+    out: opt.Folder,
+    queries: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,...",
+            help="Images to localise",
+            show_default="every third, or those of Aachen",
+            rich_help_panel=opt.WHAT,
+        ),
+    ] = None,
+    pairs: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOW",
+            help="Pairs: exhaustive, sequential:N, nearest:N, listed, FILE",
+            show_default="exhaustive, or the list of Aachen",
+            rich_help_panel=opt.WHAT,
+        ),
+    ] = None,
+    matcher: Matcher = "mutual",
+    top_k: Best = 2000,
+    backend: opt.Backend = None,
+    keypoints: opt.Keypoints = None,
+    size: opt.Size = None,
+    threads: opt.Threads = 1,
+    workers: Workers = None,
+    shard: opt.Shard = "0/1",
+    json: opt.Json = False,
+) -> None:
+    """Localise images against others whose poses are known."""
+    from lf.benchmarks.report import reconstructions
+    from lf.benchmarks.run import results
+    from lf.benchmarks.sfm.localize import localize as run
+    from lf.benchmarks.sfm.reconstruct import RESULTS
+    from lf.benchmarks.sfm.stages import How
+    from lf.extraction.store import backend_for
+    from lf.extraction.variant import Variant
+    from lf.models.resolve import resolve
+    from lf.quota import cores
+
+    artifact = resolve(model)
+    variant = Variant(artifact, backend or backend_for(artifact), keypoints, opt.parse_size(size) if size else None)
+    count = workers or max(1, cores() // threads)
+    how = How(matcher, top_k, count, count, opt.parse_shard(shard))
+    asked = queries.split(",") if queries else ()
+    with console.progress() as progress:
+        done = run(variant, data, out, how=how, pairs=pairs, queries=asked, threads=threads, progress=progress)
+    if done is None:
+        return
+    measured, sent = done
+    console.as_json(results.document([measured])) if json else console.result(reconstructions.page(measured))
+    for path in filter(None, (out / RESULTS, sent)):
+        console.note(f"wrote {path}") if json else console.result(path)

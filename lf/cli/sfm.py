@@ -1,0 +1,77 @@
+"""`lf sfm`: reconstruct scenes from the matches of a model."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from lf.cli import options as opt
+from lf.core import console
+
+EXAMPLES = (
+    "lf sfm wren --data posed:FOUNTAIN --out wren-sfm",
+    "lf sfm wren.w8a8.onnx --data PHOTOS --intrinsics refined --out out",
+)
+
+Data = Annotated[
+    str, typer.Option(metavar="DATA", help="Dataset: posed:DIR, scenes:N or folder of images", rich_help_panel=opt.WHAT)
+]
+Matcher = Annotated[str, typer.Option(metavar="NAME", help="Matcher, listed below", rich_help_panel=opt.HOW)]
+Best = Annotated[int, typer.Option(min=1, metavar="N", help="Keep the N best keypoints", rich_help_panel=opt.HOW)]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Parallel images, and threads of verification",
+        show_default="one per free core",
+        rich_help_panel=opt.HOW,
+    ),
+]
+
+
+def sfm(
+    model: opt.File,
+    data: Data,
+    out: opt.Folder,
+    matcher: Matcher = "mutual-ratio0.8",
+    pairs: Annotated[
+        str,
+        typer.Option(
+            metavar="HOW", help="Pairs: exhaustive, sequential:N, nearest:N, listed, FILE", rich_help_panel=opt.WHAT
+        ),
+    ] = "exhaustive",
+    intrinsics: Annotated[
+        str, typer.Option(metavar="HOW", help="Intrinsics: fixed or refined", rich_help_panel=opt.HOW)
+    ] = "fixed",
+    top_k: Best = 2000,
+    backend: opt.Backend = None,
+    keypoints: opt.Keypoints = None,
+    size: opt.Size = None,
+    threads: opt.Threads = 1,
+    workers: Workers = None,
+    shard: opt.Shard = "0/1",
+    json: opt.Json = False,
+) -> None:
+    """Reconstruct scenes from matches, and score the models."""
+    from lf.benchmarks.report import reconstructions
+    from lf.benchmarks.run import results
+    from lf.benchmarks.sfm.reconstruct import RESULTS
+    from lf.benchmarks.sfm.reconstruct import sfm as run
+    from lf.benchmarks.sfm.stages import How
+    from lf.extraction.store import backend_for
+    from lf.extraction.variant import Variant
+    from lf.models.resolve import resolve
+    from lf.quota import cores
+
+    artifact = resolve(model)
+    variant = Variant(artifact, backend or backend_for(artifact), keypoints, opt.parse_size(size) if size else None)
+    count = workers or max(1, cores() // threads)
+    how = How(matcher, top_k, count, count, opt.parse_shard(shard))
+    with console.progress() as progress:
+        done = run(variant, data, out, how=how, pairs=pairs, intrinsics=intrinsics, threads=threads, progress=progress)
+    if done is None:
+        return
+    console.as_json(results.document([done])) if json else console.result(reconstructions.page(done))
+    console.note(f"wrote {out / RESULTS}") if json else console.result(out / RESULTS)
