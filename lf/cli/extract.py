@@ -13,6 +13,7 @@ from lf.core import console
 EXAMPLES = (
     "lf extract wren PHOTOS --out features --layout hloc",
     "lf extract wren PHOTOS --out features --shard 0/4",
+    "lf extract superpoint-seg.onnx PHOTOS --out features --maps segmentation",
 )
 
 
@@ -39,6 +40,10 @@ def extract(
     ] = None,
     top_k: opt.TopK = None,
     keypoints: opt.Keypoints = None,
+    maps: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Also write this map: segmentation", rich_help_panel=opt.WHERE),
+    ] = None,
     json: opt.Json = False,
 ) -> None:
     """Write features of images for other tools."""
@@ -60,6 +65,7 @@ def extract(
             pool=pool,
             top_k=top_k,
             keypoints=keypoints,
+            maps=maps or (),
             progress=progress,
         )
     console.skipped(tally.failed, tally.written + tally.kept + len(tally.failed))

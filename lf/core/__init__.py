@@ -20,5 +20,6 @@ from lf.core.types import Array as Array
 from lf.core.types import Artifact as Artifact
 from lf.core.types import Card as Card
 from lf.core.types import Features as Features
+from lf.core.types import Segmentation as Segmentation
 from lf.core.types import Session as Session
 from lf.core.types import SessionInfo as SessionInfo

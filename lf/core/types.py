@@ -18,9 +18,23 @@ from lf.core.steps import Step
 Array = NDArray[Any]
 
 CARD_SCHEMA = 2  # the newest that is read
-OPTIONAL = ("refine", "network")  # fields that most cards leave empty; with one of them a card has schema 2
+OPTIONAL = ("refine", "network", "classes")  # fields that most cards leave empty; with one of them a card has schema 2
 MAX_PIXELS = 100_000_000  # of an image: a header may declare anything, more is refused before memory is asked for
+Class = tuple[str, tuple[int, int, int]]  # name and RGB colour
 FEATURES = ("keypoints", "scores", "descriptors")  # outputs of a file with the decode inside
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """The classes of an image's pixels, as a network tells them.
+
+    Attributes:
+        logits: (classes, h, w) float32, at the network's own resolution.
+        covers: (height, width) of the original image's pixels that they cover, from its top left.
+    """
+
+    logits: Array
+    covers: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -34,6 +48,7 @@ class Features:
         size: (width, height) of the original image, pixels.
         scales: (N,) float32 diameter of the supporting patch in pixels, or None.
         scored: False where a file of another tool has no scores. `scores` are all 1 then, and no point is the best.
+        segmentation: of the image, where the extractor was asked for it.
 
     Raises:
         LfError: lengths differ, or an axis is missing.
@@ -46,6 +61,7 @@ class Features:
     size: tuple[int, int]
     scales: Array | None = None
     scored: bool = True
+    segmentation: Segmentation | None = None
 
     def __post_init__(self) -> None:
         """Cast to float32 and check the shapes: the seam at which a wrong backend is caught."""
@@ -94,6 +110,8 @@ class Card:
         made: one `Step` per command that had a hand in it; objects with the keys of a step become steps.
         refine: how its points move off whole pixels, see `lf.models.decode.refined`; empty leaves that to its network.
         network: what `lf.models.own` makes a row of, where `model` is in no table; else empty.
+        classes: (name, (R, G, B)) of each class of its segmentation, in the order of the channels; empty where there is
+            no segmentation, or nobody has named its classes.
         schema: version of this layout: 2 with a field of OPTIONAL, which an older lf would pass over, else 1.
     """
 
@@ -106,6 +124,7 @@ class Card:
     refine: str = ""
     schema: int = 1
     network: dict[str, Any] = field(default_factory=dict)
+    classes: tuple[Class, ...] = ()
 
     def __post_init__(self) -> None:
         """Check the steps: Mismatch names a field that is missing or of another type."""
@@ -163,9 +182,25 @@ class Card:
                 input=(int(channels), height, width),
                 outputs={k: (int(c), int(s)) for k, (c, s) in card.outputs.items()},
                 network={**card.network},
+                classes=_classes(card),
             )
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise BadInput(f"{where}: its embedded card is damaged ({error}); make the file again") from error
+
+
+def _classes(card: Card) -> tuple[Class, ...]:
+    """The class table of a card read from JSON.
+
+    Raises:
+        ValueError: an entry is no name with a colour, or there are not as many as channels.
+    """
+    found = tuple((name, (int(red), int(green), int(blue))) for name, (red, green, blue) in card.classes)
+    if not all(isinstance(name, str) and 0 <= min(colour) <= max(colour) <= 255 for name, colour in found):
+        raise ValueError("classes: expected a name and three levels from 0 to 255 each")
+    channels = [int(count) for count, _ in card.outputs.values()]
+    if found and not card.features and len(found) not in channels:
+        raise ValueError(f"{len(found)} classes, and outputs of {', '.join(map(str, channels))} channels")
+    return found
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from lf.core import Artifact, Card, ConversionFailed, UsageError, pick
 from lf.export import parity
 from lf.formats import onnx_model
 from lf.formats.derive import Draft, derive
-from lf.models import NETWORKS, check_size
+from lf.models import NETWORKS, check_size, row_of
 from lf.runtimes import CHECKPOINTS
 
 if TYPE_CHECKING:
@@ -57,7 +57,8 @@ def export(
     """
     if artifact.path.suffix not in CHECKPOINTS:
         raise UsageError(f"{artifact.path}: export to onnx starts from a checkpoint ({', '.join(CHECKPOINTS)})")
-    model = pick(NETWORKS, artifact.card.model, "network")
+    pick(NETWORKS, artifact.card.model, "network")
+    model = row_of(artifact.card)
     if opset not in OPSETS:
         raise UsageError(f"`opset={opset}`: expected {OPSETS[0]} to {OPSETS[-1]}")
     check_size(size, model, artifact.card.model)
@@ -99,12 +100,15 @@ def trace(artifact: Artifact, size: tuple[int, int] | None, opset: int) -> Model
 
     from lf.models import checkpoint
 
-    model = NETWORKS[artifact.card.model]
+    model, network = NETWORKS[artifact.card.model], checkpoint.network(artifact)
+    for part in [*network.modules()]:
+        if fold := getattr(part, "fold", None):
+            fold()
     free = torch.export.Dim.DYNAMIC
     height, width = size or parity.sizes(model.multiple)[1]  # any that fits
     with quiet():
         program = torch.onnx.export(
-            checkpoint.network(artifact),
+            network.eval(),
             (torch.zeros(1, model.channels, height, width),),
             dynamo=True,
             opset_version=opset,

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -14,26 +12,11 @@ import numpy as np
 from lf.core import Array, Artifact, BadInput, BadModel, Features, Session, Unavailable, UsageError, blaming
 from lf.core.registry import load_plugins
 from lf.data.images import check
+from lf.extraction.clock import PHASES as PHASES
+from lf.extraction.clock import Clock as Clock
+from lf.extraction.segmentation import read, refuse_without
 from lf.models import Model, check_refinement, check_size, peaks, row_of
 from lf.runtimes import BACKENDS, open_session
-
-PHASES = ("preprocess", "network", "postprocess")
-
-
-@dataclass
-class Clock:
-    """Seconds spent in each phase since the last reset."""
-
-    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
-
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        """Add the time of the block to `name`."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] += time.perf_counter() - start
 
 
 class Extractor:
@@ -46,6 +29,7 @@ class Extractor:
         keypoints: the extractor whose points are described, or None for the network's own.
         resize: (H, W) that was asked for, to which every image is resized; None leaves it to the file.
         nms: px within which the best point was asked to suppress the others; None leaves that to the network.
+        segmentation: whether features have the segmentation of their image.
     """
 
     def __init__(
@@ -57,21 +41,25 @@ class Extractor:
         resize: tuple[int, int] | None = None,
         nms: int | None = None,
         refine: str | None = None,
+        segmentation: bool = False,
         **settings: Any,
     ) -> None:
         """Open `artifact` in `backend`; `settings` override the model's published thresholds.
 
         `refine` says how points move off whole pixels, see `lf.models.decode.refined`; None leaves it to the file.
+        With `segmentation` the features have it, too.
 
         Raises:
             UsageError: `keypoints` was given, and the network has no dense descriptors; or `resize`, and the file or
-                the network takes other sizes; or `refine`, and the network has no score map.
+                the network takes other sizes; or `refine`, and the network has no score map; or no `segmentation`.
         """
         load_plugins()  # also in worker processes
         self.artifact = artifact
         self.model: Model = row_of(artifact.card)
         self.settings = {**self.model.settings, **settings}
-        self.keypoints, self.resize, self.nms = keypoints, resize, nms
+        self.keypoints, self.resize, self.nms, self.segmentation = keypoints, resize, nms, segmentation
+        if segmentation:
+            refuse_without(artifact)
         if refine:
             self.settings["refine"] = check_refinement(refine, artifact.card, str(artifact.path))
         if nms and "nms_radius" in self.settings:
@@ -96,7 +84,8 @@ class Extractor:
         if BACKENDS[self._opened[0]].one_session:
             return self
         points = self.keypoints.again() if self.keypoints else None
-        return Extractor(self.artifact, *self._opened, points, self.resize, self.nms, **self.settings)
+        more = {**self.settings, "segmentation": self.segmentation}
+        return Extractor(self.artifact, *self._opened, points, self.resize, self.nms, **more)
 
     def __call__(self, image: Array, clock: Clock | None = None) -> Features:
         """Keypoints of an image, single scale.
@@ -120,7 +109,11 @@ class Extractor:
         with clock.phase("postprocess"), blaming(self.artifact.path):
             keypoints, scores, descriptors = self._decode(_first(maps), resized, tensor)
             scale = np.array([width / resized.shape[1], height / resized.shape[0]], np.float32)
-            return self._thinned(checked(restore(keypoints, scale), scores, descriptors, (width, height)))
+            found = self._thinned(checked(restore(keypoints, scale), scores, descriptors, (width, height)))
+            if not self.segmentation:
+                return found
+            seen = read(_first(maps), tensor.shape[2:], resized.shape[:2], (height, width))
+            return replace(found, segmentation=seen)
 
     def maps(self, image: Array) -> dict[str, Array]:
         """The raw maps of an image, name -> (c, h, w) float32; for the image see `__call__`."""

@@ -13,8 +13,10 @@ from lf.core import Artifact, BadInput, UsageError, files, ledger, pick
 from lf.core.fingerprint import versions
 from lf.data import Picture, images
 from lf.data.layouts import LAYOUTS, Store
+from lf.extraction import segmentation
 from lf.extraction.extractor import Extractor
 from lf.extraction.stream import stream
+from lf.models import SEGMENTATION
 from lf.runtimes import BACKENDS, backends_for
 
 Progress = Callable[[int, int, str], None]
@@ -73,6 +75,7 @@ def extract_images(
 ) -> Tally:
     """Extract the images that have no features yet; one that cannot be read is passed over and counted.
 
+    With `extractor.segmentation` the classes of image NAME go to `out/NAME.seg.png`.
     Files are written here, one after the other, in the order of the images, whatever the workers finish first. The
     runs of a layout with one file for all each write their own, see `shard_file`; the run of all images puts them
     together.
@@ -109,6 +112,9 @@ def extract_images(
                 if isinstance(result, BadInput):
                     tally.failed[name] = str(result)
                     continue
+                if result.segmentation:  # before the features, which say that an image is done
+                    shown, card = result.segmentation, extractor.artifact.card
+                    segmentation.write(out / f"{name}{segmentation.SUFFIX}", shown, result.size[::-1], card)
                 store.write(name, result)
                 tally.written += 1
     progress(len(found), len(found), "")
@@ -196,6 +202,8 @@ def claim(
         **versions(by),
         **more,
     }
+    if extractor.segmentation:
+        made["maps"] = [SEGMENTATION]
     path, remedy = out / f"lf-extract.{layout}.json", f"choose another `out`, or delete its features: rm -r {out}"
     found = ledger.resume(path, made, work=out, remedy=remedy)
     if not found.begun and any(taken):  # another shard may have begun meanwhile

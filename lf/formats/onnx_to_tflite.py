@@ -34,6 +34,9 @@ FLOAT = ("onnx2tf", "tensorflow", "tf_keras", "onnx_graphsurgeon", "sng4onnx", "
 DIRECT = (2, 6)  # onnx2tf from here on writes TFLite itself and needs no TensorFlow
 INTEGER = ("tensorflow",)
 OPSET = 17  # above, onnx2tf 1.28 writes every nearest resize with half-pixel centres, a version that few devices know
+NEWER = (
+    "noop_with_empty_axes"  # of reductions; the conversion to OPSET keeps it, and OPSET has it not. 0 is its default
+)
 SECONDS = 900
 SAMPLE = "calibration_image_sample_data_20x128x128x3_float32.npy"  # onnx2tf downloads it where it is not
 THREADS = {name: "1" for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")}
@@ -79,6 +82,10 @@ def static(model: ModelProto, size: tuple[int, int]) -> ModelProto:
     del copy.graph.value_info[:]
     for output in copy.graph.output:
         output.type.tensor_type.ClearField("shape")
+    for node in copy.graph.node:
+        plain = [a for a in node.attribute if a.name == NEWER and not a.i]
+        for attribute in plain if node.op_type.startswith("Reduce") else ():
+            node.attribute.remove(attribute)
     if opset(copy) > OPSET:
         # where it has no rule for an operator; whether a newer set is read right, parity tells
         with suppress(RuntimeError, version_converter.ConvertError):

@@ -9,6 +9,7 @@ from lf.core import MAX_PIXELS, Artifact, BadInput, Card, UsageError, pick
 from lf.models import alike, aliked, disk, edgepoint2, features, kp2d, opencv, own, r2d2, superpoint, swift, wren, xfeat
 from lf.models.decode import REFINEMENTS as REFINEMENTS
 from lf.models.row import COUNTED as COUNTED
+from lf.models.row import SEGMENTATION as SEGMENTATION
 from lf.models.row import UNKNOWN_LICENCE as UNKNOWN_LICENCE
 from lf.models.row import Model as Model
 
@@ -23,12 +24,15 @@ NETWORKS = {name: model for name, model in MODELS.items() if model.module}
 def row_of(card: Card) -> Model:
     """The row of a file's network, from MODELS or the card's own description, with what its card changes.
 
+    The number of classes of a segmentation is that of the card's outputs.
+
     Where the file decodes in its graph, one that reads features, at one scale.
 
     Raises:
         BadInput: the card has a refinement that the network does not.
     """
     row = own.row(card.model, card.network) if card.network else MODELS[card.model]
+    row = row.for_classes(card.outputs.get(SEGMENTATION, (None,))[0])
     if card.refine and ("refine" not in row.settings or card.refine not in REFINEMENTS):
         raise BadInput(f"its card says refine '{card.refine}', which {card.model} does not know; make the file again")
     if card.features:

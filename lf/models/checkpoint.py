@@ -15,11 +15,17 @@ from lf.core import Artifact, BadInput, BadModel, Card, files, one_line
 from lf.formats import model_file
 from lf.models import NETWORKS, recognise, unpickle
 from lf.models.match import State, itself, match
+from lf.models.row import CLASS_LAYER, SEGMENTATION
 
 
-def build(row: str) -> nn.Module:
-    """The network of a row of MODELS with fresh weights."""
-    return NETWORKS[row].build()
+def build(row: str, classes: int | None = None) -> nn.Module:
+    """The network of a row of MODELS with fresh weights; None takes the number of classes of the row."""
+    return NETWORKS[row].for_classes(classes).build()
+
+
+def classes_of(state: State) -> int | None:
+    """Number of classes of the segmentation that a state dict of ours has; None without one."""
+    return len(state[CLASS_LAYER]) if CLASS_LAYER in state else None
 
 
 def load(path: Path) -> tuple[str, State, dict[str, str]]:
@@ -54,7 +60,10 @@ def network(artifact: Artifact) -> nn.Module:
     row, state, _ = load(artifact.path)
     if row != artifact.card.model:
         raise BadInput(f"{artifact.path}: holds weights of {row}, its card says {artifact.card.model}")
-    module = build(row)
+    found, said = classes_of(state), artifact.card.outputs.get(SEGMENTATION)
+    if found and said and found != said[0]:
+        raise BadInput(f"{artifact.path}: holds weights for {found} classes, its card says {said[0]}")
+    module = build(row, found)
     module.load_state_dict(state, strict=True)
     return module.eval()
 

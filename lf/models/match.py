@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from lf.core import BadInput
 from lf.models import NETWORKS, state_dicts
 from lf.models.inert_pickle import shown
+from lf.models.row import CLASS_LAYER
 
 State = dict[str, Tensor]
 Adopted = tuple[str, State]
@@ -22,6 +23,7 @@ WEIGHTS = (  # integers would be weights only with their scale
     *(torch.float32, torch.float64, torch.float16, torch.bfloat16),
     *(torch.float8_e4m3fn, torch.float8_e4m3fnuz, torch.float8_e5m2, torch.float8_e5m2fnuz),
 )
+MOST_CLASSES = 1 << 16  # of a segmentation, that are compared
 COUNTER = "num_batches_tracked"  # of batch normalisation, without effect on a trained network
 
 
@@ -49,6 +51,7 @@ def match(state: Mapping[str, Any], candidates: Iterable[tuple[str, Callable[[st
     for row, public in candidates:
         wanted, wrapped = _wanted(row, public)
         held, twice = (state, "") if wrapped else unwrapped
+        wanted = _resized(row, public, wanted, held)
         if not held.keys() & wanted.keys():
             continue
         wrong = [name for name, (own, tensor) in wanted.items() if not _fits(held, name, own, tensor)]
@@ -67,19 +70,29 @@ def match(state: Mapping[str, Any], candidates: Iterable[tuple[str, Callable[[st
 
 
 @lru_cache(256)
-def _wanted(row: str, public: Callable[[str], str]) -> tuple[Wanted, bool]:
+def _wanted(row: str, public: Callable[[str], str], classes: int | None = None) -> tuple[Wanted, bool]:
     """The tensors of a row by bare name; by public name, and True, where bare names would not tell them apart."""
-    shapes = _shapes(row)
+    shapes = _shapes(row, classes)
     names = state_dicts.bare(map(public, shapes))
     if len({*names.values()}) < len(shapes):
         return {public(own): (own, tensor) for own, tensor in shapes.items()}, True
     return {names[public(own)]: (own, tensor) for own, tensor in shapes.items()}, False
 
 
-@cache
-def _shapes(row: str) -> State:
+def _resized(row: str, public: Callable[[str], str], wanted: Wanted, held: Mapping[str, Any]) -> Wanted:
+    """The same tensors for as many classes as the file has, where the network has a segmentation."""
+    if not NETWORKS[row].per_class:
+        return wanted
+    found = held.get(next(name for name, (own, _) in wanted.items() if own == CLASS_LAYER))
+    if not isinstance(found, Tensor) or found.ndim != 1 or not 0 < len(found) <= MOST_CLASSES:
+        return wanted
+    return _wanted(row, public, len(found))[0]
+
+
+@lru_cache(256)
+def _shapes(row: str, classes: int | None) -> State:
     with torch.device("meta"):
-        return NETWORKS[row].build().state_dict()
+        return NETWORKS[row].for_classes(classes).build().state_dict()
 
 
 def _unwrap(state: Mapping[str, Any]) -> tuple[dict[str, Any], str]:

@@ -38,8 +38,8 @@ def resolve(name_or_path: str | Path) -> Artifact:
 def _public(path: Path) -> Artifact:
     from lf.models import checkpoint
 
-    row, _, weights = checkpoint.load(path)
-    model = MODELS[row]
+    row, state, weights = checkpoint.load(path)
+    model = MODELS[row].for_classes(checkpoint.classes_of(state))
     return Artifact(path, Card(row, weights, (model.channels, None, None), outputs=dict(model.heads)))
 
 

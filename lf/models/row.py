@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from lf.core import Array
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 Decoder = Callable[..., tuple[Array, Array, Array]]
 Describer = Callable[[Mapping[str, Array], Array], Array]
 
+SEGMENTATION = "segmentation"  # the head whose channels are classes
+CLASS_LAYER = "segmentation.out.bias"  # tensor of a network with as many numbers as it has classes
 UNKNOWN_LICENCE = "unknown: see the publisher"
 COUNTED = (480, 640)  # H, W of the picture that `multiply_adds` is of
 
@@ -59,6 +61,9 @@ class Model:
         pads: what `prepare` adds up to the next multiples lies at the `end`, right and bottom, or at `both` sides, the
             smaller half at the left and the top; maps of every pixel are cut to the picture. Where it is empty,
             `prepare` stretches down to the multiples below, and points go back by W / w and H / h, as published.
+        parent: row of the same network without its segmentation, whose weights training starts from; else "".
+        per_class: parameters for each class of the segmentation, whose number differs from file to file; 0 where there
+            is no segmentation.
     """
 
     module: str | None
@@ -86,6 +91,21 @@ class Model:
     prepare: Callable[[Array], Array] | None = None
     pads: Literal["", "end", "both"] = ""
     loudest: float = 1.0
+    parent: str = ""
+    per_class: int = 0
+
+    @property
+    def classes(self) -> int:
+        """Number of classes of the segmentation; 0 where there is none."""
+        return self.heads[SEGMENTATION][0] if self.per_class else 0
+
+    def for_classes(self, count: int | None) -> Model:
+        """The row of a network for `count` classes; None, or no segmentation, leaves the row as it is."""
+        if not self.per_class or not count or count == self.classes:
+            return self
+        heads = {**self.heads, SEGMENTATION: (count, self.heads[SEGMENTATION][1])}
+        parameters = self.parameters + (count - self.classes) * self.per_class
+        return replace(self, heads=heads, options={**self.options, "classes": count}, parameters=parameters)
 
     @property
     def colours(self) -> int:

@@ -24,6 +24,7 @@ def page(artifact: Artifact) -> str:
         "scheme": card.scheme,
         "input": f"{channels} channel{'s' if channels > 1 else ''}, {free}",
         **({"refine": card.refine} if card.refine else {}),
+        **({"classes": f"{len(card.classes)}: {', '.join(name for name, _ in card.classes)}"} if card.classes else {}),
         **{f"weights {name}": value for name, value in card.weights.items()},
     }
     outputs = [

@@ -14,7 +14,10 @@ from lf.data.layouts import LAYOUTS
 from lf.extraction import store
 from lf.extraction.pools import POOLS
 from lf.extraction.variant import Variant
+from lf.models import SEGMENTATION
 from lf.quota import cores
+
+MAPS = {SEGMENTATION: "the class of every pixel, IMAGE.seg.png; in layout superpoint pred_mask of the first image"}
 
 
 def extract(
@@ -30,6 +33,7 @@ def extract(
     pool: str | None = None,
     top_k: int | None = None,
     keypoints: str | None = None,
+    maps: Sequence[str] = (),
     progress: Progress = lambda done, total, text: None,
 ) -> store.Tally:
     """Write the features of images; the same folder resumes.
@@ -46,6 +50,7 @@ def extract(
         pool: a row of POOLS, or None for this machine.
         top_k: keep the best so many keypoints.
         keypoints: describe the points of this baseline.
+        maps: what else to write of each image, of MAPS.
         progress: called with (done, total, text).
 
     Raises:
@@ -56,7 +61,9 @@ def extract(
     spread = pick(POOLS, pool, "pool") if pool else None
     _check(pairs, layout, len(images), pool, shard)
     artifact = replace(artifact, path=artifact.path.absolute()) if pool else artifact
-    variant = Variant(artifact, backend or store.backend_for(artifact), keypoints)
+    for name in maps:
+        pick(MAPS, name, "map")
+    variant = Variant(artifact, backend or store.backend_for(artifact), keypoints, segmentation=bool(maps))
     if pairs:
         tally = superpoint_export.write(variant.open(threads), images[0], out, top_k, progress)
     elif spread:

@@ -13,8 +13,8 @@ from lf.runtimes import BACKENDS
 from lf.train import RECIPES
 
 BASELINE = ".card"  # the suffix of a row without a network
-HEAD = ("network", "parameters", "GMAC", "descr.", "weights", "licence", "engines", "float", "Edge TPU")
-RIGHT = ("parameters", "GMAC", "descr.")
+HEAD = ("network", "parameters", "GMAC", "dim", "weights", "licence", "engines", "float", "Edge TPU")
+RIGHT = ("parameters", "GMAC", "dim")
 
 
 def facts(name: str, row: Model) -> dict[str, Any]:
@@ -65,6 +65,7 @@ def table(rows: Mapping[str, Model]) -> str:
             *aligned,
             "",
             f"GMAC: multiply-adds for a picture of {COUNTED[0]}x{COUNTED[1]}, in thousand millions.",
+            "dim: numbers of a descriptor.",
             "licence: of code and weights; of the code; of the weights, where they differ.",
             "weights: those that ship with lf, those that others publish, or none: train them.",
             "engines: all are all backends of lf doctor but opencv, which runs the baselines.",

@@ -61,7 +61,8 @@ class Validation:
         from lf.train import state
 
         artifact = state.publish(run, run.out / FOLDER / f"{run.recipe.model}.safetensors", step)
-        variant = Variant(artifact, "torch")
+        views = run.recipe.size if self.rule.truth == "classes" else None  # classes are learned at one scale
+        variant = Variant(artifact, "torch", size=views)
         numbers: Numbers = bench(variant, self.pairs, self.data, self.rule, threads=self.threads).summary
         if self.best and self._leads(run.out / LOG, step, numbers[self.best]):
             files.write_bytes(run.out / f"{run.recipe.model}.best.safetensors", artifact.path.read_bytes())

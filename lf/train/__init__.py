@@ -5,83 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from lf.train.published import JOINT, KP2D, LABELLED, PLAIN, PUBLISHED_JOINT, R2D2, SEGMENTATION, SWIFT
 from lf.train.recipe import CHOICES as CHOICES
 from lf.train.recipe import Recipe as Recipe
 from lf.train.recipe import show as show
-
-_JOINT = {
-    "labels": "corners",
-    "relabel": (0.3, 0.6),
-    "adaptations": 6,
-    "view_pairs": "wide",
-    "detector_loss": "categorical",
-    "corner_labels": "trusted",
-    "descriptor_loss": "dual-softmax",
-    "descriptor_weight": 1.0,
-    "points": 256,
-    "negatives": 100,
-    "temperature": 0.07,
-}
-_PUBLISHED_JOINT = {
-    **_JOINT,
-    "relabel": (),
-    "view_pairs": "published",
-    "detector_loss": "binary",
-    "corner_labels": "soft",
-    "descriptor_loss": "sparse",
-    "points": 1_000,
-}
-
-_KP2D = {
-    "io": True,
-    "descriptor": True,
-    "descriptor_weight": 1.0,
-    "descriptor_loss": "triplet",
-    "points": 0,
-    "temperature": 0.07,
-    "io_points": 300,
-    "io_lowest": False,
-    "patch_ratio": 0.7,
-    "scaling": 0.2,
-    "perspective": 0.4,
-    "max_angle": 45.0,
-    "jitter": (0.5, 0.5, 0.2, 0.05),
-}
-
-_R2D2 = {
-    "repeat_loss": "cosim",
-    "patch_norm": "auto",
-    "window": 16,
-    "reliability_loss": "ap",
-    "bins": 20,
-    "base": 0.5,
-    "hardnet_counter": True,
-    "hardnet_points": 512,
-    "source": "synthetic",
-    "flow": "",
-    "shorter": (256.0, 1024.0),
-    "tilt": 0.5,
-    "noise": 25.0,
-    "jitter": (0.2, 0.2, 0.2, 0.1),
-    "trials": 5,
-}
-
-
-_SWIFT = {
-    "labels": "corners",
-    "scale": 2.2,
-    "rotation": 35.0,
-    "light": 1.2,
-    "matchability": "found",
-    "heat_weight": 10.0,
-    "descriptor_weight": 1.0,
-    "points": 160,
-    "rivals": "batch",
-    "temperature": 0.05,
-}
-
-# no published recipe warms up, clips gradients or computes in half precision
-_PLAIN: dict[str, Any] = {"optimiser": "adam", "schedule": "constant", "warmup": 0, "clip": 0.0, "bf16": False}
 
 
 def _kp2d(model: str, size: tuple[int, int], about: str, **changes: Any) -> Recipe:
@@ -98,15 +25,15 @@ def _kp2d(model: str, size: tuple[int, int], about: str, **changes: Any) -> Reci
         weight_decay=0.0,
         pictures=0,
         seed=42,
-        settings={**_KP2D, **changes},
-        **{**_PLAIN, "schedule": "step"},
+        settings={**KP2D, **changes},
+        **{**PLAIN, "schedule": "step"},
     )
 
 
 def _published(model: str, method: str, about: str, **changes: Any) -> Recipe:
     """What SuperPoint's training stages have in common: Adam with neither decay, schedule nor clipping."""
     own = {"steps": 200_000, "size": (240, 320), "batch": 8, "lr": 1e-4, "pictures": 0, **changes}
-    return Recipe(model=model, method=method, about=about, weight_decay=0.0, **_PLAIN, **own)
+    return Recipe(model=model, method=method, about=about, weight_decay=0.0, **PLAIN, **own)
 
 
 def _tiny(model: str, about: str, **changes: Any) -> Recipe:
@@ -126,7 +53,7 @@ def _short(model: str, steps: int, about: str, lr: float = 1.5e-3) -> Recipe:
         batch=4,
         size=(120, 160),
         lr=lr,
-        settings={**_KP2D, "descriptor_loss": "dual-softmax", "points": 256, "io_points": 150},
+        settings={**KP2D, "descriptor_loss": "dual-softmax", "points": 256, "io_points": 150},
     )
 
 
@@ -140,7 +67,7 @@ def _swift(model: str, steps: int, about: str) -> Recipe:
         size=(160, 160),
         lr=3e-3,
         ema=0.999,
-        settings=_SWIFT,
+        settings=SWIFT,
     )
 
 
@@ -156,8 +83,8 @@ def _r2d2(model: str, about: str, **changes: Any) -> Recipe:
         weight_decay=5e-4,
         pictures=4_000,
         picture_size=512,
-        settings={**_R2D2, **changes},
-        **_PLAIN,
+        settings={**R2D2, **changes},
+        **PLAIN,
     )
 
 
@@ -173,7 +100,7 @@ RECIPES: dict[str, Recipe] = {
         batch=8,
         size=(160, 160),
         lr=2e-3,
-        settings=_JOINT,
+        settings=JOINT,
     ),
     "superpoint-small": Recipe(
         model="superpoint-small",
@@ -183,7 +110,7 @@ RECIPES: dict[str, Recipe] = {
         batch=8,
         size=(160, 160),
         lr=2e-3,
-        settings=_JOINT,
+        settings=JOINT,
     ),
     "magicpoint": _published(
         "superpoint-bn",
@@ -217,7 +144,7 @@ RECIPES: dict[str, Recipe] = {
         batch=32,
         lr=1e-3,
         settings={
-            **_PUBLISHED_JOINT,
+            **PUBLISHED_JOINT,
             "detector_loss": "categorical",
             "corner_labels": "drawn",
             "descriptor_loss": "dense",
@@ -228,7 +155,43 @@ RECIPES: dict[str, Recipe] = {
         "superpoint-bn",
         "superpoint",
         "stage 3 as pytorch-superpoint has it: batch norm, sparse descriptor loss",
-        settings=_PUBLISHED_JOINT,
+        settings=PUBLISHED_JOINT,
+    ),
+    "superpoint-seg": _published(
+        "superpoint-seg",
+        "superpoint_seg",
+        "segmentation on SuperPoint, as the seed of its fork has it; from labelled images, photos=masks:DIR",
+        steps=170_000,
+        data=LABELLED,
+        settings={**PUBLISHED_JOINT, **SEGMENTATION},
+    ),
+    "superpoint-seg-refine": _published(
+        "superpoint-seg-refine",
+        "superpoint_seg",
+        "the same at stride 4, as the later version of the fork has it",
+        steps=100_000,
+        batch=16,
+        data=LABELLED,
+        settings={
+            **PUBLISHED_JOINT,
+            **SEGMENTATION,
+            "points": 500,
+            "segmentation_loss": "dice-fork",
+            "segmentation_weight": 0.5,
+        },
+    ),
+    "superpoint-small-seg": Recipe(
+        model="superpoint-small-seg",
+        method="superpoint_seg",
+        about="segmentation on the shipped superpoint-small, whose keypoints stay: a quarter of an hour of one core",
+        steps=1_200,
+        batch=4,
+        size=(176, 240),
+        lr=2e-3,
+        pictures=0,
+        init="superpoint-small",
+        data=LABELLED,
+        settings={**JOINT, "relabel": (0.0,), "view_pairs": "published", **SEGMENTATION, "trunk": "frozen"},
     ),
     "kp2d": _kp2d("kp2d", (240, 320), "KP2D v4, published: 50 epochs of COCO"),
     "kp2d-v3": _kp2d("kp2d", (240, 320), "v3: without a descriptor loss", descriptor=False),
@@ -269,7 +232,7 @@ RECIPES: dict[str, Recipe] = {
         "the QAT configuration of LiteML: w4a8 in 800 steps of stage 3, from init=CHECKPOINT",
         steps=800,
         batch=32,
-        settings=_PUBLISHED_JOINT,
+        settings=PUBLISHED_JOINT,
         weight_bits=4,
         activation_bits=8,
     ),

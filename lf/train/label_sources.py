@@ -40,8 +40,14 @@ def first_labels(recipe: Recipe, pictures: Pictures) -> Tensor:
         return torch.stack([_strongest(_corners(picture), FAINTEST_CORNER) for picture in every])
     folder = Path(recipe.settings["labels"])
     known = read_labels(folder)
+    # labelled images are named without their suffix, and are known by their bytes
+    same = {each.sha256: name for name, each in known.items()} if pictures.masked else {}
+    names = [same.get(crop.sha256, crop.name) for crop in pictures.crops]
     return torch.stack(
-        [_cut(points_of(known, folder, crop.name, crop.sha256), crop, recipe.picture_size) for crop in pictures.crops]
+        [
+            _cut(points_of(known, folder, name, crop.sha256), crop, recipe.picture_size)
+            for name, crop in zip(names, pictures.crops, strict=True)
+        ]
     )
 
 

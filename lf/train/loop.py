@@ -18,6 +18,7 @@ from lf.formats import model_file
 from lf.models import MODELS, checkpoint
 from lf.models.resolve import resolve
 from lf.train import Recipe, fake_quantize, state
+from lf.train.labelled import label_set
 from lf.train.pictures import CALIBRATION, Pictures, Progress, collect
 from lf.train.state import CHECKPOINT, LOG, SETTINGS, Run
 from lf.train.throughput import Pace
@@ -166,7 +167,8 @@ def _begin(
     """What `_prepare` gives, from the state that an earlier start left."""
     torch.set_num_threads(threads)
     torch.manual_seed(recipe.seed)
-    network, parent = _initial(recipe)
+    classes = label_set(recipe, data)
+    network, parent = _initial(recipe, len(classes) if classes else None)
     begun = left is not None
     if workers.first:
         collect(recipe, data, out, progress, begun)
@@ -179,21 +181,33 @@ def _begin(
     average: Any = get_ema_multi_avg_fn  # it has no stubs
     averaged = AveragedModel(network, multi_avg_fn=average(recipe.ema), use_buffers=True) if recipe.ema else None
     method = method_of(recipe)(recipe, pictures, workers.device)
+    if prepare := getattr(method, "prepare", None):
+        prepare(network)
     optimiser = _optimiser(recipe, _parameters(network, method))
     began = left.get("versions", {}) if left else state.made_by()
-    run = Run(recipe, data, out, network, averaged, optimiser, method, parent, began)
+    table = tuple((row.name, row.colour) for row in classes.classes) if classes else ()
+    run = Run(recipe, data, out, network, averaged, optimiser, method, parent, began, table)
     return run, state.restore(left, run) if left else 0
 
 
-def _initial(recipe: Recipe) -> tuple[nn.Module, dict[str, str]]:
-    """Fresh weights, or those of the checkpoint that the recipe fine-tunes, and what is known of these."""
-    network = checkpoint.build(recipe.model)
+def _initial(recipe: Recipe, classes: int | None) -> tuple[nn.Module, dict[str, str]]:
+    """Fresh weights, or those of the checkpoint that the recipe fine-tunes, and what is known of these.
+
+    A segmentation may start from the row that has all but it.
+    """
+    network = checkpoint.build(recipe.model, classes)
     if not recipe.init:
         return network, {}
     row, weights, parent = checkpoint.load(resolve(recipe.init).path)
-    if row != recipe.model:
+    if row not in (recipe.model, MODELS[recipe.model].parent):
         raise UsageError(f"recipe: init={recipe.init} is a {row}; this recipe trains {recipe.model}")
-    network.load_state_dict(weights)
+    found = checkpoint.classes_of(weights)
+    if found and found != classes:
+        raise UsageError(
+            f"recipe: init={recipe.init} has {found} classes, the masks have {classes}; "
+            f"expected as many, or a {MODELS[recipe.model].parent}"
+        )
+    network.load_state_dict(weights, strict=row == recipe.model)
     return network, parent
 
 
@@ -206,7 +220,7 @@ def _quantized(recipe: Recipe, network: nn.Module, pictures: Pictures) -> nn.Mod
 
 def _parameters(network: nn.Module, method: Any) -> list[nn.Parameter]:
     extra = [] if method.extra is None else list(method.extra.parameters())
-    return [*network.parameters(), *extra]
+    return [*(parameter for parameter in network.parameters() if parameter.requires_grad), *extra]
 
 
 def _optimiser(recipe: Recipe, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:

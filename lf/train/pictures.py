@@ -21,8 +21,10 @@ from lf.core import Array, BadInput, UsageError, files, ledger
 from lf.core.fingerprint import versions
 from lf.data import Picture, images
 from lf.data.drawn import procedural, synthetic_shapes
+from lf.data.masks import PREFIX
+from lf.data.masks import labelled as masks
 from lf.models import MODELS
-from lf.train import Recipe
+from lf.train import Recipe, labelled
 
 Progress = Callable[[int, int, str], None]
 FILE = "pictures.npy"
@@ -43,11 +45,15 @@ class Crop(NamedTuple):
 
 @dataclass(frozen=True)
 class Pictures:
-    """The squares of a run: (N, P, P, C) uint8, C channels of RGB or grey, and where each came from."""
+    """The squares of a run: (N, P, P, C) uint8, C channels of RGB or grey, and where each came from.
+
+    With `masked` the last channel is none of the picture, but the class of every pixel.
+    """
 
     squares: Array
     crops: tuple[Crop, ...]
     device: Any = None
+    masked: bool = False
 
     def __len__(self) -> int:
         return len(self.squares)
@@ -57,16 +63,24 @@ class Pictures:
         squares: Any = self.squares
         if device.type == "cuda" and squares.nbytes < torch.cuda.mem_get_info(device)[0] / 2:
             squares = torch.from_numpy(np.array(squares)).to(device)
-        return Pictures(squares, self.crops, device)
+        return Pictures(squares, self.crops, device, self.masked)
 
     def take(self, index: torch.Tensor) -> torch.Tensor:
         """(B,) int64 -> (B, C, P, P) float32 in [0, 1] on the device."""
+        chosen = self._chosen(index)
+        return (chosen[:, :-1] if self.masked else chosen).float() / 255
+
+    def masks(self, index: torch.Tensor) -> torch.Tensor:
+        """(B,) int64 -> (B, P, P) uint8 on the device: classes, `lf.data.masks.VOID` where a pixel is ignored."""
+        return self._chosen(index)[:, -1]
+
+    def _chosen(self, index: torch.Tensor) -> torch.Tensor:
         if isinstance(self.squares, np.ndarray):
             chosen = torch.from_numpy(self.squares[index.numpy()])
             chosen = (chosen.pin_memory() if self.device.type == "cuda" else chosen).to(self.device, non_blocking=True)
         else:
             chosen = self.squares[index.to(self.device)]
-        return chosen.permute(0, 3, 1, 2).float() / 255
+        return chosen.permute(0, 3, 1, 2)
 
 
 def collect(recipe: Recipe, data: Sequence[str], out: Path, progress: Progress, begun: bool = False) -> Pictures:
@@ -75,7 +89,8 @@ def collect(recipe: Recipe, data: Sequence[str], out: Path, progress: Progress, 
     Args:
         recipe: `pictures` squares of `picture_size` px, with the channels of its model; see `enough`.
         data: sources, each `procedural` (training families of `lf.data.drawn.procedural`), `shapes` (primitives of
-            `lf.data.drawn.synthetic_shapes`) or a folder of photos, searched recursively. `SOURCE:N` takes N squares,
+            `lf.data.drawn.synthetic_shapes`), a folder of photos, searched recursively, or for a segmentation labelled
+            images, `masks:WHERE`, see `lf.data.masks.labelled`. `SOURCE:N` takes N squares,
             the others share the rest evenly. A folder of more photos than that gives the centres of some, a folder of
             fewer several random squares of each.
         out: folder of the run.
@@ -91,23 +106,25 @@ def collect(recipe: Recipe, data: Sequence[str], out: Path, progress: Progress, 
     own, code = {**settings, "pictures": wanted}, versions(__name__)
     ignored = (*code, "pictures") if begun else ()  # they stay as the code made them with which it began
     index = ledger.resume(out / INDEX, {**own, **code}, "restart", ignore=ignored, before="settings")
-    if kept := _kept(out, index):
+    masked = labelled.learns_classes(recipe)
+    if kept := _kept(out, index, masked):
         return kept
     crops: list[Crop] = []
     sources = [(name, count or _count(name)) for name, count in shares(data, wanted)]
     total = sum(count for _, count in sources)
     grey = MODELS[recipe.model].channels == 1
-    shape = (total, recipe.picture_size, recipe.picture_size, 1 if grey else 3)
+    shape = (total, recipe.picture_size, recipe.picture_size, (1 if grey else 3) + masked)
     with files.atomic(out / FILE) as temporary:
         squares = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
         _reserve(temporary)
         for crop, square in _squares(recipe, sources):
-            squares[len(crops)] = cv2.cvtColor(square, cv2.COLOR_RGB2GRAY)[..., None] if grey else square
+            colours = cv2.cvtColor(square[..., :3], cv2.COLOR_RGB2GRAY)[..., None] if grey else square[..., :3]
+            squares[len(crops)] = np.dstack([colours, square[..., 3:]])
             crops.append(crop)
             progress(len(crops), total, "collecting pictures")
         squares.flush()
     index.write(crops=crops)
-    return Pictures(np.load(out / FILE, mmap_mode="r")[: len(crops)], tuple(crops))
+    return Pictures(np.load(out / FILE, mmap_mode="r")[: len(crops)], tuple(crops), masked=masked)
 
 
 def enough(recipe: Recipe, data: Sequence[str]) -> int:
@@ -121,7 +138,7 @@ def enough(recipe: Recipe, data: Sequence[str]) -> int:
     return min(recipe.pictures, max(recipe.steps * recipe.batch, least))
 
 
-def _kept(out: Path, index: ledger.Ledger) -> Pictures | None:
+def _kept(out: Path, index: ledger.Ledger, masked: bool) -> Pictures | None:
     """What an earlier start left; None where that is absent or damaged, for it can be made again."""
     try:
         squares = np.load(out / FILE, mmap_mode="r")
@@ -129,7 +146,7 @@ def _kept(out: Path, index: ledger.Ledger) -> Pictures | None:
         fits = squares.ndim == 4 and len(squares) >= len(crops) > 0
     except (OSError, ValueError, EOFError, KeyError, TypeError):
         return None
-    return Pictures(squares[: len(crops)], crops) if fits else None
+    return Pictures(squares[: len(crops)], crops, masked=masked) if fits else None
 
 
 def _reserve(path: Path) -> None:
@@ -168,13 +185,21 @@ def _count(source: str) -> int:
     """How many photos there are."""
     if source in DRAWN:
         raise UsageError(f"this recipe takes every photo once: give it `photos=DIR`, or say how many: {source}:1500")
+    if source.startswith(PREFIX):
+        return len(masks(source))
     return len(images.list_images(Path(source)))
 
 
 def _squares(recipe: Recipe, sources: Sequence[tuple[str, int]]) -> Iterator[tuple[Crop, Array]]:
-    """Every square with its origin: RGB uint8 (P, P, 3)."""
+    """Every square with its origin: RGB uint8 (P, P, 3); of labelled images (P, P, 4), with the classes."""
     for source, count in sources:
-        yield from (_draw if source in DRAWN else _cut)(recipe, source, count)
+        make = _draw if source in DRAWN else _labelled if source.startswith(PREFIX) else _cut
+        yield from make(recipe, source, count)
+
+
+def _labelled(recipe: Recipe, source: str, count: int) -> Iterator[tuple[Crop, Array]]:
+    for item, (left, top, side), square in labelled.squares(recipe, source, count):
+        yield Crop(item.image.key, left, top, side, item.image.digest), square
 
 
 def _draw(recipe: Recipe, source: str, count: int) -> Iterator[tuple[Crop, Array]]:

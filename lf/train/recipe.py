@@ -38,6 +38,8 @@ CHOICES: dict[str, tuple[str, ...]] = {  # what a setting that is a word may say
     "matchability": ("found", "none", "reward"),
     "rivals": ("batch", "pair"),
     "kp2d.descriptor_loss": ("triplet", "dual-softmax"),
+    "trunk": ("joint", "detached", "frozen"),
+    "segmentation_loss": ("cross-entropy", "dice", "dice-fork", "cross-entropy+dice"),
 }
 
 Rule = Callable[[Any, Mapping[str, Any]], bool]  # of a setting and all that are given
@@ -53,6 +55,18 @@ RULES: dict[str, tuple[Rule, str]] = {  # what else must hold, and what to say w
     "window": (lambda value, given: 2 <= value <= min(given["size"]), "from 2 to the shorter side of a view"),
     "bins": (lambda value, _: value >= 2, "at least 2"),
     "shorter": (lambda value, _: len(value) == 2, "two sides in px, as 256,1024"),
+    "batch": (
+        lambda value, given: value >= 2 or "segmentation_loss" not in given,
+        "at least 2: batch normalisation learns nothing from one value, and the head pools each picture to one",
+    ),
+    "trunk": (
+        lambda value, given: value == "joint" or not given["weight_bits"],
+        "joint where weights have few bits",
+    ),
+    "init": (
+        lambda value, given: value or given.get("trunk") != "frozen",
+        "a checkpoint, whose trunk stays as it is: `change=init=CHECKPOINT`, or `change=trunk=joint`",
+    ),
     "flow": (lambda value, given: value or given["source"] == "synthetic", "the folder of the pairs with flow"),
 }
 

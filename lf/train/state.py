@@ -18,6 +18,7 @@ from torch.optim.swa_utils import AveragedModel
 from lf import __version__
 from lf.core import Artifact, BadInput, Card, Step, console, files, ledger
 from lf.core.fingerprint import versions
+from lf.core.types import Class
 from lf.formats import model_file
 from lf.models import MODELS, checkpoint
 from lf.train import Recipe, fake_quantize
@@ -41,6 +42,7 @@ class Run:
         method: gives the loss.
         parent: origin, sha256 and licence of the weights that are fine-tuned; empty where there are none.
         began: see `made_by`, when the run began; empty if that is not known.
+        classes: the class table of a segmentation, see `lf.core.Card`.
         parts: the parts of the last loss looked at; of the first process where there are several.
         pace: since this start: steps per second, images per second, and the share of a step spent on making views.
     """
@@ -54,6 +56,7 @@ class Run:
     method: Any
     parent: Mapping[str, str] = dataclasses.field(default_factory=dict)
     began: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    classes: tuple[Class, ...] = ()
     parts: dict[str, float] = dataclasses.field(default_factory=dict)
     pace: dict[str, float] = dataclasses.field(default_factory=dict)
 
@@ -167,7 +170,7 @@ def publish(run: Run, path: Path, step: int | None = None) -> Artifact:
     """
     from safetensors.torch import save as pack
 
-    row = MODELS[run.recipe.model]
+    row = MODELS[run.recipe.model].for_classes(len(run.classes))
     tensors = pack(run.weights())
     origin = f"lf train {run.recipe.method}, pictures: {' '.join(run.data)}"
     options = {**dataclasses.asdict(run.recipe), "data": list(run.data)}
@@ -186,6 +189,7 @@ def publish(run: Run, path: Path, step: int | None = None) -> Artifact:
         weights={"origin": origin, "sha256": hashlib.sha256(tensors).hexdigest(), "licence": licence},
         input=(row.channels, None, None),
         outputs=dict(row.heads),
+        classes=run.classes,
         made=(Step.parse(made if step in (None, run.recipe.steps) else {**made, "step": step}),),
     )
     return model_file.save(path, tensors, card)

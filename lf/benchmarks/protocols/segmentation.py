@@ -16,6 +16,7 @@ import numpy as np
 from lf.benchmarks.protocols.summary import CONFUSION, Aggregate, Statistic
 from lf.core import Array, BadInput
 from lf.data.masks import VOID, Labelled, LabelSet
+from lf.extraction.segmentation import decide
 
 Size = tuple[int, int]  # (H, W), pixels
 Cells = list[list[int]]  # rows [truth, predicted, pixels]
@@ -33,17 +34,6 @@ class Seen(NamedTuple):
     logits: Array
     shown: Size
     native: Size
-
-
-def decide(logits: Array, size: Size) -> Array:
-    """The class of every pixel, (H, W) uint8: the arg-max of logits (C, h, w) resized bilinearly, areas aligned."""
-    best = np.full(size, -np.inf, np.float32)
-    chosen = np.zeros(size, np.uint8)
-    for index, plane in enumerate(logits):  # one at a time: of a large truth all would take a gigabyte
-        resized = cv2.resize(np.asarray(plane, np.float32), size[::-1], interpolation=cv2.INTER_LINEAR)
-        above = resized > best
-        best[above], chosen[above] = resized[above], index
-    return chosen
 
 
 def confusion(truth: Array, predicted: Array, classes: LabelSet) -> Cells:

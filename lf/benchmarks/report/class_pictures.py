@@ -7,17 +7,18 @@ from collections.abc import Collection
 import numpy as np
 
 from lf.benchmarks.protocols.matching import mutual
-from lf.benchmarks.protocols.segmentation import decide
 from lf.benchmarks.report import match_pictures
 from lf.benchmarks.report.match_pictures import Found, Images
-from lf.benchmarks.run.segment import HEAD, Segmenter, check_classes
+from lf.benchmarks.run.segment import Segmenter, check_classes
 from lf.core import Array, Features, UsageError, pick
 from lf.data import contact_sheets
 from lf.data.masks import VOID, LabelSet
 from lf.data.masks.label_sets import FROM_CS34
 from lf.data.masks.pictures import beside, legend
 from lf.data.masks.units import Unit
+from lf.extraction import segmentation
 from lf.extraction.extractor import Extractor
+from lf.extraction.segmentation import decide
 
 STABLE = "stable"  # classes 0 and 1 of cs4: static structure and flat surfaces
 MIXED = (242, 242, 242)  # of a match whose ends are of two classes
@@ -39,7 +40,7 @@ def classes_of(extractor: Extractor, image: Array, classes: LabelSet) -> Array:
         UsageError: the network has no segmentation, or one of another number of classes.
     """
     check_classes(extractor, classes)
-    return decide(extractor.maps(image)[HEAD], (image.shape[0], image.shape[1]))
+    return segmentation.classes(segmentation.look(extractor, image), (image.shape[0], image.shape[1]))
 
 
 def chosen(classes: LabelSet, names: str | None) -> set[int]:

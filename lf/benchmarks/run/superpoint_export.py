@@ -55,6 +55,9 @@ def write(
 ) -> Tally:
     """Extract every pair of a dataset as protocol `superpoint` prepares it; n counts its pairs.
 
+    With `extractor.segmentation` a file also has `pred_mask` (h, w) int64: the classes of the first image at the
+    network's own resolution.
+
     Raises:
         UsageError: the file takes another size only, or see `lf.extraction.store.claim`.
         BadInput: an image cannot be read.
@@ -79,7 +82,10 @@ def write(
                 continue
             (first, size0, image0), (second, size1, image1) = extract(pair.first), extract(pair.second)
             stored = Stored(first, second, OWN.homography(pair.homography, size0, size1), images=(image0, image1))
-            pairs.write_superpoint(path, stored, mutual(first.descriptors, second.descriptors, "l2"))
+            maps: dict[str, Array] = {}
+            if first.segmentation:
+                maps["pred_mask"] = first.segmentation.logits.argmax(0)
+            pairs.write_superpoint(path, stored, mutual(first.descriptors, second.descriptors, "l2"), maps)
             tally.written += 1
     progress(len(dataset), len(dataset), "superpoint")
     return tally

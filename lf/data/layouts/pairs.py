@@ -108,8 +108,10 @@ def read_superpoint(path: Path) -> Stored:
     return Stored(both[0], both[1], _homography(path, arrays["homography"]), (images[0], images[1]))
 
 
-def write_superpoint(path: Path, stored: Stored, matches: tuple[Array, Array]) -> None:
-    """Write what `read_superpoint` reads, and as `matches` (M, 4) the points of index pairs (M,), (M,)."""
+def write_superpoint(
+    path: Path, stored: Stored, matches: tuple[Array, Array], more: Mapping[str, Array] | None = None
+) -> None:
+    """Write what `read_superpoint` reads, as `matches` (M, 4) the points of index pairs (M,), (M,), and `more`."""
     if stored.images is None:
         raise BadInput(f"{path}: this layout holds the images, too, and there are none")
     arrays = {"homography": stored.homography}
@@ -118,7 +120,7 @@ def write_superpoint(path: Path, stored: Stored, matches: tuple[Array, Array]) -
         arrays[f"{prefix}prob"] = np.column_stack([features.keypoints, features.scores]).astype(np.float64)
         arrays[f"{prefix}desc"] = features.descriptors
     points = stored.first.keypoints[matches[0]], stored.second.keypoints[matches[1]]
-    npz.write(path, {**arrays, "matches": np.hstack(points).astype(np.float64)}, compressed=True)
+    npz.write(path, {**arrays, "matches": np.hstack(points).astype(np.float64), **(more or {})}, compressed=True)
 
 
 def _homography(path: Path, array: Array) -> Array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lf.models.row import Model
+from lf.models.row import SEGMENTATION, Model
 from lf.models.superpoint.decode import describe_superpoint, superpoint
 from lf.models.wren.decode import describe_wren, wren
 
@@ -28,6 +28,16 @@ _CENTRED: dict[str, Any] = {  # descriptors sampled at the true centres of cells
     "decode": wren,
     "decode_onnx": "lf.models.wren.decode_onnx:wren",
     "describe": describe_wren,
+}
+_FORK = "the fork: personal and educational use only"
+_CLASSES = 34  # of Cityscapes, by default; a file has as many as it was trained for
+_SEGMENTED: dict[str, Any] = {
+    **_PUBLISHED,
+    "heads": {**_NETWORK["heads"], SEGMENTATION: (_CLASSES, 8)},
+    "options": {"batch_norm": True, "classes": _CLASSES},
+    "licence": _FORK,
+    "code_licence": _FORK,
+    "parent": "superpoint-bn",
 }
 
 ROWS: dict[str, Model] = {
@@ -72,5 +82,37 @@ ROWS: dict[str, Model] = {
         parameters=348_387,
         multiply_adds=6_655_795_200,
         on_cpu=(),
+    ),
+    "superpoint-seg": Model(
+        **_SEGMENTED,
+        about="superpoint-bn with a segmentation at 1/8 resolution (ASPP); parameters for 34 classes",
+        parameters=2_145_957,
+        multiply_adds=30_004_854_784,
+        per_class=129,
+    ),
+    "superpoint-seg-refine": Model(
+        **{
+            **_SEGMENTED,
+            "heads": {**_NETWORK["heads"], SEGMENTATION: (_CLASSES, 4)},
+            "options": {**_SEGMENTED["options"], "refine": True},
+        },
+        about="the same with a segmentation at 1/4 resolution",
+        parameters=2_176_485,
+        multiply_adds=32_306_397_184,
+        per_class=65,
+    ),
+    "superpoint-small-seg": Model(
+        **{
+            **_CENTRED,
+            "heads": {**_NETWORK["heads"], SEGMENTATION: (_CLASSES, 8)},
+            "options": {"batch_norm": True, "width": 32, "classes": _CLASSES},
+        },
+        settings={"threshold": 0.01, "nms_radius": 4, "border": 4, "refine": "soft"},
+        code_licence="Apache-2.0",
+        parent="superpoint-small",
+        about="superpoint-small with a segmentation at 1/8 resolution; parameters for 34 classes",
+        parameters=560_453,
+        multiply_adds=7_649_284_096,
+        per_class=65,
     ),
 }

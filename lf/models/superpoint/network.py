@@ -7,7 +7,9 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from lf.models.match import Adopted, State, match
+from lf.models.match import Adopted, Misfit, State, match
+from lf.models.row import SEGMENTATION
+from lf.models.superpoint import segmentation
 
 EPSILON = 1e-3  # of TensorFlow's batch normalisation
 
@@ -15,13 +17,17 @@ EPSILON = 1e-3  # of TensorFlow's batch normalisation
 class SuperPoint(nn.Module):
     """(B, 1, H, W) in [0, 1], H and W multiples of 8 -> detector (B, 65, H/8, W/8), descriptor (B, 256, H/8, W/8), raw.
 
+    With classes also logits of a segmentation, see `lf.models.superpoint.segmentation.Head`.
+
     Args:
         batch_norm: normalise after every convolution, the two output convolutions included.
         width: channels of the first two stages; the later ones are in proportion. The published network has 64.
         after: normalise after the ReLU instead of before it, with the eps of TensorFlow.
+        classes: of the segmentation; 0 builds no head for it.
+        refine: logits at stride 4 instead of 8.
     """
 
-    def __init__(self, batch_norm: bool, width: int, after: bool) -> None:
+    def __init__(self, batch_norm: bool, width: int, after: bool, classes: int, refine: bool) -> None:
         super().__init__()
 
         def two(inputs: int, inner: int, outputs: int, output: bool = False) -> nn.Sequential:
@@ -34,13 +40,17 @@ class SuperPoint(nn.Module):
         self.detector = two(2 * width, 4 * width, 65, output=True)
         self.descriptor = two(2 * width, 4 * width, 256, output=True)
         self.pool = nn.MaxPool2d(2)
+        self.segmentation = segmentation.Head(2 * width, classes, refine) if classes else None
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """See the class."""
-        features = self.stage1(image)
-        for stage in (self.stage2, self.stage3, self.stage4):
-            features = stage(self.pool(features))
-        return self.detector(features), self.descriptor(features)
+    def forward(self, image: Tensor, detach: bool = False) -> tuple[Tensor, ...]:
+        """See the class; with `detach` the segmentation sends no gradient into the trunk."""
+        skip = self.stage3(self.pool(self.stage2(self.pool(self.stage1(image)))))
+        features = self.stage4(self.pool(skip))
+        found = self.detector(features), self.descriptor(features)
+        if self.segmentation is None:
+            return found
+        reads = (features.detach(), skip.detach()) if detach else (features, skip)
+        return *found, self.segmentation(*reads)
 
 
 class Scaled(nn.BatchNorm2d):
@@ -73,20 +83,46 @@ def _layer(conv: nn.Conv2d, batch_norm: bool, relu: bool, after: bool) -> nn.Seq
     return nn.Sequential(parts)
 
 
-def build(batch_norm: bool = False, width: int = 64, after: bool = False) -> nn.Module:
+def build(
+    batch_norm: bool = False, width: int = 64, after: bool = False, classes: int = 0, refine: bool = False
+) -> nn.Module:
     """The network with fresh weights."""
-    return SuperPoint(batch_norm, width, after)
+    return SuperPoint(batch_norm, width, after, classes, refine)
 
 
 def adopt(state: State) -> Adopted | None:
-    """Recognise the public state dict, the two batch-norm naming schemes of pytorch-superpoint, and rpautrat's.
+    """Recognise the public state dict, the naming schemes of pytorch-superpoint and its fork, and rpautrat's.
 
     Raises:
         BadInput: the family is clear, but a tensor is missing or has another shape.
     """
+    if any(name.endswith("seg_aspp.blocks.0.1.weight") for name in state) and not any(
+        name.endswith("seg_aspp.blocks.0.1.running_mean") for name in state
+    ):
+        raise Misfit(
+            "checkpoint looks like superpoint-seg with group normalisation in its ASPP; expected batch normalisation, "
+            "which can be folded and quantized; train one with: lf train superpoint-seg"
+        )
     return match(
-        state, [("superpoint", _flat), ("superpoint-bn", _flat), ("superpoint-bn", _gauss2), ("superpoint-open", _open)]
+        state,
+        [
+            *(("superpoint", _flat), ("superpoint-bn", _flat), ("superpoint-bn", _gauss2), ("superpoint-open", _open)),
+            *(("superpoint-seg", _fork), ("superpoint-seg-refine", _fork_refined)),
+        ],
     )
+
+
+def _fork(own: str) -> str:
+    """The segmentation fork's name: `segmentation.out.bias` -> `seg_head.3.bias`; the rest as `_gauss2`."""
+    block, _, rest = own.partition(".")
+    if block != SEGMENTATION:
+        return _gauss2(own)
+    return f"seg_head.3.{rest.removeprefix('out.')}" if rest.startswith("out.") else segmentation.public(rest)
+
+
+def _fork_refined(own: str) -> str:
+    """The same of its later version: `segmentation.out.bias` -> `seg_head.bias`."""
+    return own.replace("segmentation.out", "seg_head") if own.startswith("segmentation.out.") else _fork(own)
 
 
 def _flat(own: str) -> str:

@@ -6,6 +6,8 @@ Descriptor: one of several losses, over points or over cells that both views see
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -27,6 +29,26 @@ SHAKE = 0.7  # px: at run time the partner is found a pixel or so beside the tru
 MISLED = 0.3  # what a label is worth whose descriptor did not find its partner
 WARP = superpoint_views.WARPS["joint"]
 PHOTOMETRY = superpoint_views.PHOTOMETRIES["joint"]
+
+
+class Views(NamedTuple):
+    """The pairs of a step; the first views come before the second ones.
+
+    Attributes:
+        batch: (2 B, C, H, W) in [0, 1].
+        seen: (2 B, H, W) bool, what of them is picture.
+        points: labels of the first and of the second views, (B, N, 3) x, y, score each.
+        relation: (B, 3, 3) from pixels of the second view to pixels of the first.
+        chosen: (B,) which pictures they show.
+        places: (B, 3, 3) from pixels of the first, and of the second views, to pixels of their squares.
+    """
+
+    batch: Tensor
+    seen: Tensor
+    points: list[Tensor]
+    relation: Tensor
+    chosen: Tensor
+    places: tuple[Tensor, Tensor]
 
 
 class Method:
@@ -54,7 +76,11 @@ class Method:
         self.pictures = pictures
         self.square = (recipe.picture_size, recipe.picture_size)
         self.centres = MODELS[recipe.model].describe is not describe_superpoint
-        self.labels = first_labels(recipe, pictures).to(device)
+        self.labels = self._first_labels().to(device)
+
+    def _first_labels(self) -> Tensor:
+        """(N, LABELS, 3) of the pictures."""
+        return first_labels(self.recipe, self.pictures)
 
     def state(self) -> dict[str, Tensor]:
         """What `restore` needs besides the network."""
@@ -71,11 +97,18 @@ class Method:
 
     def loss(self, network: nn.Module, dice: Dice) -> tuple[Tensor, dict[str, Tensor]]:
         """The mean loss of the pairs, and its parts for the log."""
-        settings = self.recipe.settings
-        batch, seen, points, relation = self._views(dice)
+        views = self._views(dice)
         dice.data_ready()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.bf16):
-            detector, descriptor = network(batch.contiguous(memory_format=torch.channels_last))
+            detector, descriptor = network(views.batch.contiguous(memory_format=torch.channels_last))
+        return self._keypoint_loss(detector, descriptor, views, dice)
+
+    def _keypoint_loss(
+        self, detector: Tensor, descriptor: Tensor, views: Views, dice: Dice
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """See `loss`; maps of the first views come before those of the second ones."""
+        settings = self.recipe.settings
+        _, seen, points, relation, *_ = views
         valid = valid_cells(seen)
         parts = {}
         found = torch.ones_like(points[0][..., 2])
@@ -96,13 +129,10 @@ class Method:
 
     def sample(self, dice: Dice) -> list[Sample]:
         """The pairs of a step, for people to look at."""
-        batch, seen, points, relation = self._views(dice)
-        return pairs(batch, torch.cat(points), homography=relation.inverse(), inside=seen)
+        views = self._views(dice)
+        return pairs(views.batch, torch.cat(views.points), homography=views.relation.inverse(), inside=views.seen)
 
-    def _views(self, dice: Dice) -> tuple[Tensor, Tensor, list[Tensor], Tensor]:
-        """Views (2 B, C, H, W), first ones first; what of them is picture (2 B, H, W); the labels of the first and of
-        the second ones (B, N, 3); homographies (B, 3, 3) from second to first.
-        """
+    def _views(self, dice: Dice) -> Views:
         size, wide = self.recipe.size, self.recipe.settings["view_pairs"] == "wide"
         chosen = dice.integers(len(self.pictures))
         pictures, known = self.pictures.take(chosen), self.labels[chosen.to(self.device)]
@@ -111,14 +141,15 @@ class Method:
             random_views.sample(dice, size, size, RELATION) if wide else superpoint_views.sample(dice, size, WARP)
         )
         both, seen, points = [], [], []
-        for homography in (place, place @ relation):
+        places = place, place @ relation
+        for homography in places:
             view, inside = random_views.render(pictures, homography, size)
             both.append(
                 random_views.photometric(view, dice) if wide else superpoint_views.photometric(view, dice, PHOTOMETRY)
             )
             seen.append(inside if wide else superpoint_views.shrink(inside, WARP.margin))
             points.append(random_views.project(known, homography.inverse(), size))
-        return torch.cat(both), torch.cat(seen), points, relation
+        return Views(torch.cat(both), torch.cat(seen), points, relation, chosen, places)
 
     def _whole(self) -> random_views.Spread:
         """A view as long as its picture is wide."""

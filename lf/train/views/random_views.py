@@ -142,6 +142,22 @@ def render(pictures: Tensor, homography: Tensor, size: tuple[int, int]) -> tuple
         homography: (B, 3, 3) from pixels of a view to pixels of its picture.
         size: (H, W) of a view.
     """
+    at, last, inside = _sources(pictures, homography, size)
+    view = F.grid_sample(pictures, at / last * 2 - 1, mode="bilinear", padding_mode="reflection", align_corners=True)
+    return view, inside
+
+
+def render_classes(masks: Tensor, homography: Tensor, size: tuple[int, int], outside: int) -> Tensor:
+    """Views (B, H, W) of masks (B, h, w): the class of the nearest pixel, `outside` beyond the mask; see `render`."""
+    at, _, inside = _sources(masks, homography, size)
+    x, y = at.round().long().unbind(-1)
+    index = (y * masks.shape[-1] + x).where(inside, 0)
+    found = masks.flatten(1).gather(1, index.flatten(1)).view(inside.shape)
+    return found.where(inside, outside)
+
+
+def _sources(pictures: Tensor, homography: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+    """Where in its picture (..., h, w) each pixel of a view lies (B, H, W, 2); the last pixel there; whether inside."""
     homography = homography.to(pictures.device, torch.float32)
     height, width = size
     y = torch.arange(height, dtype=torch.float32, device=pictures.device)
@@ -149,9 +165,7 @@ def render(pictures: Tensor, homography: Tensor, size: tuple[int, int]) -> tuple
     grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).reshape(1, -1, 2)
     at = warp_points(grid.expand(len(pictures), -1, -1), homography).reshape(-1, height, width, 2)
     last = torch.tensor([pictures.shape[-1] - 1, pictures.shape[-2] - 1], device=pictures.device)
-    inside = ((at >= 0) & (at <= last)).all(-1)
-    view = F.grid_sample(pictures, at / last * 2 - 1, mode="bilinear", padding_mode="reflection", align_corners=True)
-    return view, inside
+    return at, last, ((at >= 0) & (at <= last)).all(-1)
 
 
 def render_smooth(pictures: Tensor, homography: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:

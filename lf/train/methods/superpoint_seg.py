@@ -1,0 +1,94 @@
+"""How SuperPoint learns a segmentation: with its two other heads, or beside them while they stay as they are.
+
+Both views of a pair are supervised. The masks go through the homographies of their views.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from lf.core import UsageError
+from lf.data.masks import VOID
+from lf.models.row import SEGMENTATION
+from lf.train import Recipe
+from lf.train.label_sources import LABELS
+from lf.train.losses.segmentation_losses import SEGMENTATION_LOSSES, resized
+from lf.train.methods import superpoint
+from lf.train.methods.superpoint import Views
+from lf.train.pictures import Pictures
+from lf.train.views.random_views import Dice, render_classes
+
+LEAST = 2  # pairs of a process: batch normalisation of a pooled vector needs several pictures
+
+
+class Method(superpoint.Method):
+    """One training run's labelled images and loss. Settings are those of `superpoint`, and:
+
+    trunk: `joint` learns all heads together; `detached` too, but the segmentation does not reach the trunk; `frozen`
+        learns the segmentation alone, and keypoints and descriptors stay those of `init`.
+    segmentation_loss: a row of SEGMENTATION_LOSSES.
+    segmentation_weight: of the segmentation in the sum.
+    """
+
+    def __init__(self, recipe: Recipe, pictures: Pictures, device: torch.device) -> None:
+        """Label the pictures, unless only the segmentation learns."""
+        self.frozen = recipe.settings["trunk"] == "frozen"
+        super().__init__(recipe, pictures, device)
+
+    def _first_labels(self) -> Tensor:
+        if self.frozen:
+            return torch.zeros(len(self.pictures), LABELS, 3)
+        return super()._first_labels()
+
+    def prepare(self, network: nn.Module) -> None:
+        """Leave the segmentation alone to learn, where the trunk is frozen."""
+        for name, parameter in network.named_parameters() if self.frozen else ():
+            parameter.requires_grad_(name.startswith(SEGMENTATION))
+
+    def begin_step(self, step: int, network: nn.Module) -> None:
+        """See `superpoint.Method`; what is frozen keeps the statistics of its batch normalisation, too."""
+        if not self.frozen:
+            super().begin_step(step, network)
+            return
+        for name, part in network.named_children():
+            part.train(name == SEGMENTATION)
+
+    def loss(self, network: nn.Module, dice: Dice) -> tuple[Tensor, dict[str, Tensor]]:
+        """The mean loss of the pairs, and its parts for the log.
+
+        Raises:
+            UsageError: a process has one pair only.
+        """
+        if dice.pairs < LEAST:
+            raise UsageError(
+                f"recipe: batch={self.recipe.batch} over {dice.batch // dice.pairs} processes; "
+                f"expected at least {LEAST} for each, for batch normalisation"
+            )
+        settings = self.recipe.settings
+        views = self._views(dice)
+        masks = self._masks(views)
+        dice.data_ready()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.bf16):
+            batch = views.batch.contiguous(memory_format=torch.channels_last)
+            more = {"detach": True} if settings["trunk"] == "detached" else {}
+            detector, descriptor, logits = network(batch, **more)
+        sized = resized(logits.float(), self.recipe.size)
+        found = SEGMENTATION_LOSSES[settings["segmentation_loss"]](sized, masks)
+        parts = {SEGMENTATION: found.detach(), "accuracy": _accuracy(sized.detach(), masks)}
+        loss = settings["segmentation_weight"] * found
+        if not self.frozen:
+            keypoints, others = self._keypoint_loss(detector, descriptor, views, dice)
+            loss, parts = loss + keypoints, others | parts
+        return loss, parts
+
+    def _masks(self, views: Views) -> Tensor:
+        """The classes (2 B, H, W) int64 of the pixels of views; VOID beyond the picture."""
+        masks = self.pictures.masks(views.chosen)
+        return torch.cat([render_classes(masks, place, self.recipe.size, VOID) for place in views.places]).long()
+
+
+def _accuracy(logits: Tensor, masks: Tensor) -> Tensor:
+    """Share of the pixels whose class is right, of those that are not ignored."""
+    known = masks != VOID
+    return ((logits.argmax(1) == masks) & known).sum() / known.sum().clamp(min=1)
