@@ -201,8 +201,8 @@ def public_file(shared):
 
 
 def test_the_public_weights_give_the_maps_and_points_of_the_original(shared):
-    held = np.load(shared / "parity/families/disk.npz")
     extractor = Extractor(resolve(public_file(shared)), "torch")
+    held = np.load(shared / "parity/families/disk.npz")
     maps = agreement.look(extractor, extractor.tensor(extractor.fit(held["image"]))).maps
     for name, values in {"desc": maps["descriptor"], "heatmap": maps["score"]}.items():
         assert values.shape == tuple(held[f"map_{name}_shape"])

@@ -225,8 +225,8 @@ def public_file(shared):
 
 
 def test_the_public_weights_give_the_maps_and_points_of_the_original(shared):
-    held = np.load(shared / "parity/families/xfeat.npz")
     extractor = Extractor(resolve(public_file(shared)), "torch")
+    held = np.load(shared / "parity/families/xfeat.npz")
     tensor = extractor.tensor(extractor.fit(held["image"]))
     maps = agreement.look(extractor, tensor).maps
     ours = {"norm_in": tensor[0], "feats": maps["descriptor"], "keypoint_logits": maps["detector"]}
