@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lf.benchmarks import PROTOCOLS
-from lf.benchmarks.report import match_pictures, tables
+from lf.benchmarks.report import match_pictures, tables, web
 from lf.benchmarks.run.suite import RESULTS, suite
 from lf.core import Artifact, console
 from lf.data import open_dataset
@@ -17,8 +17,8 @@ from lf.quantize import quantize
 from lf.studies.doctor import examine
 
 NETWORK = "wren"
-PROTOCOL = "kp2d"
-DATA = "procedural:24"  # sequences of two pictures, from families and seeds that training never sees
+PROTOCOL = "kp2d-fixed"
+DATA = "procedural:60"  # sequences of two pictures, from families and seeds that training never sees
 CALIBRATION = 32  # pictures, from the training families
 
 
@@ -42,11 +42,14 @@ def demo(out: Path, threads: int, progress: console.Progress) -> None:
     console.note("4/4 draw the matches of one pair")
     picture = _picture(out, small)
     console.result(tables.page(runs))
-    console.result(f"\nfiles: {exported.path}\n       {small.path}\n       {out / RESULTS}\n       {picture}")
+    report = web.write(runs, out / web.PAGE, title=f"{NETWORK}: float beside 8 bits")
+    made = (exported.path, small.path, out / RESULTS, picture)
+    console.result("\nfiles: " + "\n       ".join(map(str, made)))
     for row in examine():
         if not row["ok"] and not row["name"].startswith("lf["):
             console.result(f"skipped: {row['name']}: {row['detail']}")
     console.result("your own data: lf bench FILE..., with data a folder in HPatches layout or warps:PHOTOS")
+    console.result(f"open this page in a browser: {report}")
 
 
 def _calibration(out: Path) -> Path:
