@@ -160,11 +160,18 @@ def test_an_unknown_network_is_refused(lf):
     assert error.count("\n") == 1
 
 
+def test_outputs_that_hold_weights_are_no_heads():
+    row = replace(MODELS["wren"], heads={**MODELS["wren"].heads, "weights": (64, 0)})
+    assert "  1 of 2  " in models_page.table({"wren": row}).splitlines()[1]
+
+
 def test_what_cannot_run_a_network_is_left_out():
     row = replace(MODELS["wren"], not_on=("tflite", "edgetpu", "opencv-dnn"), on_cpu=None)
     assert models_page.backends(row) == [name for name in EVERY if name not in row.not_on]
     assert [*models_page.int8(row)["schemes"]] == ["ort"]
-    assert f"{len(EVERY) - 3} of {len(EVERY)}" in models_page.table({"wren": row})
+    line = models_page.table({"wren": row}).splitlines()[1]
+    assert f"{len(EVERY) - 3} of {len(EVERY)}" in line
+    assert line.endswith("  no")
     assert "Edge TPU            no, there is no TFLite file of it" in models_page.page("wren", row)
 
 

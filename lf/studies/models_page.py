@@ -70,7 +70,7 @@ def table(rows: Mapping[str, Model]) -> str:
             "weights: those that ship with lf, those that others publish, or none: train them.",
             "engines: all are all backends of lf doctor but opencv, which runs the baselines.",
             "float: heads whose last convolutions stay in float in w8a8.",
-            "Edge TPU: what lf check predicts; part: some operators stay on the CPU.",
+            "Edge TPU: what lf check predicts; part: some operators stay on the CPU; no: there is no TFLite file.",
             "One network in full: lf models NAME",
         )
     )
@@ -115,6 +115,8 @@ def _line(name: str, known: Mapping[str, Any]) -> tuple[str, ...]:
     code, weights = (str(text or "").partition(":")[0] for text in known["licence"].values())
     network = known["int8"] is not None
     on_cpu = known["on_cpu"]
+    refused = "no" if network and "tflite" not in known["backends"] else ""
+    maps = sum(stride > 0 for _, stride in known["heads"].values())  # the others hold weights
     return (
         name,
         f"{known['parameters']:,}" if network else "-",
@@ -123,8 +125,8 @@ def _line(name: str, known: Mapping[str, Any]) -> tuple[str, ...]:
         ("ship" if known["shipped"] else "public" if known["source"] else "train") if network else "-",
         code if weights in ("", code) else f"{code}; {weights}",
         _engines(known["backends"], network),
-        f"{len(known['int8']['float_heads'])} of {len(known['heads'])}" if network else "-",
-        "-" if on_cpu is None else "part" if on_cpu else "maps",
+        f"{len(known['int8']['float_heads'])} of {maps}" if network else "-",
+        refused or ("-" if on_cpu is None else "part" if on_cpu else "maps"),
     )
 
 
