@@ -39,6 +39,7 @@ def extract(
     ] = None,
     top_k: opt.TopK = None,
     keypoints: opt.Keypoints = None,
+    extraction: opt.Extraction = None,
     json: opt.Json = False,
 ) -> None:
     """Write features of images for other tools."""
@@ -60,6 +61,7 @@ def extract(
             pool=pool,
             top_k=top_k,
             keypoints=keypoints,
+            extraction=extraction,
             progress=progress,
         )
     console.skipped(tally.failed, tally.written + tally.kept + len(tally.failed))

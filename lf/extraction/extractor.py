@@ -14,7 +14,7 @@ import numpy as np
 from lf.core import Array, Artifact, BadInput, BadModel, Features, Session, Unavailable, UsageError, blaming
 from lf.core.registry import load_plugins
 from lf.data.images import check
-from lf.models import Model, check_refinement, check_size, peaks, row_of
+from lf.models import Model, check_refinement, check_size, peaks, row_of, settings_of
 from lf.runtimes import BACKENDS, open_session
 
 PHASES = ("preprocess", "network", "postprocess")
@@ -57,20 +57,24 @@ class Extractor:
         resize: tuple[int, int] | None = None,
         nms: int | None = None,
         refine: str | None = None,
+        extraction: str | None = None,
         **settings: Any,
     ) -> None:
         """Open `artifact` in `backend`; `settings` override the model's published thresholds.
 
         `refine` says how points move off whole pixels, see `lf.models.decode.refined`; None leaves it to the file.
+        `extraction` names one of the published settings of the network, see `Model.extractions`.
 
         Raises:
             UsageError: `keypoints` was given, and the network has no dense descriptors; or `resize`, and the file or
-                the network takes other sizes; or `refine`, and the network has no score map.
+                the network takes other sizes; or `refine`, and the network has no score map; or `extraction`, and the
+                network has none of that name.
         """
         load_plugins()  # also in worker processes
         self.artifact = artifact
         self.model: Model = row_of(artifact.card)
-        self.settings = {**self.model.settings, **settings}
+        named = settings_of(extraction, artifact.card, str(artifact.path)) if extraction else {}
+        self.settings = {**self.model.settings, **named, **settings}
         self.keypoints, self.resize, self.nms = keypoints, resize, nms
         if refine:
             self.settings["refine"] = check_refinement(refine, artifact.card, str(artifact.path))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from lf.core import Artifact, UsageError, pick
 from lf.extraction.extractor import Extractor
@@ -23,6 +24,7 @@ class Variant:
         nms: px within which the best point suppresses the others; None leaves that to the network.
         refine: how points move off whole pixels, see `lf.models.decode.refined`; None leaves that to the network.
         threshold: smallest score of a point; None leaves that to the network.
+        extraction: name of the published settings to extract with, see `Model.extractions`; None takes the row's.
     """
 
     artifact: Artifact
@@ -32,6 +34,7 @@ class Variant:
     nms: int | None = None
     refine: str | None = None
     threshold: float | None = None
+    extraction: str | None = None
 
     def open(self, threads: int = 1) -> Extractor:
         """The extractor of this variant.
@@ -40,7 +43,8 @@ class Variant:
             UsageError: an unknown baseline; a threshold that the decode cannot have, see `check_threshold`, or one
                 beside a baseline, whose points it does not choose; or see `Extractor`.
         """
-        points, settings = None, {}
+        points = None
+        settings: dict[str, Any] = {}
         if self.threshold is not None:
             if self.keypoints:
                 asked = f"`threshold={self.threshold:g}`"
@@ -50,4 +54,5 @@ class Variant:
         if self.keypoints:
             pick({name: None for name, row in MODELS.items() if not row.module}, self.keypoints, "baseline")
             points = Extractor(resolve(self.keypoints), "opencv", threads, nms=self.nms)
-        return Extractor(self.artifact, self.backend, threads, points, self.size, self.nms, self.refine, **settings)
+        shown = self.size, self.nms, self.refine, self.extraction
+        return Extractor(self.artifact, self.backend, threads, points, *shown, **settings)

@@ -53,6 +53,8 @@ class Model:
         decode_onnx: `MODULE:FUNCTION` that builds the same decode inside an ONNX graph, or None if there is none.
         prepare: picture (H, W, 3) RGB in [0, 1] -> (channels, h, w) that the network takes, of sides that fit it; None
             where it takes the picture itself. The host does it in float, in front of every engine.
+        extractions: name -> settings of a published extraction, which replace those of `settings`; with `top_k`, the
+            most keypoints.
         loudest: no score of its decode is larger; 1 for probabilities.
         pads: `prepare` adds to the right and the bottom, up to the next multiples, and maps are cut to the picture;
             otherwise it stretches down to the multiples below, and points go back by W / w and H / h, as published.
@@ -81,6 +83,7 @@ class Model:
     decode_onnx: str | None = None
     prepare: Callable[[Array], Array] | None = None
     pads: bool = False
+    extractions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     loudest: float = 1.0
 
     @property

@@ -30,6 +30,7 @@ def extract(
     pool: str | None = None,
     top_k: int | None = None,
     keypoints: str | None = None,
+    extraction: str | None = None,
     progress: Progress = lambda done, total, text: None,
 ) -> store.Tally:
     """Write the features of images; the same folder resumes.
@@ -46,6 +47,7 @@ def extract(
         pool: a row of POOLS, or None for this machine.
         top_k: keep the best so many keypoints.
         keypoints: describe the points of this baseline.
+        extraction: published settings of the network, by their name.
         progress: called with (done, total, text).
 
     Raises:
@@ -56,7 +58,7 @@ def extract(
     spread = pick(POOLS, pool, "pool") if pool else None
     _check(pairs, layout, len(images), pool, shard)
     artifact = replace(artifact, path=artifact.path.absolute()) if pool else artifact
-    variant = Variant(artifact, backend or store.backend_for(artifact), keypoints)
+    variant = Variant(artifact, backend or store.backend_for(artifact), keypoints, extraction=extraction)
     if pairs:
         tally = superpoint_export.write(variant.open(threads), images[0], out, top_k, progress)
     elif spread:
@@ -80,5 +82,7 @@ def _check(pairs: bool, layout: str, count: int, pool: str | None, shard: tuple[
         raise UsageError(f"layout {layout} holds pairs: give one folder in HPatches layout, not {count} paths")
     if pairs and (pool or shard != store.WHOLE):
         raise UsageError(f"layout {layout} numbers the pairs of a dataset in one run; leave out `shard` and `pool`")
+    if not LAYOUTS[layout].shared and (pool or shard != store.WHOLE):
+        raise UsageError(f"layout {layout} keeps the images of a folder in one file; leave out `shard` and `pool`")
     if pool and shard != store.WHOLE:
         raise UsageError("`pool` shares the images out by itself; leave out `shard`")

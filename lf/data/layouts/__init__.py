@@ -15,6 +15,7 @@ from typing import Protocol
 from lf.core import Features
 from lf.data.layouts import images
 from lf.data.layouts.h5 import Hdf5
+from lf.data.layouts.h5_sequences import Sequences
 
 
 class Store(Protocol):
@@ -48,10 +49,12 @@ class Layout:
     Attributes:
         about: one line, for help.
         open: (folder, or the file where all is in one) -> Store; None where a file holds a pair of images, see `pairs`.
+        shared: whether several runs can write it at a time, each of them some of the images.
     """
 
     about: str
     open: Callable[[Path], Store] | None
+    shared: bool = True
 
 
 LAYOUTS: dict[str, Layout] = {
@@ -60,6 +63,7 @@ LAYOUTS: dict[str, Layout] = {
     "posfeat": Layout(
         "PoSFeat: IMAGE.PoSFeat, an npz; reads its h5 files, too", partial(images.Folder, images.POSFEAT)
     ),
+    "posfeat-h5": Layout("PoSFeat: keypoints.h5 ... for the images of each folder", Sequences, shared=False),
     "superpoint": Layout("pytorch-superpoint: N.npz for pair N of a dataset", None),
     "hloc": Layout("hloc: features.h5 with a group for each image", Hdf5),
     "lf": Layout("lf: IMAGE.lf.npz", partial(images.Folder, images.LF)),
