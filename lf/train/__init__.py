@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from lf.train import posed_recipes
 from lf.train.recipe import CHOICES as CHOICES
+from lf.train.recipe import PLAIN
 from lf.train.recipe import Recipe as Recipe
 from lf.train.recipe import show as show
 
@@ -80,9 +82,6 @@ _SWIFT = {
     "temperature": 0.05,
 }
 
-# no published recipe warms up, clips gradients or computes in half precision
-_PLAIN: dict[str, Any] = {"optimiser": "adam", "schedule": "constant", "warmup": 0, "clip": 0.0, "bf16": False}
-
 
 def _kp2d(model: str, size: tuple[int, int], about: str, **changes: Any) -> Recipe:
     """The published recipe: 118,000 photos 50 times over in batches of 8, the rate halved after 40."""
@@ -99,14 +98,14 @@ def _kp2d(model: str, size: tuple[int, int], about: str, **changes: Any) -> Reci
         pictures=0,
         seed=42,
         settings={**_KP2D, **changes},
-        **{**_PLAIN, "schedule": "step"},
+        **{**PLAIN, "schedule": "step"},
     )
 
 
 def _published(model: str, method: str, about: str, **changes: Any) -> Recipe:
     """What SuperPoint's training stages have in common: Adam with neither decay, schedule nor clipping."""
     own = {"steps": 200_000, "size": (240, 320), "batch": 8, "lr": 1e-4, "pictures": 0, **changes}
-    return Recipe(model=model, method=method, about=about, weight_decay=0.0, **_PLAIN, **own)
+    return Recipe(model=model, method=method, about=about, weight_decay=0.0, **PLAIN, **own)
 
 
 def _tiny(model: str, about: str, **changes: Any) -> Recipe:
@@ -157,7 +156,7 @@ def _r2d2(model: str, about: str, **changes: Any) -> Recipe:
         pictures=4_000,
         picture_size=512,
         settings={**_R2D2, **changes},
-        **_PLAIN,
+        **PLAIN,
     )
 
 
@@ -283,4 +282,5 @@ RECIPES: dict[str, Recipe] = {
         steps=13_340,
         batch=6,
     ),
+    **posed_recipes.ROWS,
 }

@@ -100,7 +100,7 @@ def collect(recipe: Recipe, data: Sequence[str], out: Path, progress: Progress, 
     shape = (total, recipe.picture_size, recipe.picture_size, 1 if grey else 3)
     with files.atomic(out / FILE) as temporary:
         squares = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
-        _reserve(temporary)
+        reserve(temporary)
         for crop, square in _squares(recipe, sources):
             squares[len(crops)] = cv2.cvtColor(square, cv2.COLOR_RGB2GRAY)[..., None] if grey else square
             crops.append(crop)
@@ -132,7 +132,7 @@ def _kept(out: Path, index: ledger.Ledger) -> Pictures | None:
     return Pictures(squares[: len(crops)], crops) if fits else None
 
 
-def _reserve(path: Path) -> None:
+def reserve(path: Path) -> None:
     """Claim the disk of a file now, where the system can: a full disk under a memory map would kill the process."""
     if hasattr(os, "posix_fallocate"):
         with path.open("r+b") as file:
