@@ -27,12 +27,21 @@ pytestmark = pytest.mark.usefixtures("few_pictures")
 
 FAMILIES = (
     *("wren", "swift", "superpoint-small", "fast-r2d2", "kp2dtiny-s-coral", "edgepoint2-t32", "alike-t"),
-    *("xfeat", "disk", "aliked-t16", "superpoint-small-seg"),
+    *("xfeat", "disk", "aliked-t16", "superpoint-small-seg", "posfeat-small"),
 )
 ENGINES = [name for name, row in BACKENDS.items() if row.suffixes != (".card",)]
 REFERENCE = "ort-cpu"
 SLOW = ("torch-compile",)  # compiles each family, a quarter of a minute and more
-AT_NIGHT = ("swift", "superpoint-small", "fast-r2d2", "alike-t", "xfeat", "disk", "superpoint-small-seg")
+AT_NIGHT = (
+    "swift",
+    "superpoint-small",
+    "fast-r2d2",
+    "alike-t",
+    "xfeat",
+    "disk",
+    "superpoint-small-seg",
+    "posfeat-small",
+)
 CONVERTED = [("tflite", family) for family in AT_NIGHT]  # conversions of up to 30 s
 ANY_SIZE = ("torch", "torch-compile")  # a checkpoint has no size of its own
 RELATIVE = {"openvino-bf16": 0.1}  # of the largest value; 8 bits of mantissa, through a dozen layers

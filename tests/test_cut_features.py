@@ -222,8 +222,9 @@ def test_a_broken_map_is_loud(name, value):
 @pytest.mark.parametrize("name", ROWS)
 def test_every_family(name, size, tiny, tmp_path, monkeypatch):
     row = MODELS[name]
-    if row.pyramid:  # a random convolution of colours seldom says 0.7 twice
-        row = replace(row, settings={"repeatability": 0.3, "reliability": 0.2})
+    loose = {"r2d2": {"repeatability": 0.3, "reliability": 0.2}, "posfeat": {"threshold": 0.5}}
+    if row.family in loose:  # a random convolution seldom says 0.7 twice, or 0.9
+        row = replace(row, settings={**row.settings, **loose[row.family]})
         for table in (MODELS, NETWORKS):
             monkeypatch.setitem(table, name, row)
     parent = tiny("parent.onnx", name, size)

@@ -38,6 +38,7 @@ USUAL = {  # one of every kind; all others, and the other size, at night
     ("alike-t", SMALL),
     ("xfeat", SMALL),
     ("disk", SMALL),
+    ("posfeat-small", None),
     ("wren", None),
 }
 EVERY = [

@@ -24,6 +24,7 @@ from lf.extraction.extractor import Extractor
 from lf.models import MODELS
 from lf.models.resolve import resolve
 from lf.runtimes import Backend
+from lf.studies import extract as study
 
 SIZE = (64, 48)  # (W, H)
 IMAGES = [name for name, row in LAYOUTS.items() if row.open]
@@ -174,6 +175,9 @@ def unscored(layout, folder, name=NAME):
         with sqlite3.connect(folder / colmap.NAME) as connection:
             connection.execute(f"UPDATE {colmap.TABLE} SET scores = NULL")
         connection.close()
+        return
+    if layout == "posfeat-h5":
+        (folder / name).with_name("scores.h5").unlink()
         return
     (path,) = folder.glob(f"{name}.*")
     kept = {key: value for key, value in arrays(path).items() if key != "scores"}
@@ -599,3 +603,59 @@ def test_the_folder_of_features_may_be_read_only(tmp_path, tiny, photos, capsys)
     for layout in ("lf", "hloc"):
         with pytest.raises(UsageError, match="cannot be written"):
             run(capsys, str(tiny().path), [str(photos)], blocked / "out", layout)
+
+
+# --- PoSFeat's h5 files
+
+
+def test_a_sequence_is_four_h5_files(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    first, second = features(seed=1), features(seed=2)
+    put("posfeat-h5", tmp_path, first, "v_boat/1.ppm")
+    put("posfeat-h5", tmp_path, second, "v_boat/2.ppm")
+    put("posfeat-h5", tmp_path, first, "top.png")
+    made = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.h5"))
+    kinds = ("descriptors", "keypoints", "scales", "scores")
+    assert made == [*(f"{kind}.h5" for kind in kinds), *(f"v_boat/{kind}.h5" for kind in kinds)]
+    with h5py.File(tmp_path / "v_boat/scores.h5") as file:
+        assert sorted(file) == ["1", "2"]
+        np.testing.assert_array_equal(file["2"][()], second.scores[:, None])
+    with h5py.File(tmp_path / "v_boat/scales.h5") as file:
+        assert file["1"].shape == (len(first), 1)
+    for layout in ("posfeat-h5", "posfeat"):
+        have = get(layout, tmp_path, "v_boat/2")
+        np.testing.assert_array_equal(have.keypoints, second.keypoints)
+        np.testing.assert_array_equal(have.descriptors, second.descriptors)
+
+
+def test_an_interrupted_sequence_goes_on(tmp_path):
+    pytest.importorskip("h5py")
+    kept = LAYOUTS["posfeat-h5"].open(tmp_path)
+    kept.write("a/1.png", features())
+    kept.__exit__(KeyboardInterrupt, None, None)
+    assert not list(tmp_path.rglob("*.h5"))
+    with LAYOUTS["posfeat-h5"].open(tmp_path) as kept:
+        assert kept.has("a/1.png")
+        assert not kept.has("a/2.png")
+        kept.write("a/2.png", features())
+    assert not list(tmp_path.rglob("*.part"))
+    with LAYOUTS["posfeat-h5"].open(tmp_path) as kept:
+        assert kept.has("a/1.png")
+        assert kept.has("a/2.png")
+    (tmp_path / "a" / "scores.h5.part").write_bytes(b"half a file")
+    with LAYOUTS["posfeat-h5"].open(tmp_path) as kept:
+        assert kept.has("a/1.png")
+
+
+def test_two_images_of_one_data_set_and_shards_are_refused(tmp_path, drawn_photos):
+    pytest.importorskip("h5py")
+    with LAYOUTS["posfeat-h5"].open(tmp_path) as kept:
+        assert not kept.has("a/1.png")
+        with pytest.raises(
+            UsageError, match=r"a/1\.png and a/1\.small\.png would both be 1 in .+keypoints\.h5; rename one"
+        ):
+            kept.has("a/1.small.png")
+    with pytest.raises(
+        UsageError, match="layout posfeat-h5 keeps the images of a folder in one file; leave out `shard` a"
+    ):
+        study.extract(resolve("sift"), [str(drawn_photos)], tmp_path / "out", "posfeat-h5", shard=(0, 2))

@@ -45,6 +45,10 @@ SMALLEST = {  # one float recipe for each method: the one with the smallest netw
 }
 
 
+OF_SQUARES = [name for name in SMALLEST.values() if not hasattr(loop.method_of(RECIPES[name]), "collect")]
+of_squares = pytest.mark.parametrize("recipe", OF_SQUARES, indirect=True)  # methods that learn from single pictures
+
+
 @pytest.fixture(scope="module", params=SMALLEST.values())
 def recipe(request):
     """A recipe of every method, made small: a few steps on a few small pictures, labelled anew in the middle."""
@@ -269,6 +273,7 @@ def test_several_processes_throw_what_one_would():
 # --- pictures
 
 
+@of_squares
 def test_drawn_pictures_repeat(recipe, tmp_path):
     seen = []
     drawn = pictures.collect(recipe, [recipe.data], tmp_path / "a", lambda *report: seen.append(report))
@@ -281,6 +286,7 @@ def test_drawn_pictures_repeat(recipe, tmp_path):
     assert all(done <= total == 4 for done, total, _ in seen)
 
 
+@of_squares
 def test_pictures_are_collected_once(recipe, tmp_path, monkeypatch):
     first = pictures.collect(recipe, [recipe.data], tmp_path, silent)
     monkeypatch.setattr(pictures, "_squares", None)
@@ -322,6 +328,7 @@ def test_a_run_that_an_earlier_version_began_goes_on(tmp_path, monkeypatch):
         state.read(recipe.override(["lr=1"]), [recipe.data], tmp_path, CPU)
 
 
+@of_squares
 @pytest.mark.parametrize("name", [pictures.FILE, pictures.INDEX])
 @pytest.mark.parametrize("damage", [lambda b: b"", lambda b: b[: len(b) // 2], lambda b: b"{}", lambda b: b"[1]"])
 def test_damaged_pictures_are_collected_again(recipe, tmp_path, name, damage):
@@ -400,6 +407,7 @@ def test_a_run_that_began_with_more_pictures_keeps_them(tmp_path):
     assert len(pictures.collect(short, ["procedural"], tmp_path, silent)) == 6
 
 
+@of_squares
 def test_every_photo_once(recipe, tmp_path):
     for index in range(3):
         cv2.imwrite(str(tmp_path / f"{index}.png"), np.full((120, 200, 3), 20 * index, np.uint8))
@@ -411,6 +419,7 @@ def test_every_photo_once(recipe, tmp_path):
         pictures.collect(every, ["procedural"], tmp_path / "none", silent)
 
 
+@of_squares
 def test_many_photos_give_their_centres_and_few_give_random_squares(recipe, tmp_path):
     for index in range(6):
         photo = np.full((120, 200, 3), 20 * index, np.uint8)
@@ -430,6 +439,7 @@ def test_many_photos_give_their_centres_and_few_give_random_squares(recipe, tmp_
         assert 60 <= side <= 120 - top
 
 
+@of_squares
 def test_a_broken_photo_is_counted_and_left_out(recipe, tmp_path):
     for name, size in (("a.png", (120, 200)), ("b.png", (200, 120)), ("small.png", (1, 1))):
         cv2.imwrite(str(tmp_path / name), np.full((*size, 3), 77, np.uint8))
@@ -439,6 +449,7 @@ def test_a_broken_photo_is_counted_and_left_out(recipe, tmp_path):
     assert len(found) == 2
 
 
+@of_squares
 def test_no_usable_photo_is_an_error(recipe, tmp_path):
     (tmp_path / "c.jpg").write_bytes(b"no picture")
     with pytest.raises(BadInput, match="none of its 1 images could be read; expected a folder of photos"):
@@ -465,6 +476,8 @@ def test_a_run_makes_weights_that_say_where_they_are_from(recipe, tmp_path):
 
 
 def test_the_loss_goes_down(recipe, tmp_path):
+    if recipe.method.startswith("posfeat_"):
+        pytest.skip("64 px have too few cells, and the value of a policy gradient says nothing: see test_train_posfeat")
     longer = recipe.override(
         ["steps=40", "bf16=False", "warmup=5", "lr=2e-3", *(["relabel="] if "relabel" in recipe.settings else [])]
     )
@@ -480,8 +493,9 @@ def test_the_loss_goes_down(recipe, tmp_path):
 
 
 def method_of(recipe, out):
-    module = importlib.import_module(f"lf.train.methods.{recipe.method}")
-    return module.Method(recipe, pictures.collect(recipe, [recipe.data], out, silent).on(CPU), CPU)
+    kind = loop.method_of(recipe)
+    gather = getattr(kind, "collect", pictures.collect)
+    return kind(recipe, gather(recipe, [recipe.data], out, silent).on(CPU), CPU)
 
 
 def test_a_run_keeps_the_running_mean_of_its_weights(recipe, tmp_path):
@@ -602,7 +616,9 @@ def test_a_run_that_is_refused_leaves_its_folder_to_others(recipe, tmp_path, mon
     def broken(*arguments):
         raise BadInput("no labels")
 
-    monkeypatch.setattr(importlib.import_module(f"lf.train.methods.{recipe.method}"), "Method", broken)
+    module = importlib.import_module(f"lf.train.methods.{recipe.method}")
+    broken.collect = getattr(module.Method, "collect", pictures.collect)
+    monkeypatch.setattr(module, "Method", broken)
     with pytest.raises(BadInput, match="no labels"):
         run(recipe, tmp_path)
     monkeypatch.undo()
@@ -628,7 +644,8 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_checkpoint(recipe, tmp_pat
     def broken(self, network, dice):
         loss, parts = honest(self, network, dice)
         if next(turn) == 3:
-            loss = loss * math.nan if where == "loss" else loss + 0 * next(network.parameters()).sum().mul(0).sqrt()
+            weight = next(each for each in network.parameters() if each.requires_grad)
+            loss = loss * math.nan if where == "loss" else loss + 0 * weight.sum().mul(0).sqrt()
         return loss, parts
 
     monkeypatch.setattr(Method, "loss", broken)

@@ -44,6 +44,7 @@ def extract(
         list[str] | None,
         typer.Option(metavar="NAME", help="Also write this map: segmentation", rich_help_panel=opt.WHERE),
     ] = None,
+    extraction: opt.Extraction = None,
     json: opt.Json = False,
 ) -> None:
     """Write features of images for other tools."""
@@ -66,6 +67,7 @@ def extract(
             top_k=top_k,
             keypoints=keypoints,
             maps=maps or (),
+            extraction=extraction,
             progress=progress,
         )
     console.skipped(tally.failed, tally.written + tally.kept + len(tally.failed))

@@ -54,6 +54,10 @@ Keypoints = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="Use the keypoints of this detector, e.g. sift", rich_help_panel=HOW),
 ]
+Extraction = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Published settings, of posfeat: hpatches, aachen, eth", rich_help_panel=HOW),
+]
 TopK = Annotated[
     int | None,
     typer.Option(min=1, metavar="N", help="Keep the N best keypoints of each image", rich_help_panel=HOW),

@@ -15,7 +15,7 @@ from lf.data.images import check
 from lf.extraction.clock import PHASES as PHASES
 from lf.extraction.clock import Clock as Clock
 from lf.extraction.segmentation import read, refuse_without
-from lf.models import Model, check_refinement, check_size, peaks, row_of
+from lf.models import Model, check_refinement, check_size, peaks, row_of, settings_of
 from lf.runtimes import BACKENDS, open_session
 
 
@@ -42,21 +42,25 @@ class Extractor:
         nms: int | None = None,
         refine: str | None = None,
         segmentation: bool = False,
+        extraction: str | None = None,
         **settings: Any,
     ) -> None:
         """Open `artifact` in `backend`; `settings` override the model's published thresholds.
 
         `refine` says how points move off whole pixels, see `lf.models.decode.refined`; None leaves it to the file.
-        With `segmentation` the features have it, too.
+        With `segmentation` the features have it, too. `extraction` names one of the published settings of the network,
+        see `Model.extractions`.
 
         Raises:
             UsageError: `keypoints` was given, and the network has no dense descriptors; or `resize`, and the file or
-                the network takes other sizes; or `refine`, and the network has no score map; or no `segmentation`.
+                the network takes other sizes; or `refine`, and the network has no score map; or no `segmentation`;
+                or `extraction`, and the network has none of that name.
         """
         load_plugins()  # also in worker processes
         self.artifact = artifact
         self.model: Model = row_of(artifact.card)
-        self.settings = {**self.model.settings, **settings}
+        named = settings_of(extraction, artifact.card, str(artifact.path)) if extraction else {}
+        self.settings = {**self.model.settings, **named, **settings}
         self.keypoints, self.resize, self.nms, self.segmentation = keypoints, resize, nms, segmentation
         if segmentation:
             refuse_without(artifact)

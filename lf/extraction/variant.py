@@ -25,6 +25,7 @@ class Variant:
         refine: how points move off whole pixels, see `lf.models.decode.refined`; None leaves that to the network.
         threshold: smallest score of a point; None leaves that to the network.
         segmentation: whether features have the segmentation of their image.
+        extraction: name of the published settings to extract with, see `Model.extractions`; None takes the row's.
     """
 
     artifact: Artifact
@@ -35,6 +36,7 @@ class Variant:
     refine: str | None = None
     threshold: float | None = None
     segmentation: bool = False
+    extraction: str | None = None
 
     def open(self, threads: int = 1) -> Extractor:
         """The extractor of this variant.
@@ -53,5 +55,5 @@ class Variant:
         if self.keypoints:
             pick({name: None for name, row in MODELS.items() if not row.module}, self.keypoints, "baseline")
             points = Extractor(resolve(self.keypoints), "opencv", threads, nms=self.nms)
-        options = self.size, self.nms, self.refine, self.segmentation
+        options = self.size, self.nms, self.refine, self.segmentation, self.extraction
         return Extractor(self.artifact, self.backend, threads, points, *options, **settings)

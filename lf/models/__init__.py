@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from math import isfinite
+from typing import Any
 
 from lf.core import MAX_PIXELS, Artifact, BadInput, Card, UsageError, pick
-from lf.models import alike, aliked, disk, edgepoint2, features, kp2d, opencv, own, r2d2, superpoint, swift, wren, xfeat
+from lf.models import (
+    alike,
+    aliked,
+    disk,
+    edgepoint2,
+    features,
+    kp2d,
+    opencv,
+    own,
+    posfeat,
+    r2d2,
+    superpoint,
+    swift,
+    wren,
+    xfeat,
+)
 from lf.models.decode import REFINEMENTS as REFINEMENTS
 from lf.models.row import COUNTED as COUNTED
 from lf.models.row import SEGMENTATION as SEGMENTATION
@@ -14,7 +31,7 @@ from lf.models.row import UNKNOWN_LICENCE as UNKNOWN_LICENCE
 from lf.models.row import Model as Model
 
 DEFAULT = "wren"  # the network that demo, gate and documents use
-FAMILIES = (superpoint, r2d2, kp2d, edgepoint2, alike, aliked, xfeat, disk, swift, wren, opencv)
+FAMILIES = (superpoint, r2d2, kp2d, edgepoint2, alike, aliked, xfeat, disk, posfeat, swift, wren, opencv)
 
 MODELS: dict[str, Model] = {name: row for family in FAMILIES for name, row in family.ROWS.items()}
 
@@ -52,6 +69,23 @@ def check_refinement(refine: str, card: Card, where: str) -> str:
     if "refine" not in row_of(card).settings:
         raise UsageError(f"`refine={refine}`: {card.model} gives its points, no score map; leave `refine` out")
     return refine
+
+
+def settings_of(extraction: str, card: Card, where: str) -> Mapping[str, Any]:
+    """The settings of a published extraction of a network, by its name.
+
+    Raises:
+        UsageError: the network has none of that name, or the file has decoded its maps.
+    """
+    known = row_of(card).extractions
+    if card.features:
+        raise UsageError(
+            f"`extraction={extraction}`: {where} has its decode inside; start from the file that it was made from"
+        )
+    if not known:
+        some = ", ".join(name for name, row in MODELS.items() if row.extractions)
+        raise UsageError(f"`extraction={extraction}`: {card.model} has no named extractions; known: {some}")
+    return pick(known, extraction, f"extraction of {card.model}")
 
 
 def check_threshold(threshold: float, card: Card, where: str) -> float:

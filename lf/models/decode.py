@@ -46,7 +46,7 @@ def odds(logits: Array) -> Array:
     return np.asarray(np.exp(np.clip(logits, -LOUDEST, LOUDEST)))
 
 
-def refined(score: Array, heat: Array, points: Array, how: str) -> Array:
+def refined(score: Array, heat: Array, points: Array, how: str, reach: int = 2) -> Array:
     """Move integer points (N, 2) off whole pixels.
 
     Args:
@@ -55,13 +55,14 @@ def refined(score: Array, heat: Array, points: Array, how: str) -> Array:
         points: x, y in px.
         how: `none` leaves them; `quadratic` fits a parabola to three scores along each axis, see `parabola`; `soft`
             takes the mean position of the heat, see `refine`.
+        reach: px, of `soft`.
 
     Raises:
         LfError: another word.
     """
     if how not in REFINEMENTS:
         raise LfError(f"`refine={how}`: expected one of {', '.join(REFINEMENTS)}")
-    return points if how == "none" else parabola(score, points) if how == "quadratic" else refine(heat, points)
+    return points if how == "none" else parabola(score, points) if how == "quadratic" else refine(heat, points, reach)
 
 
 def parabola(score: Array, points: Array) -> Array:
@@ -81,15 +82,19 @@ def parabola(score: Array, points: Array) -> Array:
     return points + np.clip(shift, -0.5, 0.5).astype(np.float32).T
 
 
-def refine(heat: Array, points: Array) -> Array:
-    """Move integer points (N, 2) to the mean position of the heat in their 5x5 square; zero beyond the edge."""
-    padded = np.pad(heat, 2)
-    stride = padded.shape[1]
+def refine(heat: Array, points: Array, reach: int = 2) -> Array:
+    """Move integer points (N, 2) to the mean position of the heat in the square round them; zero beyond the edge.
+
+    The square has the side 2 * reach + 1.
+    """
+    padded = np.pad(heat, reach)
+    stride, side = padded.shape[1], 2 * reach + 1
     x, y = points.astype(np.intp).T
-    patch = padded.reshape(-1)[((y + 2) * stride + x + 2)[:, None] + square(2, stride)].reshape(-1, 5, 5)
-    reach = np.arange(-2, 3, dtype=np.float32)
+    around = padded.reshape(-1)[((y + reach) * stride + x + reach)[:, None] + square(reach, stride)]
+    patch = around.reshape(-1, side, side)
+    span = np.arange(-reach, reach + 1, dtype=np.float32)
     with np.errstate(invalid="ignore"):  # all is finite, yet BLAS was once seen to raise this flag
-        shift = np.stack([patch.sum(1) @ reach, patch.sum(2) @ reach], 1)
+        shift = np.stack([patch.sum(1) @ span, patch.sum(2) @ span], 1)
     moved: Array = points + shift / np.maximum(patch.sum((1, 2)), np.float32(1e-12))[:, None]
     return moved
 

@@ -112,11 +112,11 @@ def odds(g: Graph, logits: str) -> str:
     return g("Exp", g("Min", g("Max", logits, -LOUDEST), LOUDEST))
 
 
-def refined(g: Graph, score: str, heat: str, spots: Spots, how: str) -> str:
+def refined(g: Graph, score: str, heat: str, spots: Spots, how: str, reach: int = 2) -> str:
     """See `lf.models.decode.refined`; (K, 2) float32, x then y."""
     if how == "quadratic":
         return parabola(g, score, spots)
-    return refine(g, heat, spots) if how == "soft" else places(g, spots)
+    return refine(g, heat, spots, reach) if how == "soft" else places(g, spots)
 
 
 def parabola(g: Graph, score: str, spots: Spots) -> str:
@@ -137,16 +137,16 @@ def parabola(g: Graph, score: str, spots: Spots) -> str:
     return g("Add", places(g, spots), g("Concat", *shifts, axis=1))
 
 
-def refine(g: Graph, heat: str, spots: Spots) -> str:
+def refine(g: Graph, heat: str, spots: Spots, reach: int = 2) -> str:
     """See `lf.models.decode.refine`."""
-    padded = g("Pad", heat, [0, 0, 2, 2] * 2)
+    padded = g("Pad", heat, [0, 0, reach, reach] * 2)
     _, columns = sides(g, padded)
-    reach = np.arange(-2, 3)
-    corner = g("Add", g("Mul", g("Add", spots.y, 2), columns), g("Add", spots.x, 2))
-    offsets = g("Add", g("Mul", np.repeat(reach, 5), columns), np.tile(reach, 5))  # (25,)
-    index = g("Add", g("Unsqueeze", corner, [1]), offsets)
-    patch = g("Gather", g("Reshape", padded, [-1]), index)  # (K, 25)
-    moments = g("MatMul", patch, np.stack([np.tile(reach, 5), np.repeat(reach, 5)], 1).astype(np.float32))
+    span = np.arange(-reach, reach + 1)
+    rows, across = np.repeat(span, len(span)), np.tile(span, len(span))
+    corner = g("Add", g("Mul", g("Add", spots.y, reach), columns), g("Add", spots.x, reach))
+    index = g("Add", g("Unsqueeze", corner, [1]), g("Add", g("Mul", rows, columns), across))
+    patch = g("Gather", g("Reshape", padded, [-1]), index)  # (K, 25) where the reach is 2
+    moments = g("MatMul", patch, np.stack([across, rows], 1).astype(np.float32))
     mass = g("Max", g("ReduceSum", patch, [1]), EPSILON)
     return g("Add", places(g, spots), g("Div", moments, mass))
 

@@ -57,6 +57,8 @@ class Model:
         decode_onnx: `MODULE:FUNCTION` that builds the same decode inside an ONNX graph, or None if there is none.
         prepare: picture (H, W, 3) RGB in [0, 1] -> (channels, h, w) that the network takes, of sides that fit it; None
             where it takes the picture itself. The host does it in float, in front of every engine.
+        extractions: name -> settings of a published extraction, which replace those of `settings`; with `top_k`, the
+            most keypoints.
         loudest: no score of its decode is larger; 1 for probabilities.
         pads: what `prepare` adds up to the next multiples lies at the `end`, right and bottom, or at `both` sides, the
             smaller half at the left and the top; maps of every pixel are cut to the picture. Where it is empty,
@@ -90,6 +92,7 @@ class Model:
     decode_onnx: str | None = None
     prepare: Callable[[Array], Array] | None = None
     pads: Literal["", "end", "both"] = ""
+    extractions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     loudest: float = 1.0
     parent: str = ""
     per_class: int = 0

@@ -195,7 +195,7 @@ def _samples(
     import torch
 
     from lf.train.loop import method_of
-    from lf.train.pictures import collect, shares
+    from lf.train.pictures import collect
     from lf.train.views.random_views import Dice
 
     kind = method_of(recipe)
@@ -204,14 +204,17 @@ def _samples(
             f"recipe {name}: its method {recipe.method} cannot show what it sees; "
             f"give the class Method in {kind.__module__} a sample(), see lf/train/sample.py"
         )
-    some = [(source, n * PICTURES // recipe.pictures if n else PICTURES) for source, n in shares(data, recipe.pictures)]
-    few = [(source, min(max(1, n), recipe.pictures or PICTURES)) for source, n in some]
-    small = dataclasses.replace(recipe, pictures=sum(n for _, n in few))
+    own = getattr(kind, "collect", None)  # of a method that learns from pairs of other kinds
     cpu = torch.device("cpu")
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        pictures = collect(small, [f"{source}:{n}" for source, n in few], Path(folder), progress).on(cpu)
-        method = kind(small, pictures, cpu)
+        if own:
+            few = dataclasses.replace(recipe, pictures=min(PICTURES, recipe.pictures or PICTURES))
+            pictures = own(few, data, Path(folder), progress).on(cpu)
+        else:
+            few, sources = _few(recipe, data)
+            pictures = collect(few, sources, Path(folder), progress).on(cpu)
+        method = kind(few, pictures, cpu)
         found: list[Sample] = []
         wanted, step = count or SINGLES, 0
         while len(found) < wanted:
@@ -219,6 +222,15 @@ def _samples(
                 found += method.sample(Dice(recipe.seed, step, recipe.batch, cpu, slice(0, wanted)))
             wanted, step = count or (SINGLES if found[0].flow is None else PAIRS), step + 1
     return found[:wanted], len(pictures)
+
+
+def _few(recipe: Recipe, data: list[str]) -> tuple[Recipe, list[str]]:
+    """The recipe with PICTURES of its pictures, and how many each source gives."""
+    from lf.train.pictures import shares
+
+    some = [(source, n * PICTURES // recipe.pictures if n else PICTURES) for source, n in shares(data, recipe.pictures)]
+    few = [(source, min(max(1, n), recipe.pictures or PICTURES)) for source, n in some]
+    return dataclasses.replace(recipe, pictures=sum(n for _, n in few)), [f"{source}:{n}" for source, n in few]
 
 
 def _spread(total: int, count: int) -> list[int]:

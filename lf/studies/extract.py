@@ -34,6 +34,7 @@ def extract(
     top_k: int | None = None,
     keypoints: str | None = None,
     maps: Sequence[str] = (),
+    extraction: str | None = None,
     progress: Progress = lambda done, total, text: None,
 ) -> store.Tally:
     """Write the features of images; the same folder resumes.
@@ -51,6 +52,7 @@ def extract(
         top_k: keep the best so many keypoints.
         keypoints: describe the points of this baseline.
         maps: what else to write of each image, of MAPS.
+        extraction: published settings of the network, by their name.
         progress: called with (done, total, text).
 
     Raises:
@@ -63,7 +65,8 @@ def extract(
     artifact = replace(artifact, path=artifact.path.absolute()) if pool else artifact
     for name in maps:
         pick(MAPS, name, "map")
-    variant = Variant(artifact, backend or store.backend_for(artifact), keypoints, segmentation=bool(maps))
+    backend = backend or store.backend_for(artifact)
+    variant = Variant(artifact, backend, keypoints, segmentation=bool(maps), extraction=extraction)
     if pairs:
         tally = superpoint_export.write(variant.open(threads), images[0], out, top_k, progress)
     elif spread:
@@ -87,5 +90,7 @@ def _check(pairs: bool, layout: str, count: int, pool: str | None, shard: tuple[
         raise UsageError(f"layout {layout} holds pairs: give one folder in HPatches layout, not {count} paths")
     if pairs and (pool or shard != store.WHOLE):
         raise UsageError(f"layout {layout} numbers the pairs of a dataset in one run; leave out `shard` and `pool`")
+    if not LAYOUTS[layout].shared and (pool or shard != store.WHOLE):
+        raise UsageError(f"layout {layout} keeps the images of a folder in one file; leave out `shard` and `pool`")
     if pool and shard != store.WHOLE:
         raise UsageError("`pool` shares the images out by itself; leave out `shard`")

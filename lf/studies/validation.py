@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lf.benchmarks import METRICS, PROTOCOLS
-from lf.benchmarks.report import figures, match_pictures
+from lf.benchmarks.report import figures, heat_maps, match_pictures
 from lf.benchmarks.run.evaluate import bench
 from lf.core import Array, files, pick
 from lf.core.console import Progress
@@ -80,8 +80,13 @@ class Validation:
         return value is not None and self.sign * value > max(rivals, default=-np.inf)
 
     def _draw(self, variant: Variant, title: str) -> dict[str, Array]:
-        """Matches and points of one pair, as the protocol sees them."""
-        return figures.draw_pair(figures.predictor(variant.open(self.threads), self.rule, None), self.shown, title)
+        """One pair as the protocol sees it, see `figures.draw_pair`, and the score map of its first image."""
+        extractor = variant.open(self.threads)
+        drawn = figures.draw_pair(figures.predictor(extractor, self.rule, None), self.shown, title)
+        if self.rule.truth == "classes":
+            return drawn
+        heat = heat_maps.draw(extractor, self.rule.prepare(self.shown.first.load(), 3)[0])
+        return drawn if heat is None else {**drawn, "scores": heat}
 
 
 class Watch:

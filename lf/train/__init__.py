@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from lf.train.published import JOINT, KP2D, LABELLED, PLAIN, PUBLISHED_JOINT, R2D2, SEGMENTATION, SWIFT
+from lf.train import posed_recipes
+from lf.train.published import JOINT, KP2D, LABELLED, PUBLISHED_JOINT, R2D2, SEGMENTATION, SWIFT
 from lf.train.recipe import CHOICES as CHOICES
+from lf.train.recipe import PLAIN
 from lf.train.recipe import Recipe as Recipe
 from lf.train.recipe import show as show
 
@@ -246,4 +248,5 @@ RECIPES: dict[str, Recipe] = {
         steps=13_340,
         batch=6,
     ),
+    **posed_recipes.ROWS,
 }

@@ -28,6 +28,8 @@ from lf.train.workers import Workers, find_device
 EVERY = 250  # steps between checkpoints
 LOOK = {"cpu": 1, "cuda": 25}  # steps between looks at the loss: on a GPU a look waits for it
 
+MOMENTUM = {"sgd": 0.9, "sgd-plain": 0.0}
+
 Watch = Callable[[Run, int], None]  # after every step, in the first process, with the steps done; before a checkpoint
 
 
@@ -170,10 +172,11 @@ def _begin(
     classes = label_set(recipe, data)
     network, parent = _initial(recipe, len(classes) if classes else None)
     begun = left is not None
+    gather = getattr(method_of(recipe), "collect", collect)
     if workers.first:
-        collect(recipe, data, out, progress, begun)
+        gather(recipe, data, out, progress, begun)
     workers.wait()
-    pictures = collect(recipe, data, out, progress, begun).on(workers.device)
+    pictures = gather(recipe, data, out, progress, begun).on(workers.device)
     if recipe.weight_bits:
         network = _quantized(recipe, network.to(workers.device), pictures)
     built: Any = workers.prepare(network)  # the stubs of Module.to know no memory_format
@@ -219,13 +222,16 @@ def _quantized(recipe: Recipe, network: nn.Module, pictures: Pictures) -> nn.Mod
 
 
 def _parameters(network: nn.Module, method: Any) -> list[nn.Parameter]:
+    """What is trained: of the network all, or what the method chooses, and what the method adds."""
     extra = [] if method.extra is None else list(method.extra.parameters())
-    return [*(parameter for parameter in network.parameters() if parameter.requires_grad), *extra]
+    own = method.trained(network) if hasattr(method, "trained") else network.parameters()
+    return [*(parameter for parameter in own if parameter.requires_grad), *extra]
 
 
 def _optimiser(recipe: Recipe, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    if recipe.optimiser == "sgd":
-        return torch.optim.SGD(parameters, lr=recipe.lr, momentum=0.9, weight_decay=recipe.weight_decay)
+    if recipe.optimiser in MOMENTUM:
+        momentum = MOMENTUM[recipe.optimiser]
+        return torch.optim.SGD(parameters, lr=recipe.lr, momentum=momentum, weight_decay=recipe.weight_decay)
     kind: Any = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[recipe.optimiser]
     optimiser: torch.optim.Optimizer = kind(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay)
     return optimiser

@@ -116,7 +116,7 @@ def collect(recipe: Recipe, data: Sequence[str], out: Path, progress: Progress, 
     shape = (total, recipe.picture_size, recipe.picture_size, (1 if grey else 3) + masked)
     with files.atomic(out / FILE) as temporary:
         squares = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
-        _reserve(temporary)
+        reserve(temporary)
         for crop, square in _squares(recipe, sources):
             colours = cv2.cvtColor(square[..., :3], cv2.COLOR_RGB2GRAY)[..., None] if grey else square[..., :3]
             squares[len(crops)] = np.dstack([colours, square[..., 3:]])
@@ -149,7 +149,7 @@ def _kept(out: Path, index: ledger.Ledger, masked: bool) -> Pictures | None:
     return Pictures(squares[: len(crops)], crops, masked=masked) if fits else None
 
 
-def _reserve(path: Path) -> None:
+def reserve(path: Path) -> None:
     """Claim the disk of a file now, where the system can: a full disk under a memory map would kill the process."""
     if hasattr(os, "posix_fallocate"):
         with path.open("r+b") as file:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 JOINT = {
     "labels": "corners",
     "relabel": (0.3, 0.6),
@@ -79,4 +77,3 @@ SEGMENTATION = {"trunk": "joint", "segmentation_loss": "cross-entropy", "segment
 LABELLED = "masks:"  # the folder is the user's
 
 # no published recipe warms up, clips gradients or computes in half precision
-PLAIN: dict[str, Any] = {"optimiser": "adam", "schedule": "constant", "warmup": 0, "clip": 0.0, "bf16": False}

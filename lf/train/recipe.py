@@ -18,13 +18,14 @@ from lf.models import MODELS
 ABOVE_ZERO = (  # every other number may be 0
     *("steps", "batch", "lr", "picture_size", "size"),
     *("scale", "adaptations", "temperature", "io_points", "patch_ratio", "trials"),
+    *("cell", "line_steps", "search_window", "mask", "max_turn"),
 )
 GIVEN = ("model", "method", "about", "data", "settings")  # what makes it that recipe; all else can be overridden
 
 BITS = {"weight_bits": (0, 3, 4, 8), "activation_bits": (0, 8)}  # 0 leaves them float
 
 CHOICES: dict[str, tuple[str, ...]] = {  # what a setting that is a word may say, METHOD.NAME in one method
-    "optimiser": ("adamw", "adam", "sgd"),
+    "optimiser": ("adamw", "adam", "sgd", "sgd-plain"),
     "schedule": ("cosine", "step", "constant"),
     "view_pairs": ("wide", "published"),
     "detector_loss": ("categorical", "binary", "l2"),
@@ -37,10 +38,14 @@ CHOICES: dict[str, tuple[str, ...]] = {  # what a setting that is a word may say
     "descriptor_loss": ("dual-softmax", "sparse", "dense"),
     "matchability": ("found", "none", "reward"),
     "rivals": ("batch", "pair"),
+    "batch_loss": ("per_pair", "published"),
     "kp2d.descriptor_loss": ("triplet", "dual-softmax"),
     "trunk": ("joint", "detached", "frozen"),
     "segmentation_loss": ("cross-entropy", "dice", "dice-fork", "cross-entropy+dice"),
 }
+
+# no published recipe warms up, clips gradients or computes in half precision
+PLAIN: dict[str, Any] = {"optimiser": "adam", "schedule": "constant", "warmup": 0, "clip": 0.0, "bf16": False}
 
 Rule = Callable[[Any, Mapping[str, Any]], bool]  # of a setting and all that are given
 
@@ -85,7 +90,8 @@ class Recipe:
         batch: pairs of views per step, over all processes.
         size: (H, W) of a view, pixels; `size=240x320`, or one number for a square.
         lr: peak learning rate; linear warm-up over `warmup` steps, then the schedule.
-        optimiser: adamw, adam (weight decay as L2, as the published recipes have it) or sgd (momentum 0.9).
+        optimiser: adamw, adam (weight decay as L2, as the published recipes have it) sgd (momentum 0.9) or
+            sgd-plain (none).
         schedule: cosine to zero; step: times `decay` after each of the `decay_steps`; constant.
         clip: largest gradient norm; 0 leaves gradients alone.
         ema: decay per step of the running mean of the weights, which is then what ships; 0 ships the last weights.

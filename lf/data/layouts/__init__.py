@@ -16,6 +16,7 @@ from typing import Protocol
 from lf.core import Features
 from lf.data.layouts import colmap, images
 from lf.data.layouts.h5 import Hdf5
+from lf.data.layouts.h5_sequences import Sequences
 
 
 class Store(Protocol):
@@ -50,11 +51,13 @@ class Layout:
         about: one line, for help.
         open: (folder, or the file where all is in one) -> Store; None where a file holds a pair of images, see `pairs`.
         single: how the name of the file ends where all images are in one, which one run at a time can write.
+        shared: whether several runs can write it at a time, each of them some of the images.
     """
 
     about: str
     open: Callable[[Path], Store] | None
     single: str = ""
+    shared: bool = True
 
 
 LAYOUTS: dict[str, Layout] = {
@@ -63,6 +66,7 @@ LAYOUTS: dict[str, Layout] = {
     "posfeat": Layout(
         "PoSFeat: IMAGE.PoSFeat, an npz; reads its h5 files, too", partial(images.Folder, images.POSFEAT)
     ),
+    "posfeat-h5": Layout("PoSFeat: keypoints.h5 ... for the images of each folder", Sequences, shared=False),
     "superpoint": Layout("pytorch-superpoint: N.npz for pair N of a dataset", None),
     "hloc": Layout("hloc: features.h5 with a group for each image", Hdf5, ".h5"),
     "colmap": Layout("COLMAP: database.db, keypoints with the half pixel", colmap.Colmap, colmap.SUFFIX),

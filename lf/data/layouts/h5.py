@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import importlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ class Hdf5:
         Raises:
             Unavailable: h5py is not installed.
         """
-        self._h5py = _h5py()
+        self._h5py = h5py()
         self._path = where if where.suffix == ".h5" else _only(where)
         self._part = self._path.with_name(f"{self._path.name}.part")
 
@@ -69,7 +69,7 @@ class Hdf5:
         path = self._part if self._part.is_file() else self._path
         if not path.is_file():
             return False
-        with _opened(self._h5py, path) as file:
+        with opened(self._h5py, path) as file:
             return f"{name}/{LAST}" in file
 
     def write(self, name: str, features: Features) -> None:
@@ -83,9 +83,7 @@ class Hdf5:
         }
         try:
             self._part.parent.mkdir(parents=True, exist_ok=True)
-            space = shutil.disk_usage(self._part.parent)
-            if space.total and space.free < sum(array.nbytes for array in arrays.values()) + SLACK:
-                raise OSError(errno.ENOSPC, "no space left")  # where HDF5 itself finds that out it may kill the process
+            room(self._part.parent, arrays.values())
             if self._path.is_file() and not self._part.is_file():
                 shutil.copyfile(self._path, self._part)
             with self._h5py.File(self._part, "a") as file:
@@ -101,7 +99,7 @@ class Hdf5:
 
     def read(self, key: str, size: tuple[int, int]) -> Features:
         """See `Store`."""
-        with _opened(self._h5py, self._path) as file:
+        with opened(self._h5py, self._path) as file:
             group, where = self._find(file, key), f"{self._path}: {key}"
             scales, scores = (_array(group, n, where) if n in group else None for n in ("scales", "scores"))
             points, descriptors, stored = (_array(group, name, where) for name in ("keypoints", "descriptors", LAST))
@@ -129,7 +127,7 @@ def read_sequence(folder: Path, stem: str, size: tuple[int, int]) -> Features:
     """
     arrays = {}
     for kind in ("keypoints", "descriptors", *(["scores"] if (folder / "scores.h5").is_file() else [])):
-        with _opened(_h5py(), folder / f"{kind}.h5") as file:
+        with opened(h5py(), folder / f"{kind}.h5") as file:
             arrays[kind] = _array(file, stem, str(folder / f"{kind}.h5"))
     where = f"{folder}: {stem}"
     points = npz.columns(where, "keypoints", arrays["keypoints"], 2)
@@ -137,7 +135,19 @@ def read_sequence(folder: Path, stem: str, size: tuple[int, int]) -> Features:
     return npz.features(where, points, scores, arrays["descriptors"], size)
 
 
-def _h5py() -> Any:
+def room(folder: Path, arrays: Iterable[Array]) -> None:
+    """Raise OSError where the disk is full: where HDF5 itself finds that out it may kill the process."""
+    space = shutil.disk_usage(folder)
+    if space.total and space.free < sum(array.nbytes for array in arrays) + SLACK:
+        raise OSError(errno.ENOSPC, "no space left")
+
+
+def h5py() -> Any:
+    """The package.
+
+    Raises:
+        Unavailable: it is not installed.
+    """
     try:
         return importlib.import_module("h5py")
     except ImportError as error:
@@ -151,11 +161,16 @@ def _only(folder: Path) -> Path:
 
 
 @contextmanager
-def _opened(h5py: Any, path: Path) -> Iterator[Any]:
+def opened(package: Any, path: Path) -> Iterator[Any]:
+    """An HDF5 file for reading.
+
+    Raises:
+        BadInput: it is missing or damaged.
+    """
     if not path.is_file():
         raise BadInput(f"{path}: no such file; expected an HDF5 file of features")
     try:
-        with h5py.File(path, "r") as file:
+        with package.File(path, "r") as file:
             yield file
     except (OSError, RuntimeError, ValueError, KeyError) as error:
         raise BadInput(f"{path}: cannot be read as HDF5 ({error})") from error
@@ -163,8 +178,8 @@ def _opened(h5py: Any, path: Path) -> Iterator[Any]:
 
 def _child(group: Any, name: str, kind: Any, where: str) -> Any:
     """What `name` is in a group, unless it lies in another file."""
-    h5py = _h5py()
-    if not isinstance(group.get(name, getlink=True), h5py.HardLink) or not isinstance(group[name], kind):
+    package = h5py()
+    if not isinstance(group.get(name, getlink=True), package.HardLink) or not isinstance(group[name], kind):
         raise BadInput(f"{where}: {name} is missing or no {kind.__name__.lower()} of this file")
     return group[name]
 
@@ -173,7 +188,7 @@ def _array(group: Any, name: str, where: str) -> Array:
     """A dataset, if it is numbers, in this very file, and as small as it says; a header may claim anything."""
     if name not in group:
         raise BadInput(f"{where}: holds no {name} but {', '.join([*group][:12]) or 'nothing'}")
-    found = _child(group, name, _h5py().Dataset, where)
+    found = _child(group, name, h5py().Dataset, where)
     if found.dtype.kind not in "fiu" or found.shape is None or found.is_virtual or found.external:
         raise BadInput(f"{where}: {name} is no array of numbers in this file")
     if found.nbytes > npz.LIMIT:

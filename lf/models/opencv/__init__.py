@@ -27,6 +27,7 @@ _BASELINES: dict[str, tuple[int, Mapping[str, Any], str]] = {  # length of a des
         "ORB by OpenCV, 1000 features; its bits as +-1, so that dot products order as Hamming distances",
     ),
     "akaze": (486, {"detector": "AKAZE"}, "AKAZE by OpenCV where it has it (4, or 5 with contrib); bits as in orb"),
+    "sift-default": (128, {"detector": "SIFT"}, "SIFT by OpenCV as it comes: the points of PoSFeat's use_sift"),
 }
 
 

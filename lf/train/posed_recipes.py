@@ -1,0 +1,74 @@
+"""The recipes that learn from camera poses: both stages of PoSFeat, as published and for two cores."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lf.train.recipe import PLAIN, Recipe
+
+_POSED = {"temperature": 60.0, "jitter": (1.0, 1.0, 1.0, 0.4), "light": 0.0, "max_turn": 80.0, "most_pairs": 5_000}
+_LINES = {"cell": 16, "line_steps": 100, "search_window": 0.1, "anchor_noise": 0.0707, "mask": 0.1}
+_REWARD = {"batch_loss": "per_pair", "penalty": 0.001}
+_TWO_CORES = {"jitter": (0.0, 0.0, 0.0, 0.0), "light": 1.0}  # of grey networks: the changes of the others here
+
+
+def _posed(model: str, method: str, about: str, settings: dict[str, Any], **more: Any) -> Recipe:
+    """What the two stages of PoSFeat have in common: pairs with camera poses, as published all of them at 480x640."""
+    published = {"size": (480, 640), "pictures": 0, "schedule": "step", "decay": 0.1, "weight_decay": 0.0}
+    chosen = {**PLAIN, **published, **more}
+    return Recipe(model=model, method=method, about=about, data="scenes", settings={**_POSED, **settings}, **chosen)
+
+
+def _two_cores(model: str, method: str, about: str, settings: dict[str, Any], **more: Any) -> Recipe:
+    """The same on small drawn views."""
+    return Recipe(
+        model=model,
+        method=method,
+        about=about,
+        batch=4,
+        size=(240, 320),
+        pictures=1_200,
+        weight_decay=0.0,
+        data="scenes",
+        settings={**_POSED, **settings, **_TWO_CORES},
+        **more,
+    )
+
+
+ROWS: dict[str, Recipe] = {
+    "posfeat-description": _posed(
+        "posfeat",
+        "posfeat_description",
+        "stage 1 of PoSFeat, published: descriptors, from camera poses",
+        _LINES,
+        **{"steps": 100_000, "batch": 8, "lr": 1e-4, "decay_steps": (90_000,)},
+    ),
+    "posfeat-detection": _posed(  # the rate of the sum over 6 pairs, 1e-3, for their mean
+        "posfeat",
+        "posfeat_detection",
+        "stage 2, published: scores by reward, from init=CHECKPOINT of stage 1",
+        _REWARD,
+        **{"steps": 5_000, "batch": 6, "lr": 6e-3, "decay_steps": (4_000,), "optimiser": "sgd-plain"},
+    ),
+    "posfeat-description-small": _two_cores(
+        "posfeat-small",
+        "posfeat_description",
+        "stage 1 for posfeat-small, from drawn scenes: hours of one core",
+        _LINES,
+        **{"steps": 6_000, "lr": 1e-3},
+    ),
+    "posfeat-detection-small": _two_cores(
+        "posfeat-small",
+        "posfeat_detection",
+        "stage 2 for posfeat-small, from init=CHECKPOINT of stage 1",
+        _REWARD,
+        **{"steps": 1_500, "lr": 1e-3, "warmup": 50},
+    ),
+    "swift-detection": _two_cores(
+        "swift",
+        "posfeat_detection",
+        "stage 2 for any network with layers for scores alone: give init=CHECKPOINT",
+        _REWARD,
+        **{"steps": 1_000, "lr": 1e-4, "warmup": 50, "init": "swift"},
+    ),
+}
