@@ -1,4 +1,4 @@
-"""The README's comparison of networks: `python -m scripts.comparison_table RESULTS.json`.
+"""The comparison of networks in docs/costs.md: `python -m scripts.comparison_table RESULTS.json`.
 
 RESULTS.json is that of `lf sweep docs/results/families-real.toml --out DIR`: all times in turns, divided by SIFT's.
 """
