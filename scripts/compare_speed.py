@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from lf.benchmarks import PROTOCOLS
-from lf.benchmarks.protocols import metrics, protocol
+from lf.benchmarks.protocols import homography, metrics
 from lf.benchmarks.protocols.matching import Metric, mutual
 from lf.benchmarks.report.tables import markdown
 from lf.core import Array, Features, LfError
@@ -68,7 +68,7 @@ def plain_distances(points0: Array, points1: Array) -> tuple[Array, Array]:
 def plainly() -> Iterator[None]:
     """Score with the plain functions."""
     with (
-        patch.multiple(protocol, mutual=plain_mutual, nearest=plain_nearest),
+        patch.multiple(homography, mutual=plain_mutual, nearest=plain_nearest),
         patch.multiple(metrics, mutual=plain_mutual, nearest_distances=plain_distances),
     ):
         yield

@@ -655,9 +655,10 @@ def test_our_own_names_are_recognised_without_a_card(tmp_path):
 def test_names_that_differ_in_what_wraps_them_stay_apart(monkeypatch):
     """A network of a plug-in may call its own parts `net` and `model`."""
     made = nn.ModuleDict({"net": nn.Linear(2, 2), "model": nn.Linear(2, 2)})
-    monkeypatch.setitem(NETWORKS, "parts", types.SimpleNamespace(build=lambda: made))
-    row, own = match.match(made.state_dict(), [("parts", match.itself)])
-    assert row == "parts"
+    row = types.SimpleNamespace(build=lambda: made, for_classes=lambda count: row, per_class=0)
+    monkeypatch.setitem(NETWORKS, "parts", row)
+    name, own = match.match(made.state_dict(), [("parts", match.itself)])
+    assert name == "parts"
     assert own.keys() == made.state_dict().keys()
 
 

@@ -325,7 +325,7 @@ def test_an_image_that_calibrated_the_model_is_refused(folder, tmp_path):
     files = [{"name": "mine.png", "sha256": digest}]
     card = resolve("sift").card.step(made={"command": "quantize", "calibration": {"files": files}})
     leaking = Variant(replace(resolve("sift"), card=card), "opencv")
-    with pytest.raises(BadInput, match=r"was calibrated on mine\.png, which is scene/0004\.png of the benchmark"):
+    with pytest.raises(BadInput, match=r"was calibrated on mine\.png, which is images/0004 of the benchmark"):
         reconstruct.sfm(leaking, f"posed:{folder}", tmp_path / "out", how=HOW)
     assert not (tmp_path / "out").exists()
 

@@ -306,10 +306,10 @@ def test_watching_changes_nothing_and_says_what_the_benchmark_says(lf, tmp_path,
     assert said[0] == {"step": 4, "protocol": "kp2d-fixed", "data": "procedural:2", **numbers}
     assert 0 <= numbers["repeatability"] <= 1
     assert board.numbers[6].keys() >= {"train/lr", "train/detector", "train/images_per_s", "train/data_share"}
-    assert board.pictures == [(s, f"validation/{name}") for s in (4, 6) for name in ("matches", "points")]
+    assert board.pictures == [(s, f"validation/{name}") for s in (4, 6) for name in ("matches", "points", "scores")]
     assert board.closed
     drawn = {path.name for path in (tmp_path / "watched" / "validation").glob("*.png")}
-    assert drawn == {f"{step:07d}-{name}.png" for step in (4, 6) for name in ("matches", "points")}
+    assert drawn == {f"{step:07d}-{name}.png" for step in (4, 6) for name in ("matches", "points", "scores")}
 
     again = lf("bench", tmp_path / "blind" / "wren.safetensors", *BENCH)
     assert json.loads(again[1])["runs"][0]["summary"].items() <= said[1].items()

@@ -18,6 +18,7 @@ from lf.benchmarks.run.record import Run
 
 NARROW, WIDE = 340, 400  # px of a chart of which several stand side by side, and of one that needs room
 ROW = 26  # px
+LEAST = 0.05  # of a metric: a chart shows at least so much
 
 
 class Chart(NamedTuple):
@@ -66,7 +67,7 @@ def against_time(group: Group, metric: str) -> Chart | None:
     times, values = [_time(run) for run in shown], [float(run.summary[metric] or 0) for run in shown]
     low, high = min(times), max(times)
     across = svg.Scale(low / 1.3, high * 1.5, 52, WIDE - 14, log=True)
-    up = svg.Scale(*svg.around(values, 0.12), 300, 34)
+    up = svg.Scale(*svg.around(values, 0.12, LEAST), 300, 34)
     unit = METRICS[metric].unit
     better = "down" if METRICS[metric].higher_is_better is False else "up"
     name = metric.replace("_", " ") + (f", {unit}" if unit else "")

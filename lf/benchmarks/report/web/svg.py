@@ -47,10 +47,10 @@ def _round_step(raw: float) -> float:
     return next(m * power for m in (1, 2, 5, 10) if m * power >= raw * 0.999)
 
 
-def around(values: Sequence[float], margin: float = 0.08) -> tuple[float, float]:
-    """A range that holds the values, with a margin at both ends; never empty."""
+def around(values: Sequence[float], margin: float = 0.08, least: float = 1e-3) -> tuple[float, float]:
+    """A range that holds the values, with a margin at both ends; at least `least` wide, so that noise looks small."""
     low, high = min(values), max(values)
-    room = (high - low) * margin or max(abs(high) * 0.05, 1e-3)
+    room = max((high - low) * margin, (least - (high - low)) / 2)
     return low - room, high + room
 
 
