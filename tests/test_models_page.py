@@ -125,6 +125,8 @@ def test_json_has_every_fact(lf):
     assert found["heads"] == {"score": [4, 2], "descriptor": [64, 4]}
     assert found["backends"] == EVERY
     assert found["int8"]["float_heads"] == ["score"]
+    assert found["int8"]["float_layers"] == []
+    assert rows["aliked-t16"]["int8"]["float_layers"] == list(MODELS["aliked-t16"].float_layers) != []
     assert found["int8"]["schemes"]["tflite"] == ["w8a8", "w8a8-tensor"]
     assert rows["sift"]["int8"] is None
     assert rows["sift"]["backends"] == ["opencv"]

@@ -151,6 +151,23 @@ def test_a_run_without_times_takes_those_of_lf_time():
     assert group.runs[0].ratio.end_to_end.value == 0.5
 
 
+@pytest.mark.parametrize("other", [{"protocol_digest": "another"}, {"backend": "openvino"}, {"threshold": 0.5}])
+def test_times_of_another_measurement_are_not_taken(other):
+    untimed = replace(run("w8a8"), latency_ms=None, ratio=replace(run().ratio, to="", end_to_end=None))
+    timing = replace(run("w8a8", time=0.5, **other), pairs=[], image_size=[480, 640])
+    [group], _ = groups.grouped([untimed, timing])
+    assert group.runs[0].ratio.end_to_end is None
+
+
+def test_a_float_run_of_another_threshold_is_no_reference():
+    [group], _ = groups.grouped([run(threshold=0.5), run("w8a8")])
+    assert group.references == (None, None)
+
+
+def test_a_protocol_without_columns_has_no_headline():
+    assert verdict.headline(groups.Group((run(summary={"other": 0.5}),), (None,))) == ""
+
+
 def test_runs_of_other_data_are_another_group():
     found, _ = groups.grouped([run(), run(dataset_digest="e" * 64)])
     assert len(found) == 2

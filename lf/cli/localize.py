@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from lf.cli import options as opt
-from lf.cli.sfm import Best, Matcher, Workers
+from lf.cli.sfm import Matcher, Workers, chosen, shared_out
 from lf.core import console
 
 EXAMPLES = (
@@ -44,7 +44,7 @@ def localize(
         ),
     ] = None,
     matcher: Matcher = "mutual",
-    top_k: Best = 2000,
+    top_k: opt.Best = 2000,
     backend: opt.Backend = None,
     keypoints: opt.Keypoints = None,
     size: opt.Size = None,
@@ -58,16 +58,9 @@ def localize(
     from lf.benchmarks.run import results
     from lf.benchmarks.sfm.localize import localize as run
     from lf.benchmarks.sfm.reconstruct import RESULTS
-    from lf.benchmarks.sfm.stages import How
-    from lf.extraction.store import backend_for
-    from lf.extraction.variant import Variant
-    from lf.models.resolve import resolve
-    from lf.quota import cores
 
-    artifact = resolve(model)
-    variant = Variant(artifact, backend or backend_for(artifact), keypoints, opt.parse_size(size) if size else None)
-    count = workers or max(1, cores() // threads)
-    how = How(matcher, top_k, count, count, opt.parse_shard(shard))
+    variant = chosen(model, backend, keypoints, size)
+    how = shared_out(matcher, top_k, threads, workers, shard)
     asked = queries.split(",") if queries else ()
     with console.progress() as progress:
         done = run(variant, data, out, how=how, pairs=pairs, queries=asked, threads=threads, progress=progress)

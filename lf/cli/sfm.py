@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lf.cli import options as opt
 from lf.core import console
+
+if TYPE_CHECKING:
+    from lf.benchmarks.sfm.stages import How
+    from lf.extraction.variant import Variant
 
 EXAMPLES = (
     "lf sfm wren --data posed:FOUNTAIN --out wren-sfm",
@@ -18,7 +22,6 @@ Data = Annotated[
     str, typer.Option(metavar="DATA", help="Dataset: posed:DIR, scenes:N or folder of images", rich_help_panel=opt.WHAT)
 ]
 Matcher = Annotated[str, typer.Option(metavar="NAME", help="Matcher, listed below", rich_help_panel=opt.HOW)]
-Best = Annotated[int, typer.Option(min=1, metavar="N", help="Keep the N best keypoints", rich_help_panel=opt.HOW)]
 Workers = Annotated[
     int | None,
     typer.Option(
@@ -29,6 +32,25 @@ Workers = Annotated[
         rich_help_panel=opt.HOW,
     ),
 ]
+
+
+def chosen(model: str, backend: str | None, keypoints: str | None, size: str | None) -> Variant:
+    """The file in its engine."""
+    from lf.extraction.store import backend_for
+    from lf.extraction.variant import Variant
+    from lf.models.resolve import resolve
+
+    artifact = resolve(model)
+    return Variant(artifact, backend or backend_for(artifact), keypoints, opt.parse_size(size) if size else None)
+
+
+def shared_out(matcher: str, top_k: int, threads: int, workers: int | None, shard: str) -> How:
+    """How to match, and how many images at a time."""
+    from lf.benchmarks.sfm.stages import How
+    from lf.quota import cores
+
+    count = workers or max(1, cores() // threads)
+    return How(matcher, top_k, count, count, opt.parse_shard(shard))
 
 
 def sfm(
@@ -45,7 +67,7 @@ def sfm(
     intrinsics: Annotated[
         str, typer.Option(metavar="HOW", help="Intrinsics: fixed or refined", rich_help_panel=opt.HOW)
     ] = "fixed",
-    top_k: Best = 2000,
+    top_k: opt.Best = 2000,
     backend: opt.Backend = None,
     keypoints: opt.Keypoints = None,
     size: opt.Size = None,
@@ -59,16 +81,9 @@ def sfm(
     from lf.benchmarks.run import results
     from lf.benchmarks.sfm.reconstruct import RESULTS
     from lf.benchmarks.sfm.reconstruct import sfm as run
-    from lf.benchmarks.sfm.stages import How
-    from lf.extraction.store import backend_for
-    from lf.extraction.variant import Variant
-    from lf.models.resolve import resolve
-    from lf.quota import cores
 
-    artifact = resolve(model)
-    variant = Variant(artifact, backend or backend_for(artifact), keypoints, opt.parse_size(size) if size else None)
-    count = workers or max(1, cores() // threads)
-    how = How(matcher, top_k, count, count, opt.parse_shard(shard))
+    variant = chosen(model, backend, keypoints, size)
+    how = shared_out(matcher, top_k, threads, workers, shard)
     with console.progress() as progress:
         done = run(variant, data, out, how=how, pairs=pairs, intrinsics=intrinsics, threads=threads, progress=progress)
     if done is None:

@@ -46,13 +46,13 @@ def backends(row: Model) -> list[str]:
 
 
 def int8(row: Model) -> dict[str, Any] | None:
-    """Schemes of 8-bit weights and activations by writer, and the heads that stay in float; None for a baseline."""
+    """Schemes of 8-bit weights and activations by writer, and what stays in float; None for a baseline."""
     if row.module is None:
         return None
     runs = backends(row)
     able = [name for name, writer in WRITERS.items() if any(writer.suffix in BACKENDS[each].suffixes for each in runs)]
     schemes = {name: [each for each in WRITERS[name].schemes if each.startswith("w8a8")] for name in able}
-    return {"schemes": schemes, "float_heads": list(row.keep_float)}
+    return {"schemes": schemes, "float_heads": list(row.keep_float), "float_layers": list(row.float_layers)}
 
 
 def table(rows: Mapping[str, Model]) -> str:
@@ -69,7 +69,7 @@ def table(rows: Mapping[str, Model]) -> str:
             "licence: of code and weights; of the code; of the weights, where they differ.",
             "weights: those that ship with lf, those that others publish, or none: train them.",
             "engines: all are all backends of lf doctor but opencv, which runs the baselines.",
-            "float: heads whose last convolutions stay in float in w8a8.",
+            "float: heads whose last convolutions stay in float in w8a8; +: other layers stay, too.",
             "Edge TPU: what lf check predicts; part: some operators stay on the CPU; no: there is no TFLite file.",
             "One network in full: lf models NAME",
         )
@@ -125,7 +125,7 @@ def _line(name: str, known: Mapping[str, Any]) -> tuple[str, ...]:
         ("ship" if known["shipped"] else "public" if known["source"] else "train") if network else "-",
         code if weights in ("", code) else f"{code}; {weights}",
         _engines(known["backends"], network),
-        f"{len(known['int8']['float_heads'])} of {maps}" if network else "-",
+        f"{len(known['int8']['float_heads'])} of {maps}{'+' * bool(known['int8']['float_layers'])}" if network else "-",
         refused or ("-" if on_cpu is None else "part" if on_cpu else "maps"),
     )
 
@@ -158,8 +158,8 @@ def _int8(known: Mapping[str, Any] | None) -> str:
     if known is None:
         return ""
     ways = "; ".join(f"for {writer}: {', '.join(schemes)}" for writer, schemes in known["schemes"].items())
-    heads = ", ".join(known["float_heads"])
-    return f"{ways}; in float for ort: {heads}" if heads else ways
+    kept = ", ".join((*known["float_heads"], *(f"{name}*" for name in known["float_layers"])))
+    return f"{ways}; in float for ort: {kept}" if kept else ways
 
 
 def _edgetpu(row: Model, runs: Sequence[str]) -> str:

@@ -43,8 +43,8 @@ class Group:
 def grouped(runs: Sequence[Run]) -> tuple[list[Group], list[Run]]:
     """The groups of the runs on pairs, and the runs that were only timed.
 
-    A run on pairs without times takes those of a timed run of the same file, backend and settings, if there is one.
-    Of two runs of the same measurement on the same kind of machine the later one counts.
+    A run on pairs without times takes those of a timed run of the same file, protocol, backend, threads, settings and
+    kind of processor, if there is one. Of two runs of one measurement on the same kind of processor, the later counts.
     """
     timed = [run for run in runs if run.image_size]
     latest = {(run.measured, run.environment.cpu): run for run in runs if not run.image_size}
@@ -57,13 +57,18 @@ def grouped(runs: Sequence[Run]) -> tuple[list[Group], list[Run]]:
 def _with_times(run: Run, timed: Sequence[Run]) -> Run:
     if run.latency_ms is not None:
         return run
-    wanted = _file_and_engine(run)
-    return next((run.timed(other) for other in timed if _file_and_engine(other) == wanted), run)
+    wanted = _timed_as(run)
+    return next((run.timed(other) for other in timed if _timed_as(other) == wanted), run)
 
 
-def _file_and_engine(run: Run) -> tuple[object, ...]:
-    size = tuple(run.input_size or ())
-    return run.artifact.sha256, run.backend, run.keypoints, size, run.nms, run.refine, run.environment.cpu
+def _timed_as(run: Run) -> tuple[object, ...]:
+    place = run.environment
+    return run.artifact.sha256, run.protocol_digest, run.backend, place.threads, place.cpu, *_settings(run)
+
+
+def _settings(run: Run) -> tuple[object, ...]:
+    """How the run was asked to extract: two runs that differ here are no float file and its quantized form."""
+    return run.keypoints, tuple(run.input_size or ()), run.nms, run.refine, run.threshold
 
 
 def _group(runs: Sequence[Run]) -> Group:
@@ -79,8 +84,7 @@ def _reference(run: Run, runs: Sequence[Run]) -> Run | None:
 
 
 def _kin(run: Run) -> tuple[object, ...]:
-    size = tuple(run.input_size or ())
-    return run.artifact.weights.get("sha256"), run.keypoints, size, run.nms, run.refine
+    return run.artifact.weights.get("sha256"), *_settings(run)
 
 
 def distinct(runs: Sequence[Run]) -> list[Run]:

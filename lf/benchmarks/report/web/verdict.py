@@ -121,9 +121,9 @@ def best(group: Group) -> str:
 
 
 def headline(group: Group) -> str:
-    """The metric by which a group is drawn against time."""
+    """The metric by which a group is drawn against time; "" where its protocol has no columns."""
     wanted = ("correctness@3", "mma@3", "h_auc@5", "matching_score", "repeatability")
-    return next((name for name in wanted if name in group.metrics), group.metrics[0])
+    return next((name for name in wanted if name in group.metrics), next(iter(group.metrics), ""))
 
 
 def _ratio(run: Run) -> float:
