@@ -240,7 +240,9 @@ def test_a_named_extraction_changes_what_is_kept(small, name, radius, least):
 def test_extractions_that_are_not_there_are_refused(small):
     with pytest.raises(UsageError, match=r"unknown extraction of posfeat-small 'eht'; .*eth"):
         Extractor(small, "torch", extraction="eht")
-    with pytest.raises(UsageError, match=r"`extraction=eth`: wren has no named extractions; known: posfeat, posfeat-s"):
+    with pytest.raises(
+        UsageError, match=r"`extraction=eth`: wren has no extraction but pyramid; named ones have posfeat, posfeat-s"
+    ):
         Extractor(resolve("wren"), "torch", extraction="eth")
     decoded = Card("posfeat-small", {}, (1, 64, 96), outputs=dict.fromkeys(FEATURES, (1, 0)))
     with pytest.raises(

@@ -45,6 +45,7 @@ def extract(
         typer.Option(metavar="NAME", help="Also write this map: segmentation", rich_help_panel=opt.WHERE),
     ] = None,
     extraction: opt.Extraction = None,
+    pyramid: opt.Pyramid = False,
     json: opt.Json = False,
 ) -> None:
     """Write features of images for other tools."""
@@ -67,7 +68,7 @@ def extract(
             top_k=top_k,
             keypoints=keypoints,
             maps=maps or (),
-            extraction=extraction,
+            extraction=opt.extraction_of(extraction, pyramid),
             progress=progress,
         )
     console.skipped(tally.failed, tally.written + tally.kept + len(tally.failed))

@@ -25,6 +25,7 @@ def match(
     backend: opt.Backend = None,
     threads: opt.Threads = 1,
     top_k: opt.Best = 1000,
+    pyramid: opt.Pyramid = False,
     homography: Annotated[
         Path | None,
         typer.Option(
@@ -59,7 +60,7 @@ def match(
     loaded = images.read(first), images.read(second)
     artifact = resolve(model)
     chosen = backend or store.backend_for(artifact)
-    extractor = Extractor(artifact, chosen, threads)
+    extractor = Extractor(artifact, chosen, threads, extraction=opt.extraction_of(None, pyramid))
     found = [stream.published(extractor, image).top(top_k) for image in loaded]
     title = f"{artifact.path.name} in {chosen}: {first.name} and {second.name}"
     both = found[0], found[1]

@@ -58,6 +58,9 @@ Extraction = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="Published settings, of posfeat: hpatches, aachen, eth", rich_help_panel=HOW),
 ]
+Pyramid = Annotated[
+    bool, typer.Option("--pyramid", help="Look at each image in five scales, 1 to 1/4", rich_help_panel=HOW)
+]
 TopK = Annotated[
     int | None,
     typer.Option(min=1, metavar="N", help="Keep the N best keypoints of each image", rich_help_panel=HOW),
@@ -170,3 +173,14 @@ def parse_bits(text: str) -> tuple[str, int]:
 def layer_bits(keep_float: list[str] | None, bits: list[str] | None) -> dict[str, int]:
     """Head or convolution -> bits of its weights, of `--keep-float` (32) and `--bits`."""
     return dict.fromkeys(keep_float or (), 32) | dict(map(parse_bits, bits or ()))
+
+
+def extraction_of(name: str | None, pyramid: bool) -> str | None:
+    """The extraction that `--extraction` or `--pyramid` asks for, or None.
+
+    Raises:
+        UsageError: both were given.
+    """
+    if name and pyramid:
+        raise UsageError(f"`extraction={name}`: `pyramid` is an extraction, too; leave one of the two out")
+    return "pyramid" if pyramid else name

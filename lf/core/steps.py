@@ -49,6 +49,7 @@ class Step(Record):
         options: what it was told.
         parent: sha256 of the file that it started from.
         versions: package -> version.
+        teacher: row, origin, sha256 and licence of the network that taught this one.
         scheme: of quantization-aware training.
         ranges: what that learned, see `lf.quantize.learned_ranges`.
         calibration: of a quantized file.
@@ -67,6 +68,7 @@ class Step(Record):
     options: Mapping[str, Any] = field(default_factory=dict)
     parent: str | None = None
     versions: Mapping[str, Any] = field(default_factory=dict)
+    teacher: Mapping[str, str] = field(default_factory=dict)
     scheme: str | None = None
     ranges: Any = None
     calibration: Calibration | None = None

@@ -103,6 +103,20 @@ def _warps(where: str, wanted: Wanted) -> list[Pair]:
     return warps.pairs(_folder(where), wanted.limit_sequences, wanted.seed)
 
 
+def _turns(where: str, wanted: Wanted) -> list[Pair]:
+    from lf.data import turns_and_zooms as ladder
+
+    changes = [ladder.turned(angle) for angle in ladder.ANGLES]
+    return ladder.pairs(_folder(where), changes, wanted.limit_sequences, wanted.seed)
+
+
+def _zooms(where: str, wanted: Wanted) -> list[Pair]:
+    from lf.data import turns_and_zooms as ladder
+
+    changes = [ladder.zoomed(factor) for factor in ladder.FACTORS]
+    return ladder.pairs(_folder(where), changes, wanted.limit_sequences, wanted.seed)
+
+
 def _procedural(where: str, wanted: Wanted) -> list[Pair]:
     from lf.data import warps
 
@@ -139,6 +153,8 @@ def _folder(where: str) -> Path:
 DATASETS: dict[str, Callable[[str, Wanted], list[Pair]]] = {
     "hpatches": _hpatches,  # DIR with sequences i_* and v_*
     "warps": _warps,  # DIR with any photos: exact homographies, made up
+    "turns": _turns,  # DIR with any photos, turned by 0 to 180 degrees
+    "zooms": _zooms,  # DIR with any photos, zoomed by 1 to 4
     "procedural": _procedural,  # [N] pictures drawn by the project
     "posed": _posed,  # DIR with camera matrices and poses
     "scenes": _scenes,  # [N] scenes drawn by the project: exact poses and depth
@@ -156,7 +172,7 @@ def open_dataset(
         spec: `NAME:WHERE` with a row of DATASETS, or a folder, which means `hpatches:FOLDER`. A folder whose own name
             starts with the name of a dataset and a colon can be given as `./FOLDER`.
         limit_sequences: keep at most so many sequences; None keeps all.
-        seed: of what is drawn at random; read by `warps`, `procedural` and `scenes`.
+        seed: of what is drawn at random; read by `warps`, `turns`, `zooms`, `procedural` and `scenes`.
         exclude: names of sequences to leave out; read by `hpatches`.
 
     Returns:

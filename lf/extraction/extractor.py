@@ -14,6 +14,8 @@ from lf.core.registry import load_plugins
 from lf.data.images import check
 from lf.extraction.clock import PHASES as PHASES
 from lf.extraction.clock import Clock as Clock
+from lf.extraction.pyramid import NAME as PYRAMID
+from lf.extraction.pyramid import check_pyramid, joined, scaled
 from lf.extraction.segmentation import read, refuse_without
 from lf.models import Model, check_refinement, check_size, peaks, row_of, settings_of
 from lf.runtimes import BACKENDS, open_session
@@ -30,6 +32,7 @@ class Extractor:
         resize: (H, W) that was asked for, to which every image is resized; None leaves it to the file.
         nms: px within which the best point was asked to suppress the others; None leaves that to the network.
         segmentation: whether features have the segmentation of their image.
+        pyramidal: whether images are looked at in several scales, see `lf.extraction.pyramid`.
     """
 
     def __init__(
@@ -48,8 +51,8 @@ class Extractor:
         """Open `artifact` in `backend`; `settings` override the model's published thresholds.
 
         `refine` says how points move off whole pixels, see `lf.models.decode.refined`; None leaves it to the file.
-        With `segmentation` the features have it, too. `extraction` names one of the published settings of the network,
-        see `Model.extractions`.
+        With `segmentation` the features have it, too. `extraction` is `pyramid`, see
+        `lf.extraction.pyramid`, or names one of the published settings of the network, see `Model.extractions`.
 
         Raises:
             UsageError: `keypoints` was given, and the network has no dense descriptors; or `resize`, and the file or
@@ -59,7 +62,9 @@ class Extractor:
         load_plugins()  # also in worker processes
         self.artifact = artifact
         self.model: Model = row_of(artifact.card)
-        named = settings_of(extraction, artifact.card, str(artifact.path)) if extraction else {}
+        self.pyramidal = extraction == PYRAMID
+        own = extraction if extraction != PYRAMID else None
+        named = settings_of(own, artifact.card, str(artifact.path)) if own else {}
         self.settings = {**self.model.settings, **named, **settings}
         self.keypoints, self.resize, self.nms, self.segmentation = keypoints, resize, nms, segmentation
         if segmentation:
@@ -76,6 +81,8 @@ class Extractor:
         if keypoints and self.model.describe is None:
             what = artifact.path if artifact.card.features else artifact.card.model
             raise UsageError(f"{what} has no dense descriptors to sample at the points of another detector")
+        if self.pyramidal:
+            check_pyramid(self)
         self.session: Session = open_session(artifact, backend, threads)
         self._opened = backend, threads
 
@@ -88,11 +95,11 @@ class Extractor:
         if BACKENDS[self._opened[0]].one_session:
             return self
         points = self.keypoints.again() if self.keypoints else None
-        more = {**self.settings, "segmentation": self.segmentation}
+        more = {**self.settings, "segmentation": self.segmentation, "extraction": PYRAMID if self.pyramidal else None}
         return Extractor(self.artifact, *self._opened, points, self.resize, self.nms, **more)
 
     def __call__(self, image: Array, clock: Clock | None = None) -> Features:
-        """Keypoints of an image, single scale.
+        """Keypoints of an image, at one scale unless the extraction `pyramid` was asked for.
 
         The image is a numpy array (H, W) grey or (H, W, 3) RGB, of uint8 or of floats from 0 to 1.
 
@@ -104,6 +111,12 @@ class Extractor:
             BadModel: descriptors that are not of unit length, or a non-finite map.
         """
         clock = clock or Clock()
+        if self.pyramidal:
+            return self._thinned(scaled(self, self._colour(image), clock))
+        return self._thinned(self.once(image, clock))
+
+    def once(self, image: Array, clock: Clock) -> Features:
+        """Keypoints of an image at one scale, before the suppression that was asked for."""
         with clock.phase("preprocess"):
             resized = self.fit(image)
             tensor = self.tensor(resized)
@@ -113,7 +126,7 @@ class Extractor:
         with clock.phase("postprocess"), blaming(self.artifact.path):
             keypoints, scores, descriptors = self._decode(_first(maps), resized, tensor)
             scale = np.array([width / resized.shape[1], height / resized.shape[0]], np.float32)
-            found = self._thinned(checked(restore(keypoints, scale), scores, descriptors, (width, height)))
+            found = checked(restore(keypoints, scale), scores, descriptors, (width, height))
             if not self.segmentation:
                 return found
             seen = read(_first(maps), tensor.shape[2:], resized.shape[:2], (height, width))
@@ -184,7 +197,7 @@ class Extractor:
             if scale - 0.001 <= min(rule["max_scale"], rule["max_size"] / longest):
                 found.append(self._level(level, (width, height), scale, clock))
             scale /= 2**0.25
-        return self._thinned(_concatenate(found, (width, height)).top(int(rule["top_k"])))
+        return self._thinned(joined(found, (width, height)).top(int(rule["top_k"])))
 
     def _thinned(self, found: Features) -> Features:
         """What is left after the suppression that was asked for, where the network's own decoding has none."""
@@ -262,19 +275,6 @@ def restore(keypoints: Array, scale: Array) -> Array:
 
 def _first(maps: dict[str, Array]) -> dict[str, Array]:
     return {name: value[0] for name, value in maps.items()}
-
-
-def _concatenate(found: list[Features], size: tuple[int, int]) -> Features:
-    if not found:
-        raise BadInput(f"an image of {size[0]}x{size[1]} is too small for any level of the pyramid")
-    scales = [f.scales for f in found if f.scales is not None]
-    return Features(
-        np.concatenate([f.keypoints for f in found]),
-        np.concatenate([f.scores for f in found]),
-        np.concatenate([f.descriptors for f in found]),
-        size,
-        np.concatenate(scales),
-    )
 
 
 def checked(keypoints: Array, scores: Array, descriptors: Array, size: tuple[int, int]) -> Features:

@@ -27,8 +27,8 @@ Result = TypeVar("Result")
 def published(extractor: Extractor, image: Array) -> Features:
     """Extract as the authors do: over their pyramid if they have one and the file takes every size."""
     remark_resize(extractor, image)
-    pyramid = extractor.model.pyramid and extractor.artifact.card.size is None and extractor.keypoints is None
-    return extractor.pyramid(image) if pyramid else extractor(image)
+    plain = extractor.pyramidal or extractor.keypoints or extractor.artifact.card.size is not None
+    return extractor(image) if plain or not extractor.model.pyramid else extractor.pyramid(image)
 
 
 def remark_resize(extractor: Extractor, image: Array) -> None:

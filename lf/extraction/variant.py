@@ -25,7 +25,7 @@ class Variant:
         refine: how points move off whole pixels, see `lf.models.decode.refined`; None leaves that to the network.
         threshold: smallest score of a point; None leaves that to the network.
         segmentation: whether features have the segmentation of their image.
-        extraction: name of the published settings to extract with, see `Model.extractions`; None takes the row's.
+        extraction: `pyramid`, or the name of published settings, see `Model.extractions`; None takes the row's.
     """
 
     artifact: Artifact

@@ -84,7 +84,9 @@ def settings_of(extraction: str, card: Card, where: str) -> Mapping[str, Any]:
         )
     if not known:
         some = ", ".join(name for name, row in MODELS.items() if row.extractions)
-        raise UsageError(f"`extraction={extraction}`: {card.model} has no named extractions; known: {some}")
+        raise UsageError(
+            f"`extraction={extraction}`: {card.model} has no extraction but pyramid; named ones have {some}"
+        )
     return pick(known, extraction, f"extraction of {card.model}")
 
 

@@ -71,6 +71,8 @@ SWIFT = {
     "points": 160,
     "rivals": "batch",
     "temperature": 0.05,
+    "teacher": "",
+    "teacher_weight": 50.0,
 }
 
 SEGMENTATION = {"trunk": "joint", "segmentation_loss": "cross-entropy", "segmentation_weight": 1.0}

@@ -125,6 +125,7 @@ def evaluated(variant: Variant, info: SessionInfo) -> Subject:
         "nms": variant.nms,
         "refine": variant.refine,
         "threshold": variant.threshold,
+        "extraction": variant.extraction,
         "backend": variant.backend,
         "provider": info.provider,
     }

@@ -21,7 +21,8 @@ Native = tuple[int, int]  # (H, W), pixels, before the protocol's geometry
 
 def published(extractor: Extractor, protocol: Protocol) -> bool:
     """Whether the protocol means the network's published multi-scale extraction, not a single scale."""
-    return protocol.size is None and extractor.model.pyramid is not None and extractor.keypoints is None
+    alone = extractor.keypoints is None and not extractor.pyramidal
+    return protocol.size is None and extractor.model.pyramid is not None and alone
 
 
 def check_resize(protocol: Protocol) -> None:
@@ -86,7 +87,7 @@ def identity(extractor: Extractor, protocol: Protocol, by: str) -> dict[str, Any
         "keypoints": extractor.keypoints and extractor.keypoints.artifact.sha256,
         "engine": [info.engine, info.version, info.provider],
         "settings": sorted(extractor.settings.items()),
-        "pyramid": extractor.model.pyramid and dict(extractor.model.pyramid),
+        "pyramid": extractor.pyramidal or (extractor.model.pyramid and dict(extractor.model.pyramid)),
         "resize": extractor.resize,
         "nms": extractor.nms,
         "geometry": [protocol.geometry.name, protocol.version, protocol.size],

@@ -104,13 +104,14 @@ class Subject(Record):
     nms: int | None = None
     refine: str | None = None
     threshold: float | None = None
+    extraction: str | None = None
     backend: str
     provider: str | None = None
 
     def identity(self, protocol_digest: str, dataset_digest: str, threads: int | None = None) -> Identity:
         """What makes two runs the same measurement; `threads` counts where only times are measured."""
         size = tuple(self.input_size or ())
-        how = (self.backend, self.keypoints, size, self.nms, self.refine, self.threshold)
+        how = (self.backend, self.keypoints, size, self.nms, self.refine, self.threshold, self.extraction)
         return (self.artifact.sha256, threads, *how, protocol_digest, dataset_digest)
 
 
@@ -180,7 +181,13 @@ class Run(Subject, Timing):
         """A name of some parts: `model`, `keypoints`, `scheme`, `cut`, `backend`, `threads`, `protocol`, `settings`."""
         size = "at {}x{}".format(*self.input_size) if self.input_size else ""
         least = "" if self.threshold is None else f"threshold {self.threshold:g}"
-        asked = (size, f"nms {self.nms}" if self.nms else "", f"refine {self.refine}" if self.refine else "", least)
+        asked = (
+            size,
+            f"nms {self.nms}" if self.nms else "",
+            f"refine {self.refine}" if self.refine else "",
+            least,
+            self.extraction or "",
+        )
         known = {
             "model": self.artifact.model,
             "keypoints": f"at {self.keypoints}" if self.keypoints else "",

@@ -46,6 +46,7 @@ def suite(
     nms: int | None = None,
     refine: str | None = None,
     threshold: float | None = None,
+    extraction: str | None = None,
     threads: int = 1,
     workers: int = 1,
     repeats: int = 30,
@@ -57,8 +58,9 @@ def suite(
 
     `workers` pictures are worked at together, see `bench`. `keypoints` names a baseline whose points every network
     describes, `size` what every picture is resized to, `nms` how far points suppress each other, `refine` how they move
-    off whole pixels, `threshold` their smallest score, see `Variant`. `out` keeps results.json and the features of
-    every picture, from which an interrupted run resumes, and with `draw` pictures of the pairs.
+    off whole pixels, `threshold` their smallest score, `extraction` how images are looked at, see `Variant`. `out`
+    keeps results.json and the features of every picture, from which an interrupted run resumes, and with `draw`
+    pictures of the pairs.
 
     Raises:
         UsageError: unknown names, a file or engine without its counterpart, or pictures without a place.
@@ -66,7 +68,10 @@ def suite(
     """
     if draw and out is None:
         raise UsageError("`draw` needs a folder to draw into; type: `out=DIR`")
-    variants = [Variant(*pair, keypoints, size, nms, refine, threshold) for pair in pair_up(artifacts, backends)]
+    variants = [
+        Variant(*pair, keypoints, size, nms, refine, threshold, extraction=extraction)
+        for pair in pair_up(artifacts, backends)
+    ]
     return evaluate_variants(
         variants,
         data,
@@ -182,6 +187,7 @@ def latencies(
     photo: Path | None = None,
     keypoints: str | None = None,
     size: tuple[int, int] | None = None,
+    extraction: str | None = None,
     threads: int = 1,
     repeats: int = 30,
     reference: str | None = None,
@@ -197,6 +203,7 @@ def latencies(
         photo: an image to time, or a folder of which the first one is taken; None draws one.
         keypoints: see `suite`.
         size: see `suite`.
+        extraction: see `suite`.
         threads: of every engine.
         repeats: turns.
         reference: what ratios are to, by its name in `names.references`; None is the first.
@@ -213,7 +220,7 @@ def latencies(
     rule = pick(PROTOCOLS, protocol, "protocol")
     if size:
         check_resize(rule)
-    variants = [Variant(artifact, backend, keypoints, size) for artifact, backend in pair_up(artifacts, backends)]
+    variants = [Variant(*pair, keypoints, size, extraction=extraction) for pair in pair_up(artifacts, backends)]
     names = {name: index for index, name in enumerate(references(variants))}
     base = pick(names, reference, "reference") if reference else 0
     infos = [variant.open(threads).session.info for variant in variants]  # one engine at a time

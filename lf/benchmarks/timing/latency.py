@@ -126,7 +126,7 @@ def _timings(measured: Sequence[Measured], to: str, reference: int) -> list[Timi
 
 def _job(variant: Variant, threads: int, protocol: Protocol, source: Path) -> str:
     """What `serve` is told, as JSON."""
-    asked = variant.keypoints, variant.size, variant.nms, variant.refine, variant.threshold
+    asked = variant.keypoints, variant.size, variant.nms, variant.refine, variant.threshold, False, variant.extraction
     what = [str(variant.artifact.path), variant.backend, *asked]
     return json.dumps([*what, threads, protocol.name, str(source)])
 

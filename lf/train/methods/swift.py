@@ -5,6 +5,8 @@ Positions: `lf.train.losses.window_losses`. Descriptors: a dual softmax over the
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -16,12 +18,33 @@ from lf.train.losses.window_losses import SHIFT
 from lf.train.methods.superpoint import MISLED, SHAKE, sample_at
 from lf.train.pictures import Pictures
 from lf.train.sample import Sample, pairs
+from lf.train.teacher import Teacher, similarity_loss
 from lf.train.views import random_views
 from lf.train.views.random_views import Dice, Spread
 
 PLACE = Spread(scale=(0.6, 1.3), rotation=25.0, tilt=0.05, shift=0.4)  # where in its picture a pair looks
 CROWD = 4  # px: of labels as near as this, along both axes, the best counts, as at run time
 NEAR = 5.0  # px: labels nearer than this are no rivals of each other
+
+
+class Asked(NamedTuple):
+    """The labels of a step whose descriptors are compared.
+
+    Attributes:
+        both: (B, N) bool, which labels both views see.
+        chosen: (B, M) which of them.
+        valid: (B, M) bool, which of these count.
+        at: their pixels (B, M, 2) in the first and in the second view.
+        shaken: where their descriptors are read, (B, M, 2) each.
+        descriptors: unit, (B, M, D) of the first and of the second view.
+    """
+
+    both: Tensor
+    chosen: Tensor
+    valid: Tensor
+    at: tuple[Tensor, Tensor]
+    shaken: tuple[Tensor, Tensor]
+    descriptors: tuple[Tensor, Tensor]
 
 
 class Method:
@@ -38,6 +61,9 @@ class Method:
     points: most labels of a pair whose descriptors are compared.
     rivals: a descriptor is told from those of its `pair`, or of the whole `batch`.
     temperature: of the softmax over similarities.
+    teacher: a checkpoint of any network that describes given points, whose similarities the descriptors learn, too;
+        empty for none. Its licence goes into the card.
+    teacher_weight: of that in the sum.
     """
 
     extra: nn.Module | None = None
@@ -51,6 +77,8 @@ class Method:
         self.square = (recipe.picture_size, recipe.picture_size)
         scale = recipe.settings["scale"]
         self.relation = Spread((1 / scale, scale), recipe.settings["rotation"], tilt=0.22, shift=0.3)
+        teacher = recipe.settings["teacher"]
+        self.teacher = Teacher(teacher, recipe.size, device) if teacher else None
         self.labels = first_labels(recipe, pictures).to(device)
 
     def state(self) -> dict[str, Tensor]:
@@ -72,7 +100,8 @@ class Method:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.bf16):
             score, descriptor = network(batch.contiguous(memory_format=torch.channels_last))
         logits = F.pixel_shuffle(score.float(), 2)[:, 0]
-        matching, found, known, matched = self._match(descriptor.float(), points, dice)
+        asked = self._ask(descriptor.float(), points, dice)
+        matching, found, known, matched = self._match(asked)
         both = torch.cat(points)
         view, place = window_losses.leading(both, self.recipe.size, CROWD).nonzero().unbind(1)
         at = both[view, place, :2]
@@ -86,6 +115,9 @@ class Method:
         if settings["matchability"] == "reward":
             loss = loss - reward(logits, both, torch.cat([found, found]), torch.cat([known, known]))
         parts = {"position": position, "heat": heat, "descriptor": matching, "matched": matched}
+        if self.teacher:
+            parts["taught"] = self._taught(self.teacher, batch, asked)
+            loss = loss + settings["teacher_weight"] * parts["taught"]
         return loss, {name: part.detach() for name, part in parts.items()}
 
     def sample(self, dice: Dice) -> list[Sample]:
@@ -110,23 +142,31 @@ class Method:
             points.append(random_views.project(known, homography.inverse(), size))
         return torch.cat(both), torch.cat(seen), points, relation
 
-    def _match(self, descriptor: Tensor, points: list[Tensor], dice: Dice) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _ask(self, descriptor: Tensor, points: list[Tensor], dice: Dice) -> Asked:
+        """Choose labels that both views see, and sample the descriptors (2 B, D, h, w) near them."""
+        both = (points[0][..., 2] > 0) & (points[1][..., 2] > 0)
+        index = correspondence.choose(both, dice.rand(both.shape[1]), self.recipe.settings["points"])
+        one, two = (p[..., :2].gather(1, index[..., None].expand(-1, -1, 2)) for p in points)
+        first, second = descriptor.chunk(2)
+        shaken = one + dice.noise(*one.shape[1:]) * SHAKE, two + dice.noise(*two.shape[1:]) * SHAKE
+        found = sample_at(first, shaken[0], self.recipe.size), sample_at(second, shaken[1], self.recipe.size)
+        return Asked(both, index, both.gather(1, index), (one, two), shaken, found)
+
+    def _match(self, asked: Asked) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The descriptor loss; which labels (B, N) found their partner or were not asked; which were asked; the share
         of these that found it.
         """
-        settings = self.recipe.settings
-        both = (points[0][..., 2] > 0) & (points[1][..., 2] > 0)
-        index = correspondence.choose(both, dice.rand(both.shape[1]), settings["points"])
-        valid = both.gather(1, index)
-        one, two = (p[..., :2].gather(1, index[..., None].expand(-1, -1, 2)) for p in points)
-        first, second = descriptor.chunk(2)
-        first = sample_at(first, one + dice.noise(*one.shape[1:]) * SHAKE, self.recipe.size)
-        second = sample_at(second, two + dice.noise(*two.shape[1:]) * SHAKE, self.recipe.size)
+        settings, valid = self.recipe.settings, asked.valid
         compare = correspondence.batch_softmax if settings["rivals"] == "batch" else correspondence.dual_softmax
-        loss, hit = compare(first, second, (one, two), valid, NEAR, settings["temperature"])
-        found = torch.ones_like(both).scatter(1, index, hit | ~valid)
-        known = torch.zeros_like(both).scatter(1, index, valid)
+        loss, hit = compare(*asked.descriptors, asked.at, valid, NEAR, settings["temperature"])
+        found = torch.ones_like(asked.both).scatter(1, asked.chosen, hit | ~valid)
+        known = torch.zeros_like(asked.both).scatter(1, asked.chosen, valid)
         return loss.mean(), found, known, hit.sum() / valid.sum().clamp(min=1)
+
+    def _taught(self, teacher: Teacher, batch: Tensor, asked: Asked) -> Tensor:
+        """How far the similarities of the asked labels, of both views together, are from the teacher's."""
+        taught = teacher.describe(batch, torch.cat(asked.shaken)).chunk(2)
+        return similarity_loss(torch.cat(asked.descriptors, 1), torch.cat(taught, 1), asked.valid.repeat(1, 2))
 
 
 def reward(logits: Tensor, points: Tensor, found: Tensor, known: Tensor) -> Tensor:

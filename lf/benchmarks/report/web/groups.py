@@ -68,7 +68,7 @@ def _timed_as(run: Run) -> tuple[object, ...]:
 
 def _settings(run: Run) -> tuple[object, ...]:
     """How the run was asked to extract: two runs that differ here are no float file and its quantized form."""
-    return run.keypoints, tuple(run.input_size or ()), run.nms, run.refine, run.threshold
+    return run.keypoints, tuple(run.input_size or ()), run.nms, run.refine, run.threshold, run.extraction
 
 
 def _group(runs: Sequence[Run]) -> Group:

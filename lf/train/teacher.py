@@ -1,0 +1,75 @@
+"""A teacher: another network whose descriptors show a student which places look alike."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lf.core import UsageError
+from lf.models import MODELS, checkpoint
+from lf.models.resolve import resolve
+
+
+class Teacher:
+    """A network of the user's that describes given points; it is never trained and never shipped.
+
+    Attributes:
+        weights: {"model", "origin", "sha256", "licence"} of its checkpoint, for the card of the student.
+    """
+
+    def __init__(self, name: str, size: tuple[int, int], device: torch.device) -> None:
+        """Load the checkpoint `name`, a file or shipped weights, for views of `size` (H, W) px.
+
+        Raises:
+            UsageError: it has no descriptors at given points, or takes no views of that size.
+            BadInput: see `lf.models.checkpoint.load`.
+        """
+        artifact = resolve(name)
+        self.row = MODELS[artifact.card.model]
+        if self.row.describe is None:
+            raise UsageError(f"recipe: teacher={name}: {artifact.card.model} describes no given points; see: lf models")
+        if any(side % self.row.multiple for side in size):
+            raise UsageError(
+                f"recipe: teacher={name}: {artifact.card.model} needs views of multiples of {self.row.multiple} px; "
+                f"the recipe has size={size[0]}x{size[1]}"
+            )
+        self.device = device
+        self.network = checkpoint.network(artifact).to(device)
+        self.weights = {"model": artifact.card.model, **checkpoint.load(artifact.path)[2]}
+
+    @torch.no_grad()
+    def describe(self, views: Tensor, points: Tensor) -> Tensor:
+        """Unit descriptors (B, N, D) at `points` (B, N, 2) px of `views` (B, C, H, W) in [0, 1], C of 1 or 3."""
+        outputs = self.network(self._prepared(views))
+        maps = {head: output.float().cpu().numpy() for head, output in zip(self.row.heads, outputs, strict=True)}
+        places = points.float().cpu().numpy()
+        found = [
+            self.row.describe({head: value[index] for head, value in maps.items()}, at)  # type: ignore[misc]
+            for index, at in enumerate(places)
+        ]
+        return torch.from_numpy(np.stack(found)).to(self.device)
+
+    def _prepared(self, views: Tensor) -> Tensor:
+        """The views as the teacher wants them, (B, C, H, W)."""
+        if prepare := self.row.prepare:
+            pictures = views.expand(-1, 3, -1, -1).movedim(1, 3).cpu().numpy()
+            return torch.from_numpy(np.stack([prepare(each) for each in pictures])).to(self.device)
+        if self.row.colours == views.shape[1]:
+            return views
+        return views.expand(-1, 3, -1, -1) if self.row.colours == 3 else views.mean(1, keepdim=True)
+
+
+def similarity_loss(learned: Tensor, taught: Tensor, valid: Tensor) -> Tensor:
+    """Mean squared difference of the cosine similarities of all pairs of valid points, as EdgePoint2 distils.
+
+    Descriptors need not be equally long: what is compared is how alike two points are (arXiv 2504.17280).
+
+    Args:
+        learned: unit descriptors (B, N, D) of the student.
+        taught: those (B, N, E) of the teacher, of the same points.
+        valid: (B, N), which points count.
+    """
+    both = (valid[:, :, None] & valid[:, None, :]).float()
+    error = (learned @ learned.transpose(1, 2) - taught @ taught.transpose(1, 2)).square()
+    return (error * both).sum() / both.sum().clamp(min=1)

@@ -1,0 +1,73 @@
+"""A teacher of descriptors: what its similarities teach, what it may be, and what the card says of it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from lf.core import Card, UsageError
+from lf.data.drawn import procedural
+from lf.models import MODELS, checkpoint
+from lf.train import RECIPES, loop
+from lf.train.teacher import Teacher, similarity_loss
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    """A file of a network of 32 numbers per point with fresh weights."""
+    torch.manual_seed(1)
+    path = tmp_path_factory.mktemp("teacher") / "t32.safetensors"
+    row = MODELS["edgepoint2-t32"]
+    card = Card(
+        "edgepoint2-t32",
+        {"origin": "T32.pth", "sha256": "0" * 64, "licence": "MIT"},
+        (1, None, None),
+        outputs=dict(row.heads),
+    )
+    return checkpoint.save(path, checkpoint.build("edgepoint2-t32"), card)
+
+
+def test_similarities_by_hand():
+    taught = F.normalize(torch.tensor([[[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]]), dim=2)
+    turned = torch.stack([taught[..., 1], -taught[..., 0], torch.zeros(1, 3)], 2)  # another basis, one number more
+    valid = torch.ones(1, 3, dtype=torch.bool)
+    assert float(similarity_loss(turned, taught, valid)) == pytest.approx(0, abs=1e-12)
+    alike = torch.ones(1, 3, 1)
+    assert float(similarity_loss(alike, taught, valid)) == pytest.approx((2 * 1 + 4 * (1 - 0.5**0.5) ** 2) / 9)
+    assert float(similarity_loss(alike, taught, torch.zeros_like(valid))) == 0
+
+
+def test_it_describes_as_the_network_does(teacher):
+    from lf.extraction.extractor import Extractor
+
+    picture = procedural.held_out_picture(0, (96, 96))[..., 1]
+    extractor = Extractor(teacher, "torch", threshold=0.0)
+    found = extractor(picture).top(40)
+    views = torch.from_numpy(picture)[None, None] / 255
+    made = Teacher(str(teacher.path), (96, 96), CPU).describe(views, torch.from_numpy(found.keypoints)[None])
+    torch.testing.assert_close(made[0], torch.from_numpy(found.descriptors), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "text"),
+    [
+        ("sift", 96, "sift"),
+        ("kept", 80, "edgepoint2-t32 needs views of multiples of 32 px; the recipe has size=80x80"),
+    ],
+)
+def test_what_cannot_teach(teacher, name, size, text):
+    with pytest.raises(UsageError, match=text):
+        Teacher(str(teacher.path) if name == "kept" else name, (size, size), CPU)
+
+
+def test_the_card_names_the_teacher(teacher, tmp_path):
+    few = ["batch=2", "size=64", "picture_size=96", "pictures=2", "points=16", "bf16=False", "steps=1"]
+    recipe = RECIPES["swift-tiny"].override([*few, f"teacher={teacher.path}"])
+    made = loop.train(recipe, ["procedural"], tmp_path, device="cpu", threads=1, progress=lambda *_: None)
+    (step,) = made.card.made
+    assert step.teacher["model"] == "edgepoint2-t32"
+    assert step.teacher["licence"] == "MIT"
+    assert step.teacher["sha256"] == teacher.card.weights["sha256"]
