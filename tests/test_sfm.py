@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from lf.data import colmap_cameras as cameras
 from lf.data import images
 from lf.data.cameras import checked_quaternion, quaternion
 from lf.data.posed import drawn
+from lf.extraction import pools, store
 from lf.extraction.variant import Variant
 from lf.models.resolve import resolve
 
@@ -165,6 +167,41 @@ def test_shards_share_features_and_matches(folder, tmp_path, capsys):
     assert run(folder, out).summary == whole.summary
     for path in (tmp_path / "whole").rglob("*.npz"):
         assert path.read_bytes() == (out / path.relative_to(tmp_path / "whole")).read_bytes()
+
+
+def test_a_pool_extracts_and_the_rest_is_done_here(folder, tmp_path, monkeypatch):
+    seen = []
+
+    def pool(opener, found, out, *rest, **options):
+        seen.append((sorted(found), {path.is_file() for path in found.values()}, options))
+        return store.extract_images(pickle.loads(pickle.dumps(opener))(), found, out, *rest)
+
+    monkeypatch.setitem(pools.POOLS, "ray", pool)
+    whole, spread = run(folder, tmp_path / "whole"), run(folder, tmp_path / "out", replace(HOW, pool="ray"))
+    names = sorted(path.name for path in (folder / "images").iterdir())
+    assert seen == [(names, {True}, {"cpus": 1, "workers": 1})]
+    assert (spread.summary, spread.reconstructions) == (whole.summary, whole.reconstructions)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # Ray's own
+def test_features_come_from_ray(folder, tmp_path, lf):
+    pytest.importorskip("ray.data")
+    words = ("sfm", "sift", "--data", f"posed:{folder}", "--top-k", "400")
+    assert lf(*words, "--out", str(tmp_path / "out"), "--pool", "ray")[0] == 0
+    (spread,) = results.load(tmp_path / "out" / "results.json")
+    assert spread.reconstructions == run(folder, tmp_path / "whole").reconstructions
+
+
+def test_a_pool_needs_files_and_takes_no_shard(tmp_path, lf):
+    words = ("sfm", "sift", "--data", "scenes:1", "--out", str(tmp_path / "out"), "--pool", "ray")
+    code, _, error = lf(*words, "--shard", "0/2")
+    assert (code, error) == (2, "lf: --pool shares the images out by itself; leave out --shard\n")
+    code, _, error = lf(*words)
+    assert (code, error) == (
+        2,
+        "lf: synth12: image 0000.png is drawn, and --pool shares out image files; leave out --pool\n",
+    )
 
 
 def test_features_of_lf_extract_are_taken(folder, tmp_path, lf):

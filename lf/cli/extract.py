@@ -35,9 +35,7 @@ def extract(
         ),
     ] = None,
     shard: opt.Shard = "0/1",
-    pool: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Spread images over a pool: ray", rich_help_panel=opt.HOW)
-    ] = None,
+    pool: opt.Pool = None,
     top_k: opt.TopK = None,
     keypoints: opt.Keypoints = None,
     maps: Annotated[

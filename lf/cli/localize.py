@@ -51,6 +51,7 @@ def localize(
     threads: opt.Threads = 1,
     workers: Workers = None,
     shard: opt.Shard = "0/1",
+    pool: opt.Pool = None,
     json: opt.Json = False,
 ) -> None:
     """Localise images against others whose poses are known."""
@@ -60,7 +61,7 @@ def localize(
     from lf.benchmarks.sfm.reconstruct import RESULTS
 
     variant = chosen(model, backend, keypoints, size)
-    how = shared_out(matcher, top_k, threads, workers, shard)
+    how = shared_out(matcher, top_k, threads, workers, shard, pool)
     asked = queries.split(",") if queries else ()
     with console.progress() as progress:
         done = run(variant, data, out, how=how, pairs=pairs, queries=asked, threads=threads, progress=progress)

@@ -28,7 +28,7 @@ Workers = Annotated[
         min=1,
         metavar="N",
         help="Parallel images, and threads of verification",
-        show_default="one per free core",
+        show_default="one per free core, in a pool 1",
         rich_help_panel=opt.HOW,
     ),
 ]
@@ -44,13 +44,13 @@ def chosen(model: str, backend: str | None, keypoints: str | None, size: str | N
     return Variant(artifact, backend or backend_for(artifact), keypoints, opt.parse_size(size) if size else None)
 
 
-def shared_out(matcher: str, top_k: int, threads: int, workers: int | None, shard: str) -> How:
+def shared_out(matcher: str, top_k: int, threads: int, workers: int | None, shard: str, pool: str | None) -> How:
     """How to match, and how many images at a time."""
     from lf.benchmarks.sfm.stages import How
     from lf.quota import cores
 
     count = workers or max(1, cores() // threads)
-    return How(matcher, top_k, count, count, opt.parse_shard(shard))
+    return How(matcher, top_k, (workers or 1) if pool else count, count, opt.parse_shard(shard), pool)
 
 
 def sfm(
@@ -74,6 +74,7 @@ def sfm(
     threads: opt.Threads = 1,
     workers: Workers = None,
     shard: opt.Shard = "0/1",
+    pool: opt.Pool = None,
     json: opt.Json = False,
 ) -> None:
     """Reconstruct scenes from matches, and score the models."""
@@ -83,7 +84,7 @@ def sfm(
     from lf.benchmarks.sfm.reconstruct import sfm as run
 
     variant = chosen(model, backend, keypoints, size)
-    how = shared_out(matcher, top_k, threads, workers, shard)
+    how = shared_out(matcher, top_k, threads, workers, shard, pool)
     with console.progress() as progress:
         done = run(variant, data, out, how=how, pairs=pairs, intrinsics=intrinsics, threads=threads, progress=progress)
     if done is None:

@@ -37,12 +37,14 @@ class Picture:
         load: () -> uint8 (H, W, 3) RGB.
         digest: hex sha256 of what `load` reads (file bytes), or of what makes it (seed and generator version).
         source: the digest of the picture that it shows, where it is a view of another.
+        path: the file that `load` reads; None where it is drawn or a view of another.
     """
 
     key: str
     load: Callable[[], Array]
     digest: str
     source: str = ""
+    path: Path | None = None
 
 
 @dataclass(frozen=True)

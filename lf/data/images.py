@@ -172,7 +172,7 @@ def picture(path: Path, key: str) -> Picture:
     Raises:
         BadInput: the file cannot be opened.
     """
-    return Picture(key, partial(read, path), files.sha256(path, "an image file"))
+    return Picture(key, partial(read, path), files.sha256(path, "an image file"), path=path)
 
 
 def list_images(folder: Path, limit: int | None = None) -> list[Path]:

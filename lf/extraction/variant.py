@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from lf.core import Artifact, UsageError, pick
@@ -37,6 +39,11 @@ class Variant:
     threshold: float | None = None
     segmentation: bool = False
     extraction: str | None = None
+
+    def opener(self, threads: int = 1) -> Callable[[], Extractor]:
+        """What opens this variant from any folder, also in another process."""
+        artifact = replace(self.artifact, path=self.artifact.path.absolute())
+        return partial(replace(self, artifact=artifact).open, threads)
 
     def open(self, threads: int = 1) -> Extractor:
         """The extractor of this variant.

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from lf.benchmarks.run import superpoint_export
@@ -62,7 +60,6 @@ def extract(
     pairs = pick(LAYOUTS, layout, "layout").open is None
     spread = pick(POOLS, pool, "pool") if pool else None
     _check(pairs, layout, len(images), pool, shard)
-    artifact = replace(artifact, path=artifact.path.absolute()) if pool else artifact
     for name in maps:
         pick(MAPS, name, "map")
     backend = backend or store.backend_for(artifact)
@@ -70,8 +67,8 @@ def extract(
     if pairs:
         tally = superpoint_export.write(variant.open(threads), images[0], out, top_k, progress)
     elif spread:
-        found, opener = store.find([*map(Path, images)]), partial(variant.open, threads)
-        tally = spread(opener, found, out, layout, top_k, progress, cpus=threads, workers=workers or 1)
+        found = store.find([*map(Path, images)])
+        tally = spread(variant.opener(threads), found, out, layout, top_k, progress, cpus=threads, workers=workers or 1)
     else:
         found = store.share(store.find([*map(Path, images)]), shard)
         count = workers or max(1, cores() // threads)

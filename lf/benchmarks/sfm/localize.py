@@ -75,7 +75,7 @@ def localize(
     extractor = variant.open(threads)
     more = {"protocol": setup.describe(), "queries": [list(each) for each in asked]}
     work = [_stages(place, each, out, extractor, way, how, more) for place, each in zip(found, asked, strict=True)]
-    if not matched(work, how, progress):
+    if not matched(work, how, variant, threads, progress):
         return None
     records: list[dict[str, Any]] = []
     models: dict[str, protocol.Scores] = {}

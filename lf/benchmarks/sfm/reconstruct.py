@@ -75,7 +75,7 @@ def sfm(
         Stages(place, out / place.name, extractor, choose(pairs, place), how, {"protocol": setup.describe()})
         for place in found
     ]
-    if not matched(work, how, progress):
+    if not matched(work, how, variant, threads, progress):
         return None
     records: list[dict[str, Any]] = []
     models: dict[str, protocol.Scores] = {}
@@ -92,10 +92,10 @@ def sfm(
     return run
 
 
-def matched(work: list[Stages], how: How, progress: Progress) -> bool:
+def matched(work: list[Stages], how: How, variant: Variant, threads: int, progress: Progress) -> bool:
     """Extract and match all places, or the shard of each; whether what follows can be done."""
     for stages in work:
-        stages.features(progress)
+        stages.features(variant, threads, progress)
     lacking = sum(stages.match(progress) for stages in work)
     if how.shard == store.WHOLE:
         return True

@@ -20,12 +20,15 @@ from lf.benchmarks.run.evaluate import refuse_calibrated
 from lf.benchmarks.sfm import colmap, matches
 from lf.benchmarks.sfm.pairs import Pairs
 from lf.benchmarks.sfm.places import Place
-from lf.core import BadInput, UsageError, files, ledger
+from lf.core import BadInput, UsageError, files, ledger, pick
 from lf.core.fingerprint import versions
+from lf.data import Picture
 from lf.data import colmap as databases
 from lf.data.layouts.images import LF, Folder
 from lf.extraction import store
 from lf.extraction.extractor import Extractor
+from lf.extraction.pools import POOLS
+from lf.extraction.variant import Variant
 
 NOTE, FEATURES, MATCHES, DATABASE, MODEL = "lf-sfm.json", "features", "matches", "database.db", "model"
 MADE = "lf_made"  # table of a database that says what made it
@@ -43,6 +46,7 @@ class How:
         workers: images at a time.
         threads: of COLMAP's verification.
         shard: (I, N): do shard I of N of the features and matches, and no more.
+        pool: a row of POOLS that extracts the features, or None for this machine.
     """
 
     matcher: str
@@ -50,6 +54,14 @@ class How:
     workers: int = 1
     threads: int = 1
     shard: tuple[int, int] = store.WHOLE
+    pool: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse an unknown pool, or one beside a shard."""
+        if self.pool:
+            pick(POOLS, self.pool, "pool")
+            if self.shard != store.WHOLE:
+                raise UsageError("`pool` shares the images out by itself; leave out `shard`")
 
 
 class Stages:
@@ -93,15 +105,20 @@ class Stages:
                 raise UsageError(f"{folder}: holds matches or a model that this command did not make; {self._remedy}")
             self.note.write()
 
-    def features(self, progress: Progress) -> None:
-        """Extract the features of the images, or of the shard.
+    def features(self, variant: Variant, threads: int, progress: Progress) -> None:
+        """Extract the features of the images, or of the shard; in a pool by what opens `variant` there.
 
         Raises:
             BadInput: an image cannot be read.
+            UsageError: a pool, and pictures that are drawn.
         """
         own = store.share({shot.name: shot.picture for shot in self.place.shots}, self._how.shard)
-        out, count = self.folder / FEATURES, self._how.workers
-        tally = store.extract_images(self._extractor, own, out, "lf", self._how.top_k, progress, workers=count)
+        out, top_k, count = self.folder / FEATURES, self._how.top_k, self._how.workers
+        if self._how.pool:
+            opener, found = variant.opener(threads), _files(own, self.place.name)
+            tally = POOLS[self._how.pool](opener, found, out, "lf", top_k, progress, cpus=threads, workers=count)
+        else:
+            tally = store.extract_images(self._extractor, own, out, "lf", top_k, progress, workers=count)
         if tally.failed:
             raise BadInput(f"{self.place.name}: {next(iter(tally.failed.values()))}")
 
@@ -169,6 +186,17 @@ class Stages:
             raise UsageError(f"{path}: this command did not make this database; {self._remedy}")
         if found := ledger.differences(made, self.note.identity):
             raise ledger.refusal(path, found, self._remedy)
+
+
+def _files(pictures: Mapping[str, Picture], place: str) -> dict[str, Path]:
+    """Name -> image file, which the machines of a pool read.
+
+    Raises:
+        UsageError: a picture has none.
+    """
+    if drawn := next((name for name, picture in pictures.items() if not picture.path), None):
+        raise UsageError(f"{place}: image {drawn} is drawn, and `pool` shares out image files; leave out `pool`")
+    return {name: picture.path for name, picture in pictures.items() if picture.path}
 
 
 def _made(extractor: Extractor, how: How) -> dict[str, Any]:
