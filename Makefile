@@ -5,12 +5,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 # without byte code: pip would compile 50,000 files in one process, and Python compiles what it imports
 INSTALL := $(BIN)/pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e
-EXTRAS := export,quantize,adopt,train,plots,hloc,dataframe,tflite,openvino,pose,sfm,dev
+EXTRAS := export,quantize,adopt,train,plots,hloc,dataframe,tflite,openvino,pose,sfm,docs,dev
 # test processes, and one thread in each; worksteal keeps neighbours together, so what a module makes is made about once
 WORKERS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: demo test nightly lint gate clean
+.PHONY: demo test nightly lint gate docs clean
 
 demo: $(VENV)/demo
 	rm -rf out/demo
@@ -18,7 +18,7 @@ demo: $(VENV)/demo
 
 # the gate and mypy have one process each, pytest has WORKERS
 test: $(VENV)/dev
-	$(MAKE) -j2 lint gate
+	$(MAKE) -j2 lint gate docs
 	$(PYTEST)
 
 # every test but those of a GPU, with coverage; then, one by one, those that measure the process they run in
@@ -30,6 +30,10 @@ lint: $(VENV)/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# the documentation site in out/site, warnings as errors: open out/site/index.html
+docs: $(VENV)/dev
+	$(BIN)/python -m scripts.site
 
 # the accuracy gate: the main job on the shipped weights, held against tests/baselines; see CONTRIBUTING.md
 gate: $(VENV)/dev

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -183,3 +184,21 @@ def _convolutions(row: str, size: tuple[int, int] | None) -> tuple[bytes, Card]:
     weights_card = {"origin": "random numbers", "sha256": "00", "licence": "none"}
     card = Card(row, weights_card, (model.channels, *(size or (None, None))), outputs=dict(model.heads))
     return proto.SerializeToString(), card
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Headless Chromium that keeps its console and its network log."""
+    program, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not (program and driver):
+        pytest.skip("no chromium and chromedriver; on Debian: apt-get install chromium chromium-driver")
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = program
+    for word in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+        options.add_argument(word)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    with webdriver.Chrome(options=options, service=Service(driver)) as opened:
+        yield opened

@@ -161,7 +161,7 @@ def test_the_help_of_train_says_what_each_recipe_is(lf):
 def test_old_spellings_name_the_new_one(lf, place, typed):
     command, option = place
     line = lf(*command.split(), option).refused(2)
-    assert line == f"lf: {option} of lf {command} has moved; type: {typed} (docs/migration.md)"
+    assert line == f"lf: {option} of lf {command} has moved; type: {typed} (docs/reference/migration.md)"
 
 
 def test_every_option_fits_the_width_of_a_terminal(lf, monkeypatch):

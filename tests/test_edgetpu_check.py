@@ -371,7 +371,7 @@ def test_every_rule_has_a_test():
 
 
 def test_the_documentation_names_every_rule_and_operator():
-    text = (Path(__file__).parents[1] / "docs" / "edgetpu.md").read_text()
+    text = (Path(__file__).parents[1] / "docs" / "how-to" / "coral.md").read_text()
     for name in (*edgetpu_rules.RULES, *operators.OPERATORS, *operators.OTHERS):
         assert f"`{name}`" in text
     for source, meaning in edgetpu_rules.SOURCES.items():

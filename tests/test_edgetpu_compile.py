@@ -180,8 +180,8 @@ def test_without_the_compiler_it_says_how_to_get_it(parent, tmp_path, monkeypatc
     before = parent.path.read_bytes()
     text = (
         r"edgetpu_compiler is not on the PATH; it runs on Debian-like x86-64 systems only: install the package "
-        r"edgetpu-compiler .* or build the container in docs/edgetpu.md. .*wren.w8a8.tflite stays as it is, predicted: "
-        r"2 operators map, 0 uncertain, 0 on the CPU; see: lf check "
+        r"edgetpu-compiler .* or build the container in docs/how-to/coral.md. .*wren.w8a8.tflite stays as it is, "
+        r"predicted: 2 operators map, 0 uncertain, 0 on the CPU; see: lf check "
     )
     with pytest.raises(Unavailable, match=text) as error:
         export(parent, "edgetpu", tmp_path / "new_edgetpu.tflite")
@@ -209,7 +209,7 @@ def test_every_status_is_read(status):
     mapped = 17 if status == edgetpu_log.MAPPED else 0
     assert log.by_kind()["CONV_2D"] == {"mapped": mapped, "cpu": 17 - mapped}
     assert log.succeeded
-    assert status in (Path(__file__).parents[1] / "docs/edgetpu.md").read_text()
+    assert status in (Path(__file__).parents[1] / "docs/how-to/coral.md").read_text()
 
 
 def test_a_table_in_the_log_file_only_is_found(parent, compiler, tmp_path):

@@ -34,7 +34,7 @@ PARAMETERS = [
     if not getattr(parameter, "hidden", False)
 ]
 MODULES = [module for modules in cli.PANELS.values() for module in modules]
-MODULES += [cli.baseline_accept, cli.data_get, cli.data_list, cli.data_masks, cli.data_show]
+MODULES += [cli.baseline_accept, cli.data_draw, cli.data_get, cli.data_list, cli.data_masks, cli.data_show]
 
 every = pytest.mark.parametrize("path", ALL, ids=" ".join)
 verb = pytest.mark.parametrize("path", VERBS, ids=" ".join)
@@ -141,7 +141,7 @@ def fenced(page):
             yield "lf " + line[found.end() :]
 
 
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 TYPED = [(page.name, line) for page in PAGES for line in fenced(page)]
 
 

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
 
 import pytest
 from test_report import run
 
 from lf.benchmarks.report import web
 
-BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 WIDTHS = (1400, 400)  # px
-needs_browser = pytest.mark.skipif(
-    not (BROWSER and DRIVER), reason="no chromium and chromedriver; on Debian: apt-get install chromium chromium-driver"
-)
 
 
 @pytest.fixture(scope="module")
@@ -26,21 +21,6 @@ def page(tmp_path_factory):
         run("w4a8", change=-0.06, spread=0.02, time=0.4, size=800_000),
     ]
     return web.write(runs, tmp_path_factory.mktemp("page") / "report.html")
-
-
-@pytest.fixture(scope="module")
-def browser(page):
-    """Headless Chromium that keeps its console and its network log."""
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = BROWSER
-    for word in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(word)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    with webdriver.Chrome(options=options, service=Service(DRIVER)) as driver:
-        yield driver
 
 
 def open_at(browser, page, width):
@@ -55,7 +35,6 @@ def labels(browser):
     return [row.find_element("tag name", "th").text for row in rows if row.is_displayed()]
 
 
-@needs_browser
 @pytest.mark.parametrize("width", WIDTHS)
 def test_the_page_fits_and_asks_nobody(browser, page, width):
     open_at(browser, page, width)
@@ -66,7 +45,6 @@ def test_the_page_fits_and_asks_nobody(browser, page, width):
     assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
 
 
-@needs_browser
 @pytest.mark.parametrize("width", WIDTHS)
 def test_a_click_on_a_heading_sorts_and_words_filter(browser, page, width):
     open_at(browser, page, width)
@@ -81,7 +59,6 @@ def test_a_click_on_a_heading_sorts_and_words_filter(browser, page, width):
     assert browser.find_element("css selector", "[data-count]").text == "1 of 3 runs"
 
 
-@needs_browser
 def test_words_in_charts_do_not_leave_them(browser, page):
     open_at(browser, page, 1400)
     beyond = browser.execute_script(

@@ -395,7 +395,7 @@ def test_the_commands(lf, heads, photos, tmp_path):
     assert not (tmp_path / "no.onnx").exists()
     code, said, err = lf("quantize", *common, "-o", tmp_path / "no.onnx")  # --data is among them
     assert (code, said) == (2, "")
-    assert "--data of lf quantize has moved; type: lf search FILE --data ROOT (docs/migration.md)" in err
+    assert "--data of lf quantize has moved; type: lf search FILE --data ROOT (docs/reference/migration.md)" in err
 
     folder = tmp_path / "deep" / "study"
     study = ("sensitivity", *common, "--scheme", "w4", "--protocol", "mma", "--out", folder)

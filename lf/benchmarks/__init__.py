@@ -95,7 +95,7 @@ _HOMOGRAPHY_METRICS = (
     "matching_score",
 )
 
-POSE_ORDERS = 5  # of PoseLib, whose refinement leaves a quarter of USAC's noise: docs/protocols.md, section 8
+POSE_ORDERS = 5  # of PoseLib, whose refinement leaves a quarter of USAC's noise: docs/concepts/protocols.md, section 8
 ORDERS = 20  # of the matches, over which the fixed protocols average what RANSAC makes of them (Q5)
 
 _SUPERPOINT = Protocol(

@@ -24,6 +24,7 @@ from lf.cli import (  # noqa: E402
     bench,
     check,
     compare,
+    data_draw,
     data_get,
     data_list,
     data_masks,
@@ -65,7 +66,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 baseline = typer.Typer(help="Reference results of the gate.", cls=help.Group, rich_markup_mode="rich")
-data = typer.Typer(help="Datasets: download, convert, list, show.", cls=help.Group, rich_markup_mode="rich")
+data = typer.Typer(help="Datasets: draw, download, convert, list, show.", cls=help.Group, rich_markup_mode="rich")
 
 PANELS: dict[str, tuple[Any, ...]] = {  # of lf --help -> the commands, in order; each file holds one, of its name
     "Convert": (export, adopt, quantize, search, sensitivity, check),
@@ -86,6 +87,7 @@ for panel, modules in PANELS.items():
         name = module.__name__.rpartition(".")[2]
         _add(app, name, module, getattr(module, name), panel)
 _add(baseline, "accept", baseline_accept, baseline_accept.accept)
+_add(data, "draw", data_draw, data_draw.data_draw)
 _add(data, "get", data_get, data_get.data_get)
 _add(data, "list", data_list, data_list.data_list)
 _add(data, "masks", data_masks, data_masks.data_masks)

@@ -1,4 +1,4 @@
-"""Old spellings of commands and options, and what to type now. See docs/migration.md."""
+"""Old spellings of commands and options, and what to type now. See docs/reference/migration.md."""
 
 from __future__ import annotations
 
@@ -38,4 +38,4 @@ def now(error: typer.TyperException) -> str | None:
         return None
     command = context.command_path.partition(" ")[2]
     typed = OPTIONS.get((command, option or ""))
-    return None if typed is None else f"{option} of lf {command} has moved; type: {typed} (docs/migration.md)"
+    return None if typed is None else f"{option} of lf {command} has moved; type: {typed} (docs/reference/migration.md)"

@@ -32,7 +32,7 @@ SECONDS = 600.0
 NAME = "model.tflite"
 HOW = (
     "it runs on Debian-like x86-64 systems only: install the package edgetpu-compiler of Google's apt suite "
-    "coral-edgetpu-stable, or build the container in docs/edgetpu.md"
+    "coral-edgetpu-stable, or build the container in docs/how-to/coral.md"
 )
 
 

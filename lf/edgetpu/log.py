@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-MAPPED = "Mapped to Edge TPU"  # every other status is a reason to stay on the CPU: docs/edgetpu.md
+MAPPED = "Mapped to Edge TPU"  # every other status is a reason to stay on the CPU: docs/how-to/coral.md
 UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 MEMORY = {
     "on_chip_used": "On-chip memory used for caching model parameters",

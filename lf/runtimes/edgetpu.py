@@ -27,7 +27,7 @@ VERSION = re.compile(r"BuildLabel\(.*\), RuntimeVersion\(\d+\)")  # what edgetpu
 KINDS = ("pci", "usb")  # of edgetpu_device_type
 PROVIDER = "edgetpu"
 SECONDS = 120  # a device that answers takes a few
-INSTALL = "install libedgetpu1-std in the generation of this LiteRT: see docs/raspberry-pi.md"
+INSTALL = "install libedgetpu1-std in the generation of this LiteRT: see docs/how-to/raspberry-pi.md"
 
 
 def open_session(artifact: Artifact, threads: int) -> LitertSession:

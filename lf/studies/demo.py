@@ -9,7 +9,7 @@ from lf.benchmarks.report import match_pictures, tables, web
 from lf.benchmarks.run.suite import RESULTS, suite
 from lf.core import Artifact, console
 from lf.data import open_dataset
-from lf.data.drawn import procedural
+from lf.data.drawn import folders
 from lf.export import export
 from lf.extraction.extractor import Extractor
 from lf.models.resolve import resolve
@@ -54,10 +54,7 @@ def demo(out: Path, threads: int, progress: console.Progress) -> None:
 
 def _calibration(out: Path) -> Path:
     folder = out / "calibration"
-    folder.mkdir(parents=True, exist_ok=True)
-    for index in range(CALIBRATION):
-        picture = procedural.training_picture(index, (240, 320))
-        match_pictures.save(folder / f"{index:03}.png", picture)
+    folders.write_pictures(folder, CALIBRATION, (240, 320))
     return folder
 
 

@@ -1,7 +1,7 @@
 """How a protocol brings images to its size, and the homography between them along.
 
-Section and Q numbers: docs/protocols.md. The published geometries scale about pixel (0, 0), although resizing aligns
-areas (Q9). The `true` ones prepare the same pictures and say where their pixels really went.
+Section and Q numbers: docs/concepts/protocols.md. The published geometries scale about pixel (0, 0), although resizing
+aligns areas (Q9). The `true` ones prepare the same pictures and say where their pixels really went.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Relative pose from matches: PoseLib or OpenCV's USAC, and what an estimate is off. Section 8 of docs/protocols.md.
+"""Relative pose from matches with PoseLib or OpenCV's USAC, and the errors of an estimate.
+
+Section 8 of docs/concepts/protocols.md.
 
 Matches are (M, 2) px, x then y, pixel centres at integers. A pose takes the first camera to the second,
 `x1 = R x0 + t`, with t known up to its length.

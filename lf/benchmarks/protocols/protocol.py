@@ -1,6 +1,6 @@
 """What a protocol is: a geometry, a score of one pair of images, and what becomes of the scores of all pairs.
 
-Section and Q numbers: docs/protocols.md. The rows themselves are in `lf.benchmarks`.
+Section and Q numbers: docs/concepts/protocols.md. The rows themselves are in `lf.benchmarks`.
 """
 
 from __future__ import annotations

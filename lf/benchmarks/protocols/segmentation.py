@@ -2,7 +2,7 @@
 
 A confusion matrix of an image is sparse: rows [truth, predicted, pixels]. Pixels whose truth is VOID are in none of
 them. A predicted class that is left out stands as VOID: an error for the truth, and no class of its own.
-Sections: docs/protocols.md, 9 and 10.
+Sections: docs/concepts/protocols.md, 9 and 10.
 """
 
 from __future__ import annotations

@@ -135,7 +135,7 @@ def summarise(
 
 
 def overview(records: Sequence[Record], aggregates: Mapping[str, Aggregate]) -> dict[str, Any]:
-    """The fields of a run that sum up its records; see docs/results.md."""
+    """The fields of a run that sum up its records; see docs/reference/results-file.md."""
     summary = summarise(records, aggregates)
     whole = summary.pop("all")
     return {

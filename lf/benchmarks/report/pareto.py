@@ -25,7 +25,7 @@ class Candidate:
     """One way to run a network, measured.
 
     Attributes:
-        run: a run with its latency, see docs/results.md.
+        run: a run with its latency, see docs/reference/results-file.md.
         drops: metric -> Lost, in the unit of the metric.
         used: the largest drop as a share of what the budget allows; 1 uses it up.
         shown: whether all of the 95 % interval of every drop is within, too; not where the pairs are too few for one.

@@ -1,4 +1,4 @@
-"""Run: one file in one engine, over a dataset under a protocol; see docs/results.md for every field."""
+"""Run: one file in one engine, over a dataset under a protocol; see docs/reference/results-file.md for every field."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The results file: one JSON, `{"schema": 1, "runs": [...]}`. See docs/results.md for every field."""
+"""The results file: one JSON, `{"schema": 1, "runs": [...]}`. See docs/reference/results-file.md for every field."""
 
 from __future__ import annotations
 

@@ -61,8 +61,8 @@ def measure(
     are those of every variant, or of each its own.
 
     Returns:
-        The timing fields of a run for each variant, see docs/results.md; ratios are to the variant with the index
-        `reference`.
+        The timing fields of a run for each variant, see docs/reference/results-file.md; ratios are to the variant
+        with the index `reference`.
 
     Raises:
         LfError: a worker died; kind and text are those of its error.

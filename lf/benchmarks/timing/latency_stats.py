@@ -26,7 +26,7 @@ MEDIAN = Statistic("median over turns", lambda value: value, _median)
 
 
 def summarise(times: Mapping[str, Sequence[float]], threads: int, on_cpu: bool = True) -> dict[str, Any]:
-    """The fields of a run that sum up its turns; see docs/results.md.
+    """The fields of a run that sum up its turns; see docs/reference/results-file.md.
 
     Args:
         times: phase -> ms per turn; `end_to_end` is wall time, `cpu` that of all threads of the process meanwhile.

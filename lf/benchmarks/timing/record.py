@@ -1,4 +1,4 @@
-"""The timing fields of a run: percentiles, ratios, warm-up and memory; see docs/results.md."""
+"""The timing fields of a run: percentiles, ratios, warm-up and memory; see docs/reference/results-file.md."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Ratios(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Timing(Record):
-    """The timing fields of a run, by their names in docs/results.md."""
+    """The timing fields of a run, by their names in docs/reference/results-file.md."""
 
     latency_ms: Phases | None = None
     cpu_ms: Percentiles | None = None

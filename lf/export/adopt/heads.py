@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 CLOSE = 1e-4  # largest error of a form made from a tensor of the graph, as a share of its largest value
 INVERTED = 1e-3  # the same of what was inverted, where a logarithm loses digits
 REACH = 60  # nodes that are looked at behind an output
-PAGE = "docs/adopt.md"
+PAGE = "docs/how-to/own-network.md"
 
 
 @dataclass(frozen=True)
