@@ -16,7 +16,7 @@ from scripts.site import offline, reference, sources
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-GENERATED = ("cli.md", "python.md", "results-schema.md", "tables.md")
+GENERATED = ("cli.md", "model-cards.md", "python.md", "results-schema.md", "tables.md")
 NAMED = sorted(
     {
         (path.relative_to(ROOT).as_posix(), name)

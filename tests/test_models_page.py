@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from lf.benchmarks.run.record import Run
 from lf.edgetpu import check, fix
-from lf.models import COUNTED, MODELS, NETWORKS, UNKNOWN_LICENCE
+from lf.models import COUNTED, MODELS, NETWORKS, UNKNOWN_LICENCE, resolve
 from lf.quantize import quantize
 from lf.runtimes import BACKENDS
-from lf.studies import models_page
+from lf.studies import model_card, models_page
 from scripts import comparison_table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -219,3 +221,50 @@ def test_the_comparison_has_accuracy_time_size_and_licence():
         ["edgepoint2-e64", "w8a8", *values, time, "0.63", "MIT"],
         ["superpoint", "fp32", *values, time, "0.63", "Magic Leap"],
     ]
+
+
+# --- model cards
+
+WEIGHTS = [name for name, path in resolve.shipped().items() if path.suffix == ".safetensors"]
+
+
+def test_a_model_card_has_front_matter_and_all_sections(lf):
+    code, text, _ = lf("models", "--card", "swift")
+    assert code == 0
+    front, _, body = text.removeprefix("---\n").partition("\n---\n")
+    known = yaml.safe_load(front)
+    assert (known["license"], known["library_name"]) == ("apache-2.0", "lf-keypoints")
+    assert known["pipeline_tag"] == "keypoint-detection"
+    sections = ["Intended use", "Limits", "How to use", "Details", "Training data", "Training", "Figures"]
+    assert re.findall("^## (.*)", body, re.MULTILINE) == sections
+    assert "- 120 squares: 17 frames of TUM RGB-D (Sturm et al., IROS 2012), CC BY 4.0" in body
+    assert "--set steps=4800 --set pictures=1400" in body
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_a_model_card_knows_every_source_of_its_pictures(name):
+    words = tomllib.loads(model_card.WORDS.read_text())
+    assert {"use", "limits"} <= words[name].keys()
+    data = model_card.page(name).partition("## Training data\n\n")[2].partition("\n\n")[0]
+    assert "`" not in data, "name the source in lf/models/weights/cards.toml"
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_the_page_of_shipped_weights_says_what_the_cards_say(name):
+    text = (ROOT / "docs" / "weights.md").read_text()
+    for fact in (f"`{name}`", f"{MODELS[name].parameters:,}", f"{resolve.shipped()[name].stat().st_size / 1e6:.2f} MB"):
+        assert fact in text
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (("--card",), "lf: name the network of the model card, for example lf models --card wren\n"),
+        (
+            ("--card", "superpoint"),
+            f"lf: no weights of superpoint ship with lf; there are model cards of {', '.join(WEIGHTS)}\n",
+        ),
+    ],
+)
+def test_a_model_card_needs_shipped_weights(lf, words, line):
+    assert lf("models", *words) == (2, "", line)
