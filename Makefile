@@ -29,6 +29,7 @@ nightly: $(VENV)/nightly
 lint: $(VENV)/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 	$(BIN)/mypy
 
 # the documentation site in out/site, warnings as errors: open out/site/index.html

@@ -1,4 +1,4 @@
-"""What the comparisons of this room share: things that take turns in one process, on one clock."""
+"""Measure things in turns, in one process and on one clock; shared by the comparison scripts."""
 
 from __future__ import annotations
 

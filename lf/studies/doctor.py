@@ -15,6 +15,7 @@ from lf.quota import affinity, cores, quota
 from lf.runtimes import BACKENDS
 
 Row = dict[str, Any]
+CONTRIBUTORS = ("dev", "docs")  # extras that users need not know of
 
 
 def examine() -> list[Row]:
@@ -65,7 +66,7 @@ def _extras() -> list[Row]:
     needs: dict[str, list[str]] = {}
     for text in importlib.metadata.requires(DISTRIBUTION) or []:
         found = re.match(r"([A-Za-z0-9._-]+).*;.*extra == ['\"]([^'\"]+)['\"]", text)
-        if found and found[1] != DISTRIBUTION:
+        if found and found[1] != DISTRIBUTION and found[2] not in CONTRIBUTORS:
             needs.setdefault(found[2], []).append(found[1])
     rows = []
     for extra, packages in needs.items():
