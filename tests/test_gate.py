@@ -543,6 +543,19 @@ def test_a_threshold_of_the_protocol_is_for_networks_that_it_is_of(tiny, pairs, 
         np.testing.assert_array_equal(features.keypoints, every.keypoints[every.scores > least])
 
 
+def test_protocols_that_prepare_a_picture_alike_share_its_features(tiny, pairs, tmp_path):
+    extractor, picture, found = Variant(tiny(), "ort-cpu").open(), pairs[0].first, []
+    fixed = PROTOCOLS["kp2d-fixed"]
+    assert picture.load().shape[:2] == fixed.size
+    for rule in (PROTOCOLS["mma"], fixed, replace(fixed, size=(120, 160))):
+        for _ in range(2):  # the second time by its note
+            found.append(Predictor(extractor, rule, tmp_path)(picture)[0])
+    assert (len([*tmp_path.glob("*/*.json")]), len([*tmp_path.glob("*/*.npz")])) == (3, 2)
+    for features in found[1:4]:
+        np.testing.assert_array_equal(features.descriptors, found[0].descriptors)
+    assert found[4].size == found[5].size == (160, 120)
+
+
 def test_features_that_other_code_predicted_are_predicted_again(tiny, pairs, tmp_path, monkeypatch):
     artifact = tiny()
     evaluate(artifact, pairs[:1], tmp_path / "cache")

@@ -238,6 +238,23 @@ def test_what_a_graph_cannot_decode_is_left_out(place, lf, monkeypatch):
     assert "| fp32 features" not in text
 
 
+@pytest.mark.parametrize("model", ["features", "wren"])
+def test_an_adopted_file_that_decodes_itself_is_timed_in_float(place, lf, model):
+    """Its network may be a row of lf or none: its schemes are left out, and that is said."""
+    from lf.export import export
+    from lf.models.own import of_features
+
+    made = export(model_file.load(place / "tiny.onnx"), "onnx", place / "cut.onnx", cut="features", top_k=50)
+    network = of_features(1, 256) if model == "features" else made.card.network
+    model_file.save(place / "tiny.onnx", made.path.read_bytes(), replace(made.card, model=model, network=network))
+    code, text, error = lf(*LOOSE)
+    assert (code, "fp32 features" in text) == (0, True), error
+    assert error == (
+        "lf: w4 for ort-cpu is left out: the file decodes in its graph, and only raw heads are quantized; give the "
+        "file with raw heads\n"
+    )
+
+
 def test_a_budget_that_nothing_keeps_is_said_and_the_table_is_there(place, lf, monkeypatch):
     real = pareto.judge
     monkeypatch.setattr(pareto, "judge", lambda a, b, budget: real(a, b, {**budget, "n_matches": 0.0}))

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from lf.core import Array, BadModel, LfError
-from lf.models.peaks import nms, square
+from lf.models.peaks import local_maxima, nms, square
 
 Decoded = tuple[Array, Array, Array]
 CELL = 8  # px, side of the square that one detector position describes
@@ -21,6 +21,7 @@ LOUDEST = 40.0  # of a logit: its exponential still has room in float32
 OUTSIDE = 1e30  # a score beyond the edge that leaves a parabola without a top
 REFINEMENTS = ("none", "quadratic", "soft")  # see `refined`
 BLOCK = 1 << 19  # bytes that stay in a core's own cache between two readings
+LINE = 16  # values in a line of the cache
 
 
 def heatmap(detector: Array) -> Array:
@@ -37,8 +38,10 @@ def heatmap(detector: Array) -> Array:
 def unfold(cells: Array, side: int) -> Array:
     """(side * side, h, w) -> (side * h, side * w): the channels are the pixels of a square, row by row."""
     _, rows, columns = cells.shape
-    unfolded = cells.reshape(side, side, rows, columns).transpose(2, 0, 3, 1)
-    return np.ascontiguousarray(unfolded).reshape(rows * side, columns * side)
+    unfolded = np.empty((rows, side, columns, side), np.float32)
+    for y in range(side):
+        cv2.merge([*cells[y * side : (y + 1) * side]], unfolded[:, y])
+    return unfolded.reshape(rows * side, columns * side)
 
 
 def odds(logits: Array) -> Array:
@@ -99,21 +102,21 @@ def refine(heat: Array, points: Array, reach: int = 2) -> Array:
     return moved
 
 
-def sample(descriptor: Array, at: Array) -> Array:
+def sample(maps: Mapping[str, Array], name: str, at: Array) -> Array:
     """Bilinear samples of unit-normalised cells, normalised again.
 
     Args:
-        descriptor: (D, h, w) un-normalised.
+        maps: name -> (D, h, w) un-normalised.
+        name: of the map.
         at: (N, 2) float32 x, y in cells; beyond the outermost centres the outermost value holds.
 
     Returns:
         (N, D) float32.
     """
-    depth, rows, columns = descriptor.shape
-    cells = cv2.transpose(descriptor.reshape(depth, -1))  # (h * w, D): a neighbour is one contiguous row
+    index, weights = bilinear(at, *raw(maps, name).shape[1:])
+    cells, rank = _cells(maps, name, index)
     length = np.maximum(np.sqrt(np.einsum("nd,nd->n", cells, cells)), np.float32(1e-12))
-    index, weights = bilinear(at, rows, columns)
-    return unit(np.einsum("kn,knd->nd", weights / length[index], cells[index]))
+    return unit(np.einsum("kn,knd->nd", weights / length[rank], cells.take(rank, axis=0)))
 
 
 def mix(maps: Mapping[str, Array], name: str, at: Array) -> Array:
@@ -124,18 +127,40 @@ def mix(maps: Mapping[str, Array], name: str, at: Array) -> Array:
 
 
 def read(maps: Mapping[str, Array], name: str, index: Array) -> Array:
-    """Values (D, ...) of a map (D, h, w) at flat indices (...), all inside; the whole map is checked as by `_head`.
+    """Values (D, ...) of a map (D, h, w) at flat indices (...), all inside; they are checked as by `check_finite`.
 
-    A few channels at a time are checked and read: what the check brought into the cache is not fetched again.
+    Where most of the map's cache lines are touched, the whole map is checked, a few channels at a time: in order it
+    comes into the cache faster, and what the check brought there is not fetched again.
     """
     head = raw(maps, name)
     flat = head.reshape(len(head), -1)
     values = np.empty((len(flat), *index.shape), np.float32)
+    sparse = index.size * LINE < flat.shape[1]
     step = max(4, BLOCK // max(1, flat[:1].nbytes))
     for i in range(0, len(flat), step):
-        check_finite(flat[i : i + step], name)
+        if not sparse:
+            check_finite(flat[i : i + step], name)
         flat[i : i + step].take(index, axis=1, mode="clip", out=values[i : i + step])
+    if sparse:
+        check_finite(values, name)
     return values
+
+
+def _cells(maps: Mapping[str, Array], name: str, index: Array) -> tuple[Array, Array]:
+    """The cells (M, D) of a map (D, h, w) at flat indices (...), each once, and the rank (...) of each index in them.
+
+    Only these cells are checked. In order, and each once, they are read several times as fast.
+    """
+    head = raw(maps, name)
+    flat = head.reshape(len(head), -1)
+    rank = np.zeros(flat.shape[1], np.intp)
+    rank[index] = 1
+    used = np.flatnonzero(rank)
+    rank[used] = np.arange(len(used))
+    values = flat.take(used, axis=1)
+    check_finite(values, name)
+    cells: Array = cv2.transpose(values).reshape(len(used), len(flat)) if len(used) else values.T
+    return cells, rank[index]
 
 
 def bilinear(at: Array, rows: int, columns: int) -> tuple[Array, Array]:
@@ -151,12 +176,23 @@ def bilinear(at: Array, rows: int, columns: int) -> tuple[Array, Array]:
 
 def detect(heat: Array, threshold: float, nms_radius: int, border: int, top_k: int | None) -> tuple[Array, Array]:
     """Points (N, 2) and scores (N,) of a heat map, descending."""
-    height, width = heat.shape
-    index = nms(heat, threshold, nms_radius)
-    y, x = np.divmod(index, width)
-    inside = (x >= border) & (x < width - border) & (y >= border) & (y < height - border)
-    index = index[inside][:top_k]
+    width = heat.shape[1]
+    first = local_maxima(heat, threshold, nms_radius)
+    found = heat.reshape(-1)[first]
+    if top_k and (inside := found[away(first, heat.shape, border)]).size > top_k:
+        # All of these are kept. So no lower score is among the best, and none changes what is kept of higher ones.
+        threshold = np.partition(inside, -top_k)[-top_k]
+        first = first[found >= threshold]
+    index = nms(heat, threshold, nms_radius, first=first)
+    index = index[away(index, heat.shape, border)][:top_k]
     return places(index, width), heat.reshape(-1)[index]
+
+
+def away(index: Array, size: tuple[int, int], border: int) -> Array:
+    """Which flat indices (N,) are at least `border` px from the edges of (H, W); bool (N,)."""
+    y, x = np.divmod(index, size[1])
+    inside: Array = (np.minimum(x, y) >= border) & (x < size[1] - border) & (y < size[0] - border)
+    return inside
 
 
 def head(maps: Mapping[str, Array], name: str) -> Array:

@@ -10,25 +10,44 @@ import numpy as np
 
 from lf.core import Array
 
+BLOCK = 1 << 14  # pixels whose squares are read at a time
 
-def nms(score: Array, threshold: float, radius: int, rounds: int | None = None) -> Array:
+
+def nms(score: Array, threshold: float, radius: int, rounds: int | None = None, first: Array | None = None) -> Array:
     """Greedy non-maximum suppression, exactly, in rounds.
 
     The greedy rule: visit by falling score, equal scores by index; keep what is not suppressed, and let it suppress its
     square. A candidate that leads its square is kept by that rule whatever happens elsewhere. So every round keeps all
-    such leaders and clears their squares; only candidates within twice the radius of them can become leaders next.
+    such leaders and clears their squares. The leaders of the first round are the local maxima of the map, so only what
+    their squares leave is sorted.
 
     Args:
         score: (H, W) float32.
         threshold: smallest score of a candidate.
         radius: px, Chebyshev.
         rounds: stop after so many, as some networks publish; None goes on to the end.
+        first: what `local_maxima` gives for this map, threshold and radius, if it is known.
 
     Returns:
         (N,) flat indices in descending score.
     """
+    kept = local_maxima(score, threshold, radius) if first is None else first
+    if rounds != 1:
+        cleared = np.zeros(score.shape, np.uint8)
+        cleared.reshape(-1)[kept] = 1
+        cleared = cv2.dilate(cleared, np.ones((2 * radius + 1,) * 2, np.uint8))
+        rest = np.flatnonzero((score >= threshold) & (cleared == 0))
+        kept = np.concatenate([kept, _later_rounds(score, rest, radius, rounds and rounds - 1)])
+    return falling(score, kept)
+
+
+def _later_rounds(score: Array, candidates: Array, radius: int, rounds: int | None) -> Array:
+    """What `nms` keeps of flat indices (N,), in any order, while all other pixels are cleared.
+
+    Only candidates within twice the radius of a leader can become leaders in the round after it.
+    """
     height, width = score.shape
-    order = falling(score, np.flatnonzero(score >= threshold))
+    order = falling(score, candidates)
     count, margin = len(order), 2 * radius
     # Ranks instead of scores: ties are settled once. OpenCV filters floats only; float32 is exact up to 2**24.
     stride = width + 2 * margin
@@ -52,7 +71,7 @@ def nms(score: Array, threshold: float, radius: int, rounds: int | None = None) 
             front = np.unique(alive[alive < count]).astype(np.intp)
         else:
             front = np.flatnonzero(flat[at] < count)
-    return order[np.sort(np.concatenate(leaders))] if leaders else order
+    return order[np.concatenate(leaders)] if leaders else order
 
 
 def thin(points: Array, scores: Array, size: tuple[int, int], radius: int) -> Array:
@@ -88,11 +107,14 @@ def local_maxima(score: Array, threshold: float, radius: int = 1) -> Array:
     """
     width, side = score.shape[1], 2 * radius + 1
     index = np.flatnonzero((score >= threshold) & (score == cv2.dilate(score, np.ones((side, side), np.uint8))))
-    padded = np.pad(score, radius, constant_values=-np.inf).reshape(-1)
+    sides = dict(top=radius, bottom=0, left=radius, right=radius)
+    padded = cv2.copyMakeBorder(score, **sides, borderType=cv2.BORDER_CONSTANT, value=-np.inf).reshape(-1)
     stride = width + 2 * radius
+    earlier = square(radius, stride)[: side * side // 2, None]
     at = index + index // width * 2 * radius + radius * (stride + 1)
-    before = padded[at[:, None] + square(radius, stride)[: side * side // 2]]
-    first: Array = index[(before < padded[at, None]).all(1)]
+    blocks = np.array_split(at, 1 + len(at) // BLOCK)
+    leads = [(padded.take(earlier + block) < padded[block]).all(0) for block in blocks]
+    first: Array = index[np.concatenate(leads)]
     return first
 
 

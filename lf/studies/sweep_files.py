@@ -20,6 +20,7 @@ from lf.quantize import SCHEMES, WRITERS, quantize
 from lf.quantize.calibrate.photos import digest
 from lf.studies.sweep_plan import FLOAT, Network, Plan, Row
 
+DECODED = "the file decodes in its graph, and only raw heads are quantized; give the file with raw heads"
 OPTIONS: dict[str, type] = {  # of `lf.quantize.quantize`
     "calibration": str,
     "limit": int,
@@ -51,7 +52,7 @@ def make(plan: Plan, out: Path, progress: console.Progress | None) -> list[Row]:
     }
     _refuse_leak(plan, photos, [row for some in added.values() for row in some])
     for network, parent in opened:
-        if not row_of(parent.card).module:  # a baseline, of which nothing is made
+        if not row_of(parent.card).module and not parent.card.features:  # a baseline, of which nothing is made
             rows.append(Row(network.name, FLOAT, parent))
             continue
         base = _float(network, parent, folder, progress)
@@ -110,9 +111,10 @@ def _fit(artifact: Artifact, plan: Plan) -> Artifact:
     shown = {name: row.fitted(of) if of and row.prepare else of for name, of in sizes.items()}
     other = [name for name, of in shown.items() if of != size]
     if size and other:
+        fits = ", ".join(name for name, protocol in PROTOCOLS.items() if protocol.size == size)
         raise UsageError(
             f"{artifact.path} takes {size[0]}x{size[1]} only, other sizes are evaluated by {', '.join(other)}; "
-            "export it again with a free size"
+            f"export it again with a free size{f', or take {fits}' if fits else ''}"
         )
     if not one_size:
         return artifact
@@ -168,6 +170,8 @@ def _scheme(
     """The row of one quantized file; of one that its guards refuse, with what they say."""
     if base is None:  # not made in a dry run
         return Row(network.name, scheme, None)
+    if base.card.features:
+        return Row(network.name, scheme, None, DECODED)
     suffix, options = WRITERS[plan.writer].suffix, dict(network.options.get(scheme, {}))
     path = folder / f"{network.name}.{scheme}{suffix}"
     recipe = {

@@ -1,4 +1,8 @@
-"""Predict once, score many: the features of a picture under a protocol, kept on disk so that a run resumes."""
+"""Predict once, score many: the features of a picture under a protocol, kept on disk so that a run resumes.
+
+Features are kept by the pixels that the network sees, so protocols that prepare a picture alike share them. A note
+beside them, by picture and geometry, says which they are without reading the picture again.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from lf.benchmarks.protocols.geometry import image_size
 from lf.benchmarks.protocols.protocol import Protocol
-from lf.core import Features, LfError, UsageError, files, ledger
+from lf.core import Array, Features, LfError, UsageError, files, ledger
 from lf.core.fingerprint import versions
 from lf.data import Picture
 from lf.extraction.extractor import Extractor
@@ -64,22 +69,32 @@ class Predictor:
 
     def _predicted(self, picture: Picture) -> tuple[Features, Native]:
         """The same before the protocol's own threshold; read from the cache, or kept there."""
-        name = hashlib.sha256(f"{picture.key} {picture.digest}".encode("utf-8", "surrogateescape")).hexdigest()[:24]
-        path = self._cache / f"{name}.npz" if self._cache else None
-        if path is not None and (kept := _load(path)) is not None:
+        if self._cache is None:
+            image = picture.load()
+            return self._extract(self._prepare(image)), image_size(image)
+        seen = f"{picture.key} {picture.digest} {geometry(self.protocol)}"
+        note = self._cache / f"{_digest(seen.encode('utf-8', 'surrogateescape'))}.json"
+        if (kept := _noted(note)) is not None:
             return kept
         image = picture.load()
-        prepared, _ = self.protocol.prepare(image, self.extractor.model.colours)
-        extract = self.extractor.pyramid if published(self.extractor, self.protocol) else self.extractor
-        features = extract(prepared)
-        native = image.shape[0], image.shape[1]
-        if path is not None:
-            _save(path, features, native)
-        return features, native
+        prepared = self._prepare(image)
+        path = self._cache / f"{_digest(repr(prepared.shape).encode() + prepared.tobytes())}.npz"
+        features = _load(path)
+        if features is None:
+            features = self._extract(prepared)
+            _save(path, features)
+        files.write_json(note, {"features": path.name, "native": image_size(image)})
+        return features, image_size(image)
+
+    def _prepare(self, image: Array) -> Array:
+        return self.protocol.prepare(image, self.extractor.model.colours)[0]
+
+    def _extract(self, prepared: Array) -> Features:
+        return (self.extractor.pyramid if published(self.extractor, self.protocol) else self.extractor)(prepared)
 
 
 def identity(extractor: Extractor, protocol: Protocol, by: str) -> dict[str, Any]:
-    """What a prediction depends on beside the picture; `by` is the module that makes it."""
+    """What a prediction depends on beside the pixels that the network sees; `by` is the module that makes it."""
     info = extractor.session.info
     return {
         **versions(by),
@@ -90,22 +105,40 @@ def identity(extractor: Extractor, protocol: Protocol, by: str) -> dict[str, Any
         "pyramid": extractor.pyramidal or (extractor.model.pyramid and dict(extractor.model.pyramid)),
         "resize": extractor.resize,
         "nms": extractor.nms,
-        "geometry": [protocol.geometry.name, protocol.version, protocol.size],
+        "published": published(extractor, protocol),
     }
 
 
-def _save(path: Path, features: Features, native: Native) -> None:
+def geometry(protocol: Protocol) -> list[Any]:
+    """What the pixels that a network sees depend on beside the picture."""
+    return [protocol.geometry.name, protocol.version, protocol.size]
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:24]
+
+
+def _save(path: Path, features: Features) -> None:
     buffer = io.BytesIO()
     arrays = {"keypoints": features.keypoints, "scores": features.scores, "descriptors": features.descriptors}
-    np.savez(buffer, **arrays, size=np.array(features.size), native=np.array(native), allow_pickle=False)
+    np.savez(buffer, **arrays, size=np.array(features.size), allow_pickle=False)
     files.write_bytes(path, buffer.getvalue())
 
 
-def _load(path: Path) -> tuple[Features, Native] | None:
+def _noted(note: Path) -> tuple[Features, Native] | None:
+    """The features that a note names, and the native size in it; None where something is absent or damaged."""
+    try:
+        kept = files.read_json(note, "a note of the cache")
+        features, (height, width) = _load(note.with_name(str(kept["features"]))), kept["native"]
+    except (LfError, KeyError, TypeError, ValueError):
+        return None
+    return None if features is None else (features, (int(height), int(width)))
+
+
+def _load(path: Path) -> Features | None:
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as kept:
-            size, native = kept["size"].tolist(), kept["native"].tolist()
-            features = Features(kept["keypoints"], kept["scores"], kept["descriptors"], (size[0], size[1]))
+            size = kept["size"].tolist()
+            return Features(kept["keypoints"], kept["scores"], kept["descriptors"], (size[0], size[1]))
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, LfError):
         return None  # absent or damaged: predicted again
-    return features, (native[0], native[1])

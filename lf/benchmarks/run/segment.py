@@ -15,7 +15,7 @@ import numpy as np
 
 from lf.benchmarks.protocols.protocol import Protocol
 from lf.benchmarks.protocols.segmentation import Seen, Size
-from lf.benchmarks.run.predict import identity
+from lf.benchmarks.run.predict import geometry, identity
 from lf.core import Array, BadModel, UsageError, blaming, files, ledger
 from lf.data import Picture
 from lf.data.masks import LabelSet
@@ -42,7 +42,8 @@ class Segmenter:
         assert wanted, "a protocol of segmentation has a size"
         self.extractor, self.protocol = extractor, protocol
         self.size = extractor.model.fitted(wanted)
-        self._cache = cache / ledger.key(identity(extractor, protocol, __name__)) if cache else None
+        kept = {**identity(extractor, protocol, __name__), "geometry": geometry(protocol)}
+        self._cache = cache / ledger.key(kept) if cache else None
 
     def __call__(self, picture: Picture) -> Seen:
         """The logits of a picture; read from the cache, or kept there.

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from lf.core import Array, LfError
-from lf.models.decode import Decoded, head, mix, odds, places, refined, unfold, unit
+from lf.models.decode import Decoded, away, head, mix, odds, places, refined, unfold, unit
 from lf.models.peaks import falling, local_maxima
 
 CELL = 4  # px, between two descriptors
@@ -38,9 +38,7 @@ def edgepoint2(
     logits = unfold(score, 2)
     heat = odds(logits)
     index = local_maxima(heat, threshold / (1 - threshold), radius)
-    y, x = np.divmod(index, logits.shape[1])
-    inside = (np.minimum(x, y) >= border) & (x < logits.shape[1] - border) & (y < len(logits) - border)
-    index = falling(heat, index[inside])[:top_k]
+    index = falling(heat, index[away(index, heat.shape, border)])[:top_k]
     points = refined(logits, heat, places(index, logits.shape[1]), refine)
     odd = heat.reshape(-1)[index]
     return points, odd / (1 + odd), describe_edgepoint2(maps, points)

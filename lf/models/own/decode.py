@@ -106,13 +106,12 @@ def _inside(points: Array, scores: Array, size: Array, border: int, top_k: int |
 
 
 def _centres(maps: Mapping[str, Array], points: Array, spacing: int) -> Array:
-    return sample(head(maps, "descriptor"), (points + np.float32(0.5)) / spacing - np.float32(0.5))
+    return sample(maps, "descriptor", (points + np.float32(0.5)) / spacing - np.float32(0.5))
 
 
 def _corners(maps: Mapping[str, Array], points: Array, spacing: int) -> Array:
-    descriptor = head(maps, "descriptor")
-    cells = np.array(descriptor.shape[:0:-1], np.float32)
-    return sample(descriptor, points / (cells * spacing - 1) * (cells - 1))
+    cells = np.array(raw(maps, "descriptor").shape[:0:-1], np.float32)
+    return sample(maps, "descriptor", points / (cells * spacing - 1) * (cells - 1))
 
 
 def _superpoint(maps: Mapping[str, Array], points: Array, spacing: int) -> Array:

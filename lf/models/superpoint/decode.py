@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from lf.core import Array
-from lf.models.decode import CELL, Decoded, detect, head, heatmap, refined, sample
+from lf.models.decode import CELL, Decoded, detect, head, heatmap, raw, refined, sample
 
 
 def superpoint(
@@ -44,8 +44,7 @@ def superpoint(
 
 def describe_superpoint(maps: Mapping[str, Array], points: Array) -> Array:
     """Unit descriptors (N, D) at any points (N, 2) px, by the published rule, which misses the true cells a little."""
-    descriptor = head(maps, "descriptor")
     # It divides by the size, not by size - 1, and then samples with aligned corners.
-    cells = np.array(descriptor.shape[:0:-1], np.float32)
+    cells = np.array(raw(maps, "descriptor").shape[:0:-1], np.float32)
     normalised = points / (cells * CELL / 2) - 1
-    return sample(descriptor, (normalised + 1) / 2 * (cells - 1))
+    return sample(maps, "descriptor", (normalised + 1) / 2 * (cells - 1))

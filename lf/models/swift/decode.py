@@ -52,4 +52,4 @@ def swift(
 
 def describe_swift(maps: Mapping[str, Array], points: Array) -> Array:
     """Unit descriptors (N, D) at any points (N, 2) px, by true cell centres, four pixels apart."""
-    return sample(head(maps, "descriptor"), (points + np.float32(0.5)) / CELL - np.float32(0.5))
+    return sample(maps, "descriptor", (points + np.float32(0.5)) / CELL - np.float32(0.5))

@@ -28,4 +28,4 @@ def wren(
 
 def describe_wren(maps: Mapping[str, Array], points: Array) -> Array:
     """Unit descriptors (N, D) at any points (N, 2) px, by true cell centres."""
-    return sample(head(maps, "descriptor"), (points + np.float32(0.5)) / CELL - np.float32(0.5))
+    return sample(maps, "descriptor", (points + np.float32(0.5)) / CELL - np.float32(0.5))

