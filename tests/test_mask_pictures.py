@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -12,10 +13,11 @@ import pytest
 
 from lf.benchmarks.report import class_pictures
 from lf.benchmarks.run.suite import suite
-from lf.core import Features, UsageError
+from lf.core import Artifact, Features, UsageError
 from lf.data import contact_sheets, homography
-from lf.data.masks import VOID, labelled, pictures
+from lf.data.masks import VOID, ClassRow, labelled, pictures
 from lf.data.masks.label_sets import LABEL_SETS, categories
+from lf.formats import model_file
 
 CS34 = LABEL_SETS["cs34"]
 
@@ -157,23 +159,72 @@ def test_matches_have_the_colours_of_their_classes_and_only_those_asked_for() ->
     ]
 
 
+def named(artifact, rows) -> Path:
+    """The same model file with a class table in its card."""
+    table = tuple((row.name, row.colour) for row in rows)
+    card = dataclasses.replace(artifact.card, classes=table)
+    return model_file.save(artifact.path, artifact.path.read_bytes(), card).path
+
+
 def test_match_by_class_on_the_command_line(tmp_path: Path, lf) -> None:
     frames, out = drawn.grey_frames(tmp_path / "frames", 2), tmp_path / "m.png"
     a, b = frames / "images" / "00.png", frames / "images" / "01.png"
-    model = drawn.network(tmp_path / "a.onnx", [0.0, 1.0, 9.0, 9.5]).path
+    model = drawn.network(tmp_path / "a.onnx", [0.0, 1.0, 9.0, 9.5])
     rows = tmp_path / "own.json"
     rows.write_text(json.dumps(categories(LABEL_SETS["cs4"])))
-    words = ("match", a, b, "--model", model, "-o", out)
+    words = ("match", a, b, "--model", model.path, "-o", out)
     for extra in (("cs4",), ("cs4", "--only", "stable"), (rows, "--only", "static structure")):
-        assert lf(*words, "--segmentation", *extra) == (0, f"{out}\n", "")
+        assert lf(*words, "--segmentation", "--classes", *extra) == (0, f"{out}\n", "")
     (tmp_path / "H").write_text("1 0 0\n0 1 0\n0 0 1\n")
     for extra, what in (
-        (("--only", "stable"), "--only keeps classes of a segmentation; type: --segmentation SET, such as cs34"),
-        (("--segmentation", "cs34"), "tells 4 classes apart, label set cs34 has 34; name the set"),
-        (("--segmentation", "cs35"), "unknown label set 'cs35'"),
-        (("--segmentation", "cs4", "--homography", tmp_path / "H"), "--homography and --segmentation both colour the"),
-        (("--model", "wren", "--segmentation", "cs4"), "has no output segmentation, its outputs: "),
+        (("--only", "stable"), "--only keeps classes of a segmentation; add --segmentation"),
+        (("--classes", "cs4"), "--classes names classes of a segmentation; add --segmentation"),
+        (("--segmentation",), "a.onnx: its card names no classes; name their label set: --classes SET, such as cs34"),
+        (("--segmentation", "--classes", "cs34"), "tells 4 classes apart, label set cs34 has 34; name the set"),
+        (("--segmentation", "--classes", "cs35"), "unknown label set 'cs35'"),
+        (("--segmentation", "--homography", tmp_path / "H"), "--homography and --segmentation both colour the"),
+        (("--model", "wren", "--segmentation"), "has no output segmentation, its outputs: "),
     ):
         code, _, error = lf(*words, *extra)
         assert (code, error.count("\n")) == (2, 1), error
         assert what in error
+
+
+def test_match_takes_the_classes_of_the_card(tmp_path: Path, lf) -> None:
+    frames, out = drawn.grey_frames(tmp_path / "frames", 2), tmp_path / "m.png"
+    model = named(drawn.network(tmp_path / "a.onnx", [0.0, 1.0, 9.0, 9.5]), LABEL_SETS["cs4"].classes)
+    names = ("images/00.png", "images/01.png")
+    words = ("match", *(frames / name for name in names), "--model", model, "-o", out, "--segmentation")
+    for extra in ((), ("--only", "stable"), ("--only", "flat surfaces")):
+        assert lf(*words, *extra) == (0, f"{out}\n", "")
+    own = [ClassRow(name, (0, 0, n)) for n, name in enumerate("wxyz")]
+    named(Artifact(model, model_file.load(model).card), own)
+    assert lf(*words, "--only", "w,x") == (0, f"{out}\n", "")
+    for only, what in (
+        ("stable", "label set a.onnx does not say which classes are stable; name them: --only NAME,NAME with some of"),
+        ("v", "unknown class of label set a.onnx 'v'"),
+    ):
+        code, _, error = lf(*words, "--only", only)
+        assert (code, error.count("\n")) == (2, 1), error
+        assert what in error
+
+
+def test_masks_take_the_classes_of_a_card(tmp_path: Path, lf) -> None:
+    spec, camvid = f"masks:{drawn.pairs(tmp_path / 'data')}", LABEL_SETS["camvid11"]
+    model = drawn.network(tmp_path / "a.onnx", [float(n) for n in range(11)])
+    code, _, error = lf("data", "list", f"{spec}@{model.path}")
+    assert (code, error) == (
+        2,
+        f"lf: {model.path}: its card names no classes; expected a label set, such as cs34\n",
+    )
+    named(model, camvid.classes)
+    assert labelled(f"{spec}@{model.path}").classes is camvid  # with its void, which the card does not hold
+    assert lf("data", "show", f"{spec}@{model.path}", "-o", tmp_path / "seen.png")[0] == 0
+    run = tmp_path / "run"
+    run.mkdir()
+    code, _, error = lf("data", "show", f"{spec}@{run}")
+    expected = f"lf: {run}: holds 0 files .safetensors; expected the one of a finished run of lf train\n"
+    assert (code, error) == (5, expected)
+    empty = (2).to_bytes(8, "little") + b"{}"
+    model_file.save(run / "a.safetensors", empty, model_file.load(model.path).card)
+    assert labelled(f"{spec}@{run}").classes is camvid

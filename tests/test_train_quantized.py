@@ -21,6 +21,7 @@ from lf.quantize import learned_ranges, quantize
 from lf.quantize.calibrate import ranges as quantize_ranges
 from lf.train import RECIPES, fake_quantize, loop, quantizers
 from lf.train.loop import train
+from lf.train.losses import map_losses
 from lf.train.methods import distil
 from lf.train.quantizers import Activations, Folded, Weights
 from lf.train.views import random_views
@@ -429,11 +430,11 @@ def test_every_head_has_a_loss_and_points_a_weight(name):
     torch.manual_seed(0)
     cell = row.multiple
     maps = {head: torch.randn(2, depth, 64 // stride, 64 // stride) for head, (depth, stride) in row.heads.items()}
-    points = distil.points_of(maps)
+    points = map_losses.points_of(maps)
     assert ((points > 0) & (points < 1)).all(), cell
     for head, values in maps.items():
-        assert float(distil.LOSSES[head](values, values, points)) == pytest.approx(0, abs=1e-6)
-        assert float(distil.LOSSES[head](values + torch.randn_like(values), values, points)) > 0.01
+        assert float(map_losses.LOSSES[head](values, values, points)) == pytest.approx(0, abs=1e-6)
+        assert float(map_losses.LOSSES[head](values + torch.randn_like(values), values, points)) > 0.01
 
 
 def test_the_network_is_that_of_init(tmp_path):

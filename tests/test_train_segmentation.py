@@ -148,6 +148,28 @@ def test_a_step_supervises_both_views(source, tmp_path):
     assert (masks[~views.seen & (masks != VOID)]).numel() < 0.1 * masks.numel()
 
 
+@pytest.mark.parametrize("trunk", ["joint", "frozen"])
+def test_data_show_draws_a_pair_with_its_masks(lf, source, tmp_path, trunk):
+    """Rings on the views where labels are learned from; both masks in the colours of their classes; the legend."""
+    own = recipe(f"trunk={trunk}", "keypoints=labels", "relabel=")
+    method = Method(own, pictures.collect(own, [source], tmp_path / "own", silent).on(CPU), CPU)
+    sample = method.sample(Dice(1, 0, 2, CPU))[1]
+    masks = method._masks(method._views(Dice(1, 0, 2, CPU)))
+    assert all(np.array_equal(found, masks[1 + 2 * n]) for n, found in enumerate(sample.masks))
+    assert (sample.labels is None) == (trunk == "frozen")
+    out, changes = (
+        tmp_path / "seen.png",
+        [word for change in (*SMALL, f"trunk={trunk}", "keypoints=labels") for word in ("--set", change)],
+    )
+    code, text, _ = lf("data", "show", own.model, "--photos", source, "--count", 1, "-o", out, *changes)
+    assert (code, text) == (0, f"{out}\n")
+    page = cv2.imread(str(out))[..., ::-1].astype(int)
+    grey_and = page - 0.5 * np.array(CATEGORIES[1]["color"])  # half of the class over the grey image
+    assert (np.ptp(grey_and, axis=-1) <= 1.5).sum() > 500
+    for row in CATEGORIES:  # the legend
+        assert (np.abs(page - row["color"]).max(-1) <= 1).sum() > 150
+
+
 # --- labelled pictures
 
 
@@ -205,13 +227,14 @@ def test_label_sets_are_not_mixed(source, tmp_path):
         ("batch=1", "recipe: batch=1; expected at least 2: batch normalisation learns nothing from one value"),
         ("trunk=none", "unknown trunk 'none'"),
         ("init=", "recipe: init=; expected a checkpoint, whose trunk stays as it is"),
+        ("init= trunk=joint", "recipe: keypoints=parent; expected `keypoints=labels`, or a float network and `init="),
         ("weight_bits=8", "recipe: trunk=frozen; expected joint where weights have few bits"),
         ("segmentation_loss=focal", "unknown segmentation_loss 'focal'"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(change, said):
     with pytest.raises(UsageError, match=said):
-        recipe(change)
+        recipe(*change.split())
 
 
 def test_one_pair_per_process_is_refused(source, tmp_path):
@@ -239,11 +262,24 @@ def test_a_frozen_trunk_keeps_its_keypoints_and_the_loss_falls(source, tmp_path)
 
 @pytest.mark.parametrize("trunk", ["joint", "detached"])
 def test_all_heads_learn_together(source, tmp_path, trunk):
-    made = run(recipe(f"trunk={trunk}", "steps=3", "relabel=", "points=32"), source, tmp_path / "out")
+    made = run(
+        recipe(f"trunk={trunk}", "keypoints=labels", "steps=3", "relabel=", "points=32"), source, tmp_path / "out"
+    )
     line = json.loads((tmp_path / "out" / "log.jsonl").read_text().splitlines()[-1])
     assert {"detector", "descriptor", "segmentation", "accuracy"} <= line.keys()
     parent, trained = (checkpoint.load(resolve(each).path)[1] for each in ("superpoint-small", made.path))
     assert any(not torch.equal(trained[name], value) for name, value in parent.items())
+
+
+def test_the_parent_teaches_the_keypoints_of_a_joint_run(source, tmp_path):
+    """The first loss is 0, for the trunk begins as the parent's; later ones are not; statistics of its norms stay."""
+    made = run(recipe("trunk=joint", "lr=1e-2", "warmup=0"), source, tmp_path / "out", every=1)
+    lines = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
+    assert max(lines[0]["detector"], lines[0]["descriptor"]) < 1e-5
+    assert min(lines[-1]["detector"], lines[-1]["descriptor"]) > 1e-3
+    parent, trained = (checkpoint.load(resolve(each).path)[1] for each in ("superpoint-small", made.path))
+    same = {name for name, value in parent.items() if torch.equal(trained[name], value)}
+    assert same == {name for name in parent if "running" in name or name.endswith("num_batches_tracked")}
 
 
 def test_a_detached_segmentation_sends_no_gradient_into_the_trunk():
@@ -303,7 +339,7 @@ def test_labels_of_lf_label_are_found_by_the_bytes_of_an_image(lf, source, tmp_p
     folder = source.removeprefix("masks:")
     words = ("--out", tmp_path / "labels", "--warps", 2, "--area", "64x80")
     assert lf("label", "superpoint-small", "--photos", f"{folder}/images", *words)[0] == 0
-    own = recipe("trunk=joint", f"labels={tmp_path / 'labels'}", "relabel=")
+    own = recipe("trunk=joint", "keypoints=labels", f"labels={tmp_path / 'labels'}", "relabel=")
     method = Method(own, pictures.collect(own, [source], tmp_path / "out", silent).on(CPU), CPU)
     assert (method.labels[..., 2] > 0).any()
     assert method.labels.shape[0] == 4

@@ -14,7 +14,7 @@ from lf.models import DEFAULT
 EXAMPLES = (
     "lf match A.png B.png",
     "lf match A.png B.png --model wren.w8a8.onnx --homography H_1_2",
-    "lf match A.png B.png --model seg.onnx --segmentation cs34 --only stable",
+    "lf match A.png B.png --model seg.onnx --segmentation --only stable",
 )
 
 
@@ -33,8 +33,11 @@ def match(
         ),
     ] = None,
     segmentation: Annotated[
+        bool, typer.Option("--segmentation", help="Colour matches by class", rich_help_panel=opt.WHERE)
+    ] = False,
+    classes: Annotated[
         str | None,
-        typer.Option(metavar="SET", help="Colour matches by class of this label set", rich_help_panel=opt.WHERE),
+        typer.Option(metavar="SET", help="Label set of a file whose card names no classes", rich_help_panel=opt.WHERE),
     ] = None,
     only: Annotated[
         str | None,
@@ -52,8 +55,9 @@ def match(
     from lf.extraction.extractor import Extractor
     from lf.models.resolve import resolve
 
-    if only and not segmentation:
-        raise UsageError("`only` keeps classes of a segmentation; type: `segmentation=SET`, such as cs34")
+    if (only or classes) and not segmentation:
+        what = "`only` keeps" if only else "`classes` names"
+        raise UsageError(f"{what} classes of a segmentation; add `segmentation=True`")
     if homography and segmentation:
         raise UsageError("`homography` and `segmentation` both colour the matches; leave one out")
     truth = None if homography is None else hpatches.read_homography(homography)
@@ -66,12 +70,11 @@ def match(
     both = found[0], found[1]
     if segmentation:
         from lf.benchmarks.report import class_pictures
-        from lf.data.masks.label_sets import label_set
 
-        classes = label_set(segmentation)
-        keep = class_pictures.chosen(classes, only)
-        masks = [class_pictures.classes_of(extractor, image, classes) for image in loaded]
-        picture = class_pictures.matches(loaded, both, (masks[0], masks[1]), classes, keep, title)
+        table = class_pictures.classes_for(extractor, classes)
+        keep = class_pictures.chosen(table, only)
+        masks = [class_pictures.classes_of(extractor, image) for image in loaded]
+        picture = class_pictures.matches(loaded, both, (masks[0], masks[1]), table, keep, title)
     else:
         picture = match_pictures.matches(loaded, both, truth, title)
     console.result(match_pictures.save(output, picture))

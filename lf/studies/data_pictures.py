@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from lf.core import Array, UsageError, console, files, pick
 from lf.data.masks import PREFIX
@@ -13,6 +13,7 @@ from lf.data.masks import PREFIX
 if TYPE_CHECKING:
     from lf.data import Pair
     from lf.data.contact_sheets import Panel
+    from lf.data.masks import LabelSet
     from lf.train import Recipe
     from lf.train.sample import Sample
 
@@ -20,19 +21,26 @@ PAIRS, SINGLES, COLUMNS = 4, 9, 3  # pairs, and single images in so many columns
 PICTURES = 48  # of a recipe's are made for its sheet: thousands look alike
 SHAPES = "shapes"
 SIZE = (240, 320)  # px of a drawn shape
-PAIR_NOTE = (
-    "Numbers: the same point of the scene in both images. Last column: a checkerboard of the first image and of the "
-    "second as seen from the first; edges run on from square to square where the pair is right. Dark: not in both."
+NUMBER_NOTE = "Numbers: the same point of the scene in both images."
+BOARD_NOTE = (
+    "Last column: a checkerboard of the first image and of the second as seen from the first; edges run on from square "
+    "to square where the pair is right. Dark: not in both."
 )
+PAIR_NOTE = f"{NUMBER_NOTE} {BOARD_NOTE}"
 LINE_NOTE = "Lines: epipolar lines, on which the points of the same colour lie."
 LABEL_NOTE = "Rings: labelled points."
+CLASS_NOTE = "Colours: classes, over the grey image. Dark: left out, or outside of the image."
+MASK_NOTE = f"{CLASS_NOTE} The warp is one random homography."
 
 
-MASK_NOTE = (
-    "Colours: classes, over the grey image. Dark: left out, or outside of the image. The warp is one random homography."
-)
+class Page(NamedTuple):
+    """A sheet of panels, see `lf.data.contact_sheets.sheet`."""
 
-Page = tuple[str, "list[Panel]", int, str]  # title, panels, columns, note
+    title: str
+    panels: list[Panel]
+    columns: int
+    note: str
+    legends: Sequence[Array] = ()
 
 
 def draw(
@@ -66,16 +74,16 @@ def draw(
         known = ", ".join(RECIPES)
         raise UsageError(f"`photos` and `change` belong to a recipe, not to {spec}; for example: lf data show {known}")
     if labels:
-        title, panels, columns, note = _labelled(Path(spec), labels, count)
+        page = _labelled(Path(spec), labels, count)
     elif spec in RECIPES:
-        title, panels, columns, note = _recipe(spec, RECIPES[spec].override(change), photos, count, progress)
+        page = _recipe(spec, RECIPES[spec].override(change), photos, count, progress)
     elif spec.startswith(PREFIX):
-        return save(output, _masks(spec, count))
+        page = _masks(spec, count)
     elif spec == SHAPES:
-        title, panels, columns, note = _shapes(count)
+        page = _shapes(count)
     else:
-        title, panels, columns, note = _dataset(spec, count)
-    return save(output, contact_sheets.sheet(title, panels, columns, note))
+        page = _dataset(spec, count)
+    return save(output, contact_sheets.sheet(*page))
 
 
 def _dataset(spec: str, count: int | None) -> Page:
@@ -94,7 +102,7 @@ def _dataset(spec: str, count: int | None) -> Page:
         size, other = first.shape[:2], second.shape[:2]
         known = contact_sheets.flow(pair.homography, (size[0], size[1]), (other[0], other[1]))
         panels += contact_sheets.pair(first, second, known, None, f"{pair.sequence} {pair.name}")
-    return f"{spec}: {len(chosen)} of {len(pairs)} pairs", panels, 3, PAIR_NOTE
+    return Page(f"{spec}: {len(chosen)} of {len(pairs)} pairs", panels, 3, PAIR_NOTE)
 
 
 def _posed(spec: str, pairs: list[Pair], count: int | None) -> Page:
@@ -112,11 +120,10 @@ def _posed(spec: str, pairs: list[Pair], count: int | None) -> Page:
         known = correspond.flow(views[index].first, views[index].second, *sizes) if views else None
         panels += contact_sheets.posed(first, second, pair.pose, known, f"{pair.sequence} {pair.name}")
     title, note = f"{spec}: {len(chosen)} of {len(pairs)} pairs", LINE_NOTE
-    return title, panels, 3 if views else 2, f"{note} {PAIR_NOTE}" if views else note
+    return Page(title, panels, 3 if views else 2, f"{note} {PAIR_NOTE}" if views else note)
 
 
-def _masks(spec: str, count: int | None) -> Array:
-    from lf.data import contact_sheets
+def _masks(spec: str, count: int | None) -> Page:
     from lf.data.masks import labelled, pictures
 
     found = labelled(spec)
@@ -124,7 +131,7 @@ def _masks(spec: str, count: int | None) -> Array:
     panels, masks = pictures.warped([found[i] for i in chosen])
     classes = f"label set {found.classes.name}, {len(found.classes)} classes"
     title = f"{spec}: {len(chosen)} of {len(found)} labelled images, {classes}"
-    return contact_sheets.sheet(title, panels, 4, MASK_NOTE, [pictures.legend(found.classes, pictures.seen(masks))])
+    return Page(title, panels, 4, MASK_NOTE, [pictures.legend(found.classes, pictures.seen(masks))])
 
 
 def _labelled(photos: Path, folder: Path, count: int | None) -> Page:
@@ -144,7 +151,7 @@ def _labelled(photos: Path, folder: Path, count: int | None) -> Page:
         photo = images.picture(photos / name, name)
         points = points_of(found, folder, name, photo.digest)
         panels.append(Panel(photo.load(), f"{name}: {len(points)} points", points))
-    return f"{folder}: labels of {len(chosen)} of {len(names)} photos in {photos}", panels, COLUMNS, LABEL_NOTE
+    return Page(f"{folder}: labels of {len(chosen)} of {len(names)} photos in {photos}", panels, COLUMNS, LABEL_NOTE)
 
 
 def _shapes(count: int | None) -> Page:
@@ -161,29 +168,46 @@ def _shapes(count: int | None) -> Page:
         found = np.column_stack([points, np.ones(len(points))])
         panels.append(Panel(image, f"{name}: {len(points)} points", found))
     title = f"{SHAPES}: primitives at {SIZE[0]} x {SIZE[1]} px, with the points that a detector learns"
-    return title, panels, COLUMNS, LABEL_NOTE
+    return Page(title, panels, COLUMNS, LABEL_NOTE)
 
 
 def _recipe(name: str, recipe: Recipe, data: list[str] | None, count: int | None, progress: console.Progress) -> Page:
-    from lf.data import contact_sheets
     from lf.data.contact_sheets import Panel
+    from lf.train.labelled import label_set
 
     sources = data or [recipe.data]
+    classes = label_set(recipe, sources)
     made, pictures = _samples(name, recipe, sources, count, progress)
     what = "views" if made[0].flow is None else "pairs"
     title = f"recipe {name}, method {recipe.method}: {what} of {recipe.size[0]} x {recipe.size[1]} px as in its first "
     title += f"steps, of {pictures} pictures ({', '.join(sources)})"
+    if made[0].flow is not None:
+        return _pairs(title, made, classes)
+    panels = [
+        Panel(sample.views[0], f"{n + 1}", None if sample.labels is None else sample.labels[0])
+        for n, sample in enumerate(made)
+    ]
+    return Page(title, panels, COLUMNS, LABEL_NOTE)
+
+
+def _pairs(title: str, made: Sequence[Sample], classes: LabelSet | None) -> Page:
+    """Pairs of views; of a recipe that learns classes with their masks, in place of numbers where there are labels."""
+    from lf.data import contact_sheets
+    from lf.data.masks import pictures
+
     panels: list[Panel] = []
     for n, sample in enumerate(made):
-        if sample.flow is not None:
-            panels += contact_sheets.pair(sample.views[0], sample.views[1], sample.flow, sample.labels, f"{n + 1}")
-    if panels:
-        labelled = made[0].labels is not None
-        return title, panels, 5 if labelled else 3, f"{LABEL_NOTE} {PAIR_NOTE}" if labelled else PAIR_NOTE
-    for n, sample in enumerate(made):
-        found = None if sample.labels is None else sample.labels[0]
-        panels.append(Panel(sample.views[0], f"{n + 1}", found))
-    return title, panels, COLUMNS, LABEL_NOTE
+        assert sample.flow is not None, "a pair"
+        found = contact_sheets.pair(sample.views[0], sample.views[1], sample.flow, sample.labels, f"{n + 1}")
+        if classes and sample.masks:
+            found = [*found[:2], *pictures.masked(sample.views, sample.masks, classes, f"{n + 1}"), found[-1]]
+        panels += found
+    bare = made[0].labels is None
+    if not classes:
+        return Page(title, panels, 3 if bare else 5, PAIR_NOTE if bare else f"{LABEL_NOTE} {PAIR_NOTE}")
+    note = f"{NUMBER_NOTE if bare else LABEL_NOTE} {CLASS_NOTE} {BOARD_NOTE}"
+    seen = pictures.seen(mask for sample in made for mask in sample.masks or ())
+    return Page(title, panels, 5, note, [pictures.legend(classes, seen)])
 
 
 def _samples(

@@ -75,7 +75,12 @@ SWIFT = {
     "teacher_weight": 50.0,
 }
 
-SEGMENTATION = {"trunk": "joint", "segmentation_loss": "cross-entropy", "segmentation_weight": 1.0}
+SEGMENTATION = {
+    "trunk": "joint",
+    "keypoints": "labels",
+    "segmentation_loss": "cross-entropy",
+    "segmentation_weight": 1.0,
+}
 LABELLED = "masks:"  # the folder is the user's
 
 # no published recipe warms up, clips gradients or computes in half precision

@@ -41,6 +41,7 @@ CHOICES: dict[str, tuple[str, ...]] = {  # what a setting that is a word may say
     "batch_loss": ("per_pair", "published"),
     "kp2d.descriptor_loss": ("triplet", "dual-softmax"),
     "trunk": ("joint", "detached", "frozen"),
+    "keypoints": ("labels", "parent"),
     "segmentation_loss": ("cross-entropy", "dice", "dice-fork", "cross-entropy+dice"),
 }
 
@@ -67,6 +68,12 @@ RULES: dict[str, tuple[Rule, str]] = {  # what else must hold, and what to say w
     "trunk": (
         lambda value, given: value == "joint" or not given["weight_bits"],
         "joint where weights have few bits",
+    ),
+    "keypoints": (
+        lambda value, given: (
+            value == "labels" or given["trunk"] == "frozen" or bool(given["init"] and not given["weight_bits"])
+        ),
+        "`keypoints=labels`, or a float network and `init=CHECKPOINT`, whose keypoints stay",
     ),
     "init": (
         lambda value, given: value or given.get("trunk") != "frozen",

@@ -23,11 +23,14 @@ class Sample:
         labels: of each view (N, 3) x, y, score, px; score 0 does not count. None where the method needs no labels.
         flow: (H, W, 2) float32, where each pixel of the first view lies in the second, x then y; NaN where it does
             not. None for a single view.
+        masks: of each view (H, W) uint8, the class of every pixel, `lf.data.masks.VOID` where it is ignored. None where
+            the method learns no classes.
     """
 
     views: tuple[Array, ...]
     labels: tuple[Array, ...] | None = None
     flow: Array | None = None
+    masks: tuple[Array, ...] | None = None
 
 
 def single(views: Tensor, labels: Tensor) -> list[Sample]:
@@ -42,6 +45,7 @@ def pairs(
     homography: Tensor | None = None,
     inside: Tensor | None = None,
     aflow: Tensor | None = None,
+    masks: Tensor | None = None,
 ) -> list[Sample]:
     """Samples of pairs whose first views come before the second ones.
 
@@ -51,6 +55,7 @@ def pairs(
         homography: (B, 3, 3) from pixels of the first to pixels of the second view.
         inside: (2 B, H, W) bool, what of the views is picture; the rest has no flow. None means all.
         aflow: instead of these two, (B, 2, H, W): x, y in the second view, NaN outside.
+        masks: (2 B, H, W) classes.
     """
     count, size = len(views) // 2, (views.shape[-2], views.shape[-1])
     made = []
@@ -62,8 +67,10 @@ def pairs(
         else:
             assert aflow is not None, "one of the two"
             flow = _array(aflow[n]).transpose(1, 2, 0)
-        found = None if labels is None else (_array(labels[n]), _array(labels[count + n]))
-        made.append(Sample((_picture(views[n]), _picture(views[count + n])), found, flow))
+        both = (n, count + n)
+        found = None if labels is None else tuple(_array(labels[i]) for i in both)
+        classes = None if masks is None else tuple(_array(masks[i]).astype(np.uint8) for i in both)
+        made.append(Sample(tuple(_picture(views[i]) for i in both), found, flow, classes))
     return made
 
 

@@ -9,11 +9,11 @@ import numpy as np
 from lf.benchmarks.protocols.matching import mutual
 from lf.benchmarks.report import match_pictures
 from lf.benchmarks.report.match_pictures import Found, Images
-from lf.benchmarks.run.segment import Segmenter, check_classes
+from lf.benchmarks.run.segment import Segmenter, check_classes, check_head
 from lf.core import Array, Features, UsageError, pick
 from lf.data import contact_sheets
 from lf.data.masks import VOID, LabelSet
-from lf.data.masks.label_sets import FROM_CS34
+from lf.data.masks.label_sets import FROM_CS34, label_set, of_card
 from lf.data.masks.pictures import beside, legend
 from lf.data.masks.units import Unit
 from lf.extraction import segmentation
@@ -33,13 +33,25 @@ def prediction(segment: Segmenter, unit: Unit, title: str, note: str = "") -> Ar
     return contact_sheets.sheet(title, panels, 3, note, [strip])
 
 
-def classes_of(extractor: Extractor, image: Array, classes: LabelSet) -> Array:
-    """The class of every pixel of an image, (H, W) uint8.
+def classes_for(extractor: Extractor, name: str | None) -> LabelSet:
+    """The label set of that name, or the classes that the card of the model names.
 
     Raises:
-        UsageError: the network has no segmentation, or one of another number of classes.
+        UsageError: the network has no segmentation, or one of another number of classes, or its card names none.
     """
+    check_head(extractor)
+    artifact = extractor.artifact
+    if name is None and not artifact.card.classes:
+        raise UsageError(
+            f"{artifact.path}: its card names no classes; name their label set: `classes=SET`, such as cs34"
+        )
+    classes = of_card(artifact) if name is None else label_set(name)
     check_classes(extractor, classes)
+    return classes
+
+
+def classes_of(extractor: Extractor, image: Array) -> Array:
+    """The class of every pixel of an image, (H, W) uint8."""
     return segmentation.classes(segmentation.look(extractor, image), (image.shape[0], image.shape[1]))
 
 

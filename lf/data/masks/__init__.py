@@ -1,7 +1,8 @@
 """Labelled images: an image, and a mask that says the class of every pixel.
 
 `labelled("masks:WHERE[@SET]")` opens Cityscapes, COCO panoptic, or a folder of image and mask pairs. SET is a row of
-LABEL_SETS in `lf.data.masks.label_sets`, or a category file. Masks are read when needed.
+LABEL_SETS in `lf.data.masks.label_sets`, a category file, or a model file whose card names its classes. Masks are read
+when needed.
 """
 
 from __future__ import annotations
@@ -175,8 +176,9 @@ def labelled(spec: str, limit: int | None = None) -> Labels:
 
     Args:
         spec: `masks:WHERE` or `masks:WHERE@SET`, with or without `masks:`. WHERE is a folder of Cityscapes, of COCO, of
-            images with masks beside them, or `IMAGES,MASKS`, two folders. SET is a label set or a category file; left
-            out it is what the folder says: cs34 for Cityscapes and COCO, else the category file beside the masks.
+            images with masks beside them, or `IMAGES,MASKS`, two folders. SET is a label set, a category file, or a
+            model file or a run whose card names the classes. Left out it is what the folder says: cs34 for Cityscapes
+            and COCO, else the category file beside the masks.
         limit: keep the first so many.
 
     Returns:
@@ -210,7 +212,7 @@ def located(where: str, base: Path) -> tuple[str, Path]:
     place, wanted = _parted(where, base)
     whole = base / files.expand(place)
     folders = [whole] if whole.exists() else [base / files.expand(each) for each in place.split(",", 1)]
-    if wanted and wanted.lower().endswith(".json"):
+    if wanted and (wanted.lower().endswith(".json") or (base / files.expand(wanted)).exists()):
         wanted = str(base / files.expand(wanted))
     return ",".join(map(str, folders)) + (f"@{wanted}" if wanted else ""), folders[0]
 

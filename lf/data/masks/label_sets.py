@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from lf.core import Array, BadInput, UsageError, files, pick
+from lf.core import Array, Artifact, BadInput, UsageError, files, pick
 from lf.data.masks import VOID, ClassRow, LabelSet
 from lf.data.masks.coco_categories import CATEGORIES
+from lf.formats.model_file import CODECS, load
 
 CATEGORY_FILE = "categories.json"
 
@@ -154,14 +155,49 @@ def _category(path: Path, row: Any, index: int, what: str) -> ClassRow:
 
 
 def label_set(name: str) -> LabelSet:
-    """A label set by its name, or by its category file.
+    """A label set by its name, by its category file, or by a model file or the folder of a run whose card names it.
 
     Raises:
-        UsageError: no such set.
-        BadInput: see `read_categories`.
+        UsageError: no such set, or a card that names no classes.
+        BadInput: see `read_categories` and `lf.formats.model_file.load`.
     """
+    path = files.expand(name)
     if name.lower().endswith(".json"):
-        return read_categories(files.expand(name))
+        return read_categories(path)
+    if name not in LABEL_SETS and (path.is_dir() or path.suffix in CODECS):
+        return of_card(load(_weights(path)))
     if name not in LABEL_SETS and "/" in name:
-        raise UsageError(f"unknown label set {name!r}; expected {', '.join(LABEL_SETS)} or a category file .json")
+        raise UsageError(
+            f"unknown label set {name!r}; expected {', '.join(LABEL_SETS)}, a category file .json, a model file, "
+            "or the folder of a run"
+        )
     return pick(LABEL_SETS, name, "label set")
+
+
+def of_card(artifact: Artifact) -> LabelSet:
+    """The classes that the card of a model file names: the first row of LABEL_SETS that has the same, if any.
+
+    Raises:
+        UsageError: the card names no classes.
+    """
+    table = artifact.card.classes
+    if not table:
+        raise UsageError(f"{artifact.path}: its card names no classes; expected a label set, such as cs34")
+    for row in LABEL_SETS.values():
+        if tuple((each.name, each.colour) for each in row.classes) == table:
+            return row
+    return LabelSet(artifact.path.name, tuple(ClassRow(*each) for each in table))
+
+
+def _weights(path: Path) -> Path:
+    """The model file itself, or the one in the folder of a run.
+
+    Raises:
+        BadInput: the folder holds none, or several.
+    """
+    if not path.is_dir():
+        return path
+    found = sorted(path.glob("*.safetensors"))
+    if len(found) != 1:
+        raise BadInput(f"{path}: holds {len(found)} files .safetensors; expected the one of a finished run of lf train")
+    return found[0]

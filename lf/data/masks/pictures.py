@@ -97,6 +97,14 @@ def warped(items: Sequence[Labelled], seed: int = 0) -> tuple[list[Panel], list[
     return panels, masks
 
 
+def masked(views: Sequence[Array], masks: Sequence[Array], classes: LabelSet, name: str) -> list[Panel]:
+    """A panel of the classes of each view of a pair; masks are (H, W) uint8 of the views' size."""
+    return [
+        Panel(overlay(view, mask, classes.palette), f"{name} {which}, {share(mask)}")
+        for view, mask, which in zip(views, masks, ("first", "second"), strict=True)
+    ]
+
+
 def beside(image: Array, truth: Array, predicted: Array, classes: LabelSet) -> tuple[list[Panel], Array]:
     """Three panels, truth beside prediction and where they differ, and their legend.
 

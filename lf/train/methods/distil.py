@@ -5,32 +5,23 @@ Distillation (arXiv 1503.02531) needs no labels, so this serves every network th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from lf.core import UsageError
 from lf.models import MODELS, checkpoint
 from lf.models.resolve import resolve
 from lf.train import Recipe
+from lf.train.losses import map_losses
+from lf.train.losses.map_losses import LOSSES, POINTS
 from lf.train.pictures import Pictures
 from lf.train.sample import Sample, single
 from lf.train.views import random_views
 from lf.train.views.random_views import PLACE, Dice
 
-Maps = Mapping[str, Tensor]  # head -> (B, C, h, w)
-POINTS = ("detector",), ("score",), ("reliability", "repeatability")  # heads that tell where points are
-FLOOR = 0.1  # what a place without a point counts for, beside one with a point
-
 
 class Method:
     """Loss = the sum over heads of how far the maps are from the teacher's, on one view of every picture.
-
-    Detector classes by their Kullback-Leibler divergence; descriptors by 1 - cosine, where the teacher sees points more
-    than elsewhere; shifts of points by smooth L1, weighted alike; score maps by squared error over the variance of the
-    teacher's.
 
     Settings:
         descriptor_weight: of the descriptors in the sum.
@@ -79,11 +70,7 @@ class Method:
             with torch.no_grad():
                 taught = self._maps(self.teacher(batch))
             learned = self._maps(network(batch))
-        points = points_of(taught)
-        parts = {head: LOSSES[head](learned[head], taught[head], points) for head in self.heads}
-        weights = {head: self.recipe.settings["descriptor_weight"] for head in ("descriptor", "feat")}
-        loss = torch.stack([weights.get(head, 1.0) * part for head, part in parts.items()]).sum()
-        return loss, {head: part.detach() for head, part in parts.items()}
+        return map_losses.total(learned, taught, self.recipe.settings["descriptor_weight"])
 
     def sample(self, dice: Dice) -> list[Sample]:
         """The views of a step, for people to look at."""
@@ -98,46 +85,3 @@ class Method:
         pictures = self.pictures.take(dice.integers(len(self.pictures)))
         view, _ = random_views.render(pictures, random_views.sample(dice, size, (side, side), PLACE), size)
         return random_views.photometric(view, dice)
-
-
-def points_of(maps: Maps) -> Tensor:
-    """How probable a point is at each place (B, 1, h, w), by whichever heads tell."""
-    if "detector" in maps:
-        return 1 - maps["detector"].softmax(1)[:, -1:]  # the last class says that the cell holds none
-    if "score" in maps:
-        return maps["score"].sigmoid()
-    positive = F.softplus(maps["repeatability"])
-    return maps["reliability"].sigmoid() * positive / (1 + positive)
-
-
-def _classes(learned: Tensor, taught: Tensor, points: Tensor) -> Tensor:
-    return F.kl_div(learned.log_softmax(1), taught.log_softmax(1), reduction="none", log_target=True).sum(1).mean()
-
-
-def _squared(learned: Tensor, taught: Tensor, points: Tensor) -> Tensor:
-    return (learned - taught).square().mean() / taught.var().clamp(min=1e-6)
-
-
-def _angle(learned: Tensor, taught: Tensor, points: Tensor) -> Tensor:
-    return _weighted(1 - F.cosine_similarity(learned, taught, dim=1)[:, None], points)
-
-
-def _shift(learned: Tensor, taught: Tensor, points: Tensor) -> Tensor:
-    return _weighted(F.smooth_l1_loss(learned.tanh(), taught.tanh(), reduction="none", beta=0.1), points)
-
-
-def _weighted(values: Tensor, points: Tensor) -> Tensor:
-    """The mean of (B, C, H, W), by the points (B, 1, h, w) that are there."""
-    weight = FLOOR + F.interpolate(points, values.shape[-2:], mode="nearest")
-    return (values.mean(1, keepdim=True) * weight).sum() / weight.sum()
-
-
-LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {  # by the head, see MODELS
-    "detector": _classes,
-    "descriptor": _angle,
-    "reliability": _squared,
-    "repeatability": _squared,
-    "score": _squared,
-    "shift": _shift,
-    "feat": _angle,
-}

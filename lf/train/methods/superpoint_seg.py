@@ -10,13 +10,17 @@ from torch import Tensor, nn
 
 from lf.core import UsageError
 from lf.data.masks import VOID
+from lf.models import MODELS, checkpoint
+from lf.models.resolve import resolve
 from lf.models.row import SEGMENTATION
 from lf.train import Recipe
 from lf.train.label_sources import LABELS
+from lf.train.losses import map_losses
 from lf.train.losses.segmentation_losses import SEGMENTATION_LOSSES, resized
 from lf.train.methods import superpoint
 from lf.train.methods.superpoint import Views
 from lf.train.pictures import Pictures
+from lf.train.sample import Sample, pairs
 from lf.train.views.random_views import Dice, render_classes
 
 LEAST = 2  # pairs of a process: batch normalisation of a pooled vector needs several pictures
@@ -27,19 +31,25 @@ class Method(superpoint.Method):
 
     trunk: `joint` learns all heads together; `detached` too, but the segmentation does not reach the trunk; `frozen`
         learns the segmentation alone, and keypoints and descriptors stay those of `init`.
+    keypoints: what detector and descriptor learn where the trunk is not frozen. `labels`: from labelled points, as in
+        `superpoint`; `parent`: to give the maps of `init` on the same views (learning without forgetting, arXiv
+        1606.09282). With `parent` all but the segmentation keeps the statistics of its batch normalisation.
     segmentation_loss: a row of SEGMENTATION_LOSSES.
     segmentation_weight: of the segmentation in the sum.
     """
 
     def __init__(self, recipe: Recipe, pictures: Pictures, device: torch.device) -> None:
-        """Label the pictures, unless only the segmentation learns."""
+        """Label the pictures, or load the parent, unless only the segmentation learns."""
         self.frozen = recipe.settings["trunk"] == "frozen"
+        taught = recipe.settings["keypoints"] == "parent" and not self.frozen
+        self.parent = checkpoint.network(resolve(recipe.init)).to(device) if taught else None
+        self.labelled = not self.frozen and not taught
         super().__init__(recipe, pictures, device)
 
     def _first_labels(self) -> Tensor:
-        if self.frozen:
-            return torch.zeros(len(self.pictures), LABELS, 3)
-        return super()._first_labels()
+        if self.labelled:
+            return super()._first_labels()
+        return torch.zeros(len(self.pictures), LABELS, 3)
 
     def prepare(self, network: nn.Module) -> None:
         """Leave the segmentation alone to learn, where the trunk is frozen."""
@@ -47,8 +57,8 @@ class Method(superpoint.Method):
             parameter.requires_grad_(name.startswith(SEGMENTATION))
 
     def begin_step(self, step: int, network: nn.Module) -> None:
-        """See `superpoint.Method`; what is frozen keeps the statistics of its batch normalisation, too."""
-        if not self.frozen:
+        """See `superpoint.Method`; without labels the trunk keeps the statistics of its batch normalisation."""
+        if self.labelled:
             super().begin_step(step, network)
             return
         for name, part in network.named_children():
@@ -77,10 +87,32 @@ class Method(superpoint.Method):
         found = SEGMENTATION_LOSSES[settings["segmentation_loss"]](sized, masks)
         parts = {SEGMENTATION: found.detach(), "accuracy": _accuracy(sized.detach(), masks)}
         loss = settings["segmentation_weight"] * found
-        if not self.frozen:
+        if self.labelled:
             keypoints, others = self._keypoint_loss(detector, descriptor, views, dice)
             loss, parts = loss + keypoints, others | parts
+        elif self.parent is not None:
+            keypoints, others = self._parent_loss(self.parent, detector, descriptor, batch)
+            loss, parts = loss + keypoints, others | parts
         return loss, parts
+
+    def _parent_loss(
+        self, parent: nn.Module, detector: Tensor, descriptor: Tensor, batch: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """How far both maps are from those of the parent on the same views."""
+        with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.bf16):
+            maps = dict(
+                zip(MODELS[self.recipe.model].heads, parent(batch), strict=False)
+            )  # it may have no segmentation
+        learned = {"detector": detector.float(), "descriptor": descriptor.float()}
+        taught = {head: maps[head].float() for head in learned}
+        return map_losses.total(learned, taught, self.recipe.settings["descriptor_weight"])
+
+    def sample(self, dice: Dice) -> list[Sample]:
+        """The pairs of a step with their masks, for people to look at."""
+        views = self._views(dice)
+        known = torch.cat(views.points) if self.labelled else None
+        homography = views.relation.inverse()
+        return pairs(views.batch, known, homography=homography, inside=views.seen, masks=self._masks(views))
 
     def _masks(self, views: Views) -> Tensor:
         """The classes (2 B, H, W) int64 of the pixels of views; VOID beyond the picture."""
