@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from lf.benchmarks.protocols import matching
+from lf.benchmarks.report import reconstructions
 from lf.benchmarks.run import results
 from lf.benchmarks.sfm import aachen, colmap, matches, pairs, reconstruct, stages
 from lf.benchmarks.sfm.localize import localize
@@ -313,6 +314,7 @@ def test_an_image_without_keypoints_or_matches_stays_out(folder, tmp_path):
     cv2.imwrite(str(folder / "images" / "0005.png"), np.full((240, 320), 128, np.uint8))
     model = one(done := run(folder, tmp_path / "out"))
     assert model["registered_images"] == VIEWS - 1
+    assert "\n\nnot registered in scene: 0005.png\n\n" in reconstructions.page(done)
     (blank,) = [pair for pair in done.pairs if pair.pair == "0005.png"]
     assert (blank.extra["registered"], blank.extra["n_keypoints0"], blank.extra["camera_centre_error"]) == (0, 0, None)
     located, _ = localize(variant(), f"posed:{folder}", tmp_path / "query", how=HOW, queries=["0005.png", "0006.png"])

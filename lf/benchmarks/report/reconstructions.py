@@ -23,13 +23,25 @@ CAMERAS = {
     "rotation_error_mean_deg": "rotation deg",
 }
 EMPTY = "nothing was registered in"
+NAMED = 5  # images by name, of those that were not registered
 
 
 def page(run: Run) -> str:
     """What `lf sfm` and `lf localize` print."""
     empty = [name for name, model in run.reconstructions.items() if not model.get("sparse_points")]
     says = f"{EMPTY} {', '.join(empty)}: the model is empty, and errors are undefined" if empty else ""
-    return "\n\n".join(filter(None, [header(run), models(run), says, tables.averages([run])]))
+    return "\n\n".join(filter(None, [header(run), models(run), says, lost(run), tables.averages([run])]))
+
+
+def lost(run: Run) -> str:
+    """A line for each place with points that names the images which were not registered; nothing where all were."""
+    lines = []
+    for place, model in run.reconstructions.items():
+        names = [image.pair for image in run.pairs if image.sequence == place and not image.value("registered")]
+        if names and model.get("sparse_points"):
+            more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+            lines.append(f"not registered in {place}: {', '.join(names[:NAMED])}{more}")
+    return "\n".join(lines)
 
 
 def models(run: Run) -> str:
