@@ -76,7 +76,7 @@ def test_a_results_file_of_schema_1_is_written_back_as_it_was(tmp_path):
     ]
     assert header(runs[0]) == (
         "protocol kp2d-fixed v1 (e20c998aef5f), inliers by opencv>=4.12, procedural:3 3 pairs (a74179817d14), "
-        "Intel(R) Xeon(R) Processor, 1 thread(s), lf 0.1.0 at a package"
+        "Intel(R) Xeon(R) Processor, 1 thread(s), lf 0.1.0 (installed package)"
     )
     quantized = [line for line in tables.page(runs).splitlines() if line.startswith("| wren  | w8a8 ")]
     assert [cell.strip() for cell in quantized[0].split("|")[1:-1]] == [

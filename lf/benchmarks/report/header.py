@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from lf.benchmarks.run.record import Environment, Run
 
+NO_COMMIT = "none: an installed package"
+
 
 def header(run: Run) -> str:
     """The header of runs on the same pairs; of timed runs without pairs, that of the timed image."""
@@ -53,11 +55,13 @@ def _version(run: Run) -> str:
 
 
 def _place(where: Environment, *facts: str) -> str:
-    return ", ".join([str(where.cpu), *facts, f"lf {where.versions.get('lf', '?')} at {_commit(where)}"])
+    version = where.versions.get("lf", "?")
+    code = f"lf {version} at {where.commit}" if where.commit else f"lf {version} (installed package)"
+    return ", ".join([str(where.cpu), *facts, code])
 
 
 def _commit(where: Environment) -> str:
-    return where.commit or "a package"
+    return where.commit or NO_COMMIT
 
 
 def _each(values: Iterable[str]) -> str:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from lf.benchmarks.report.header import NO_COMMIT
 from lf.benchmarks.run.record import Run
 from lf.core.steps import Step
 
@@ -35,7 +36,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         ("engine", f"{place.engine} {place.engine_version}, {place.threads} thread(s), provider {run.provider}"),
         ("machine", f"{place.cpu}{f' ({flags})' if flags else ''}, {place.cores} cores, {place.os}"),
         ("versions", ", ".join(f"{name} {value}" for name, value in place.versions.items() if name != "code")),
-        ("commit", place.commit or "a package"),
+        ("commit", place.commit or NO_COMMIT),
         ("command", place.command or ""),
         ("time", place.time or ""),
         ("times are void", run.void or ""),
