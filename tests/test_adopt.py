@@ -5,10 +5,10 @@ from __future__ import annotations
 import foreign_files as foreign
 import numpy as np
 import onnx
+import onnx_files
 import onnxsim
 import pytest
 import torch
-from conftest import _convolutions
 from onnx import helper
 from torch import nn
 
@@ -234,7 +234,7 @@ def test_an_input_is_spelled_out(tmp_path, text, channels, expected):
 
 def test_heads_of_equal_shape_are_never_guessed(tmp_path):
     path = tmp_path / "r2d2.onnx"
-    path.write_bytes(_convolutions("r2d2", (64, 96))[0])
+    path.write_bytes(onnx_files.heads("r2d2", (64, 96))[0])
     with pytest.raises(
         UsageError,
         match=r"reliability and repeatability fit reliability and repeatability by shape.*"
