@@ -104,6 +104,34 @@ def test_nms_is_the_greedy_rule(score, threshold, radius):
     assert peaks.nms(score, threshold, radius).tolist() == greedy(score, threshold, radius)
 
 
+@settings(max_examples=100, deadline=None)
+@given(score=MAPS, radius=st.integers(0, 4), rounds=st.integers(1, 4))
+def test_nms_stops_after_its_rounds(score, radius, rounds):
+    alive, kept = score.copy(), set()
+    for _ in range(rounds):
+        for index in maxima(alive, 0.25, radius):
+            y, x = divmod(index, score.shape[1])
+            kept.add(index)
+            alive[max(0, y - radius) : y + radius + 1, max(0, x - radius) : x + radius + 1] = -1
+    found = peaks.nms(score, 0.25, radius, rounds).tolist()
+    assert found == sorted(kept, key=lambda index: (-score.reshape(-1)[index], index))
+
+
+@settings(max_examples=300, deadline=None)
+@given(score=MAPS, radius=st.integers(0, 5), border=st.integers(0, 4), top_k=st.integers(0, 30))
+def test_the_best_points_are_the_first_of_all_points(score, radius, border, top_k):
+    """Where there are enough local maxima, lower scores are left out before suppression."""
+    height, width = score.shape
+    inside = [
+        index
+        for index in greedy(score, 0.25, radius)
+        if border <= index // width < height - border and border <= index % width < width - border
+    ]
+    points, scores = decode.detect(score, 0.25, radius, border, top_k)
+    assert points.tolist() == [[index % width, index // width] for index in inside[:top_k]]
+    assert scores.tolist() == score.reshape(-1)[inside[:top_k]].tolist()
+
+
 @pytest.mark.parametrize("radius", [1, 4, 7])
 def test_points_are_thinned_by_the_greedy_rule(radius):
     rng = np.random.default_rng(radius)
@@ -297,7 +325,7 @@ class TestEveryDecoder:
     def test_non_finite_maps_are_named(self, decoder, maps, options, bad):
         for name in maps():
             broken = maps()
-            broken[name][-1, -1, -1] = bad
+            broken[name][-1, :, :] = bad  # of descriptors, only those of the points are read
             with pytest.raises(LfError, match=f"the {name} map holds a non-finite value"):
                 decoder(broken, **options)
 
@@ -310,16 +338,61 @@ class TestEveryDecoder:
 
 
 @pytest.mark.parametrize("channels", [1, 4, 11])
-def test_a_map_is_checked_and_read_some_channels_at_a_time(channels):
+def test_what_is_read_of_a_map_is_checked(channels):
     rng = np.random.default_rng(channels)
     values = rng.normal(size=(channels, 5, 7)).astype(np.float32)
     index = rng.integers(0, 35, (4, 6))
-    np.testing.assert_array_equal(decode.read({"map": values}, "map", index), values.reshape(channels, -1)[:, index])
+    one = np.array([4])
+    for some in (index, one):
+        expected = values.reshape(channels, -1)[:, some]
+        np.testing.assert_array_equal(decode.read({"map": values}, "map", some), expected)
     for channel in range(channels):
         broken = values.copy()
         broken[channel, 2, 3] = np.nan
-        with pytest.raises(LfError, match="the map map holds a non-finite value"):
-            decode.read({"map": broken}, "map", np.zeros(1, int))  # which is elsewhere
+        for some in (index, np.array([2 * 7 + 3])):
+            with pytest.raises(LfError, match="the map map holds a non-finite value"):
+                decode.read({"map": broken}, "map", some)
+        decode.read({"map": broken}, "map", one)
+
+
+def test_descriptors_are_checked_where_they_are_sampled():
+    maps = {"descriptor": np.ones((3, 20, 30), np.float32)}
+    maps["descriptor"][1, 4, 5] = np.inf
+    away, near = np.array([[8.5, 4.0], [5.0, 6.5]], np.float32), np.array([[4.5, 3.5]], np.float32)
+    assert np.allclose(decode.sample(maps, "descriptor", away), 3**-0.5)
+    with pytest.raises(LfError, match="the descriptor map holds a non-finite value"):
+        decode.sample(maps, "descriptor", near)
+
+
+FAMILIES_OF_DECODERS = {row.decode.__name__: name for name, row in NETWORKS.items() if hasattr(row.decode, "__name__")}
+
+
+@pytest.mark.parametrize("levels", [3, 60, None])
+@pytest.mark.parametrize("name", [*FAMILIES_OF_DECODERS.values(), "kp2d"])
+def test_the_best_points_of_every_family_are_the_first_of_all(name, levels):
+    """On maps with many ties, with few, and with none."""
+    row, rng = NETWORKS[name], np.random.default_rng(0)
+    size = 96, 128
+    shapes = {
+        head: (channels, *(side // max(stride, 1) for side in size)) for head, (channels, stride) in row.heads.items()
+    }
+    if name.startswith("aliked"):  # which has weights among its maps
+        (samples, *_), (depth, *_) = shapes["offset"], shapes["project"]
+        shapes |= {"offset": (samples, 1, 9 * depth + samples + 2), "project": (depth, 1, depth)}
+        shapes["descriptor"] = (depth, samples // 2, depth)
+    maps = {head: rng.normal(0, 2, shape).astype(np.float32) for head, shape in shapes.items()}
+    if levels:
+        maps = {head: np.round(values * levels / 12) * 12 / levels for head, values in maps.items()}
+    few = {"threshold": 1e-4} if "threshold" in row.settings else {"repeatability": 0.1, "reliability": 0.1}
+    whole = row.decode(maps, **{**row.settings, **few})
+    assert len(whole[0]) > 20
+    for top_k in (1, 20, len(whole[0]) // 2):
+        points, scores, descriptors = row.decode(maps, **{**row.settings, **few}, top_k=top_k)
+        np.testing.assert_array_equal(points, whole[0][:top_k])
+        np.testing.assert_array_equal(scores, whole[1][:top_k])
+        np.testing.assert_allclose(
+            descriptors, whole[2][:top_k], rtol=0, atol=2e-5
+        )  # BLAS sums other batches otherwise
 
 
 def test_maps_whose_sum_overflows_are_finite():

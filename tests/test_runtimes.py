@@ -184,6 +184,17 @@ def test_settings_override_the_published_ones(extractor):
     assert len(extractor("superpoint", peaks(*points), top_k=1)(noise(48, 64))) == 1
 
 
+@pytest.mark.parametrize(
+    ("row", "nms"), [("wren", None), ("wren", 9), ("kp2dtiny-s-coral", None), ("kp2dtiny-s-coral", 9)]
+)
+def test_the_best_points_are_the_first_of_all(tiny, row, nms):
+    extractor, image = Extractor(tiny(row=row), "ort-cpu", nms=nms), noise(120, 160, 3)
+    every, some = extractor(image), extractor(image, top_k=7)
+    assert len(every) > len(some) == 7
+    for name in ("keypoints", "scores", "descriptors"):
+        np.testing.assert_array_equal(getattr(some, name), getattr(every, name)[:7])
+
+
 def test_a_clock_has_every_phase_and_adds_up(extractor):
     def slow(image):
         time.sleep(0.01)

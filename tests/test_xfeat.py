@@ -206,13 +206,16 @@ def test_maps_that_do_not_fit_are_named():
 # --- 8 bits
 
 
-def test_the_whole_network_is_quantized(network, drawn_photos, tmp_path):
+def test_8_bits_leave_the_detector_and_what_it_reads_in_float(network, drawn_photos, tmp_path):
     onnx = pytest.importorskip("onnx")
-    made = quantize(network("xfeat", loud=True), "w8a8", drawn_photos, tmp_path / "q.onnx", rounding="nearest")
+    parent = network("xfeat", loud=True)
+    made = quantize(parent, "w8a8", drawn_photos, tmp_path / "q.onnx", rounding="nearest")
     graph = onnx.load(made.path).graph
     kinds = {name: node.op_type for node in graph.node for name in node.output}
-    floats = [node.name for node in graph.node if node.op_type == "Conv" and node.input[1] not in kinds]
-    assert floats == []
+    floats = {node.name: node.input[0] for node in graph.node if node.op_type == "Conv" and node.input[1] not in kinds}
+    assert [*floats] == ["detector.0.conv", "detector.1.conv", "detector.2.conv", "detector.3"]
+    assert floats["detector.0.conv"] == "image", "not the 8-bit steps that block1 reads"
+    assert next(node.input[0] for node in graph.node if node.name == "block1.0.conv") != "image"
 
 
 # --- the original

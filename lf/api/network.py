@@ -133,7 +133,7 @@ class Network:
         with self._turn:
             if self._opened is None:
                 self._opened = Extractor(self.artifact, self.backend, self.threads)
-            return stream.published(self._opened, image).top(top_k)
+            return stream.published(self._opened, image, top_k)
 
     def export(self, to: str = "onnx", output: str | Path | None = None, **options: Any) -> Network:
         """Convert the network to another format; the numbers stay the same.

@@ -65,7 +65,7 @@ def match(
     artifact = resolve(model)
     chosen = backend or store.backend_for(artifact)
     extractor = Extractor(artifact, chosen, threads, extraction=opt.extraction_of(None, pyramid))
-    found = [stream.published(extractor, image).top(top_k) for image in loaded]
+    found = [stream.published(extractor, image, top_k) for image in loaded]
     title = f"{artifact.path.name} in {chosen}: {first.name} and {second.name}"
     both = found[0], found[1]
     if segmentation:

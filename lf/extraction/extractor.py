@@ -98,8 +98,8 @@ class Extractor:
         more = {**self.settings, "segmentation": self.segmentation, "extraction": PYRAMID if self.pyramidal else None}
         return Extractor(self.artifact, *self._opened, points, self.resize, self.nms, **more)
 
-    def __call__(self, image: Array, clock: Clock | None = None) -> Features:
-        """Keypoints of an image, at one scale unless the extraction `pyramid` was asked for.
+    def __call__(self, image: Array, clock: Clock | None = None, top_k: int | None = None) -> Features:
+        """Keypoints of an image, the best `top_k` or all; at one scale unless the extraction `pyramid` was asked for.
 
         The image is a numpy array (H, W) grey or (H, W, 3) RGB, of uint8 or of floats from 0 to 1.
 
@@ -111,12 +111,12 @@ class Extractor:
             BadModel: descriptors that are not of unit length, or a non-finite map.
         """
         clock = clock or Clock()
-        if self.pyramidal:
-            return self._thinned(scaled(self, self._colour(image), clock))
-        return self._thinned(self.once(image, clock))
+        whole = scaled(self, self._colour(image), clock) if self.pyramidal else self.once(image, clock, top_k)
+        found = self._thinned(whole)
+        return found if top_k is None else found.top(top_k)
 
-    def once(self, image: Array, clock: Clock) -> Features:
-        """Keypoints of an image at one scale, before the suppression that was asked for."""
+    def once(self, image: Array, clock: Clock, top_k: int | None = None) -> Features:
+        """Keypoints of an image at one scale, `top_k` or more, before the suppression that was asked for."""
         with clock.phase("preprocess"):
             resized = self.fit(image)
             tensor = self.tensor(resized)
@@ -124,7 +124,7 @@ class Extractor:
         with clock.phase("network"):
             maps = self.session.run(tensor)
         with clock.phase("postprocess"), blaming(self.artifact.path):
-            keypoints, scores, descriptors = self._decode(_first(maps), resized, tensor)
+            keypoints, scores, descriptors = self._decode(_first(maps), resized, tensor, top_k)
             scale = np.array([width / resized.shape[1], height / resized.shape[0]], np.float32)
             found = checked(restore(keypoints, scale), scores, descriptors, (width, height))
             if not self.segmentation:
@@ -149,12 +149,16 @@ class Extractor:
                 f"the engine has stopped; what is written stays, type the same command again: {error}"
             ) from error
 
-    def _decode(self, maps: Mapping[str, Array], image: Array, tensor: Array) -> tuple[Array, Array, Array]:
-        """Decode maps of what `tensor` made of an image; points are in pixels of the image."""
+    def _decode(
+        self, maps: Mapping[str, Array], image: Array, tensor: Array, top_k: int | None
+    ) -> tuple[Array, Array, Array]:
+        """Decode maps of what `tensor` made of an image; points are in pixels of the image, `top_k` or more."""
         maps = self.model.cut(maps, (image.shape[0], image.shape[1]))
         stretched = self._stretched(image, tensor)
         if self.keypoints is None or self.model.describe is None:
-            points, scores, descriptors = self.model.decode(maps, **self.settings)
+            thinned = self.nms and "nms_radius" not in self.settings  # afterwards, of all points
+            best = {} if thinned or top_k is None else {"top_k": top_k}
+            points, scores, descriptors = self.model.decode(maps, **self.settings | best)
             return points * stretched, scores, descriptors
         found = self.keypoints(image)
         return found.keypoints, found.scores, self.model.describe(maps, found.keypoints / stretched)

@@ -24,11 +24,13 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def published(extractor: Extractor, image: Array) -> Features:
-    """Extract as the authors do: over their pyramid if they have one and the file takes every size."""
+def published(extractor: Extractor, image: Array, top_k: int | None = None) -> Features:
+    """Extract the best points as the authors do: over their pyramid if they have one and the file takes every size."""
     remark_resize(extractor, image)
     plain = extractor.pyramidal or extractor.keypoints or extractor.artifact.card.size is not None
-    return extractor(image) if plain or not extractor.model.pyramid else extractor.pyramid(image)
+    if plain or not extractor.model.pyramid:
+        return extractor(image, top_k=top_k)
+    return extractor.pyramid(image).top(top_k)
 
 
 def remark_resize(extractor: Extractor, image: Array) -> None:
@@ -56,7 +58,7 @@ def features_of(extractor: Extractor, path: Path | Picture, top_k: int | None = 
     """
     image = images.read(path) if isinstance(path, Path) else path.load()
     try:
-        return published(extractor, image).top(top_k)
+        return published(extractor, image, top_k)
     except BadModel:
         raise
     except BadInput:

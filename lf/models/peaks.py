@@ -33,9 +33,9 @@ def nms(score: Array, threshold: float, radius: int, rounds: int | None = None, 
     """
     kept = local_maxima(score, threshold, radius) if first is None else first
     if rounds != 1:
-        cleared = np.zeros(score.shape, np.uint8)
-        cleared.reshape(-1)[kept] = 1
-        cleared = cv2.dilate(cleared, np.ones((2 * radius + 1,) * 2, np.uint8))
+        leads = np.zeros(score.shape, np.uint8)
+        leads.reshape(-1)[kept] = 1
+        cleared = cv2.dilate(leads, np.ones((2 * radius + 1,) * 2, np.uint8))
         rest = np.flatnonzero((score >= threshold) & (cleared == 0))
         kept = np.concatenate([kept, _later_rounds(score, rest, radius, rounds and rounds - 1)])
     return falling(score, kept)
@@ -107,8 +107,7 @@ def local_maxima(score: Array, threshold: float, radius: int = 1) -> Array:
     """
     width, side = score.shape[1], 2 * radius + 1
     index = np.flatnonzero((score >= threshold) & (score == cv2.dilate(score, np.ones((side, side), np.uint8))))
-    sides = dict(top=radius, bottom=0, left=radius, right=radius)
-    padded = cv2.copyMakeBorder(score, **sides, borderType=cv2.BORDER_CONSTANT, value=-np.inf).reshape(-1)
+    padded = cv2.copyMakeBorder(score, radius, 0, radius, radius, cv2.BORDER_CONSTANT, value=-np.inf).reshape(-1)
     stride = width + 2 * radius
     earlier = square(radius, stride)[: side * side // 2, None]
     at = index + index // width * 2 * radius + radius * (stride + 1)

@@ -34,7 +34,7 @@ class Model:
             `prepare` fits the picture.
         heads: output name -> (channels, stride), in output order; the stride is 0 where an output holds weights of the
             decode, (1, channels, rows, columns), the same for every picture.
-        decode: (maps {name: (c, h, w)}, **settings) -> keypoints (N, 2) px, scores (N,), descriptors (N, D).
+        decode: (maps {name: (c, h, w)}, **settings, top_k) -> keypoints (N, 2) px, scores (N,), descriptors (N, D).
         describe: (maps, points (N, 2) px) -> unit descriptors (N, D) at any points, or None if it has no dense ones.
         settings: keyword arguments of `decode`: the published thresholds.
         keep_float: heads whose last convolutions stay float when quantized, because they were measured to be fragile.

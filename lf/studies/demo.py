@@ -63,7 +63,7 @@ def _picture(out: Path, artifact: Artifact) -> Path:
     rule, extractor = PROTOCOLS[PROTOCOL], Extractor(artifact, "ort-cpu")
     loaded = pair.first.load(), pair.second.load()
     shown = [rule.prepare(image, 3)[0] for image in loaded]
-    found = [extractor(rule.prepare(image, extractor.model.colours)[0]).top(rule.params["k"]) for image in loaded]
+    found = [extractor(rule.prepare(image, extractor.model.colours)[0], top_k=rule.params["k"]) for image in loaded]
     homography = rule.homography(pair.homography, loaded[0].shape[:2], loaded[1].shape[:2])
     drawn = match_pictures.matches((shown[0], shown[1]), (found[0], found[1]), homography, f"{NETWORK} w8a8, ort-cpu")
     return match_pictures.save(out / "matches.png", drawn)

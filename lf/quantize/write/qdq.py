@@ -112,7 +112,19 @@ def _static(graph: ModelProto, scheme: Scheme, kept: Sequence[str], ranges: Mapp
     made: ModelProto = quantizer.model.model
     fit_scales(made, graph)
     merge(made)
+    _unround(made, kept)
     return made
+
+
+def _unround(model: ModelProto, kept: Sequence[str]) -> None:
+    """Let float layers read the picture itself, not the 8-bit steps of it that integer layers beside them read."""
+    pictures = {each.name for each in model.graph.input}
+    writer = {name: node for node in model.graph.node for name in node.output}
+    for node in model.graph.node:
+        if node.name in kept and (widened := writer.get(node.input[0])) and widened.op_type == "DequantizeLinear":
+            rounded = writer.get(widened.input[0])
+            if rounded and rounded.input[0] in pictures:
+                node.input[0] = rounded.input[0]
 
 
 def dynamic(graph: ModelProto, scheme: Scheme, bits: Mapping[str, int], *_: Any) -> ModelProto:
