@@ -22,14 +22,14 @@ FLOAT = ("", "fp32")
 
 
 def page(runs: Sequence[Run]) -> str:
-    """All pairs together, then each set with its reconstruction, then what quantization costs."""
+    """All pairs together, then each set with its reconstruction, then what quantization costs, and the files."""
     posed = [run for run in runs if run.protocol.startswith("pose")]
     built = {run.artifact.sha256: run for run in runs if run.reconstructions}
     sets = sorted({pair.sequence for run in posed for pair in run.pairs})
     parts = ["## All pairs", whole(posed)]
     for name in sets:
         parts += [f"## {name}", of_set(posed, built, name)]
-    return "\n\n".join([*parts, "## What w8a8 costs", costs(posed, built)])
+    return "\n\n".join([*parts, "## What w8a8 costs", costs(posed, built), "## Files", files(posed)])
 
 
 def whole(posed: Sequence[Run]) -> str:
@@ -59,7 +59,7 @@ def reconstruction(run: Run | None, name: str) -> list[str]:
     model, images = run.reconstructions[name], of(run, name)
     registered = f"{model['registered_images']:.0f} of {model['images']:.0f}"
     cells = [f"{model[key]:.0f}" if key == "sparse_points" else digits(model[key]) for key in MODEL]
-    return [registered, *cells, sure(images, CENTRE), sure(images, TURN)]
+    return [registered, *cells, *(sure(images, metric, "images") for metric in (CENTRE, TURN))]
 
 
 def of(run: Run, name: str) -> list[PairScores]:
@@ -67,12 +67,12 @@ def of(run: Run, name: str) -> list[PairScores]:
     return [record for record in run.pairs if record.sequence == name]
 
 
-def sure(records: Sequence[PairScores], metric: str) -> str:
+def sure(records: Sequence[PairScores], metric: str, each: str = "pairs") -> str:
     """The mean over pairs or images, with its 95 % interval."""
     found = number([record.value(metric) for record in records], MEAN)
     if found["mean"] is None:
         return "-"
-    return f"{digits(found['mean'])} {brackets(found['interval'], found['n'], digits, 'pairs')}"
+    return f"{digits(found['mean'])} {brackets(found['interval'], found['n'], digits, each)}"
 
 
 def costs(posed: Sequence[Run], built: dict[str | None, Run]) -> str:
@@ -98,6 +98,13 @@ def dropped(first: Run, run: Run, metric: str) -> str:
     """The paired drop with its 95 % interval."""
     found = run.drop(first, metric)
     return "-" if found is None else f"{signed(found.drop)} {brackets(found.interval, found.n, signed)}"
+
+
+def files(posed: Sequence[Run]) -> str:
+    """What each file is; a baseline of OpenCV has none."""
+    about = [(named(run), run.artifact) for run in posed if run.backend != "opencv"]
+    rows = [[*name, each.file or "-", (each.sha256 or "-")[:12], each.megabytes] for name, each in about]
+    return markdown(["model", "scheme", "file", "sha256", "MB"], rows)
 
 
 def named(run: Run) -> list[str]:

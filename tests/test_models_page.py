@@ -17,7 +17,7 @@ from lf.models import COUNTED, MODELS, NETWORKS, UNKNOWN_LICENCE, resolve
 from lf.quantize import quantize
 from lf.runtimes import BACKENDS
 from lf.studies import model_card, models_page
-from scripts import comparison_table
+from scripts import camera_table, comparison_table
 
 ROOT = Path(__file__).resolve().parents[1]
 WIDTH = 100  # columns of a terminal that the table must fit
@@ -268,3 +268,36 @@ def test_the_page_of_shipped_weights_says_what_the_cards_say(name):
 )
 def test_a_model_card_needs_shipped_weights(lf, words, line):
     assert lf("models", *words) == (2, "", line)
+
+
+def test_the_tables_of_cameras_join_pairs_and_reconstructions():
+    def run(scheme, sha256, protocol, pairs, **more):
+        artifact = {
+            "model": "wren",
+            "scheme": scheme,
+            "sha256": sha256,
+            "file": f"wren.{scheme}.onnx",
+            "bytes": 520_000,
+        }
+        digests = {"protocol_digest": "a", "dataset_digest": "b"}
+        made = {"artifact": artifact, "backend": "ort-cpu", "protocol": protocol, "pairs": pairs, **digests, **more}
+        return Run.from_dict(made | {"latency_ms": None}, "test")
+
+    def posed(scheme, sha256, areas):
+        pairs = [
+            {"sequence": "wall", "pair": f"{n}", **dict.fromkeys(camera_table.AREAS, area)}
+            for n, area in enumerate(areas)
+        ]
+        return run(scheme, sha256, "pose", pairs, summary={"n_matches": 80, "n_inliers": 40})
+
+    model = {"registered_images": 1, "images": 2, "sparse_points": 7, "track_length": 2.5, "reprojection_error": 0.5}
+    image = {"sequence": "wall", "pair": "a", "camera_centre_error": 3.0, "camera_rotation_error": None}
+    built = run("w8a8", "2" * 64, "eth-lfb", [image], summary={}, reconstructions={"wall": model})
+    text = camera_table.page([posed("fp32", "1" * 64, [0.5, 0.7]), posed("w8a8", "2" * 64, [0.4, 0.6]), built])
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if "| w8a8" in line]
+    few, area = "interval: n/a (2 pairs)", "0.500 interval: n/a (2 pairs)"
+    assert rows[0] == ["wren", "w8a8", "2", "80", "40", area, area, area]
+    centre = "3.000 interval: n/a (1 images)"
+    assert rows[1] == ["wren", "w8a8", area, area, area, "1 of 2", "7", "2.500", "0.500", centre, "-"]
+    assert rows[2] == ["wren", "w8a8", *[f"+0.100 {few}"] * 3, "-"]
+    assert rows[3] == ["wren", "w8a8", "wren.w8a8.onnx", "2" * 12, "0.52"]

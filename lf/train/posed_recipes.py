@@ -9,6 +9,9 @@ from lf.train.recipe import PLAIN, Recipe
 _POSED = {"temperature": 60.0, "jitter": (1.0, 1.0, 1.0, 0.4), "light": 0.0, "max_turn": 80.0, "most_pairs": 5_000}
 _LINES = {"cell": 16, "line_steps": 100, "search_window": 0.1, "anchor_noise": 0.0707, "mask": 0.1}
 _REWARD = {"batch_loss": "per_pair", "penalty": 0.001}
+# Descriptors of a short stage 1 are much alike: at 60 each matches with everything a bit, a point's reward is no more
+# than its penalty, and scores only flatten (docs/training.md)
+_SHARP = {"temperature": 300.0}
 _TWO_CORES = {"jitter": (0.0, 0.0, 0.0, 0.0), "light": 1.0}  # of grey networks: the changes of the others here
 
 
@@ -61,7 +64,7 @@ ROWS: dict[str, Recipe] = {
         "posfeat-small",
         "posfeat_detection",
         "stage 2 for posfeat-small, from init=CHECKPOINT of stage 1",
-        _REWARD,
+        {**_REWARD, **_SHARP},
         **{"steps": 1_500, "lr": 1e-3, "warmup": 50},
     ),
     "swift-detection": _two_cores(
