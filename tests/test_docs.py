@@ -20,7 +20,7 @@ GENERATED = ("cli.md", "model-cards.md", "python.md", "results-schema.md", "tabl
 NAMED = sorted(
     {
         (path.relative_to(ROOT).as_posix(), name)
-        for folder in ("lf", "scripts", "tests")
+        for folder in ("lf", "tests")
         for path in (ROOT / folder).rglob("*.py")
         for name in re.findall(r"docs/[\w/.-]+\.(?:md|toml|ipynb|png)", path.read_text())
     }
