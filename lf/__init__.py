@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from lf import process
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 process.prepare()
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""The house itself: floors, heavy imports, tables that point at files, sizes, and no word of the machine it grew on."""
+"""The structure: floors, heavy imports, tables that point at files, sizes, and no word of the machine it grew on."""
 
 from __future__ import annotations
 

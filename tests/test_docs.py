@@ -20,7 +20,7 @@ GENERATED = ("cli.md", "model-cards.md", "python.md", "results-schema.md", "tabl
 NAMED = sorted(
     {
         (path.relative_to(ROOT).as_posix(), name)
-        for folder in ("lf", "scripts", "tests")
+        for folder in ("lf", "tests")
         for path in (ROOT / folder).rglob("*.py")
         for name in re.findall(r"docs/[\w/.-]+\.(?:md|toml|ipynb|png)", path.read_text())
     }
@@ -88,3 +88,9 @@ def _wait(browser, script):
     from selenium.webdriver.support.ui import WebDriverWait
 
     WebDriverWait(browser, 20).until(lambda driver: driver.execute_script(script))
+
+
+def test_the_version_is_the_same_everywhere():
+    version = re.escape(lf.__version__)
+    assert re.search(rf"^version: {version}$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
+    assert re.search(rf"^## \[{version}\] - \d{{4}}-\d\d-\d\d$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)

@@ -1,4 +1,4 @@
-"""What the Edge TPU check says: a tiny file for every rule, which breaks just that one; mended and damaged files."""
+"""What the Edge TPU check says: a tiny file for every rule, which breaks just that one; repaired and damaged files."""
 
 from __future__ import annotations
 
@@ -686,9 +686,9 @@ def test_a_grouped_convolution_becomes_dense_without_changing_a_bit(tmp_path, pa
     text = "CONV_2D version 6, the compiler knows up to 5; the option fix repairs it"
     assert report.rejected == (text,)
     assert fix.fix(path, out) == ["CONV_2D at 0: dense instead of grouped", "CONV_2D at 0, 1: version 3"]
-    mended = examine(out.read_bytes(), "")
-    assert mended.counts == {"maps": 2, "uncertain": 0, "cpu": 0}
-    assert [each.version for each in mended.operators] == [3, 3]
+    repaired = examine(out.read_bytes(), "")
+    assert repaired.counts == {"maps": 2, "uncertain": 0, "cpu": 0}
+    assert [each.version for each in repaired.operators] == [3, 3]
     image = np.random.default_rng(5).integers(-128, 128, (1, 8, 12, 8)).astype(np.int8)
     before, after = run(path.read_bytes(), image).astype(int), run(out.read_bytes(), image).astype(int)
     assert len(np.unique(before)) > 8
@@ -701,7 +701,7 @@ def test_a_grouped_convolution_with_other_weights_is_not_written(tmp_path, monke
     spread = groups._spread
     monkeypatch.setattr(groups, "_spread", lambda kernel, parts: np.roll(spread(kernel, parts), 1, axis=3))
     path, out = written(tmp_path, grouped()), tmp_path / "fixed.tflite"
-    with pytest.raises(GateFailed, match="the mended file gives other numbers; nothing was written"):
+    with pytest.raises(GateFailed, match="the repaired file gives other numbers; nothing was written"):
         fix.fix(path, out)
     assert not out.exists()
 
@@ -713,9 +713,9 @@ def test_a_grouped_convolution_with_other_weights_is_not_written(tmp_path, monke
 )
 def test_other_grouped_convolutions_stay_as_they_are(model):
     content = tflite.write(model)
-    mended, done = fix.mend(content, "m.tflite")
+    repaired, done = fix.repair(content, "m.tflite")
     assert done in ([], ["CONV_2D at 1: version 3"])
-    assert examine(mended, "").rejected == ("CONV_2D version 6, the compiler knows up to 5",)
+    assert examine(repaired, "").rejected == ("CONV_2D version 6, the compiler knows up to 5",)
 
 
 def test_constants_are_moved_inside(tmp_path):
@@ -756,15 +756,15 @@ def test_a_shared_code_is_changed_for_the_mended_only(tmp_path):
     graph.operators[-1].builtinOptions = schema.ResizeNearestNeighborOptionsT(alignCorners=True)
     graph.tensors.append(schema.TensorT(**vars(graph.tensors[graph.outputs[0]])))
     graph.operators[-1].outputs = [len(graph.tensors) - 1]
-    mended, done = fix.mend(tflite.write(model), "m.tflite")
+    repaired, done = fix.repair(tflite.write(model), "m.tflite")
     assert len(done) == 1
-    assert [each.version for each in examine(mended, "").operators][-2:] == [2, 3]
+    assert [each.version for each in examine(repaired, "").operators][-2:] == [2, 3]
 
 
 def test_a_mended_file_that_differs_is_not_written(tmp_path, monkeypatch):
     path, out = written(tmp_path, upsampling(halfPixelCenters=True, size=(12, 18))), tmp_path / "fixed.tflite"
     monkeypatch.setattr(fix, "_whole", lambda operator: True)
-    with pytest.raises(GateFailed, match="the mended file gives other numbers; nothing was written"):
+    with pytest.raises(GateFailed, match="the repaired file gives other numbers; nothing was written"):
         fix.fix(path, out)
     assert not out.exists()
 
@@ -780,7 +780,7 @@ def test_the_command_mends_then_shows(tmp_path, capsys):
     path, out = written(tmp_path, upsampling(halfPixelCenters=True)), tmp_path / "fixed.tflite"
     command.check(path, fix=True, output=out, require="mapped")
     shown = capsys.readouterr()
-    assert shown.err == "mended: RESIZE_NEAREST_NEIGHBOR at 2: half_pixel_centers false, version 2\n"
+    assert shown.err == "repaired: RESIZE_NEAREST_NEIGHBOR at 2: half_pixel_centers false, version 2\n"
     assert shown.out.startswith(f"{out}: ")
     with pytest.raises(UsageError, match=r"type: `output=fixed\.tflite`"):
         command.check(path, fix=True, output=tmp_path / "fixed.onnx")

@@ -72,8 +72,8 @@ def test_licences_and_sources_are_complete(name):
 def test_the_edge_tpu_takes_what_the_row_says(network, drawn_photos, tmp_path, name):
     parent, out = network(name, loud=True), tmp_path / "small.tflite"
     made = quantize(parent, "w8a8", drawn_photos, out, writer="tflite", rounding="nearest")
-    mended, _ = fix.mend(made.path.read_bytes(), "small.tflite")
-    report = check.examine(mended, "small.tflite")
+    repaired, _ = fix.repair(made.path.read_bytes(), "small.tflite")
+    report = check.examine(repaired, "small.tflite")
     assert not report.rejected
     assert {each.name for each in report.operators if each.state == "cpu" and each.rule != "region"} == set(
         MODELS[name].on_cpu

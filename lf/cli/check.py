@@ -47,7 +47,7 @@ def check(
     path = model
     if output is not None:
         for text in repair.fix(model, output):
-            console.note(f"mended: {text}")
+            console.note(f"repaired: {text}")
         path = output
     report = predict.examine(files.read_bytes(path, "a TFLite model"), str(path))
     console.as_json({"file": str(path), **report.as_dict()}) if json else console.result(check_page.page(path, report))

@@ -46,7 +46,7 @@ class Step(Record):
 
     Attributes:
         command: `train`, `export`, `quantize`.
-        options: what it was told.
+        options: its options.
         parent: sha256 of the file that it started from.
         versions: package -> version.
         teacher: row, origin, sha256 and licence of the network that taught this one.

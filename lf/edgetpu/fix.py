@@ -1,4 +1,4 @@
-"""What stands between a .tflite file and the Edge TPU compiler and can be mended without changing a number.
+"""Repairs of .tflite files for the Edge TPU compiler that change no number.
 
 A resize to the nearest by whole factors k: pixel i of the result is pixel floor((i + 0.5) / k) of the input with
 half_pixel_centers, floor(i / k) without, which is the same for every i; without, version 2 says it all. A grouped
@@ -30,19 +30,19 @@ MOST = 1 << 30  # bytes of an activation
 
 
 def fix(path: Path, out: Path) -> list[str]:
-    """Mend a file.
+    """Repair a file.
 
     Args:
         path: a .tflite file; its card, if it has one, goes along with a step more.
         out: the file to write; one that needs nothing is written as it is.
 
     Returns:
-        What was mended, a line each; none if the file needs nothing.
+        What was repaired, a line each; none if the file needs nothing.
 
     Raises:
         BadInput: not a TFLite model, or one that does not run here.
-        GateFailed: operators stay on the CPU and nothing of it can be mended, or the mended file gives other numbers;
-            nothing is written.
+        GateFailed: operators stay on the CPU and none of them can be repaired, or the repaired file gives other
+            numbers; nothing is written.
         UsageError: `out` is no .tflite file.
     """
     if out.suffix != ".tflite":
@@ -50,23 +50,23 @@ def fix(path: Path, out: Path) -> list[str]:
     files.refuse_own(out, path)
     data, card = files.read_bytes(path, "a TFLite model"), model_file.read_card(path)
     before = examine(data, str(path))
-    mended, done = mend(data, str(path))
+    repaired, done = repair(data, str(path))
     if not done:
         if before.first:
             raise GateFailed(f"{path}: {_left(before)}; `fix` repairs nothing of it; nothing was written")
         files.write_bytes(out, data)
         return []
     if card is None:
-        compare(data, mended, str(path), before)
-        files.write_bytes(out, mended)
+        compare(data, repaired, str(path), before)
+        files.write_bytes(out, repaired)
     else:
         draft = Draft(
-            data=mended,
+            data=repaired,
             card=card,
             options={"target": "edgetpu", "fix": True},
             versions={"ai-edge-litert": importlib.metadata.version("ai-edge-litert")},
-            compare=lambda _: {"parity": compare(data, mended, str(path), before)},
-            notes={"mended": done},
+            compare=lambda _: {"parity": compare(data, repaired, str(path), before)},
+            notes={"repaired": done},
         )
         derive(Artifact(path, card), out, "check", lambda _: draft)
     return done
@@ -77,8 +77,8 @@ def _left(report: Report) -> str:
     return f"{first.name} at {first.index} stays on the CPU, {first.reason}" if first else ""
 
 
-def mend(data: bytes, where: str) -> tuple[bytes, list[str]]:
-    """The mended file without its archive, and what was mended; else the same bytes and nothing."""
+def repair(data: bytes, where: str) -> tuple[bytes, list[str]]:
+    """The repaired file without its archive, and what was repaired; else the same bytes and nothing."""
     model = tflite.read(data, where)
     if any(code.customCode == COMPILED.encode() for code in model.operatorCodes):
         return data, []
@@ -96,13 +96,13 @@ def mend(data: bytes, where: str) -> tuple[bytes, list[str]]:
             each.builtinOptions.halfPixelCenters = False
     _lower(model, operators, [each for each, _ in resized], NEAREST, VERSION)
     _lower(model, operators, [each for each, _ in convolutions], "CONV_2D", DENSE)
-    for name, mended, text in (
+    for name, repaired, text in (
         (NEAREST, resized, f"half_pixel_centers false, version {VERSION}"),
         ("CONV_2D", grouped, "dense instead of grouped"),
         ("CONV_2D", convolutions, f"version {DENSE}"),
     ):
-        if mended:
-            done.append(f"{name} at {', '.join(str(view.index) for _, view in mended)}: {text}")
+        if repaired:
+            done.append(f"{name} at {', '.join(str(view.index) for _, view in repaired)}: {text}")
     return (tflite.write(model), done) if done else (data, [])
 
 
@@ -144,7 +144,7 @@ def compare(before: bytes, after: bytes, where: str, report: Report) -> dict[str
 
     Args:
         before: the file.
-        after: the mended one.
+        after: the repaired one.
         where: what to call it in errors.
         report: on the file.
 
@@ -161,7 +161,7 @@ def compare(before: bytes, after: bytes, where: str, report: Report) -> dict[str
         inputs = [_random(rng, details) for details in first.get_input_details()]
         for a, b in zip(_run(first, inputs, where), _run(second, inputs, where), strict=True):
             if a.dtype != b.dtype or a.tobytes() != b.tobytes():
-                raise GateFailed(f"{where}: the mended file gives other numbers; nothing was written")
+                raise GateFailed(f"{where}: the repaired file gives other numbers; nothing was written")
     return {"random_inputs": INPUTS, "identical": True, **({"kernels": "reference"} if reference else {})}
 
 

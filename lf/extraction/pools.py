@@ -53,7 +53,7 @@ def on_ray(
     cpus: int = 1,
     workers: int = 1,
 ) -> Tally:
-    """`extract_images` in shards over the actors of Ray Data, as many as the cluster has room for.
+    """`extract_images` in shards over the actors of Ray Data, as many as the cluster has cores for.
 
     The cluster is that of RAY_ADDRESS or of this machine, else one that is started here for the run. It must see the
     model, the images and `out` under the same paths, and have the same versions of everything.

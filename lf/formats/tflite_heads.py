@@ -1,4 +1,4 @@
-"""Which output tensor of a converted file is which head: told by shape and by value, never by position or name."""
+"""Match the output tensors of a converted file to heads, by shape and value, never by position or name."""
 
 from __future__ import annotations
 

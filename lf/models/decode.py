@@ -18,7 +18,7 @@ from lf.models.peaks import local_maxima, nms, square
 Decoded = tuple[Array, Array, Array]
 CELL = 8  # px, side of the square that one detector position describes
 SMALL = 1e30  # a sum of maps that are not suspicious
-LOUDEST = 40.0  # of a logit: its exponential still has room in float32
+LOUDEST = 40.0  # of a logit: its exponential still fits float32
 OUTSIDE = 1e30  # a score beyond the edge that leaves a parabola without a top
 REFINEMENTS = ("none", "quadratic", "soft")  # see `refined`
 BLOCK = 1 << 19  # bytes that stay in a core's own cache between two readings

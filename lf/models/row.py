@@ -53,7 +53,7 @@ class Model:
         source: where its published weights are, `PUBLISHER OWNER/NAME, FILE`; "" if nobody publishes any.
         not_on: rows of BACKENDS that cannot run it; the conformance suite checks that they refuse it.
         on_cpu: kinds of operators of its int8 TFLite file that the Edge TPU does not take, as `lf check` predicts once
-            `--fix` has mended what it can; None where no such file was made.
+            `--fix` has repaired what it can; None where no such file was made.
         decode_onnx: `MODULE:FUNCTION` that builds the same decode inside an ONNX graph, or None if there is none.
         prepare: picture (H, W, 3) RGB in [0, 1] -> (channels, h, w) that the network takes, of sides that fit it; None
             where it takes the picture itself. The host does it in float, in front of every engine.

@@ -1,4 +1,4 @@
-"""The Edge TPU: LiteRT with the delegate of libedgetpu. What is compiled for it runs there, or nothing does.
+"""The Edge TPU: LiteRT with the delegate of libedgetpu. Raise an error instead of falling back to the CPU.
 
 Two environment variables, because they belong to the machine and not to what is asked of it:
 

@@ -1,4 +1,4 @@
-"""Look whether the Edge TPU works, in a process that may die of it: `python -m lf.runtimes.edgetpu_probe JOB`.
+"""Check the Edge TPU in a process of its own, which may crash: `python -m lf.runtimes.edgetpu_probe JOB`.
 
 Every step is announced on stdout before it is taken, one JSON object a line: `lf.runtimes.edgetpu` reads how far it
 came.
@@ -34,7 +34,7 @@ def tell(**what: Any) -> None:
 
 
 def probe(name: str, wanted: str, path: str | None) -> None:
-    """Take the steps; an error is told, and ends them.
+    """Take the steps; an error is printed and ends them.
 
     Raises:
         OSError: the library cannot be loaded, or the file cannot be read.

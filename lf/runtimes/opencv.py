@@ -1,4 +1,4 @@
-"""Detectors of OpenCV behind the same seam as a network: image in, one map of points out."""
+"""OpenCV's detectors through the interface of a network: image in, one map of points out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ONNX Runtime. Loud: the provider that was asked for is the one that runs, or nothing does."""
+"""ONNX Runtime. Raise an error instead of falling back to another provider."""
 
 from __future__ import annotations
 

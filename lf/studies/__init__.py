@@ -1,1 +1,1 @@
-"""What composes rooms: sweeps, tuning, validation, demo, live view, doctor."""
+"""What combines the other folders: sweeps, tuning, validation, demo, live view, doctor."""

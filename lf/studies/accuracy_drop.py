@@ -1,4 +1,4 @@
-"""How much worse a file is than its float parent, by the benchmark's own protocols: what `lf.quantize` is handed."""
+"""Accuracy drop of a file from its float parent, by the protocols of the benchmark; passed to `lf.quantize`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is there and what is missing: engines, providers, processor features, optional packages."""
+"""Check engines, providers, processor features and optional packages."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ class WeightsAndBiases:
             options = {"id": hashlib.sha256(place.encode()).hexdigest()[:12], "resume": "allow", "config": settings}
             try:
                 self._run = self._wandb.init(project="lf", name=run.out.name, dir=str(run.out), **options)
-            except Exception as error:  # no account, no network, no room
+            except Exception as error:  # no account, no network, no space
                 why = one_line(error)
                 raise Unavailable(f"`wandb`: {why}; type: wandb login, or set WANDB_MODE=offline") from error
         return self._run

@@ -92,7 +92,7 @@ class Recipe:
         method: file in `lf.train.methods` with a class `Method(recipe, pictures, device)`, or the dotted name of such
             a module of another package.
         about: one line for `lf train --help`.
-        data: where its pictures come from unless told otherwise, see `lf.train.pictures.collect`.
+        data: where its pictures come from by default, see `lf.train.pictures.collect`.
         steps: optimiser steps.
         batch: pairs of views per step, over all processes.
         size: (H, W) of a view, pixels; `size=240x320`, or one number for a square.

@@ -1,4 +1,4 @@
-"""How fast a run goes, and how much of it goes into making views."""
+"""Throughput of a training run, and the share of time that makes views."""
 
 from __future__ import annotations
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from scripts.site import reference
 
 ROOT_PAGES = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
+INTERVAL = re.compile(r"(\[[+-]?[\d.]+,) ([+-]?[\d.]+\])")  # [0.14, 0.15]
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
 
 
@@ -53,10 +55,12 @@ def _inside(page: Path, out: Path, root: Path) -> str:
     return _outside_code(page.read_text(), link)
 
 
-def _outside_code(text: str, link: object) -> str:
-    """Apply a replacement of links to all lines that are no code."""
+def _outside_code(text: str, link: Callable[[re.Match[str]], str]) -> str:
+    """Apply a replacement of links to all lines that are no code; keep intervals in cells of tables on one line."""
     lines, code = [], False
     for line in text.split("\n"):
         code ^= line.lstrip().startswith("```")
-        lines.append(line if code else LINK.sub(link, line))  # type: ignore[arg-type]
+        if line.startswith("|"):
+            line = INTERVAL.sub("\\1\u00a0\\2", line)
+        lines.append(line if code else LINK.sub(link, line))
     return "\n".join(lines)

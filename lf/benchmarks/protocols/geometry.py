@@ -1,4 +1,4 @@
-"""How a protocol brings images to its size, and the homography between them along.
+"""Resize images to the size of a protocol, and convert the homography between them.
 
 Section and Q numbers: docs/concepts/protocols.md. The published geometries scale about pixel (0, 0), although resizing
 aligns areas (Q9). The `true` ones prepare the same pictures and say where their pixels really went.

@@ -1,4 +1,4 @@
-"""From one record per pair to the numbers of a run, and how sure they are."""
+"""Means, intervals and drops: from one record per pair to the numbers of a run."""
 
 from __future__ import annotations
 

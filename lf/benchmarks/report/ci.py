@@ -1,4 +1,4 @@
-"""What gates said, in the forms that continuous integration reads: annotations of GitHub, and JUnit XML."""
+"""Gate results for continuous integration: GitHub annotations and JUnit XML."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names of a set of runs, and of files that are to be timed: no longer than tells them apart."""
+"""Shortest distinct names of runs, and of files that are to be timed."""
 
 from __future__ import annotations
 

@@ -125,7 +125,7 @@ def _timings(measured: Sequence[Measured], to: str, reference: int) -> list[Timi
 
 
 def _job(variant: Variant, threads: int, protocol: Protocol, source: Path) -> str:
-    """What `serve` is told, as JSON."""
+    """The order for `serve`, as JSON."""
     asked = variant.keypoints, variant.size, variant.nms, variant.refine, variant.threshold, False, variant.extraction
     what = [str(variant.artifact.path), variant.backend, *asked]
     return json.dumps([*what, threads, protocol.name, str(source)])
@@ -153,7 +153,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def _worker(job: str, threads: int) -> subprocess.Popen[str]:
-    # the engine is told itself; these bind what numpy calls before and after it
+    # the engine gets the number of threads itself; these bind what numpy calls before and after it
     limits = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
     return subprocess.Popen(
         [sys.executable, "-m", "lf.benchmarks.timing.latency", job],

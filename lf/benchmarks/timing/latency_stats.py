@@ -1,4 +1,4 @@
-"""What the times of many turns say: percentiles, drift, whether the machine was busy, and the ratio to another's."""
+"""Statistics of many turns: percentiles, drift, a busy machine, the ratio to another variant."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def summarise(times: Mapping[str, Sequence[float]], threads: int, on_cpu: bool =
 
     Args:
         times: phase -> ms per turn; `end_to_end` is wall time, `cpu` that of all threads of the process meanwhile.
-        threads: what the engine was told.
+        threads: those that the engine was given.
         on_cpu: whether it computes there; one that waits for a device has less CPU time than wall time.
     """
     wall, cpu = sum(times["end_to_end"]), sum(times["cpu"])

@@ -113,7 +113,7 @@ def _levels(drawing: Drawing, rng: Rng, taken: tuple[int, int]) -> list[int]:
 
 
 def _level(rng: Rng, taken: list[tuple[int, int]]) -> int:
-    """A random level at least CONTRAST from all the `taken` ranges, or as far from them as there is room."""
+    """A random level at least CONTRAST from all the `taken` ranges, or as far from them as possible."""
     gray = np.arange(256)
     distance = np.min([np.maximum(low - gray, gray - high) for low, high in taken], 0)
     free = np.flatnonzero(distance >= min(CONTRAST, distance.max()))

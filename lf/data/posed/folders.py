@@ -35,7 +35,7 @@ EXPECTED = "cameras.txt (name, K, world to camera), poses.txt with cam.txt, img_
 
 
 def read(root: Path) -> list[Scene]:
-    """The scenes of a folder: the folder itself, or folders below it; those without cameras are told on stderr.
+    """The scenes of a folder: the folder itself, or folders below it; those without cameras are listed on stderr.
 
     Raises:
         BadInput: no folder, no scene in it, or one with a camera, a pose or a pair that is none.

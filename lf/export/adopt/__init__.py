@@ -71,7 +71,7 @@ def adopt(
         images: folder of pictures for the checks; None draws them.
 
     Raises:
-        UsageError: an unknown word or network, or something that has to be told: the text says how.
+        UsageError: an unknown word or network, or a choice that you must make: the text says how.
         BadInput: the file is not ONNX, has a card, fits no head, or gives no points.
         GateFailed: a check fails; nothing is written.
         Unavailable: its graph needs onnxsim, which is not installed.

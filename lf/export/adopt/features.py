@@ -34,22 +34,22 @@ def assign(values: Mapping[str, Array], given: Mapping[str, str], path: Path) ->
         BadInput: one is missing.
     """
     check_names(given, values, dict.fromkeys(FEATURES), path)
-    told = {feature: output for output, feature in given.items()}
+    chosen = {feature: output for output, feature in given.items()}
     free = [name for name in values if name not in given]
-    points = _one("keypoints", told, [name for name in free if _pairs(values[name]) is not None], values, path)
+    points = _one("keypoints", chosen, [name for name in free if _pairs(values[name]) is not None], values, path)
     count = _pairs(values[points])
     if count is None:
         raise BadInput(missing("keypoints", values, path))
     left = [name for name in free if name != points]
     fits = [name for name in left if values[name].size == count and values[name].dtype.kind == "f"]
-    scores = _one("scores", told, fits, values, path)
+    scores = _one("scores", chosen, fits, values, path)
     fits = [name for name in left if name != scores and _depth(values[name], count)]
-    return {"keypoints": points, "scores": scores, "descriptors": _one("descriptors", told, fits, values, path)}
+    return {"keypoints": points, "scores": scores, "descriptors": _one("descriptors", chosen, fits, values, path)}
 
 
-def _one(feature: str, told: Mapping[str, str], fits: list[str], values: Mapping[str, Array], path: Path) -> str:
-    if feature in told:
-        return told[feature]
+def _one(feature: str, chosen: Mapping[str, str], fits: list[str], values: Mapping[str, Array], path: Path) -> str:
+    if feature in chosen:
+        return chosen[feature]
     if len(fits) > 1:
         raise UsageError(ambiguous(path, fits, [feature]))
     if not fits:

@@ -89,16 +89,16 @@ def assign(
     """
     check_names(given, values, kinds, path)
     found: dict[str, tuple[str, Form]] = {}
-    told = {head: output for output, head in given.items()}
+    chosen = {head: output for output, head in given.items()}
     for head, known in kinds.items():
-        offered = [told[head]] if head in told else [name for name in values if name not in given]
+        offered = [chosen[head]] if head in chosen else [name for name in values if name not in given]
         fits = [(name, form) for form in known for name in offered if planes(values[name], form.shape, size)]
         if not fits:
-            raise BadInput(_misfit(head, values, model, size, path, told))
+            raise BadInput(_misfit(head, values, model, size, path, chosen))
         best = [each for each in fits if each[1].shape == fits[0][1].shape]
         names = dict.fromkeys(name for name, _ in best)
         if len(names) > 1:
-            raise UsageError(ambiguous(path, [*names], _rivals(kinds, head, told)))
+            raise UsageError(ambiguous(path, [*names], _rivals(kinds, head, chosen)))
         found[head] = best[0]
     taken: dict[str, str] = {}
     for head, (name, _) in found.items():
@@ -117,10 +117,10 @@ def ambiguous(path: Path, outputs: list[str], heads: list[str]) -> str:
     )
 
 
-def _rivals(kinds: Mapping[str, list[Form]], head: str, told: Mapping[str, str]) -> list[str]:
+def _rivals(kinds: Mapping[str, list[Form]], head: str, chosen: Mapping[str, str]) -> list[str]:
     """The heads that have the shape of `head`, too."""
     shape = kinds[head][0].shape
-    return [name for name, known in kinds.items() if known[0].shape == shape and name not in told]
+    return [name for name, known in kinds.items() if known[0].shape == shape and name not in chosen]
 
 
 def check_names(given: Mapping[str, str], values: Mapping[str, Array], heads: Mapping[str, Any], path: Path) -> None:
@@ -147,11 +147,11 @@ def _misfit(
     model: Model,
     size: tuple[int, int],
     path: Path,
-    told: Mapping[str, str],
+    chosen: Mapping[str, str],
 ) -> str:
     channels, stride = model.heads[head]
     shown = ", ".join(f"{name} {'x'.join(map(str, value.shape))}" for name, value in values.items())
-    which = f"{told[head]} does not fit" if head in told else "no output fits"
+    which = f"{chosen[head]} does not fit" if head in chosen else "no output fits"
     others = [
         name
         for name, row in MODELS.items()
@@ -160,7 +160,7 @@ def _misfit(
             any(planes(v, f.shape, size) for v in values.values() for f in known) for known in kinds_of(row).values()
         )
     ]
-    if head in told:
+    if head in chosen:
         others = []
     advice = f"try `family={others[0]}`, whose heads fit" if others else f"describe the network in a TOML card: {PAGE}"
     return (

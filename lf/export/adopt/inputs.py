@@ -40,7 +40,7 @@ PICTURES = 4
 MARGIN = 16  # px that a picture is larger than what the network is shown, so that it can be shifted
 BEST = 200  # points of an image that are compared
 NEAR = 1.5  # px
-DECIDED = 0.15  # of repeatability: a variant that wins by less is not told apart
+DECIDED = 0.15  # of repeatability: a variant that wins by less is undecided
 LEAST = 0.2  # repeatability of a variant that is taken
 
 Decode = Callable[[Array], tuple[Array, Array, Array]]
@@ -218,4 +218,4 @@ def insert(model: ModelProto, shown: Variant) -> None:
 def notes_of(shown: Variant, tried: Mapping[str, float], figure: str) -> dict[str, Any]:
     """For the card: what is fed, and the figure of each variant that was tried."""
     measured = {name: round(value, 3) for name, value in tried.items()}
-    return {"values": shown.name, **({figure: measured} if measured else {"told": True})}
+    return {"values": shown.name, **({figure: measured} if measured else {"given": True})}

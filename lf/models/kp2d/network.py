@@ -196,7 +196,7 @@ def build(
     linear_up: bool = True,
     upsample: bool = True,
 ) -> nn.Module:
-    """The network with fresh weights: KeypointNet as published, unless told otherwise; or KeypointResnet."""
+    """The network with fresh weights: KeypointNet, as published by default, or KeypointResnet."""
     if resnet:
         return KeypointResnet()
     return KeypointNet(channels, up, depth, pools, widen, slope, eps, scale, dropout, nearest, linear_up, upsample)

@@ -123,7 +123,7 @@ class Histogram:
         return counts
 
     def _fit(self, exponent: int) -> None:
-        """Merge bins to width 2**exponent, and make room for the extremes."""
+        """Merge bins to width 2**exponent, and extend the histogram to the extremes."""
         first, last = _bin(self.low, exponent), _bin(self.high, exponent)
         counts = np.zeros(last - first + 1, np.int64)
         merged = (self.first + np.arange(len(self.counts))) >> (exponent - self.exponent)

@@ -49,7 +49,7 @@ class Walk:
             feed = {name: values[index] for name, values in zip(entries, inputs, strict=True)}
             for values, done in zip(inputs, last, strict=True):
                 if done:
-                    values[index] = np.empty(0, np.float32)  # the room of one picture, not of all, is taken twice
+                    values[index] = np.empty(0, np.float32)  # twice the memory of one picture, not of all
             results = dict(zip(names, session.run(names, feed), strict=True))
             for name, values in made.items():
                 values.append(results[name])

@@ -1,4 +1,4 @@
-"""What a quantized file must pass before it is written, and what its maker is told. Each names layer and remedy."""
+"""Checks and warnings for quantized files. Each names the layer and the remedy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The dialect of ONNX Runtime on x86: uint8 activations and int8 weights between QuantizeLinear and DequantizeLinear.
+"""ONNX Runtime's QDQ format on x86: uint8 activations, int8 weights, QuantizeLinear and DequantizeLinear.
 
 Other dialects give the same accuracy at a fraction of the speed: int8 activations run 1.6 times slower, uint8 weights
 3.3 times, and nothing warns. Only where activations are scaled at run time is it the other way round: its ConvInteger

@@ -1,4 +1,4 @@
-"""Full-integer TFLite: int8 from the input to the outputs, the dialect of microcontrollers and of the Edge TPU.
+"""Full-integer TFLite for microcontrollers and the Edge TPU: int8 from the input to the outputs.
 
 TensorFlow would take its ranges from the extremes of every photo and its weights from the largest one of each channel.
 It gets both from here instead: the ranges as `calibration` finds them, and the weights on the grids that `rounding`

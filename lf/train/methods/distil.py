@@ -1,4 +1,4 @@
-"""How a network learns to be itself with few bits: the float checkpoint it starts from shows it every map.
+"""Quantization-aware self-distillation: the float checkpoint teaches each of its maps to a copy in few bits.
 
 Distillation (arXiv 1503.02531) needs no labels, so this serves every network that there are weights for.
 """

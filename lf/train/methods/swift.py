@@ -59,7 +59,7 @@ class Method:
         their partner are pulled up, those of the others down, as DISK does (arXiv 2006.13566).
     heat_weight, descriptor_weight: in the sum; the windows have 1.
     points: most labels of a pair whose descriptors are compared.
-    rivals: a descriptor is told from those of its `pair`, or of the whole `batch`.
+    rivals: the negatives of a descriptor, those of its `pair` or of the whole `batch`.
     temperature: of the softmax over similarities.
     teacher: a checkpoint of any network that describes given points, whose similarities the descriptors learn, too;
         empty for none. Its licence goes into the card.

@@ -16,7 +16,7 @@ from lf.benchmarks.report.web.groups import Group
 from lf.benchmarks.report.web.verdict import Sentence
 from lf.benchmarks.run.record import Run
 
-NARROW, WIDE = 340, 400  # px of a chart of which several stand side by side, and of one that needs room
+NARROW, WIDE = 340, 400  # px of a chart of which several stand side by side, and of one that needs more space
 ROW = 26  # px
 LEAST = 0.05  # of a metric: a chart shows at least so much
 
@@ -92,7 +92,7 @@ def against_time(group: Group, metric: str) -> Chart | None:
 
 
 def _names(line: Sequence[Run], metric: str, across: svg.Scale, up: svg.Scale) -> list[str]:
-    """The names along the front, the fastest and the best first; those without room stay unnamed."""
+    """The names along the front, the fastest and the best first; those without space stay unnamed."""
     placed: list[tuple[float, float]] = []
     parts = []
     for run in dict.fromkeys((line[0].label, line[-1].label, *(run.label for run in line))):
