@@ -21,10 +21,13 @@ test: $(VENV)/dev
 	$(MAKE) -j2 lint gate docs
 	$(PYTEST)
 
-# every test but those of a GPU, with coverage; then, one by one, those that measure the process they run in
+# every test but those of a GPU, with coverage; one by one, those that measure the process they run in; damaged files
+# for every parser, other ones each day
+SEED ?= $(shell date +%Y%m%d)
 nightly: $(VENV)/nightly
 	$(PYTEST) -m "not alone and not gpu" --cov --cov-report=term
 	$(BIN)/pytest -m "alone and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --seed $(SEED) --count 310
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .

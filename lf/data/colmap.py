@@ -66,6 +66,17 @@ class Database:
             found[name] = Camera(names.get(model, str(model)), width, height, tuple(map(float, numbers)), bool(known))
         return found
 
+    def camera(self, name: str) -> Camera:
+        """The camera of an image.
+
+        Raises:
+            BadInput: it has none, or one that is damaged.
+        """
+        found = self.cameras()
+        if name not in found:
+            raise BadInput(f"{self.path}: image {name} has no camera; the database is damaged, make it again")
+        return found[name]
+
     def add(self, name: str, camera: Camera, image_id: int | None = None) -> int:
         """Add an image with a camera of its own; its id.
 

@@ -102,7 +102,7 @@ class Colmap:
                 have = f"{', '.join(found)}: which one?" if found else "none"
                 raise BadInput(f"{self._path}: image {key}: {have}; expected one, such as {key}.ppm")
             where, image_id = f"{self._path}: {found[0]}", ids[found[0]]
-            camera, points = database.cameras()[found[0]], database.keypoints(image_id)
+            camera, points = database.camera(found[0]), database.keypoints(image_id)
             scores, descriptors, scales = _own(database, where, image_id, len(points))
         return npz.features(where, points, scores, descriptors, (camera.width, camera.height), scales)
 

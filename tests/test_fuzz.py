@@ -1,0 +1,150 @@
+"""The fuzzer finds what is planted, by the number that it names again; what it once found stays mended."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+
+import pytest
+from fuzz.mutate_text import JSON
+from fuzz.parsers import PARSERS
+from fuzz.runner import Parser, damage, run
+
+from lf.core import BadInput, UsageError
+
+WORDS = b'{"a": [1, 2, 3], "b": "text"}'
+
+
+def make(folder):
+    (folder / "x.json").write_bytes(WORDS)
+
+
+def unchecked(folder):
+    """Reads without a check what should be a list."""
+    import json
+
+    try:
+        return len(json.loads((folder / "x.json").read_bytes())["a"])
+    except (ValueError, KeyError) as error:
+        raise BadInput("no JSON") from error
+
+
+def broken(what):
+    """A parser that is wrong as soon as a file differs."""
+
+    def read(folder):
+        if (folder / "x.json").read_bytes() != WORDS:
+            what(folder)
+
+    return read
+
+
+def raising(kind):
+    raise kind("a reason")
+
+
+# module-level: they go to another process by name
+def system(folder):
+    broken(lambda _: os.system("true"))(folder)
+
+
+def child(folder):
+    broken(lambda _: subprocess.run(["true"], check=True))(folder)
+
+
+def writes(folder):
+    broken(lambda _: (folder / "half").write_text("x"))(folder)
+
+
+def elsewhere(folder):
+    broken(lambda _: (folder.parent / "half").write_text("x"))(folder)
+
+
+def dies(folder):
+    broken(lambda _: os.abort())(folder)
+
+
+def hangs(folder):
+    broken(lambda _: time.sleep(1000))(folder)
+
+
+def large(folder):
+    broken(lambda _: len(b"x" * (2200 << 20)))(folder)
+
+
+def usage(folder):
+    broken(lambda _: raising(UsageError))(folder)
+
+
+def several(folder):
+    broken(lambda _: raising(lambda text: BadInput(f"{text}\nmore")))(folder)
+
+
+PLANTED = {  # what is said of it -> a parser
+    "object of type": unchecked,
+    "wrote: [(": writes,
+    "the process died with -6": dies,
+}
+MORE = {
+    "ran os.system": system,
+    "ran subprocess.Popen": child,
+    "changed open": elsewhere,
+    "exit code 2, expected (5,): a reason": usage,
+    "an error of several lines": several,
+    "hangs for more than 0.3 s": hangs,
+    "MiB of memory": large,
+}
+
+
+def planted(read):
+    return Parser("planted", make, ["x.json"], read, (numbers,))
+
+
+def numbers(data, rng):
+    """The list becomes a number."""
+    return data.replace(b"[1, 2, 3]", str(rng.randint(1, 99)).encode())
+
+
+@pytest.mark.parametrize(("said", "read"), PLANTED.items())
+def test_a_planted_fault_is_found_and_found_again(said, read, tmp_path):
+    tally = run(planted(read), 5, 20, tmp_path, most=1)
+    number, found = tally.findings[0]
+    assert said in found
+    assert (tmp_path / f"planted-5-{number}" / "x.json").read_bytes() != WORDS
+    assert said in run(planted(read), 5, 1, first=number).findings[0][1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("said", "read"), MORE.items())
+def test_other_planted_faults_are_found(said, read):
+    tally = run(planted(read), 5, 20, hang=0.3 if read is hangs else 20, most=1)
+    assert said in tally.findings[0][1]
+
+
+def test_cases_are_the_same_by_seed(tmp_path):
+    parser, files = Parser("planted", make, ["*.json"], unchecked, JSON), []
+    (tmp_path / "whole").mkdir()
+    make(tmp_path / "whole")
+    for seed, number in ((1, 0), (1, 1), (2, 0), (1, 0)):
+        files.append((damage(parser, tmp_path, seed, number) / "x.json").read_bytes())
+    assert files[0] == files[3]
+    assert len({*files}) == 3
+
+
+def test_a_whole_file_that_is_refused_is_a_finding():
+    parser = Parser("planted", make, ["*.json"], refuses, JSON)
+    assert run(parser, 1, 1).findings == [(0, "the whole file: refused")]
+
+
+def refuses(folder):
+    raise BadInput("never")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PARSERS)
+def test_damaged_files(name):
+    """A short run; the long one is that of the night: python -m tests.fuzz."""
+    seed = int(os.environ.get("LF_FUZZ_SEED", "0"))
+    tally = run(PARSERS[name], seed, int(os.environ.get("LF_FUZZ_COUNT", "20")))
+    assert not tally.findings, f"python -m tests.fuzz --seed {seed} --only {name}"
