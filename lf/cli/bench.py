@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lf.cli import options as opt
-from lf.core import console
+from lf.core import UsageError, console
+
+if TYPE_CHECKING:
+    from lf.benchmarks.run.record import Run
 
 EXAMPLES = (
     "lf bench wren wren.w8a8.onnx sift",
     "lf bench wren.onnx --data HPATCHES --protocol mma --out results",
+    "lf bench wren.w8a8.tflite --on ssh://pi@raspberry --data procedural:20",
 )
 
 Workers = Annotated[
@@ -40,6 +44,12 @@ Draw = Annotated[
 ]
 
 
+On = Annotated[
+    str | None,
+    typer.Option(metavar="ssh://HOST", help="Run on this machine, which has lf and the data", rich_help_panel=opt.HOW),
+]
+
+
 def bench(
     files: opt.Files,
     data: opt.Data = opt.PROCEDURAL,
@@ -58,35 +68,43 @@ def bench(
     pyramid: opt.Pyramid = False,
     out: Out = None,
     draw: Draw = False,
+    pool: opt.Pool = None,
+    needs: opt.Needs = None,
+    on: On = None,
     report: opt.Report = None,
     json: opt.Json = False,
 ) -> None:
     """Measure accuracy and its drops on the same image pairs."""
     from lf.benchmarks.report import tables, web
     from lf.benchmarks.run import results
+    from lf.benchmarks.run.pool import parse_needs
     from lf.benchmarks.run.suite import RESULTS, suite
     from lf.models.resolve import resolve
 
-    with console.progress() as progress:
-        runs = suite(
-            [resolve(name) for name in files],
-            backend.split(",") if backend else None,
-            data,
-            protocol,
-            limit_sequences=limit_sequences,
-            keypoints=keypoints,
-            size=opt.parse_size(size) if size else None,
-            nms=nms,
-            refine=refine,
-            threshold=threshold,
-            extraction=opt.extraction_of(extraction, pyramid),
-            threads=threads,
-            workers=workers,
-            repeats=repeats,
-            out=out,
-            draw=draw,
-            progress=progress,
-        )
+    how: dict[str, Any] = {"limit_sequences": limit_sequences, "keypoints": keypoints, "nms": nms, "refine": refine}
+    how |= {"threshold": threshold, "threads": threads, "workers": workers, "repeats": repeats}
+    if on:
+        for name, value in {"pool": pool, "draw": draw}.items():
+            if value:
+                raise UsageError(f"--on runs on one other machine; leave out --{name}")
+        how |= {"backend": backend, "size": size, "extraction": opt.extraction_of(extraction, pyramid)}
+        runs = _on(on, files, out, {"data": data, "protocol": protocol, **how})
+    else:
+        with console.progress() as progress:
+            runs = suite(
+                [resolve(name) for name in files],
+                backend.split(",") if backend else None,
+                data,
+                protocol,
+                size=opt.parse_size(size) if size else None,
+                extraction=opt.extraction_of(extraction, pyramid),
+                out=out,
+                draw=draw,
+                pool=pool,
+                needs=parse_needs(needs or ()),
+                progress=progress,
+                **how,
+            )
     console.as_json(results.document(runs)) if json else console.result(tables.page(runs))
     if report:
         drawn = [out / RESULTS] if out and draw else []
@@ -95,3 +113,22 @@ def bench(
         console.note(f"wrote {out / RESULTS}") if json else console.result(out / RESULTS)
     if json and (void := tables.repeat(runs)):
         console.note(void)
+
+
+def _on(address: str, files: list[str], out: Path | None, options: dict[str, Any]) -> list[Run]:
+    """The runs that another machine makes with the same options."""
+    from lf.benchmarks.run import results
+    from lf.benchmarks.run.remote import OUT, evaluate_on
+    from lf.benchmarks.run.suite import RESULTS
+    from lf.models.resolve import resolve
+
+    words = [
+        word
+        for name, value in options.items()
+        if value is not None
+        for word in (f"--{name.replace('_', '-')}", str(value))
+    ]
+    runs = evaluate_on(address, [resolve(name) for name in files], [*words, "--out", OUT])
+    if out:
+        results.save(out / RESULTS, runs)
+    return runs

@@ -71,7 +71,13 @@ Refine = Annotated[
     typer.Option(metavar="HOW", help=f"Sub-pixel fit: {', '.join(REFINEMENTS)}", rich_help_panel=HOW),
 ]
 Shard = Annotated[str, typer.Option(metavar="I/N", help="Process shard I of N", rich_help_panel=HOW)]
-Pool = Annotated[str | None, typer.Option(metavar="NAME", help="Spread images over a pool: ray", rich_help_panel=HOW)]
+Pool = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Spread over the machines of a pool: ray", rich_help_panel=HOW)
+]
+Needs = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME[=N]", help="What machines of the pool must have, repeatable", rich_help_panel=HOW),
+]
 Device = Annotated[str, typer.Option(metavar="NAME", help="Device: auto, cpu or cuda", rich_help_panel=HOW)]
 
 Data = Annotated[str, typer.Option(metavar="ROOT", help=DATASET, rich_help_panel=WHAT)]

@@ -22,13 +22,16 @@ def sweep(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what is there and what is to do", rich_help_panel=opt.WHERE)
     ] = False,
+    pool: opt.Pool = None,
+    needs: opt.Needs = None,
 ) -> None:
     """Evaluate networks in many schemes on all data."""
+    from lf.benchmarks.run.pool import parse_needs
     from lf.studies import sweep as study
 
     if dry_run:
         console.result(study.outline(plan, out))
         return
     with console.progress() as progress:
-        for path in study.sweep(plan, out, progress):
+        for path in study.sweep(plan, out, progress, pool, parse_needs(needs or ())):
             console.result(path)

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from lf.core import BadInput, LfError, Unavailable, UsageError
-from lf.core.packages import pip
+from lf.core import LfError, Unavailable
+from lf.extraction.cluster import connected, heard, told
 from lf.extraction.extractor import Extractor
 from lf.extraction.store import Progress, Tally, extract_images, in_one_file, share
 
 SHARDS, IMAGES = 64, 500  # least number of shards, and most images in one; never of the cluster, so that a run resumes
-SECONDS = 10  # for a cluster to answer
-ERRORS = {kind.__name__: kind for kind in (LfError, UsageError, Unavailable, BadInput)}
 
 
 class Actor:
@@ -41,9 +37,8 @@ class Actor:
         try:
             self._extractor = self._extractor or self._opener()
             tally = extract_images(self._extractor, found, *self._rest, workers=self._workers, shard=(index, count))
-        except LfError as error:  # an exception would arrive wrapped in pages
-            kind = next(name for name, kind in reversed(ERRORS.items()) if isinstance(error, kind))
-            return {"shard": row["shard"], "tally": "", "error": json.dumps([kind, str(error)])}
+        except LfError as error:
+            return {"shard": row["shard"], "tally": "", "error": json.dumps(told(error))}
         return {"shard": row["shard"], "tally": json.dumps(vars(tally)), "error": ""}
 
 
@@ -77,20 +72,13 @@ def on_ray(
         Unavailable: Ray is not installed, its cluster does not answer, or no machine has so many cores.
         LfError: what `extract_images` raises, in an actor or here; or Ray failed.
     """
-    try:
-        import ray
-        import ray.data
-    except ImportError as error:
-        raise Unavailable(f"`pool=ray` needs the package ray; type: {pip('ray')}") from error
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     count = min(len(found), max(SHARDS, -(-len(found) // IMAGES)))
     rows = [_row(found, (index, count)) for index in range(count)]
     total, tally = len(found), Tally()
-    mine = not ray.is_initialized()
-    try:
-        if mine:
-            _reach(os.environ.get("RAY_ADDRESS", ""))
-            ray.init(log_to_driver=False, logging_level="ERROR", include_dashboard=False)
+    with connected() as ray:
+        import ray.data
+
         actors = _room(ray, cpus * workers)
         ray.data.DataContext.get_current().enable_progress_bars = False
         data = ray.data.from_items(rows, override_num_blocks=count).map(
@@ -102,32 +90,10 @@ def on_ray(
         for row in data.iter_rows():
             _add(tally, row)
             progress(tally.written + tally.kept + len(tally.failed), total, f"shard {row['shard']}")
-    except ConnectionError as error:
-        raise Unavailable(f"no Ray cluster is there ({_line(error)}); see: ray status") from error
-    except ray.exceptions.RayError as error:
-        raise LfError(f"Ray failed ({_line(error)}); the same command goes on where it stopped") from error
-    finally:
-        if mine:
-            ray.shutdown()
     if in_one_file(layout):
         return extract_images(opener(), found, out, layout, top_k, progress)
     tally.failed = {name: tally.failed[name] for name in found if name in tally.failed}
     return tally
-
-
-def _reach(address: str) -> None:
-    """Knock at host:port, where Ray itself would try for ten minutes and more.
-
-    Raises:
-        Unavailable: nobody answers.
-    """
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not port.isdecimal():
-        return
-    try:
-        socket.create_connection((host, int(port)), SECONDS).close()
-    except (OSError, OverflowError) as error:
-        raise Unavailable(f"no Ray cluster answers at RAY_ADDRESS={address} ({error}); see: ray status") from error
 
 
 def _row(found: Mapping[str, Path], shard: tuple[int, int]) -> dict[str, str]:
@@ -153,17 +119,11 @@ def _room(ray: Any, cpus: int) -> int:
 
 def _add(tally: Tally, row: dict[str, str]) -> None:
     if row["error"]:
-        kind, text = json.loads(row["error"])
-        raise ERRORS[kind](text)
+        raise heard(json.loads(row["error"]))
     part = json.loads(row["tally"])
     tally.written += part["written"]
     tally.kept += part["kept"]
     tally.failed |= part["failed"]
-
-
-def _line(error: Exception) -> str:
-    """The last line of what Ray says, which is what happened; the others are where."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
 
 
 POOLS: dict[str, Callable[..., Tally]] = {"ray": on_ray}

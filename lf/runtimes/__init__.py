@@ -11,7 +11,7 @@ from typing import Any
 
 from lf.core import Artifact, Session, Unavailable, UsageError, one_line, pick
 from lf.core.packages import pip
-from lf.formats import cards
+from lf.formats import cards, onnx_sound
 from lf.formats.finite import refuse_onnx
 
 
@@ -31,6 +31,7 @@ class Backend:
         maker: the command that makes such files.
         one_session: its device takes one at a time, whose `run` lets one thread in after the other.
         codec: how its files carry their card, where their suffix is new; see `lf.formats.cards.appended`.
+        resource: what a machine of a pool must have, a custom resource of Ray; empty where any will do.
     """
 
     module: str
@@ -42,6 +43,7 @@ class Backend:
     maker: str = "`export(CHECKPOINT, to=onnx)`"
     one_session: bool = False
     codec: cards.Codec | None = None
+    resource: str = ""
 
     def register(self) -> None:
         """Have files with its suffixes read and written."""
@@ -86,6 +88,7 @@ BACKENDS: dict[str, Backend] = {
         (".onnx",),
         "ONNX Runtime, CUDAExecutionProvider, never falling back to the CPU",
         {"provider": "CUDAExecutionProvider"},
+        resource="cuda",
     ),
     "ort-tensorrt": Backend(
         "lf.runtimes.ort",
@@ -94,6 +97,7 @@ BACKENDS: dict[str, Backend] = {
         (".onnx",),
         "ONNX Runtime, TensorrtExecutionProvider, never falling back to CUDA or the CPU",
         {"provider": "TensorrtExecutionProvider"},
+        resource="cuda",
     ),
     "tflite": Backend(
         "lf.runtimes.litert",
@@ -111,6 +115,7 @@ BACKENDS: dict[str, Backend] = {
         "LiteRT on a Coral Edge TPU, never on the CPU instead",
         maker="`export(MODEL.tflite, to=edgetpu)`",
         one_session=True,
+        resource="edgetpu",
     ),
     "openvino": Backend(
         "lf.runtimes.openvino",
@@ -174,6 +179,7 @@ def open_session(artifact: Artifact, backend: str, threads: int = 1) -> Session:
         raise Unavailable(f"backend {backend} needs the package {row.package}; type: {pip(row.extra)}")
     row.load()
     if artifact.path.suffix == ".onnx":
+        onnx_sound.refuse(artifact.path)
         refuse_onnx(artifact.path)
     session: Session = importlib.import_module(row.module).open_session(artifact, threads, **row.options)
     return session

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lf.benchmarks.report import web
 from lf.benchmarks.report.tables import markdown
 from lf.benchmarks.run import results
-from lf.core import files
+from lf.benchmarks.run.pool import POOLS
+from lf.core import UsageError, files, pick
 from lf.core.console import Progress
 from lf.quantize import WRITERS
 from lf.studies import sweep_table
@@ -19,9 +20,21 @@ from lf.studies.sweep_runs import Runs, timed
 TABLE, RESULTS = "table.md", "results.json"
 
 
-def sweep(plan: Path, out: Path, progress: Progress) -> tuple[Path, Path, Path]:
-    """Run a plan; return the table, the results file and the report. The same folder resumes."""
-    runs = _opened(plan, out)
+def sweep(
+    plan: Path, out: Path, progress: Progress, pool: str | None = None, needs: Mapping[str, float] | None = None
+) -> tuple[Path, Path, Path]:
+    """Run a plan; return the table, the results file and the report. The same folder resumes.
+
+    Args:
+        plan: TOML file, see `lf.studies.sweep_plan`.
+        out: folder for everything.
+        progress: (done, total, text).
+        pool: row of POOLS whose machines evaluate and time; files are made here. None does all here.
+        needs: what those machines must have, see `lf.benchmarks.run.pool`.
+    """
+    if needs and not pool:
+        raise UsageError("`needs` says what the machines of a pool must have; type: `pool=ray`")
+    runs = _opened(plan, out, pool, needs)
     rows = make(runs.plan, out, progress)
     runs.evaluate(runs.todo(rows), progress, lambda: _write(plan, runs, rows))
     for some in runs.together(rows) if runs.plan.repeats else ():
@@ -38,9 +51,10 @@ def outline(plan: Path, out: Path) -> str:
     return _there(make(runs.plan, out, None), runs)
 
 
-def _opened(plan: Path, out: Path) -> Runs:
+def _opened(plan: Path, out: Path, pool: str | None = None, needs: Mapping[str, float] | None = None) -> Runs:
     """The runs of a plan; a dataset that is missing is found before hours of work."""
-    runs = Runs(load(plan, WRITERS, OPTIONS), out)
+    spread = pick(POOLS, pool, "pool") if pool else None
+    runs = Runs(load(plan, WRITERS, OPTIONS), out, spread, needs or {})
     for data in runs.plan.data:
         for protocol in data.protocols:
             runs.pairs(data, protocol)

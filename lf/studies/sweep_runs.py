@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 
 from lf.benchmarks import PROTOCOLS
 from lf.benchmarks.run import results
 from lf.benchmarks.run.evaluate import Progress, bench
+from lf.benchmarks.run.pool import Pool, Work, located, needs_of
 from lf.benchmarks.run.record import Run
 from lf.benchmarks.run.suite import timings
 from lf.benchmarks.timing.record import Timing
@@ -41,11 +42,15 @@ class Runs:
     Attributes:
         plan: what is to be run.
         out: a folder; `runs/` and `latency/` are for keeps, of `cache/` only what the file at work needs.
+        pool: evaluates and times on other machines; None does it here.
+        needs: what those must have.
         failed: why a file could not be evaluated, by network and scheme.
     """
 
     plan: Plan
     out: Path
+    pool: Pool | None = None
+    needs: Mapping[str, float] = field(default_factory=dict)
     failed: dict[tuple[str, str], str] = field(default_factory=dict)
     _opened: dict[tuple[str, tuple[str, ...]], tuple[list[Pair], str]] = field(default_factory=dict)
 
@@ -101,6 +106,9 @@ class Runs:
         Raises:
             LfError: of a float file, or where it would be of every file.
         """
+        if self.pool:
+            self._spread(self.pool, jobs, progress)
+            return
         sizes = [len(self.pairs(job.data, job.protocol)[0]) for job in jobs]
         for index, job in enumerate(jobs):
             says = _within(sum(sizes[:index]), sum(sizes), f"{len(jobs) - index} runs left: {job.data.name}", progress)
@@ -108,15 +116,35 @@ class Runs:
             try:
                 self._run(job, cache, says)
             except LfError as error:
-                if job.row.scheme == FLOAT or isinstance(error, UsageError | Unavailable | DiskFull):
-                    raise
-                self.failed[job.row.network, job.row.scheme] = str(error)
+                self._fail(job, error)
             following = jobs[index + 1].row if index + 1 < len(jobs) else None
             if following != job.row:  # gigabytes, where points are many: those of one file at a time
                 shutil.rmtree(cache, ignore_errors=True)
             if following is None or following.network != job.row.network:
                 after()
         shutil.rmtree(self.out / "cache", ignore_errors=True)
+
+    def _spread(self, pool: Pool, jobs: Sequence[Job], progress: Progress) -> None:
+        """Compute the runs of `jobs` on the machines of a pool; each is kept as it comes."""
+        for done, answer in enumerate(pool([self._work(job) for job in jobs]), 1):
+            job = jobs[answer.index]
+            if answer.error:
+                self._fail(job, answer.error)
+            elif answer.run:
+                results.save(self._path(job), [replace(answer.run, dataset=job.data.root)])
+            progress(done, len(jobs), f"{job.row.network} {job.row.scheme} {job.data.name} on {answer.machine}")
+
+    def _work(self, job: Job) -> Work:
+        assert job.row.artifact is not None
+        variant = Variant(job.row.artifact, self._backend(job.row.artifact), size=self.plan.size)
+        digest, needs = self.pairs(job.data, job.protocol)[1], needs_of(variant, self.needs)
+        return Work((variant,), located(job.data.where), digest, job.protocol, self.plan.threads, needs=needs)
+
+    def _fail(self, job: Job, error: LfError) -> None:
+        """Note why a file could not be evaluated; raise what would be so of every file, or is of a float one."""
+        if job.row.scheme == FLOAT or isinstance(error, UsageError | Unavailable | DiskFull):
+            raise error
+        self.failed[job.row.network, job.row.scheme] = str(error)
 
     def _run(self, job: Job, cache: Path, progress: Progress) -> None:
         assert job.row.artifact is not None
@@ -160,9 +188,22 @@ class Runs:
         pair = self.pairs(self.plan.data[0], TIMED)[0][0]
         variants = [Variant(row.artifact, self._backend(row.artifact)) for row in timed if row.artifact]
         base = next((n for n, row in enumerate(timed) if row.network == self.plan.reference), 0)
-        found = timings(variants, pair, PROTOCOLS[TIMED], self.plan.threads, self.plan.repeats, progress, base)
+        if self.pool:
+            found = self._timed_in(self.pool, variants, base)
+        else:
+            found = timings(variants, pair, PROTOCOLS[TIMED], self.plan.threads, self.plan.repeats, progress, base)
         kept = {self._key(row): timing.to_dict() for row, timing in zip(timed, found, strict=True)}
         self._latency(rows).write(timings=kept)
+
+    def _timed_in(self, pool: Pool, variants: Sequence[Variant], base: int) -> list[Timing]:
+        """Time variants in turns on one machine of a pool, which has what all of them need."""
+        needs = {name: amount for each in variants for name, amount in needs_of(each, self.needs).items()}
+        data, digest = self.plan.data[0], self.pairs(self.plan.data[0], TIMED)[1]
+        work = Work((*variants,), located(data.where), digest, TIMED, self.plan.threads, needs=needs)
+        (answer,) = pool([replace(work, repeats=self.plan.repeats, reference=base)])
+        if answer.error:
+            raise answer.error
+        return [*answer.timings]
 
     def _backend(self, artifact: Artifact) -> str:
         """The one of the plan; for a baseline the one that runs it."""

@@ -48,8 +48,15 @@ class Evaluated(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Environment(Record):
-    """Where and with what a run was made: engine, machine, versions, command, commit, time."""
+    """Where and with what a run was made: engine, machine, versions, command, commit, time.
 
+    Attributes:
+        machine: of a pool, or reached by SSH, that computed it.
+        timed_on: the one that timed it, where that is another one.
+    """
+
+    machine: str | None = None
+    timed_on: str | None = None
     engine: str | None = None
     engine_version: str | None = None
     threads: int | None = None

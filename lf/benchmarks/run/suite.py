@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,8 @@ def suite(
     repeats: int = 30,
     out: Path | None = None,
     draw: bool = False,
+    pool: str | None = None,
+    needs: Mapping[str, float] | None = None,
     progress: Progress = lambda done, total, text: None,
 ) -> list[Run]:
     """Evaluate every file in every engine that runs it; the runs of a results file, in the order of the command line.
@@ -60,7 +62,8 @@ def suite(
     describes, `size` what every picture is resized to, `nms` how far points suppress each other, `refine` how they move
     off whole pixels, `threshold` their smallest score, `extraction` how images are looked at, see `Variant`. `out`
     keeps results.json and the features of every picture, from which an interrupted run resumes, and with `draw`
-    pictures of the pairs.
+    pictures of the pairs. `pool` names a row of POOLS, whose machines evaluate the variants; `needs` what those must
+    have, see `lf.benchmarks.run.pooled`.
 
     Raises:
         UsageError: unknown names, a file or engine without its counterpart, or pictures without a place.
@@ -68,22 +71,21 @@ def suite(
     """
     if draw and out is None:
         raise UsageError("`draw` needs a folder to draw into; type: `out=DIR`")
+    if draw and pool:
+        raise UsageError("`draw` needs the features on this machine; leave out `pool`")
+    if needs and not pool:
+        raise UsageError("`needs` says what the machines of a pool must have; type: `pool=ray`")
     variants = [
         Variant(*pair, keypoints, size, nms, refine, threshold, extraction=extraction)
         for pair in pair_up(artifacts, backends)
     ]
-    return evaluate_variants(
-        variants,
-        data,
-        protocol,
-        limit_sequences=limit_sequences,
-        threads=threads,
-        workers=workers,
-        repeats=repeats,
-        out=out,
-        draw=draw,
-        progress=progress,
-    )
+    how: dict[str, Any] = {"limit_sequences": limit_sequences, "threads": threads, "workers": workers}
+    how |= {"repeats": repeats, "out": out, "progress": progress}
+    if pool:
+        from lf.benchmarks.run.pooled import evaluate_in_pool
+
+        return evaluate_in_pool(variants, data, protocol, pool, needs or {}, **how)
+    return evaluate_variants(variants, data, protocol, draw=draw, **how)
 
 
 def evaluate_variants(

@@ -1,0 +1,75 @@
+"""The Ray cluster that the pools share: connect with it, and carry errors over from its machines."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from lf.core import BadInput, LfError, Unavailable, UsageError
+from lf.core.packages import pip
+
+SECONDS = 10  # for a cluster to answer
+ERRORS = {kind.__name__: kind for kind in (LfError, UsageError, Unavailable, BadInput)}
+
+
+@contextmanager
+def connected() -> Iterator[Any]:
+    """Yield the package `ray`, connected with the cluster of RAY_ADDRESS or of this machine, else with a new one.
+
+    Raises:
+        Unavailable: Ray is not installed, or its cluster does not answer.
+        LfError: Ray failed in the block.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise Unavailable(f"`pool=ray` needs the package ray; type: {pip('ray')}") from error
+    mine = not ray.is_initialized()
+    try:
+        if mine:
+            _reach(os.environ.get("RAY_ADDRESS", ""))
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
+        yield ray
+    except ConnectionError as error:
+        raise Unavailable(f"no Ray cluster is there ({_line(error)}); see: ray status") from error
+    except ray.exceptions.RayError as error:
+        raise LfError(f"Ray failed ({_line(error)}); the same command goes on where it stopped") from error
+    finally:
+        if mine:
+            ray.shutdown()
+
+
+def told(error: LfError) -> list[str]:
+    """Kind and text of an error, for another machine; an exception would arrive wrapped in pages."""
+    kind = next(name for name, kind in reversed(ERRORS.items()) if isinstance(error, kind))
+    return [kind, str(error)]
+
+
+def heard(words: list[str]) -> LfError:
+    """The error that `told` describes."""
+    kind, text = words
+    return ERRORS[kind](text)
+
+
+def _reach(address: str) -> None:
+    """Knock at host:port, where Ray itself would try for ten minutes and more.
+
+    Raises:
+        Unavailable: nobody answers.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host, int(port)), SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise Unavailable(f"no Ray cluster answers at RAY_ADDRESS={address} ({error}); see: ray status") from error
+
+
+def _line(error: Exception) -> str:
+    """The last line of what Ray says, which is what happened; the others are where."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
