@@ -1,0 +1,74 @@
+"""Kill a command at a random moment, run it again, and compare the result with that of one run."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+from .commands import OUT, content, hidden, prepare, words
+from .forked import Ended, Running, run
+
+SIGNALS = {"KILL": signal.SIGKILL, "TERM": signal.SIGTERM}
+
+
+@dataclass(frozen=True)
+class Whole:
+    """The result of a command in one run: name -> digest of its files, and how long it took."""
+
+    files: dict[str, str]
+    seconds: float
+
+
+def stage(place: Path) -> None:
+    """Make the inputs of all commands in a folder; in processes of their own."""
+    prepare(place)
+    ended = run(["export", "wren", "--to", "onnx", "-o", "wren.onnx"], place / "said")
+    assert ended.code == 0, ended.said
+
+
+def whole(name: str, place: Path) -> Whole:
+    """What a command makes in one run, found twice: it has to be the same."""
+    results = []
+    for _ in range(2):
+        shutil.rmtree(place / OUT, ignore_errors=True)
+        ended = run(words(name), place / "said")
+        assert ended.code == 0, ended.said
+        results.append(Whole(content(place / OUT), ended.seconds))
+    first, second = results
+    assert first.files == second.files, f"{name} differs between two runs: {_differing(first.files, second.files)}"
+    return second
+
+
+def moment(name: str, place: Path, reference: Whole, seed: int, number: int) -> str:
+    """What went wrong at a moment, or nothing; the same moment for a seed and a number, as far as a clock goes."""
+    rng = Random(f"{seed}/{name}/{number}")
+    after, kind = rng.uniform(0, reference.seconds), rng.choice([*SIGNALS])
+    shutil.rmtree(place / OUT, ignore_errors=True)
+    running = Running(words(name), place / "said")
+    ended = running.wait(after)
+    if ended is None:
+        running.kill(SIGNALS[kind])
+        ended = running.end()
+    return judged(name, place, reference, ended, kind)
+
+
+def judged(name: str, place: Path, reference: Whole, ended: Ended, kind: str = "") -> str:
+    """Run the command again after something happened; what is wrong then, or nothing."""
+    wrong = [] if ended.clean else [f"said {ended.said.strip().splitlines()[-1][:200]}"]
+    out = place / OUT
+    left = [path.name for path in out.rglob("*") if path.is_file() and hidden(path, out)] if out.exists() else []
+    if kind == "TERM" and left:
+        wrong.append(f"left {left[0]}")
+    again = run(words(name), place / "said")
+    if again.code != 0:
+        wrong.append(f"again ended with {again.code}: {again.said.strip()[-300:]}")
+    elif found := _differing(reference.files, content(out)):
+        wrong.append(f"again made other {', '.join(found[:4])}")
+    return "; ".join(wrong)
+
+
+def _differing(first: dict[str, str], second: dict[str, str]) -> list[str]:
+    return sorted(name for name in {**first, **second} if first.get(name) != second.get(name))
