@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import time
 
@@ -11,7 +12,7 @@ from fuzz.mutate_text import JSON
 from fuzz.parsers import PARSERS
 from fuzz.runner import Parser, damage, run
 
-from lf.core import BadInput, UsageError
+from lf.core import BadInput, LfError, UsageError
 
 WORDS = b'{"a": [1, 2, 3], "b": "text"}'
 
@@ -139,6 +140,109 @@ def test_a_whole_file_that_is_refused_is_a_finding():
 
 def refuses(folder):
     raise BadInput("never")
+
+
+# --- what was found, as small files
+
+
+def sql(*commands):
+    def change(data):
+        connection = sqlite3.connect(":memory:")
+        connection.deserialize(data)
+        connection.executescript("; ".join(commands))
+        connection.commit()
+        return connection.serialize()
+
+    return change
+
+
+def swapped(*pairs):
+    """Bytes for bytes of the same length, so that no length around them changes."""
+
+    def change(data):
+        for old, new in pairs:
+            assert len(old) == len(new)
+            assert old in data
+            data = data.replace(old, new)
+        return data
+
+    return change
+
+
+def proto(edit):
+    def change(data):
+        import onnx
+
+        model = onnx.load_from_string(data)
+        edit(model)
+        return model.SerializeToString()
+
+    return change
+
+
+def reversed_inputs(model):
+    node = model.graph.node[1]
+    node.input[:] = [*node.input][::-1]
+
+
+ENDLESS = (
+    "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT x AS image_id, x AS rows, x AS cols FROM n"
+)
+FOUND = {
+    "a camera of text": (
+        "colmap-databases",
+        "database.db",
+        sql("UPDATE cameras SET height = 'x'"),
+        "'x' where a whole",
+    ),
+    "rows of text": (
+        "colmap-databases",
+        "plain.db",
+        sql("UPDATE keypoints SET cols = 'x'"),
+        "'x' where a whole number",
+    ),
+    "no camera": ("colmap-databases", "database.db", sql("DELETE FROM cameras"), "image 1.png has no camera"),
+    "an endless view": (
+        *("colmap-databases", "database.db"),
+        sql("DROP TABLE descriptors", f"CREATE VIEW descriptors AS {ENDLESS}"),
+        "it holds the view descriptors; expected tables only",
+    ),
+    "a zero byte in a list": ("cameras", "caps/img_cam.txt", swapped((b"1.png", b"1.pn\0")), "it holds a zero byte"),
+    "a long name": ("cameras", "caps/img_cam.txt", lambda data: data.replace(b"1.png", b"9" * 300), "is no file name"),
+    "points beyond any file": (
+        *("colmap-binary", "bin/images.bin"),
+        lambda data: data.replace(b"0.png\0" + bytes(8), b"0.png\0" + b"\xff" * 8),
+        "cut short at byte",
+    ),
+    "a card of brackets": ("toml-cards", "net.toml", lambda data: data + b"x = " + b"[" * 9000, "not TOML"),
+    "a path with a zero byte": (
+        *("toml-plans", "plan.toml"),
+        lambda data: data.replace(b'"procedural:2"', b'"x/\\u0000"'),
+        "a path with a zero byte",
+    ),
+    "weights as a picture": ("onnx-opencv", "m.onnx", proto(reversed_inputs), "expected a map and then weights"),
+    "no weights": ("onnx-openvino", "m.onnx", proto(lambda m: m.graph.node[1].input.pop()), "expected a map and then"),
+    "an output of nothing": ("onnx-opencv", "m.onnx", proto(lambda m: m.graph.node.pop()), "nothing writes its output"),
+    "a far opset": (
+        *("onnx-openvino", "m.onnx"),
+        proto(lambda m: setattr(m.opset_import[0], "version", 1 << 40)),
+        "operator set 1099511627776, expected 1 to 1000",
+    ),
+    "a name that is no text": ("onnx-passes", "m.onnx", swapped((b"Conv", b"Con\xff")), "a name is no UTF-8 text"),
+}
+
+
+@pytest.mark.parametrize(("name", "file", "change", "text"), FOUND.values(), ids=FOUND)
+def test_what_was_found_stays_mended(name, file, change, text, tmp_path, monkeypatch):
+    parser = PARSERS[name]
+    parser.make(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / file
+    path.write_bytes(change(path.read_bytes()))
+    with pytest.raises(LfError) as refused:
+        parser.read(tmp_path)
+    assert text in str(refused.value)
+    assert refused.value.exit_code in parser.codes
 
 
 @pytest.mark.slow

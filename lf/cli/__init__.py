@@ -7,6 +7,7 @@ import io
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -54,6 +55,7 @@ from lf.cli import (  # noqa: E402
 )
 
 INTERRUPTED = 128 + signal.SIGINT  # the shells' exit code
+TERMINATED = 128 + signal.SIGTERM
 ABOUT = "Export, quantize and benchmark local-feature networks."
 HELP = {"help_option_names": ["-h", "--help"]}
 
@@ -111,6 +113,8 @@ def root(
 def main() -> None:
     """Run the command line: one line and an exit code for every error (see `lf.core`)."""
     _take_every_name()
+    ended: list[int] = []  # the signal that ends it, where it is not Ctrl-C
+    _end_cleanly(ended)
     try:
         code = app(prog_name="lf", standalone_mode=False) or 0
         if code == INTERRUPTED:  # what typer makes of a KeyboardInterrupt, without a word
@@ -122,15 +126,25 @@ def main() -> None:
         moved = renamed.now(error)
         code = _failed(moved or f"{text.rstrip('.')} (see {_place(error)} --help)", UsageError.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        code = _failed(
-            "interrupted; nothing half-written is left, the same command resumes or starts again", INTERRUPTED
-        )
+        what, number = ("terminated", TERMINATED) if ended else ("interrupted", INTERRUPTED)
+        code = _failed(f"{what}; nothing half-written is left, the same command resumes or starts again", number)
     except Exception as error:
         if os.environ.get("LF_DEBUG"):
             raise
         code = _unforeseen(error)
     _give_up_output()
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _end_cleanly(ended: list[int]) -> None:
+    """Have the signal that batch systems send end the command as Ctrl-C does, temporary files removed."""
+
+    def end(number: int, _: object) -> None:
+        ended.append(number)
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, end)
 
 
 def _place(error: typer.TyperException) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+ANOTHER = "is it the file of this model? make it again"
 REMEDY = "its weights or their quantization are broken: use an earlier checkpoint, or another scheme"
 
 
@@ -45,11 +46,12 @@ class BadModel(BadInput):
     Attributes:
         what: what is wrong and what was expected, without the file.
         path: of the file; None where it is not known, see `blaming`.
+        remedy: what to do.
     """
 
-    def __init__(self, what: str, path: Path | None = None) -> None:
-        super().__init__(what if path is None else f"{path}: {what}; {REMEDY}")
-        self.what, self.path = what, path
+    def __init__(self, what: str, path: Path | None = None, remedy: str = REMEDY) -> None:
+        super().__init__(what if path is None else f"{path}: {what}; {remedy}")
+        self.what, self.path, self.remedy = what, path, remedy
 
     @classmethod
     def not_finite(cls, where: str, path: Path | None = None) -> BadModel:
@@ -65,7 +67,7 @@ def blaming(path: Path) -> Iterator[None]:
     except BadModel as error:
         if error.path is not None:
             raise
-        raise BadModel(error.what, path) from error
+        raise BadModel(error.what, path, error.remedy) from error
 
 
 class ConversionFailed(LfError):

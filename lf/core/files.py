@@ -95,8 +95,10 @@ def expand(path: str) -> Path:
     """The path, in which `~` and `~name` stand for a home folder.
 
     Raises:
-        BadInput: there is no such home folder.
+        BadInput: there is no such home folder, or the path holds a zero byte.
     """
+    if "\0" in path:
+        raise BadInput(f"{path!r}: a path with a zero byte; expected a path without")
     try:
         return Path(path).expanduser()
     except RuntimeError as error:

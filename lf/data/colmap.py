@@ -23,6 +23,8 @@ PAIRS = 2147483647  # the number of a pair of images is PAIRS * smaller id + lar
 MAGIC = b"SQLite format 3\0"
 WAIT = 1  # s, for another run that writes
 LAST = "two_view_geometries"  # of the tables, written last
+KINDS = {int: "a whole number", str: "a text", bytes: "an array"}
+PROGRAMS = "type IN ('view', 'trigger') OR sql LIKE 'CREATE VIRTUAL%'"  # queries that a file brings may never end
 
 SCHEMA = f"""
 CREATE TABLE cameras (camera_id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL, model INTEGER NOT NULL,
@@ -54,14 +56,15 @@ class Database:
 
     def ids(self) -> dict[str, int]:
         """Name -> id of every image, in the order of the ids."""
-        return {str(name): int(key) for name, key in self.rows("SELECT name, image_id FROM images ORDER BY image_id")}
+        rows = self.rows("SELECT name, image_id FROM images ORDER BY image_id", kinds=(str, int))
+        return {name: key for name, key in rows}
 
     def cameras(self) -> dict[str, Camera]:
         """Name -> camera of every image."""
         names = {number: name for name, (number, _) in CAMERAS.items()}
         asked = "SELECT name, model, width, height, params, prior_focal_length FROM images NATURAL JOIN cameras"
         found = {}
-        for name, model, width, height, params, known in self.rows(asked):
+        for name, model, width, height, params, known in self.rows(asked, kinds=(str, int, int, int, bytes, int)):
             numbers = np.frombuffer(params or b"", "<f8") if len(params or b"") % 8 == 0 else ()
             found[name] = Camera(names.get(model, str(model)), width, height, tuple(map(float, numbers)), bool(known))
         return found
@@ -119,7 +122,8 @@ class Database:
         Raises:
             BadInput: it is damaged.
         """
-        found = self.rows(f"SELECT rows, cols, data FROM {table} WHERE image_id = ?", image_id)
+        asked = f"SELECT rows, cols, data FROM {table} WHERE image_id = ?"
+        found = self.rows(asked, image_id, kinds=(int, int, bytes))
         return _array(f"{self.path}: {table} of image {image_id}", found[0], kind) if found else None
 
     def write_matches(self, first: int, second: int, matches: Array) -> None:
@@ -143,23 +147,33 @@ class Database:
 
     def inliers(self) -> dict[tuple[int, int], int]:
         """(smaller id, larger id) -> matches that passed COLMAP's verification, of each pair that was verified."""
-        rows = self.rows(f"SELECT pair_id, rows FROM {LAST} ORDER BY pair_id")
-        return {divmod(int(number), PAIRS): int(count) for number, count in rows}
+        rows = self.rows(f"SELECT pair_id, rows FROM {LAST} ORDER BY pair_id", kinds=(int, int))
+        return {divmod(number, PAIRS): count for number, count in rows}
 
-    def rows(self, query: str, *values: Any) -> list[Any]:
+    def rows(self, query: str, *values: Any, kinds: tuple[type, ...] = ()) -> list[Any]:
         """What a query gives.
 
+        Args:
+            query: SQL.
+            values: for its question marks.
+            kinds: types of the columns, which SQLite does not check; bytes may be NULL.
+
         Raises:
-            BadInput: the database is damaged, or has other tables.
+            BadInput: the database is damaged, or has other tables or types.
         """
         try:
-            return self.sql.execute(query, values).fetchall()
-        except sqlite3.Error as error:
+            found = self.sql.execute(query, values).fetchall()
+        except (sqlite3.Error, OverflowError, UnicodeDecodeError) as error:
             raise damaged(self.path, error) from error
+        for row in found:
+            for value, kind in zip(row, kinds, strict=False):
+                if not isinstance(value, kind) and not (kind is bytes and value is None):
+                    raise damaged(self.path, f"{str(value)[:40]!r} where {KINDS[kind]} was expected")
+        return found
 
     def _count(self, image_id: int) -> int:
-        found = self.rows("SELECT rows FROM keypoints WHERE image_id = ?", image_id)
-        return int(found[0][0]) if found else 0
+        found = self.rows("SELECT rows FROM keypoints WHERE image_id = ?", image_id, kinds=(int,))
+        return found[0][0] if found else 0
 
     @contextmanager
     def _writing(self, what: str) -> Iterator[None]:
@@ -231,6 +245,8 @@ def opened(path: Path) -> Iterator[Database]:
         names = {row[0] for row in database.rows("SELECT name FROM sqlite_master WHERE type = 'table'")}
         if missing := {"cameras", "images", "keypoints", "matches", LAST} - names:
             raise damaged(path, f"it has no table {', '.join(sorted(missing))}")
+        if programs := database.rows(f"SELECT type, name FROM sqlite_master WHERE {PROGRAMS}"):
+            raise damaged(path, f"it holds the {programs[0][0]} {programs[0][1]}; expected tables only")
         yield database
     finally:
         connection.close()

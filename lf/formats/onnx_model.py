@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lf.core import BadInput, files, one_line
+from lf.formats import onnx_sound
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto
@@ -39,6 +40,7 @@ def read(path: Path) -> ModelProto:
         model = onnx.load_from_string(data)
     except Exception as error:  # protobuf's own, of which there are several builds
         raise BadInput(f"{path}: not an ONNX model ({one_line(error, 200)})") from error
+    onnx_sound.refuse(path)
     return prepare(model)
 
 

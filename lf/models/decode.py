@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from lf.core import Array, BadModel, LfError
+from lf.core.errors import ANOTHER
 from lf.models.peaks import local_maxima, nms, square
 
 Decoded = tuple[Array, Array, Array]
@@ -205,18 +206,19 @@ def head(maps: Mapping[str, Array], name: str) -> Array:
 def raw(maps: Mapping[str, Array], name: str) -> Array:
     """One map, contiguous float32 (c, h, w), of whatever values."""
     if name not in maps:
-        raise LfError(f"the network gives no {name} map, only {', '.join(maps)}; is the file of this model?")
+        raise BadModel(f"the network gives no {name} map, only {', '.join(maps)}", remedy=ANOTHER)
     head = np.ascontiguousarray(maps[name], np.float32)
     if head.ndim != 3:
-        raise LfError(f"the {name} map has shape {head.shape}; expected (channels, height, width)")
+        shape = f"the {name} map has shape {head.shape}, expected (channels, height, width)"
+        raise BadModel(shape, remedy=ANOTHER)
     return head
 
 
 def check_alike(maps: Mapping[str, Array], *names: str) -> None:
-    """Raise LfError unless the maps of these names have one size."""
+    """Raise BadModel unless the maps of these names have one size."""
     if len({raw(maps, name).shape[1:] for name in names}) > 1:
         found = ", ".join(f"{name} {maps[name].shape}" for name in names)
-        raise LfError(f"maps of one size expected, found {found}: is the file of this model?")
+        raise BadModel(f"maps of one size expected, found {found}", remedy=ANOTHER)
 
 
 def check_finite(values: Array, name: str) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -234,7 +236,11 @@ def _pycolmap() -> Any:
     import zlib  # noqa: F401
 
     try:
+        ends = signal.getsignal(signal.SIGTERM)
         import pycolmap
+
+        if ends is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, ends)  # pycolmap would print where it was when it was asked to end
     except ImportError as error:
         raise Unavailable(f"reconstruction needs the package pycolmap; type: {pip('sfm')}") from error
     pycolmap.logging.minloglevel = ERRORS_ONLY

@@ -146,7 +146,8 @@ def _forget(database: colmap.Database, name: str) -> None:
 def _own(database: colmap.Database, where: str, image_id: int, count: int) -> tuple[Array | None, Array, Array | None]:
     """Scores, descriptors and scales; of a database that COLMAP made, the bytes of SIFT or nothing."""
     made = database.rows("SELECT 1 FROM sqlite_master WHERE name = ?", TABLE)
-    rows = made and database.rows(f"SELECT {COLUMNS} FROM {TABLE} WHERE image_id = ?", image_id)
+    asked = f"SELECT {COLUMNS} FROM {TABLE} WHERE image_id = ?"
+    rows = made and database.rows(asked, image_id, kinds=(bytes, int, bytes, bytes))
     if not rows:
         found = database.blob("descriptors", image_id, "u1")
         return None, np.empty((count, 0)) if found is None else found.astype(np.float32), None

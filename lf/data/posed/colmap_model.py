@@ -134,5 +134,5 @@ def _images_bin(path: Path) -> Iterator[tuple[str, Array, int]]:
 def _unpack(path: Path, data: bytes, at: int, form: str) -> tuple[int, ...]:
     try:
         return struct.unpack_from(form, data, at)
-    except struct.error as error:
+    except (struct.error, OverflowError) as error:
         raise BadInput(f"{path}: cut short at byte {at} of {len(data)}; expected a COLMAP model") from error

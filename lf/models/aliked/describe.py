@@ -15,7 +15,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from lf.core import Array, LfError
+from lf.core import Array, BadModel
+from lf.core.errors import ANOTHER
 from lf.models.decode import head, mix, raw, read, unit
 
 SCALE, ALPHA = np.float32(1.0507009873554805), np.float32(1.6732632423543772)  # of SELU
@@ -29,7 +30,7 @@ def describe_aliked(maps: Mapping[str, Array], points: Array) -> Array:
     Where all samples of a point lie outside of the picture, which says nothing of it, its numbers are equal.
 
     Raises:
-        LfError: a map is missing, of the wrong shape, or not finite.
+        BadModel: a map is missing, of the wrong shape, or not finite.
     """
     offset, project, descriptor = _weights(maps)
     found = [_described(maps, points[i : i + BLOCK], offset, project, descriptor) for i in range(0, len(points), BLOCK)]
@@ -43,7 +44,7 @@ def _weights(maps: Mapping[str, Array]) -> tuple[Array, Array, Array]:
     fits = all(maps[name].shape == shape for name, shape in wanted.items())
     if not fits or sum(len(raw(maps, f"x{index}")) for index in range(1, 5)) != depth:
         found = ", ".join(f"{name} {np.shape(maps[name])}" for name in ("offset", "project", "descriptor", "x1"))
-        raise LfError(f"maps that fit together expected, found {found}: is the file of this model?")
+        raise BadModel(f"maps that fit together expected, found {found}", remedy=ANOTHER)
     return offset[:, 0], project[:, 0], descriptor.reshape(count, -1)
 
 
