@@ -10,7 +10,7 @@ EXTRAS := export,quantize,adopt,train,plots,hloc,dataframe,tflite,openvino,pose,
 WORKERS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: demo test nightly lint gate docs clean
+.PHONY: demo test nightly audit lint gate docs clean
 
 demo: $(VENV)/demo
 	rm -rf out/demo
@@ -28,6 +28,12 @@ nightly: $(VENV)/nightly
 	$(PYTEST) -m "not alone and not gpu" --cov --cov-report=term
 	$(BIN)/pytest -m "alone and not gpu"
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --seed $(SEED) --count 310
+
+# known vulnerabilities of the pinned versions; needs the internet
+audit:
+	$(PYTHON) -m venv $(VENV)-audit
+	$(VENV)-audit/bin/pip install --quiet --disable-pip-version-check pip-audit
+	$(VENV)-audit/bin/pip-audit --no-deps --disable-pip --requirement constraints.txt
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .
@@ -61,4 +67,4 @@ $(VENV)/nightly: pyproject.toml constraints.txt
 	touch $@ $(VENV)/dev $(VENV)/demo
 
 clean:
-	rm -rf $(VENV) out
+	rm -rf $(VENV) $(VENV)-audit out

@@ -6,8 +6,10 @@ import os
 import sqlite3
 import subprocess
 import time
+import zipfile
 
 import pytest
+from fuzz import seeds
 from fuzz.mutate_text import JSON
 from fuzz.parsers import PARSERS
 from fuzz.runner import Parser, damage, run
@@ -223,6 +225,11 @@ FOUND = {
     "weights as a picture": ("onnx-opencv", "m.onnx", proto(reversed_inputs), "expected a map and then weights"),
     "no weights": ("onnx-openvino", "m.onnx", proto(lambda m: m.graph.node[1].input.pop()), "expected a map and then"),
     "an output of nothing": ("onnx-opencv", "m.onnx", proto(lambda m: m.graph.node.pop()), "nothing writes its output"),
+    "a constant cut short": (
+        *("onnx-opencv", "m.onnx"),
+        proto(lambda m: m.graph.initializer[0].dims.append(7)),
+        "the constant 'detector.weight' has 16640 bytes, expected 116480",
+    ),
     "a far opset": (
         *("onnx-openvino", "m.onnx"),
         proto(lambda m: setattr(m.opset_import[0], "version", 1 << 40)),
@@ -252,3 +259,26 @@ def test_damaged_files(name):
     seed = int(os.environ.get("LF_FUZZ_SEED", "0"))
     tally = run(PARSERS[name], seed, int(os.environ.get("LF_FUZZ_COUNT", "20")))
     assert not tally.findings, f"python -m tests.fuzz --seed {seed} --only {name}"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda raw: b"no array",
+        lambda raw: raw[:10] + b"(" + raw[11:],
+        lambda raw: raw[:6] + b"\x09" + raw[7:],
+        lambda raw: b"",
+    ],
+    ids=["text", "an open bracket", "a far version", "nothing"],
+)
+def test_kept_features_that_are_damaged_are_predicted_again(change, tmp_path):
+    from lf.benchmarks.run import predict
+
+    seeds.ledgers(tmp_path)
+    assert predict._load(tmp_path / "kept.npz") is not None
+    with zipfile.ZipFile(tmp_path / "kept.npz") as archive:
+        arrays = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(tmp_path / "kept.npz", "w") as archive:
+        for name, raw in arrays.items():
+            archive.writestr(name, change(raw) if name == "size.npy" else raw)
+    assert predict._load(tmp_path / "kept.npz") is None

@@ -5,6 +5,7 @@ Ours, with urllib: pooch does not resume a download that broke off, and huggingf
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import http.client
 import re
@@ -155,7 +156,9 @@ def extract(source: Source, archive: Path, folder: Path, progress: Progress) -> 
                 (folder / target).parent.mkdir(exist_ok=True)
                 with opened.open(member) as packed, (folder / target).open("xb") as file:
                     shutil.copyfileobj(packed, file, CHUNK)
-    except DAMAGED as error:
+    except (*DAMAGED, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # which a place outside of the file gives
+            raise
         raise BadInput(f"{archive}: cannot be unpacked ({error}); remove it and download it again") from error
 
 

@@ -20,6 +20,8 @@ NODE, INITIALIZER, INPUT, OUTPUT = 1, 5, 11, 12
 READS, WRITES, NAME, KIND, ATTRIBUTE = 1, 2, 3, 4, 5
 TENSOR_NAME = 8
 INNER = (6, 11)  # graphs of an attribute
+DIMS, TYPE, RAW = 1, 2, 9  # of a tensor
+BYTES = {1: 4, 2: 1, 3: 1, 4: 2, 5: 2, 6: 4, 7: 8, 9: 1, 10: 2, 11: 8, 12: 4, 13: 8, 16: 2}  # type -> of a value
 
 Message = memoryview
 
@@ -28,8 +30,8 @@ def refuse(path: Path) -> None:
     """Refuse a file whose graph cannot be meant. What is no message at all passes: its engine refuses it.
 
     Raises:
-        BadInput: a name is no text, an operator set or a side is out of range, an output is written by nothing, or a
-            convolution lacks its weights.
+        BadInput: a name is no text, an operator set or a side is out of range, an output is written by nothing, a
+            convolution lacks its weights, or a constant has other bytes than its shape says.
     """
     try:
         found = next(_faults(memoryview(files.read_bytes(path, "an ONNX model"))), None)
@@ -52,6 +54,8 @@ def _faults(model: Message) -> Iterator[str]:
 
 def _in_graph(graph: Message) -> Iterator[str]:
     constants = {_text(tensor, TENSOR_NAME) for tensor in _inner(graph, INITIALIZER)}
+    for tensor in _inner(graph, INITIALIZER):
+        yield from _in_tensor(tensor)
     inputs = {_text(value, 1) for value in _inner(graph, INPUT)} - constants
     written = constants | inputs
     for node in _inner(graph, NODE):
@@ -64,6 +68,25 @@ def _in_graph(graph: Message) -> Iterator[str]:
         for side in _sides(value):
             if side > SIDE:
                 yield f"its input {_text(value, 1)!r} has a side of {side}, expected at most {SIDE}"
+
+
+def _in_tensor(tensor: Message) -> Iterator[str]:
+    """Whether the bytes of a constant are those of its shape, where they are kept raw."""
+    raw, kind, count = None, 0, 1
+    for number, start, body, end in fields(tensor):
+        if number == RAW:
+            raw = end - body
+        elif number == TYPE:
+            kind = varint(tensor, body)[0]
+        elif number == DIMS:
+            packed = varint(tensor, start)[0] & 7 == 2
+            while body < end:
+                side, body = varint(tensor, body)
+                count *= side
+                if not packed:
+                    break
+    if raw is not None and kind in BYTES and raw != count * BYTES[kind]:
+        yield f"the constant {_text(tensor, TENSOR_NAME)!r} has {raw} bytes, expected {count * BYTES[kind]}"
 
 
 def _in_node(node: Message, constants: set[str]) -> Iterator[str]:

@@ -58,12 +58,17 @@ class Guard:
             return
         if event in CODE or event in NETWORK:
             self.heard.append(f"ran {event} {values!r}"[:200])
-        elif ((event == "open" and _writes(values)) or event in CHANGES) and not self._allowed(values[0]):
+        elif ((event == "open" and _writes(values)) or event in CHANGES) and not self._allowed(values):
             self.heard.append(f"changed {event} {values!r}"[:200])
 
-    def _allowed(self, path: Any) -> bool:
+    def _allowed(self, values: tuple[Any, ...]) -> bool:
         """Whether something may be written there: the temporary folder, the null device, open files by number."""
-        return isinstance(path, int) or os.fsdecode(str(path)).startswith((str(self.folder / "tmp"), os.devnull))
+        path, folder = values[0], values[-1]
+        if isinstance(path, int):
+            return True
+        if isinstance(folder, int) and folder > 2 and not os.path.isabs(os.fsdecode(path)):  # relative to an open one
+            path = f"{os.readlink(f'/proc/self/fd/{folder}')}/{os.fsdecode(path)}"
+        return os.fsdecode(path).startswith((str(self.folder / "tmp"), os.devnull))
 
 
 def listing(folder: Path) -> set[tuple[str, int, int]]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from lf.benchmarks.protocols.protocol import Protocol
 from lf.core import Array, Features, LfError, UsageError, files, ledger
 from lf.core.fingerprint import versions
 from lf.data import Picture
+from lf.data.layouts import npz
 from lf.extraction.extractor import Extractor
 
 Native = tuple[int, int]  # (H, W), pixels, before the protocol's geometry
@@ -137,8 +137,7 @@ def _noted(note: Path) -> tuple[Features, Native] | None:
 
 def _load(path: Path) -> Features | None:
     try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as kept:
-            size = kept["size"].tolist()
-            return Features(kept["keypoints"], kept["scores"], kept["descriptors"], (size[0], size[1]))
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, LfError):
+        kept = npz.read(path, "kept features", ("keypoints", "scores", "descriptors", "size"))
+        return Features(kept["keypoints"], kept["scores"], kept["descriptors"], npz.size(path, "size", kept["size"]))
+    except LfError:
         return None  # absent or damaged: predicted again

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,9 @@ import numpy as np
 from lf.benchmarks.protocols.protocol import Protocol
 from lf.benchmarks.protocols.segmentation import Seen, Size
 from lf.benchmarks.run.predict import geometry, identity
-from lf.core import Array, BadModel, UsageError, blaming, files, ledger
+from lf.core import Array, BadModel, LfError, UsageError, blaming, files, ledger
 from lf.data import Picture
+from lf.data.layouts import npz
 from lf.data.masks import LabelSet
 from lf.data.masks.units import Unit
 from lf.extraction.extractor import Extractor
@@ -99,8 +99,8 @@ def check_classes(extractor: Extractor, classes: LabelSet) -> None:
 
 def _load(path: Path) -> tuple[Array, Size] | None:
     try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as kept:
-            logits, (height, width) = np.asarray(kept["logits"]), kept["native"].tolist()
-    except (OSError, EOFError, ValueError, TypeError, KeyError, zipfile.BadZipFile):
+        kept = npz.read(path, "kept logits", ("logits", "native"))
+        logits, native = kept["logits"], npz.size(path, "native", kept["native"])
+    except LfError:
         return None  # absent or damaged: predicted again
-    return (logits, (height, width)) if logits.ndim == 3 and logits.dtype == np.float32 else None
+    return (logits, native) if logits.ndim == 3 and logits.dtype == np.float32 else None
