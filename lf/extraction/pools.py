@@ -77,17 +77,17 @@ def on_ray(
     rows = [_row(found, (index, count)) for index in range(count)]
     total, tally = len(found), Tally()
     with connected() as ray:
-        import ray.data
+        from ray import data as datasets
 
         actors = _room(ray, cpus * workers)
-        ray.data.DataContext.get_current().enable_progress_bars = False
-        data = ray.data.from_items(rows, override_num_blocks=count).map(
+        datasets.DataContext.get_current().enable_progress_bars = False
+        spread = datasets.from_items(rows, override_num_blocks=count).map(
             Actor,
             fn_constructor_args=(opener, out.absolute(), layout, top_k, workers),
             num_cpus=cpus * workers,
-            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=min(actors, count)),
+            compute=datasets.ActorPoolStrategy(min_size=1, max_size=min(actors, count)),
         )
-        for row in data.iter_rows():
+        for row in spread.iter_rows():
             _add(tally, row)
             progress(tally.written + tally.kept + len(tally.failed), total, f"shard {row['shard']}")
     if in_one_file(layout):
