@@ -50,7 +50,7 @@ def told(error: LfError) -> list[str]:
 
 
 def heard(words: list[str]) -> LfError:
-    """The error that `told` describes."""
+    """The error of such a description."""
     kind, text = words
     return ERRORS[kind](text)
 
