@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from lf.core import LfError, Unavailable
 from lf.extraction.cluster import connected, heard, told
@@ -82,7 +82,7 @@ def on_ray(
         actors = _room(ray, cpus * workers)
         datasets.DataContext.get_current().enable_progress_bars = False
         spread = datasets.from_items(rows, override_num_blocks=count).map(
-            Actor,
+            cast(Any, Actor),  # the types of Ray know functions only
             fn_constructor_args=(opener, out.absolute(), layout, top_k, workers),
             num_cpus=cpus * workers,
             compute=datasets.ActorPoolStrategy(min_size=1, max_size=min(actors, count)),

@@ -16,10 +16,11 @@ SIGNALS = {"KILL": signal.SIGKILL, "TERM": signal.SIGTERM}
 
 @dataclass(frozen=True)
 class Whole:
-    """The result of a command in one run: name -> digest of its files, and how long it took."""
+    """The result of a command in one run: name -> digest of its files, how long it took, and the bytes on a disk."""
 
     files: dict[str, str]
     seconds: float
+    bytes: int
 
 
 def stage(place: Path) -> None:
@@ -36,7 +37,7 @@ def whole(name: str, place: Path) -> Whole:
         shutil.rmtree(place / OUT, ignore_errors=True)
         ended = run(words(name), place / "said")
         assert ended.code == 0, ended.said
-        results.append(Whole(content(place / OUT), ended.seconds))
+        results.append(Whole(content(place / OUT), ended.seconds, _bytes(place / OUT)))
     first, second = results
     assert first.files == second.files, f"{name} differs between two runs: {_differing(first.files, second.files)}"
     return second
@@ -68,6 +69,12 @@ def judged(name: str, place: Path, reference: Whole, ended: Ended, kind: str = "
     elif found := _differing(reference.files, content(out)):
         wrong.append(f"again made other {', '.join(found[:4])}")
     return "; ".join(wrong)
+
+
+def _bytes(folder: Path) -> int:
+    """Bytes that files take in pages of 4096."""
+    sizes = (path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return sum(-(-size // 4096) * 4096 for size in sizes)
 
 
 def _differing(first: dict[str, str], second: dict[str, str]) -> list[str]:

@@ -16,7 +16,7 @@ from .forked import Ended, Running, jumping, run
 from .moments import Whole, judged
 
 Cause = Callable[[str, Path, Whole, int], str]
-SMALL = 256 << 10  # bytes of a disk that is soon full
+LEAST = 16 << 10  # bytes of a disk that is soon full
 REFUSED = (1, 2, 5)  # exit codes of a command that could not go on
 
 
@@ -31,11 +31,11 @@ def two(name: str, place: Path, reference: Whole, seed: int) -> str:
 
 
 def full(name: str, place: Path, reference: Whole, seed: int) -> str:
-    """The disk fills; with more room the same command goes on."""
+    """The disk has room for half of the result; with more room the same command goes on."""
     shutil.rmtree(place / OUT, ignore_errors=True)
     (place / OUT).mkdir()
     try:
-        with _mounted(place / OUT, f"size={SMALL}"):
+        with _mounted(place / OUT, f"size={max(LEAST, reference.bytes // 2)}"):
             ended = run(words(name), place / "said")
             wrong = _refused(ended, "full")
             subprocess.run(["mount", "-o", "remount,size=1G", place / OUT], check=True)
