@@ -49,7 +49,7 @@ docs: $(VENV)/dev
 gate: $(VENV)/dev
 	rm -rf out/gate
 	$(BIN)/lf demo --out out/gate
-	$(BIN)/lf compare tests/baselines/wren.json out/gate/results.json --gates tests/baselines/gates.toml
+	$(BIN)/lf compare tests/baselines/default.json out/gate/results.json --gates tests/baselines/gates.toml
 
 $(VENV)/demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -17,6 +17,7 @@ from lf.benchmarks.report import match_pictures
 from lf.core import Array
 from lf.data import Pair, warps
 from lf.data.drawn import folders
+from lf.models import DEFAULT
 
 OUT = Path("docs/images/float-beside-int8.png")
 PAIR = 0  # of the drawn pairs: a change of viewpoint
@@ -33,8 +34,8 @@ def main(out: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         photos = Path(folder, "photos")
         folders.write_pictures(photos, 32, SIZE)
-        exact = lf.load("wren").export("onnx", Path(folder, "wren.onnx"), size=SIZE)
-        small = exact.quantize("w8a8", photos, Path(folder, "wren.w8a8.onnx"))
+        exact = lf.load(DEFAULT).export("onnx", Path(folder, f"{DEFAULT}.onnx"), size=SIZE)
+        small = exact.quantize("w8a8", photos, Path(folder, f"{DEFAULT}.w8a8.onnx"))
         panels = [panel(network, pair) for network in (exact, small)]
     panels.insert(1, np.full((GAP, *panels[0].shape[1:]), 255, np.uint8))
     print(match_pictures.save(out, few_greys(np.vstack(panels))))

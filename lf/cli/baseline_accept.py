@@ -11,7 +11,7 @@ from lf.cli import options as opt
 from lf.core import console
 
 EXAMPLES = (
-    "lf baseline accept out/gate/results.json -o tests/baselines/wren.json",
+    "lf baseline accept out/gate/results.json -o tests/baselines/default.json",
     "lf baseline accept results/results.json -o reference.json",
 )
 

@@ -30,7 +30,7 @@ from lf.models.row import SEGMENTATION as SEGMENTATION
 from lf.models.row import UNKNOWN_LICENCE as UNKNOWN_LICENCE
 from lf.models.row import Model as Model
 
-DEFAULT = "wren"  # the network that demo, gate and documents use
+DEFAULT = "swift"  # the network that demo, gate and documents use
 FAMILIES = (superpoint, r2d2, kp2d, edgepoint2, alike, aliked, xfeat, disk, posfeat, swift, wren, opencv)
 
 MODELS: dict[str, Model] = {name: row for family in FAMILIES for name, row in family.ROWS.items()}

@@ -12,11 +12,11 @@ from lf.data import open_dataset
 from lf.data.drawn import folders
 from lf.export import export
 from lf.extraction.extractor import Extractor
+from lf.models import DEFAULT
 from lf.models.resolve import resolve
 from lf.quantize import quantize
 from lf.studies.doctor import examine
 
-NETWORK = "wren"
 PROTOCOL = "kp2d-fixed"
 DATA = "procedural:60"  # sequences of two pictures, from families and seeds that training never sees
 CALIBRATION = 32  # pictures, from the training families
@@ -24,11 +24,11 @@ CALIBRATION = 32  # pictures, from the training families
 
 def demo(out: Path, threads: int, progress: console.Progress) -> None:
     """Float checkpoint -> ONNX -> w8a8 -> one benchmark of all three -> table and picture, in `out`."""
-    checkpoint = resolve(NETWORK)
+    checkpoint = resolve(DEFAULT)
     console.note(f"1/4 export {checkpoint.path.name} to ONNX and compare it with PyTorch")
-    exported = export(checkpoint, "onnx", out / f"{NETWORK}.onnx", size=PROTOCOLS[PROTOCOL].size)
+    exported = export(checkpoint, "onnx", out / f"{DEFAULT}.onnx", size=PROTOCOLS[PROTOCOL].size)
     console.note(f"2/4 quantize to w8a8, calibrated on {CALIBRATION} drawn pictures")
-    small = quantize(exported, "w8a8", _calibration(out), out / f"{NETWORK}.w8a8.onnx", progress=progress)
+    small = quantize(exported, "w8a8", _calibration(out), out / f"{DEFAULT}.w8a8.onnx", progress=progress)
     console.note(f"3/4 benchmark: protocol {PROTOCOL}, {DATA}")
     runs = suite(
         [checkpoint, exported, small],
@@ -42,7 +42,7 @@ def demo(out: Path, threads: int, progress: console.Progress) -> None:
     console.note("4/4 draw the matches of one pair")
     picture = _picture(out, small)
     console.result(tables.page(runs))
-    report = web.write(runs, out / web.PAGE, title=f"{NETWORK}: float beside 8 bits")
+    report = web.write(runs, out / web.PAGE, title=f"{DEFAULT}: float beside 8 bits")
     made = (exported.path, small.path, out / RESULTS, picture)
     console.result("\nfiles: " + "\n       ".join(map(str, made)))
     for row in examine():
@@ -65,5 +65,5 @@ def _picture(out: Path, artifact: Artifact) -> Path:
     shown = [rule.prepare(image, 3)[0] for image in loaded]
     found = [extractor(rule.prepare(image, extractor.model.colours)[0], top_k=rule.params["k"]) for image in loaded]
     homography = rule.homography(pair.homography, loaded[0].shape[:2], loaded[1].shape[:2])
-    drawn = match_pictures.matches((shown[0], shown[1]), (found[0], found[1]), homography, f"{NETWORK} w8a8, ort-cpu")
+    drawn = match_pictures.matches((shown[0], shown[1]), (found[0], found[1]), homography, f"{DEFAULT} w8a8, ort-cpu")
     return match_pictures.save(out / "matches.png", drawn)
