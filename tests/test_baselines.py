@@ -98,8 +98,7 @@ def test_shipped_networks_learned_from_free_pictures_alone():
     """Drawn ones, Kodak's, TUM's, and what is CC0 or CC BY, with its licence; and together they are small."""
     networks = [resolve(name) for name, path in shipped().items() if path.suffix == ".safetensors"]
     assert {artifact.path.stem for artifact in networks} >= {"wren", "superpoint-small", "kp2dtiny-s-coral"}
-    for artifact in networks:
-        (made,) = artifact.card.made
+    for card, made in ((artifact.card, made) for artifact in networks for made in artifact.card.made):
         data = made.options["data"]
         sources = {source.partition(":")[0] for source in ([data] if isinstance(data, str) else data)}
         known = {source.removeprefix("photos/") for source in sources}
@@ -107,6 +106,8 @@ def test_shipped_networks_learned_from_free_pictures_alone():
         if known & {"coco_cc_by", "lomiri"}:
             assert {row["source"] for row in made.extra["data"]} == known
             assert not any(word in row["licence"] for row in made.extra["data"] for word in ("SA", "NC", "ND"))
-        assert artifact.card.weights["licence"] == "Apache-2.0"
-        assert not made.options.get("init")
+        assert card.weights["licence"] == "Apache-2.0"
+        assert bool(made.options.get("init")) == (made is not card.made[0]), "only a training of its own before"
+        assert bool(made.teacher) == bool(made.options.get("settings", {}).get("teacher"))
+        assert made.teacher.get("licence", "MIT") in ("MIT", "BSD-3-Clause", "Apache-2.0")
     assert sum(artifact.path.stat().st_size for artifact in networks) < 12e6

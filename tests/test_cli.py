@@ -445,7 +445,8 @@ def test_no_dataset(lf, tiny, scenes, tmp_path, damage, text):
     if scenes.exists():
         assert contents(scenes) == before
     left = [*(tmp_path / "out").rglob("*.*")]
-    assert all(path.suffix == ".npz" and path.name[0] != "." for path in left)  # whole features of whole pictures
+    whole = {".npz", ".json"}  # features of whole pictures, and which picture has which
+    assert all(path.suffix in whole and path.name[0] != "." for path in left)
 
 
 def test_16_bit_pictures_are_pictures(lf, tiny, scenes):

@@ -294,7 +294,7 @@ def test_a_hostile_npz_is_refused_in_one_line(case, tmp_path):
 
 
 def test_an_archive_that_unpacks_to_too_much_is_not_unpacked(tmp_path, monkeypatch):
-    monkeypatch.setattr("lf.data.layouts.npz.LIMIT", 10_000)
+    monkeypatch.setattr("lf.formats.npz.LIMIT", 10_000)
     zeros = io.BytesIO()
     np.save(zeros, np.zeros(100_000))
     (tmp_path / "1.ppm.lf.npz").write_bytes(archive(keypoints=zeros.getvalue()))

@@ -11,7 +11,7 @@ import typer
 
 from lf.cli import app, renamed
 
-PAGE = (Path(__file__).resolve().parents[1] / "docs" / "migration.md").read_text()
+PAGE = (Path(__file__).resolve().parents[1] / "docs" / "reference" / "migration.md").read_text()
 
 
 @pytest.mark.parametrize(("place", "typed"), renamed.OPTIONS.items())

@@ -330,7 +330,7 @@ def test_data_show_draws_posed_pairs_and_scenes(folder, tmp_path, monkeypatch):
     flat = cv2.imread(str(data_pictures.draw(f"posed:{folder}", tmp_path / "posed.png", count=2)))
     assert flat is not None
     monkeypatch.setattr(drawn, "synth12", lambda: drawn.held_out(4, (96, 128)))
-    title, panels, columns, note = data_pictures._dataset("scenes:1", 2)
+    title, panels, columns, note, _ = data_pictures._dataset("scenes:1", 2)
     assert title == "scenes:1: 2 of 66 pairs"
     assert (len(panels), columns) == (6, 3)
     assert panels[1].lines.shape == (24, 3)

@@ -18,7 +18,7 @@ import torch
 from lf.core import Array, Artifact, BadInput, UsageError, files, ledger
 from lf.core.fingerprint import versions
 from lf.data import images
-from lf.data.layouts import npz
+from lf.formats import npz
 from lf.train.homographic_adaptation import BATCH, Labeller, Settings
 from lf.train.workers import find_device
 

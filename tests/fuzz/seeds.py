@@ -70,8 +70,8 @@ def homography(folder: Path) -> None:
 
 def stored(folder: Path) -> None:
     """The features of one image in every layout with npz files, and the two kinds of pairs."""
-    from lf.data.layouts import npz
     from lf.data.layouts.pairs import Stored, write_superpoint
+    from lf.formats import npz
 
     for name in ("lf", "r2d2", "d2net", "posfeat"):
         with LAYOUTS[name].open(folder / name) as store:
@@ -150,7 +150,7 @@ def pair_list(folder: Path) -> None:
 
 def flow(folder: Path) -> None:
     """A pair with flow as npz, and R2D2's PNG files."""
-    from lf.data.layouts import npz
+    from lf.formats import npz
 
     one, shift = picture(), np.zeros((*SIDE, 2), np.float32)
     npz.write(folder / "a.npz", {"image1": one, "image2": one, "flow": shift, "mask": np.ones(SIDE, np.uint8)})
@@ -275,7 +275,7 @@ def state(folder: Path) -> None:
 
 def labels(folder: Path) -> None:
     """Labels of a photo."""
-    from lf.data.layouts import npz
+    from lf.formats import npz
 
     (folder / "manifest.json").write_text("{}")
     npz.write(folder / "1.png.npz", {"points": np.ones((3, 3), np.float32), "sha256": np.array("00" * 32)})

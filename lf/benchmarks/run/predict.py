@@ -18,8 +18,8 @@ from lf.benchmarks.protocols.protocol import Protocol
 from lf.core import Array, Features, LfError, UsageError, files, ledger
 from lf.core.fingerprint import versions
 from lf.data import Picture
-from lf.data.layouts import npz
 from lf.extraction.extractor import Extractor
+from lf.formats import npz
 
 Native = tuple[int, int]  # (H, W), pixels, before the protocol's geometry
 

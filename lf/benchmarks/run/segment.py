@@ -17,10 +17,10 @@ from lf.benchmarks.protocols.segmentation import Seen, Size
 from lf.benchmarks.run.predict import geometry, identity
 from lf.core import Array, BadModel, LfError, UsageError, blaming, files, ledger
 from lf.data import Picture
-from lf.data.layouts import npz
 from lf.data.masks import LabelSet
 from lf.data.masks.units import Unit
 from lf.extraction.extractor import Extractor
+from lf.formats import npz
 
 HEAD = "segmentation"
 

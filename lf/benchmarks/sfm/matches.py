@@ -11,8 +11,8 @@ import numpy as np
 
 from lf.benchmarks.protocols.matching import distinct, mutual
 from lf.core import Array, BadInput, Features
-from lf.data.layouts import npz
 from lf.data.layouts.images import LF, Folder
+from lf.formats import npz
 
 HELD = 6  # features of images in memory: 10 MB each at 20,480 points of 128 numbers
 NAMES = "names"

@@ -16,7 +16,7 @@ import numpy as np
 
 from lf.core import Array, BadInput, Features, UsageError, files
 from lf.data import colmap, colmap_cameras
-from lf.data.layouts import npz
+from lf.formats import npz
 
 NAME, SUFFIX = "database.db", ".db"
 TABLE = "lf_features"

@@ -14,7 +14,7 @@ import numpy as np
 
 from lf.core import Array, BadInput, Features, Unavailable, UsageError, files
 from lf.core.packages import pip
-from lf.data.layouts import npz
+from lf.formats import npz
 
 NAME = "features.h5"
 SLACK = 1 << 16  # bytes that must be free beside the arrays: HDF5's own

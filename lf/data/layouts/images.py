@@ -10,7 +10,8 @@ import numpy as np
 
 from lf.core import Array, BadInput, Features
 from lf.data.images import is_image
-from lf.data.layouts import h5, npz
+from lf.data.layouts import h5
+from lf.formats import npz
 
 Arrays = dict[str, Array]
 POINTS, SCORES = ("keypoints", "descriptors"), "scores"  # arrays of every codec; a file may lack the scores

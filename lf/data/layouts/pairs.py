@@ -10,7 +10,7 @@ import numpy as np
 
 from lf.core import Array, BadInput, Features
 from lf.data.cameras import RelativePose, checked_camera, checked_rotation, checked_translation
-from lf.data.layouts import npz
+from lf.formats import npz
 
 HOMOGRAPHY = "homography"
 POSE = ("K0", "K1", "rotation", "translation")

@@ -30,8 +30,8 @@ from lf.data.cameras import (
 )
 from lf.data.headers import declared_size
 from lf.data.homography import resize_matrix
-from lf.data.layouts import npz
 from lf.data.posed.rows import check_inside, numbers, rows
+from lf.formats import npz
 
 PATTERNS = ("*pairs_with_gt.txt", "*pairs_calibrated.txt")
 SCANNET = ("test.npz", "intrinsics.npz")

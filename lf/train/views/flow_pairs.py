@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from lf.core import MAX_PIXELS, Array, BadInput, files
 from lf.core.console import quiet
 from lf.data import headers, images
-from lf.data.layouts import npz
+from lf.formats import npz
 from lf.train.views.r2d2_views import Draw, Pair, grid, look, unit, windows, within
 from lf.train.views.random_views import warp_points
 
