@@ -301,3 +301,14 @@ def test_the_tables_of_cameras_join_pairs_and_reconstructions():
     assert rows[1] == ["wren", "w8a8", area, area, area, "1 of 2", "7", "2.500", "0.500", centre, "-"]
     assert rows[2] == ["wren", "w8a8", *[f"+0.100 {few}"] * 3, "-"]
     assert rows[3] == ["wren", "w8a8", "wren.w8a8.onnx", "2" * 12, "0.52"]
+
+
+def test_a_model_card_has_every_training_of_its_weights_and_the_teacher():
+    text = model_card.page("swift")
+    first, second = (line for line in text.splitlines() if line.startswith("lf train"))
+    assert "--out swift-1" in first
+    assert "init=" not in first
+    assert "--set init=swift-1/swift.safetensors" in second
+    assert second.endswith("--set teacher=E64.pth")
+    assert "taught by edgepoint2-e64 (E64.pth, MIT, sha256 968d0bfa" in text
+    assert text.count("squares: 16 of Kodak") == 1, "both trainings saw the same pictures"

@@ -147,6 +147,7 @@ def test_files_that_need_the_same_are_timed_in_turns(here):
         (("--needs", "rpi4"), "--needs says what the machines of a pool must have; type: --pool ray"),
         (("--pool", "ray", "--draw", "--out", "x"), "--draw needs the features on this machine; leave out --pool"),
         (("--pool", "ray", "--on", "ssh://a"), "--on runs on one other machine; leave out --pool"),
+        (("--needs", "rpi4", "--on", "ssh://a"), "--on runs on one other machine; leave out --needs"),
         (("--on", "http://a"), "--on http://a: expected ssh://[USER@]HOST[:PORT][/PATH/OF/lf]"),
         (("--on", "ssh://-oProxyCommand=x"), "expected ssh://[USER@]HOST[:PORT][/PATH/OF/lf]"),
     ],

@@ -85,7 +85,7 @@ def bench(
     how |= {"threshold": threshold, "extraction": opt.extraction_of(extraction, pyramid)}
     how |= {"threads": threads, "workers": workers, "repeats": repeats}
     if on:
-        _refuse_here(pool=pool, draw=draw)
+        _refuse_here(pool=pool, needs=needs, draw=draw)
         runs = _on(on, files, out, {"data": data, "protocol": protocol, "backend": backend, "size": size, **how})
     else:
         artifacts, backends = [resolve(name) for name in files], backend.split(",") if backend else None

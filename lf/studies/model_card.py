@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -18,7 +18,7 @@ from lf.train.recipe import Recipe
 
 WORDS = SHIPPED / "cards.toml"
 TAGS = ("keypoint-detection", "local-features", "image-matching", "quantization")
-NOT_SET = ("model", "method", "about", "data", "settings")  # what a recipe's name says, or another option
+NOT_SET = ("model", "method", "about", "data", "init", "settings")  # what a recipe's name says, or another option
 
 
 def page(name: str) -> str:
@@ -33,7 +33,8 @@ def page(name: str) -> str:
         raise UsageError(f"no weights of {name} ship with lf; there are model cards of {', '.join(networks)}")
     artifact = resolve(name)
     limits = [*words.get(name, {}).get("limits", ()), *words["every"]["limits"]]
-    step = artifact.card.made[0]
+    steps = [step for step in artifact.card.made if step.command == "train"]
+    commands = "\n".join(command(name, steps, index) for index in range(len(steps)))
     parts = [
         _front(artifact),
         f"# {name}\n\n{MODELS[name].about[0].upper()}{MODELS[name].about[1:]}.",
@@ -41,22 +42,32 @@ def page(name: str) -> str:
         "## Limits\n\n" + _list(limits),
         _usage(name),
         "## Details\n\n" + _list(_details(artifact)),
-        "## Training data\n\n" + _list(_data(step, words["sources"])),
-        f"## Training\n\n```sh\n{command(name, step)}\n```\n\n" + _list(_training(step)),
+        "## Training data\n\n" + _list(dict.fromkeys(line for step in steps for line in _data(step, words["sources"]))),
+        f"## Training\n\n```sh\n{commands}\n```\n\n" + _list(line for step in steps for line in _training(step)),
         "## Figures\n\nThe documents of lf have them with intervals and commands: Shipped weights, What it costs.",
     ]
     return "\n\n".join(parts)
 
 
-def command(name: str, step: Step) -> str:
-    """The command that trains such weights with this lf: the recipe, its pictures, and settings that differ from it."""
-    words = ["lf", "train", name, "--out", name]
+def command(name: str, steps: Sequence[Step], index: int) -> str:
+    """The command of one of the trainings of shipped weights: its pictures, and settings that differ from the recipe.
+
+    A later training starts from the weights of the one before it.
+    """
+    step, places = steps[index], [name if len(steps) == 1 else f"{name}-{n + 1}" for n in range(len(steps))]
+    words = ["lf", "train", name, "--out", places[index]]
+    if index:
+        words += ["--set", f"init={places[index - 1]}/{name}.safetensors"]
     for source in _sources(step):
         words += ["--photos", source] if source != "procedural" else []
     for setting in fields(Recipe):
         was, now = step.options.get(setting.name), getattr(RECIPES[name], setting.name)
         if was is not None and setting.name not in NOT_SET and _sides(was) != _sides(now):
             words += ["--set", f"{setting.name}={was}"]
+    settings = step.options.get("settings", {})
+    for key, now in RECIPES[name].settings.items():  # a setting that this lf has no more cannot be typed
+        if key in settings and _sides(settings[key]) != _sides(now):
+            words += ["--set", f"{key}={settings[key]}"]
     return shlex.join(words)
 
 
@@ -109,6 +120,8 @@ def _training(step: Step) -> Iterator[str]:
     options = step.options
     size = "x".join(map(str, _sides(options["size"])))
     yield f"{options['steps']:,} steps of {options['batch']} pairs of {size} pixels, seed {options['seed']}"
+    if step.teacher:
+        yield "taught by {model} ({origin}, {licence}, sha256 {sha256})".format(**step.teacher)
     yield "made with " + ", ".join(f"{name} {version}" for name, version in step.versions.items())
 
 

@@ -179,8 +179,8 @@ def publish(run: Run, path: Path, step: int | None = None) -> Artifact:
     made["versions"] = {"lf": __version__, "torch": torch.__version__}
     if run.began and run.began != made_by():
         made["began_with"] = dict(run.began)
-    if teacher := getattr(run.method, "teacher", None):
-        made["teacher"] = getattr(teacher, "weights", {})
+    if taught_by := getattr(run.method, "taught_by", None):
+        made["teacher"] = taught_by
     if run.parent:
         made["parent"] = run.parent["sha256"]
     if run.recipe.weight_bits:

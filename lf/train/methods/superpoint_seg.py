@@ -100,9 +100,8 @@ class Method(superpoint.Method):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """How far both maps are from those of the parent on the same views."""
         with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.bf16):
-            maps = dict(
-                zip(MODELS[self.recipe.model].heads, parent(batch), strict=False)
-            )  # it may have no segmentation
+            heads = MODELS[self.recipe.model].heads
+            maps = dict(zip(heads, parent(batch), strict=False))  # the parent may have no segmentation
         learned = {"detector": detector.float(), "descriptor": descriptor.float()}
         taught = {head: maps[head].float() for head in learned}
         return map_losses.total(learned, taught, self.recipe.settings["descriptor_weight"])

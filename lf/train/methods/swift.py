@@ -79,6 +79,7 @@ class Method:
         self.relation = Spread((1 / scale, scale), recipe.settings["rotation"], tilt=0.22, shift=0.3)
         teacher = recipe.settings["teacher"]
         self.teacher = Teacher(teacher, recipe.size, device) if teacher else None
+        self.taught_by = self.teacher.weights if self.teacher else {}
         self.labels = first_labels(recipe, pictures).to(device)
 
     def state(self) -> dict[str, Tensor]:
