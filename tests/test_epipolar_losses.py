@@ -256,8 +256,13 @@ def test_the_description_loss_is_that_of_the_original(held):
     torch.testing.assert_close(lines.anchors(wanted, maps, lines.lines(query, there), search)[0][0], of["anchor"])
     found = lines.match(one, two, query, there, search, torch.zeros(1, 64, 2))
     torch.testing.assert_close(lines.normalised(found.expected, search.size, True)[0], of["expected"])
-    torch.testing.assert_close(found.deviation[0], of["std"])
+    # E[x^2] - E[x]^2 cancels: of a variance near 0, one processor keeps other digits than the next, the original's too
+    apart = (found.deviation[0] - of["std"]).abs()
+    assert apart.max() < (2 * torch.finfo(torch.float32).eps) ** 0.5
+    assert apart.median() < 1e-5
     torch.testing.assert_close(found.distance[0], of["epipolar_px"], atol=1e-4, rtol=1e-5)
+    assert lines.description(found, search).item() == pytest.approx(2.611067, abs=2e-3)
+    found = found._replace(deviation=of["std"][None])  # so that what follows is compared digit by digit
     torch.testing.assert_close(lines.weights(found, search)[0], of["weight"])
     assert lines.description(found, search).item() == pytest.approx(2.611067, abs=2e-5)
 
