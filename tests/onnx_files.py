@@ -28,3 +28,37 @@ def heads(row: str, size: tuple[int, int] | None) -> tuple[bytes, Card]:
     weights_card = {"origin": "random numbers", "sha256": "00", "licence": "none"}
     card = Card(row, weights_card, (model.channels, *(size or (None, None))), outputs=dict(model.heads))
     return proto.SerializeToString(), card
+
+
+def brightest(weight: int = 127) -> bytes:
+    """An 8-bit 3x3 convolution of a picture of 3 channels whose weights, `weight` each, give the largest products."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    top = 27.0 * weight  # of a white picture: 3 channels, 9 pixels
+    constants = {
+        "one": np.array(1 / 255, np.float32),
+        "out": np.array(top / 255, np.float32),
+        "unit": np.ones(8, np.float32),
+        "low": np.array(0, np.uint8),
+        "lows": np.zeros(8, np.int8),
+        "weight": np.full((8, 3, 3, 3), weight, np.int8),
+    }
+    nodes = [
+        helper.make_node("QuantizeLinear", ["image", "one", "low"], ["a"]),
+        helper.make_node("DequantizeLinear", ["a", "one", "low"], ["b"]),
+        helper.make_node("DequantizeLinear", ["weight", "unit", "lows"], ["w"], axis=0),
+        helper.make_node("Conv", ["b", "w"], ["c"], kernel_shape=[3, 3]),
+        helper.make_node("QuantizeLinear", ["c", "out", "low"], ["d"]),
+        helper.make_node("DequantizeLinear", ["d", "out", "low"], ["sum"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "brightest",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 3, 16, 16])],
+        [helper.make_tensor_value_info("sum", TensorProto.FLOAT, [1, 8, 14, 14])],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    onnx.checker.check_model(proto)
+    return proto.SerializeToString()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx_files
 import onnxruntime
 import pytest
 import tflite_files
@@ -24,7 +25,7 @@ from lf.extraction import extractor as extract
 from lf.extraction.extractor import PHASES, Clock, Extractor, restore
 from lf.formats import model_file
 from lf.models import MODELS, checkpoint
-from lf.runtimes import BACKENDS, edgetpu, open_session
+from lf.runtimes import BACKENDS, edgetpu, open_session, ort
 from lf.studies import doctor
 
 CUDA = "CUDAExecutionProvider"
@@ -540,3 +541,18 @@ def test_an_image_file_and_its_array_are_one(tiny, tmp_path):
     assert len(features)
     again = run(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY))
     assert np.array_equal(features.keypoints, again.keypoints)
+
+
+@pytest.mark.parametrize("options", ["measured", "making"])
+def test_sums_of_the_largest_8_bit_products_do_not_saturate(options, tmp_path):
+    """On x86 without VNNI, ONNX Runtime adds these products in 16 bits unless it is asked for exact ones."""
+    path = tmp_path / "brightest.onnx"
+    path.write_bytes(onnx_files.brightest())
+    white = np.ones((1, 3, 16, 16), np.float32)
+    if options == "measured":
+        card = Card("superpoint", WEIGHTS, (3, None, None))
+        found = ort.open_session(Artifact(path, card), 1, ort.CPU).run(white)["sum"]
+    else:
+        session = onnxruntime.InferenceSession(str(path), ort.making(), providers=[ort.CPU])
+        (found,) = session.run(None, {"image": white})
+    np.testing.assert_allclose(found, 27 * 127, rtol=1e-6)
