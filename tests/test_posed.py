@@ -255,6 +255,17 @@ def test_scenes_below_a_folder_are_found_and_the_rest_is_told(views, tmp_path, c
     assert len(open_dataset(f"posed:{tmp_path}", exclude=("drive/frames",))) == 2
 
 
+def test_images_without_a_line_are_named(views, tmp_path, capsys):
+    strecha(tmp_path, views)
+    open_dataset(f"posed:{tmp_path}")
+    assert "left out" not in capsys.readouterr().err
+    edit(tmp_path / "cameras.txt", line(views[-1][0].name), "#")
+    found = open_dataset(f"posed:{tmp_path}")
+    assert len(found) == 3
+    name = views[-1][0].name
+    assert f"images without a camera and a pose, left out: 1, such as {name}" in capsys.readouterr().err
+
+
 def test_depth_beside_images_is_read(views, tmp_path):
     kitti(tmp_path / "frames", views)
     (tmp_path / "frames_depth").mkdir()

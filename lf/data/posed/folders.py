@@ -95,9 +95,19 @@ def scene(folder: Path, root: Path) -> Scene:
     views = reader(folder) if reader else []
     if len(views) < 2:
         raise BadInput(f"{folder}: {len(views)} image with a camera and a pose; expected two or more")
+    _say_what_is_left_out(folder, views)
     name = folder.resolve().name if folder == root else folder.relative_to(root).as_posix()
     named = (replace(view, image=replace(view.image, key=_key(view.image.key, root))) for view in views)
     return Scene(name, tuple(named), tuple(_listed(folder, views)))
+
+
+def _say_what_is_left_out(folder: Path, views: Sequence[View]) -> None:
+    """Name the images beside those of `views` that have no camera and pose."""
+    known = {view.image.path for view in views if view.image.path}
+    beside = (path for place in {path.parent for path in known} for path in place.iterdir())
+    others = sorted(path.name for path in beside if path not in known and images.is_image(path.name))
+    if others:
+        console.note(f"{folder}: images without a camera and a pose, left out: {len(others)}, such as {others[0]}")
 
 
 def _key(path: str, root: Path) -> str:
