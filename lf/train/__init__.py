@@ -97,7 +97,7 @@ RECIPES: dict[str, Recipe] = {
     "wren": Recipe(
         model="wren",
         method="superpoint",
-        about="the default network of lf, from drawn pictures: an hour of one core",
+        about="a smaller trunk than SuperPoint's, from drawn pictures alone: an hour of one core",
         steps=12_000,
         batch=8,
         size=(160, 160),

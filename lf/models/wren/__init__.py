@@ -1,4 +1,4 @@
-"""Wren, the default network of lf: rows of the family."""
+"""Wren, SuperPoint's two heads on a small trunk: rows of the family."""
 
 from __future__ import annotations
 
