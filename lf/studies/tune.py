@@ -10,7 +10,6 @@ from typing import Any
 from lf.benchmarks import PROTOCOLS
 from lf.benchmarks.protocols.summary import LEAST
 from lf.benchmarks.report import pareto, web
-from lf.benchmarks.report.figures import plotter
 from lf.benchmarks.report.header import header_of_network
 from lf.benchmarks.run import results
 from lf.benchmarks.run.predict import check_resize
@@ -29,7 +28,7 @@ from lf.studies.sweep_runs import Runs
 
 BUDGET = "repeatability=0.005,correctness@1=0.01,matching_score=0.01,localization_error=0.02"
 BACKENDS_TRIED = ("ort-cpu", "openvino")  # by default, where they are installed
-RESULTS, PICTURE = "results.json", "front.png"
+RESULTS = "results.json"
 LEGEND = (
     "->: the fastest whose mean drops are within the budget. *: nothing tried is at least as accurate, as fast and as "
     "small.\nDrops are from fp32 in the first backend, with paired 95 % intervals; not shown: within in the mean, not "
@@ -46,7 +45,7 @@ class Tuned:
         candidates: every file, backend, size and number of threads; fp32 in the first backend first.
         budget: metric -> how much its mean may drop.
         paths: sha256 -> file.
-        out: folder of results and picture.
+        out: folder of the results and the page.
     """
 
     candidates: Sequence[pareto.Candidate]
@@ -65,9 +64,9 @@ class Tuned:
         return {"best": self.best and self.best.answer, "front": front, "results": str(self.out / RESULTS)}
 
     def page(self) -> str:
-        """The table, its legend and the picture."""
+        """The table, its legend and where the report is."""
         parts = [header_of_network(self.candidates[0].run), pareto.table(self.candidates, self.budget), LEGEND]
-        return "\n\n".join([*parts, f"{self.out / PICTURE}\n{self.out / web.PAGE}"])
+        return "\n\n".join([*parts, str(self.out / web.PAGE)])
 
     def enforce(self) -> None:
         """Raise GateFailed if nothing keeps the budget."""
@@ -100,14 +99,13 @@ def tune(
 
     Raises:
         UsageError: a file that is not float, or an unknown name.
-        Unavailable: a backend or the plots extra is not installed; found before the work.
+        Unavailable: a backend is not installed; found before the work.
     """
     parent = resolve(model)
     if parent.card.scheme != FLOAT:
         raise UsageError(f"{parent.path}: is {parent.card.scheme}; give lf tune the float file that it was made from")
     budget, counts = parse_budget(max_drop), _counts(threads)
     choose(budget, protocol)
-    plotter()  # fails before an hour of work if it is not installed
     tried = backend.split(",") if backend else [name for name in BACKENDS_TRIED if BACKENDS[name].installed]
     sizes = _sizes(size, protocol, parent)
     if cut not in (None, "features"):
@@ -120,8 +118,7 @@ def tune(
     found, paths = _measured(plans, out, counts, bool(cut), repeats, progress)
     candidates = [pareto.judge(found[0], run, budget) for run in found]
     results.save(out / RESULTS, found)
-    pareto.draw(candidates, out / PICTURE)
-    web.write(found, out / web.PAGE)
+    web.write(found, out / web.PAGE, candidates=candidates)
     return Tuned(candidates, budget, paths, out)
 
 

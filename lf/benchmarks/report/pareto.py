@@ -1,23 +1,18 @@
-"""Accuracy against latency against size: which candidates nothing beats, as a table and as a picture."""
+"""Accuracy against latency against size: which candidates nothing beats, as a table."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from lf.benchmarks.protocols.summary import brackets
-from lf.benchmarks.report.figures import plotter
 from lf.benchmarks.report.latency_table import ms
 from lf.benchmarks.report.tables import SHORT, digits, markdown, repeat, signed, voids
 from lf.benchmarks.run.record import Run
 from lf.benchmarks.timing.latency_stats import said
-from lf.core import files
 
 Lost = tuple[float, tuple[float, float] | None, int]  # how much worse than the reference, 95 % interval, pairs
-MARKERS = "os^Dv*PX<>phd8H"
 
 
 @dataclass(frozen=True)
@@ -152,82 +147,3 @@ def _cell(one: Candidate, metric: str) -> str:
         return "-"
     drop, sure, n = one.drops[metric]
     return f"{digits(one.run.summary[metric])} {signed(drop)} {brackets(sure, n, signed)}"
-
-
-def draw(candidates: Sequence[Candidate], path: Path) -> Path:
-    """Time against the share of the budget that is used: colours are backends, shapes are files, areas are bytes.
-
-    A line joins those that nothing is at once as quick and as accurate as; those of them within the budget are named.
-
-    Raises:
-        Unavailable: matplotlib is not installed.
-    """
-    figure = plotter()(figsize=(8, 5), dpi=130, layout="constrained")
-    axes = figure.subplots()
-    worst = max((one.used for one in candidates if one.used != float("inf")), default=1.0)
-    top = max(1.25, min(worst, 5.0) * 1.1)  # what is far beyond is drawn at the edge
-    _scatter(axes, candidates, top)
-    _join(axes, _quick_or_accurate(candidates), top)
-    _scales(axes, candidates, top)
-    figure.legend(loc="outside right upper", frameon=False)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    files.write_bytes(path, buffer.getvalue())
-    return path
-
-
-def _scatter(axes: Any, candidates: Sequence[Candidate], top: float) -> None:
-    """A point for each candidate, and the legend of colours and shapes."""
-    largest = max(one.size for one in candidates)
-    backends = [*dict.fromkeys(one.run.backend for one in candidates)]
-    forms = [*dict.fromkeys(one.form for one in candidates)]
-    for one in candidates:
-        axes.scatter(
-            one.time,
-            _height(one, top),
-            s=30 + 170 * one.size / largest,
-            color=f"C{backends.index(one.run.backend)}",
-            marker=MARKERS[forms.index(one.form) % len(MARKERS)],
-            alpha=0.6,
-            linewidths=0,
-        )
-    for index, backend in enumerate(backends):
-        axes.scatter([], [], color=f"C{index}", label=backend)
-    for index, form in enumerate(forms):
-        axes.scatter([], [], color="0.4", marker=MARKERS[index % len(MARKERS)], label=form)
-
-
-def _join(axes: Any, line: Sequence[Candidate], top: float) -> None:
-    """The line, and the names of its candidates within the budget."""
-    axes.step(
-        [one.time for one in line], [_height(one, top) for one in line], where="post", color="0.5", lw=1, zorder=0
-    )
-    for index, one in enumerate(one for one in line if one.used <= 1):
-        place = {"xytext": (6, 8 + 10 * (index % 2)), "textcoords": "offset points"}
-        axes.annotate(one.name, (one.time, _height(one, top)), fontsize=8, **place)
-    axes.axhline(1, color="0.3", ls="--", lw=1)
-    axes.annotate("budget", (1, 1), (-4, 3), xycoords=("axes fraction", "data"), textcoords="offset points", ha="right")
-
-
-def _scales(axes: Any, candidates: Sequence[Candidate], top: float) -> None:
-    """Labels, limits and ticks of both axes."""
-    xlabel = f"time from picture to features, times that of {candidates[0].run.ratio.to} in the same turn"
-    axes.set(xlabel=xlabel, ylabel="share of the budget used", ylim=(-0.08 * top, top))
-    axes.set_xscale("log")
-    axes.margins(x=0.15)
-    ticks = [min(one.time for one in candidates), max(one.time for one in candidates)]
-    axes.set_xticks(ticks, [*map("{:.2f}".format, ticks)])
-    axes.minorticks_off()
-
-
-def _quick_or_accurate(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """The front without regard to size, the fastest first."""
-    line: list[Candidate] = []
-    for one in sorted(candidates, key=lambda one: (one.time, one.used)):
-        if not line or max(one.used, 0.0) < max(line[-1].used, 0.0):
-            line.append(one)
-    return line
-
-
-def _height(one: Candidate, top: float) -> float:
-    return min(max(one.used, 0.0), top * 0.97)

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from lf import __version__
+from lf.benchmarks.report.pareto import Candidate
 from lf.benchmarks.report.tables import SHORT, digits
-from lf.benchmarks.report.web import charts, provenance
+from lf.benchmarks.report.web import budget, charts, provenance
 from lf.benchmarks.report.web.groups import Group, grouped
 from lf.benchmarks.report.web.heat import heat
 from lf.benchmarks.report.web.pair_pictures import pictures
@@ -51,7 +52,13 @@ def _file(path: Path) -> Path:
 
 
 def write(
-    runs: Sequence[Run], out: Path, *, verdicts: Sequence[Verdict] = (), drawn: Sequence[Path] = (), title: str = ""
+    runs: Sequence[Run],
+    out: Path,
+    *,
+    verdicts: Sequence[Verdict] = (),
+    drawn: Sequence[Path] = (),
+    candidates: Sequence[Candidate] = (),
+    title: str = "",
 ) -> Path:
     """Write the page.
 
@@ -60,6 +67,7 @@ def write(
         out: the file to write.
         verdicts: what gates said of the runs.
         drawn: results files whose pictures of best and worst pairs are to be shown.
+        candidates: what `lf tune` tried; a chart shows how much of the budget each uses.
         title: heads the page; by default it names the networks.
 
     Returns:
@@ -81,6 +89,7 @@ def write(
         groups=[_section(group) for group in groups],
         timed=[_time_row(run) for run in timed],
         verdicts=verdicts,
+        budget=budget.used(candidates) if candidates else None,
         pictures=shown,
         left=left,
         origins=provenance.origins([run for group in groups for run in group.runs] or timed),

@@ -83,7 +83,7 @@ def against_time(group: Group, metric: str) -> Chart | None:
             f"{run.label}: {digits(run.summary[metric])}, {_time(run):.2f} times the time, {run.artifact.megabytes} MB"
         )
         parts.append(svg.marker(index, x, y, radius, "void" if run.void else "dot", title))
-    parts += _names(line, metric, across, up)
+    parts += names([(run.label, across(_time(run)), up(_value(run, metric))) for run in line], across)
     left = len(runs) - len(shown)
     notes = [f"{left} runs are left out: their times are ratios to another run." if left else ""]
     notes += ["Hollow marks: the machine was busy, the time means nothing." if any(run.void for run in shown) else ""]
@@ -91,17 +91,17 @@ def against_time(group: Group, metric: str) -> Chart | None:
     return Chart(title, svg.canvas(WIDE, 340, title, parts), " ".join(filter(None, notes)))
 
 
-def _names(line: Sequence[Run], metric: str, across: svg.Scale, up: svg.Scale) -> list[str]:
-    """The names along the front, the fastest and the best first; those without space stay unnamed."""
+def names(line: Sequence[tuple[str, float, float]], across: svg.Scale) -> list[str]:
+    """Names of (label, x, y) along a front, the fastest and the best first; those without space stay unnamed."""
     placed: list[tuple[float, float]] = []
     parts = []
-    for run in dict.fromkeys((line[0].label, line[-1].label, *(run.label for run in line))):
-        one = next(each for each in line if each.label == run)
-        x, y = across(_time(one)), up(_value(one, metric)) - 14
+    at = {label: (x, y - 14) for label, x, y in reversed(line)}
+    for label in dict.fromkeys((line[0][0], line[-1][0], *(label for label, *_ in line))):
+        x, y = at[label]
         if all(abs(y - other) > 13 or abs(x - beside) > 210 for beside, other in placed):
             placed.append((x, y))
             right = x > (across.start + across.end) / 2
-            parts.append(svg.text(x, max(y, 30), one.label, "end" if right else "start", "name"))
+            parts.append(svg.text(x, max(y, 30), label, "end" if right else "start", "name"))
     return parts
 
 
