@@ -122,7 +122,8 @@ def main() -> None:
     except LfError as error:
         code = _failed(str(error), error.exit_code)
     except typer.TyperException as error:
-        text = error.format_message() if isinstance(error, typer.BadParameter) else str(error)
+        said = isinstance(error, typer.BadParameter) or getattr(error, "possibilities", None)  # of near names
+        text = error.format_message() if said else str(error)
         moved = renamed.now(error)
         code = _failed(moved or f"{text.rstrip('.')} (see {_place(error)} --help)", UsageError.exit_code)
     except (KeyboardInterrupt, typer.Abort):
