@@ -191,7 +191,7 @@ def test_features_of_a_known_network_take_its_name(files, parent, tmp_path):
 
 def test_what_pictures_do_not_tell_is_asked_for(files, tmp_path):
     with pytest.raises(
-        UsageError, match=r"do not tell its input apart .*`input=0\.\.1` or `input=-1\.\.1`.*`reference=CHECK"
+        UsageError, match=r"do not decide the range of its input .*`input=0\.\.1` or `input=-1\.\.1`.*`reference=CHECK"
     ):
         adopt(files / "lightglue.onnx", "features", tmp_path / "made.onnx")
     assert not list(tmp_path.iterdir())

@@ -223,7 +223,7 @@ def test_a_file_of_one_size_takes_what_is_padded_to_it(network):
 
 def test_what_it_cannot_do_is_refused(network, tmp_path, drawn_photos):
     file = network("aliked-t16")
-    with pytest.raises(UsageError, match="aliked-t16: its decode is not known as a graph, leave `cut=features` out"):
+    with pytest.raises(UsageError, match="aliked-t16: has no decoder for graphs; leave `cut=features` out"):
         export(file, "onnx", tmp_path / "a.onnx", cut="features")
     said = r"no TFLite file can be made of aliked-t16, TFLite lacks an operator .+; run its .onnx file, .+=ort-cpu`"
     with pytest.raises(UsageError, match=said):

@@ -235,7 +235,7 @@ def test_a_camera_is_checked(model, params, text):
 
 
 DAMAGED = {
-    "text": (b"hello", "it is no SQLite file"),
+    "text": (b"hello", "it is not an SQLite file"),
     "header": (b"SQLite format 3\0" + bytes(200), "cannot be read as a COLMAP database"),
 }
 
@@ -293,7 +293,7 @@ def test_a_full_disk_and_a_locked_database_are_told_apart(tmp_path):
     assert isinstance(databases.unwritable(tmp_path, full), DiskFull)
     locked = databases.unwritable(tmp_path, sqlite3.OperationalError("database is locked"))
     assert isinstance(locked, UsageError)
-    assert str(locked).endswith(": another run writes it; let it end, then run this again")
+    assert str(locked).endswith(": another run is writing it; wait until it ends, then type the command again")
 
 
 # --- the layout

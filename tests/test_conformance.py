@@ -263,9 +263,9 @@ def test_a_provider_that_is_listed_and_does_not_run(file, monkeypatch, name):
     if provider in onnxruntime.get_available_providers():
         pytest.skip("it is really there")
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [provider, "CPUExecutionProvider"])
-    with pytest.raises(Unavailable, match=f"{provider} was asked for and ONNX Runtime would use another"):
+    with pytest.raises(Unavailable, match=f"{provider} was requested, but ONNX Runtime would use another"):
         open_session(file("wren", ".onnx"), name)
-    assert f"{provider} was asked for" in said_of(name)
+    assert f"{provider} was requested" in said_of(name)
 
 
 def test_tensorrt_that_is_not_there_is_named(file, here):

@@ -295,15 +295,16 @@ def test_work_that_reports_nothing_is_told_of(capfd, monkeypatch):
     monkeypatch.delenv("LF_PROGRESS")
     monkeypatch.setattr("lf.core.progress.FIRST", 0.05)
     monkeypatch.setattr("lf.core.progress.EVERY", 0.1)
+    monkeypatch.setattr(console, "task", "lf export")
     with console.progress() as progress:
         told = _until(lambda: capfd.readouterr().err)
-        assert re.fullmatch(r"(working, 0 s so far\n)+", told)
+        assert re.fullmatch(r"(lf export: working, 0 s so far\n)+", told)
         progress(1, 3, "converting")
         told = _until(lambda: capfd.readouterr().err)
-        assert re.fullmatch(r"(working, 0 s so far\n)*(1/3 \(33 %\): converting\n)+", told)
+        assert re.fullmatch(r"(lf export: working, 0 s so far\n)*(1/3 \(33 %\): converting\n)+", told)
         progress(3, 3, "converted")
         capfd.readouterr()
-        assert _until(lambda: capfd.readouterr().err).startswith("working, 0 s so far; last: converted\n")
+        assert _until(lambda: capfd.readouterr().err).startswith("lf export: working, 0 s so far; last: converted\n")
     capfd.readouterr()
     time.sleep(0.15)
     assert capfd.readouterr().err == ""
@@ -333,7 +334,7 @@ def test_a_bar_starts_afresh_with_each_stage():
             self.calls.append(("update", given["completed"], given["total"]))
 
     rich = Rich()
-    bar = Bar(rich)
+    bar = Bar(rich, "lf bench")
     for done, total in ((0, 2), (1, 2), (0, 2), (1, 2), (1, 5)):
         bar(done, total, "")
     assert [name for name, *_ in rich.calls] == ["reset", "update", "reset", "update", "reset"]

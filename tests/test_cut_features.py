@@ -303,7 +303,7 @@ def test_a_quantized_file_and_the_commands_that_take_it(works, tiny, drawn_photo
     ("what", "text"),
     [
         (lambda made, out: quantize(made, "fp16", out=out), "quantize the file it is made from, then type: `export"),
-        (lambda made, out: export(made, "onnx", out, cut="features"), "has its decode inside already"),
+        (lambda made, out: export(made, "onnx", out, cut="features"), "contains its decoder"),
         (lambda made, out: export(made, "tflite", out.with_suffix(".tflite")), "starts from the file it was made from"),
         (lambda made, out: Extractor(made, "ort-cpu", keypoints=object()), "made.onnx has no dense descriptors"),
         (

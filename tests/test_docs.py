@@ -94,3 +94,7 @@ def test_the_version_is_the_same_everywhere():
     version = re.escape(lf.__version__)
     assert re.search(rf"^version: {version}$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
     assert re.search(rf"^## \[{version}\] - \d{{4}}-\d\d-\d\d$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    minor = lf.__version__.rpartition(".")[0]
+    for page in ("docs/ci.md", "docs/tutorial.md"):  # the tag that .github/workflows/release.yml moves
+        assert re.findall(r"uses: OWNER/lf@v(\S+)", (ROOT / page).read_text()) == [minor]
+    assert 'tag="tags/${GITHUB_REF_NAME%.*}"' in (ROOT / ".github/workflows/release.yml").read_text()

@@ -117,7 +117,7 @@ def test_an_empty_folder_is_filled_and_a_full_one_is_left_alone(server, tmp_path
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "note.txt").write_text("mine")
     for taken in (tmp_path / "full", tmp_path / "full" / "note.txt"):
-        with pytest.raises(UsageError, match=r"is there already and holds something else; choose another `out`"):
+        with pytest.raises(UsageError, match=r"exists and holds something else; choose another `out`"):
             get(row, taken)
     assert left(tmp_path / "full") == ["note.txt"]
 
@@ -169,7 +169,7 @@ def test_a_server_without_range_starts_over(server, tmp_path):
 
 def test_changed_content_is_refused_and_removed(server, tmp_path):
     row = source(server, archive(), sha256="0" * 64)
-    with pytest.raises(BadInput, match=r"has changed or was damaged on the way, and is removed: sha256 \w+, exp"):
+    with pytest.raises(BadInput, match=r"has changed or was damaged in transit, and was removed: sha256 \w+, exp"):
         get(row, tmp_path / "hp")
     assert left(tmp_path) == []
 

@@ -125,9 +125,9 @@ def test_a_device_is_chosen_by_its_port(stub, compiled, monkeypatch, wanted):
         ("refuse", r"an Edge TPU is there \(usb /stub/usb, pci /stub/pci\), and it cannot be opened: .*plugdev"),
         (
             "crash in prepare",
-            r"dies \(SIGSEGV\) as it should load the file: .* LiteRT \d.* different generations; inst",
+            r"crashes \(SIGSEGV\) when it should load the file: .* LiteRT \d.* do not match; inst",
         ),
-        ("abort in invoke", r"dies \(SIGABRT\) as it should run the file: .*different generations"),
+        ("abort in invoke", r"crashes \(SIGABRT\) when it should run the file: .*do not match"),
         ("refuse in prepare", r"cannot load the file: .*Package requires runtime version \(15\)"),
         ("take nothing", r"RuntimeVersion\(14\) cannot load the file: .*unresolved custom op: edgetpu-custom-op"),
     ],

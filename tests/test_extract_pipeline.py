@@ -152,7 +152,9 @@ def test_two_runs_do_not_write_one_file(model, photos, tmp_path):
     hold = f"import h5py\nfile = h5py.File({str(part)!r}, 'a')\nprint('held', flush=True)\ninput()"
     with subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout.readline() == b"held\n"
-        with pytest.raises(UsageError, match="another run writes it; let it end, then run this again"):
+        with pytest.raises(
+            UsageError, match="another run is writing it; wait until it ends, then type the command again"
+        ):
             run(model, photos, tmp_path / "out", "hloc", (0, 2))
         other.communicate(b"\n")
     with h5py.File(part, "r") as file:
@@ -167,7 +169,7 @@ def test_features_of_other_code_are_not_gone_on_with(model, photos, tmp_path, la
     with pytest.raises(UsageError) as caught:
         run(model, photos, tmp_path / "out", layout)
     assert str(caught.value) == (
-        f"{tmp_path / 'out'}: was made otherwise (code of lf: was {code}, now of other code); "
+        f"{tmp_path / 'out'}: was made with other settings (code of lf: was {code}, now of other code); "
         f"choose another `out`, or delete its features: rm -r {tmp_path / 'out'}"
     )
     assert content(tmp_path / "out") == before

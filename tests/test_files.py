@@ -114,7 +114,7 @@ def test_devices_and_folders_are_not_replaced(tmp_path, make):
     """Such as /dev/null, which root could replace by a file for everybody."""
     place = tmp_path / "x"
     make(place)
-    with pytest.raises(UsageError, match=r"cannot be written \(it is there and no regular file\)"):
+    with pytest.raises(UsageError, match=r"cannot be written \(it exists and is not a regular file\)"):
         files.write_bytes(place, b"new")
     assert not place.is_file()
 

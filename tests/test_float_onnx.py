@@ -109,11 +109,11 @@ def test_the_output_may_have_the_name_of_the_export(lf, tmp_path):
 
 def test_the_output_is_not_what_it_is_made_from(lf, tmp_path, own):
     found = lf("quantize", "wren", "--scheme", "w4", "-o", own)
-    said = f"{FIRST}lf: {own}: is the file that this is made from; choose another place with -o\n"
+    said = f"{FIRST}lf: {own}: is the input file; choose another path with -o\n"
     assert found == (2, "", said)
 
 
-NEEDS = "lf: scheme w8a8 needs photos to calibrate on; type: --images DIR"
+NEEDS = "lf: scheme w8a8 needs calibration images; type: --images DIR"
 
 
 @pytest.mark.parametrize(

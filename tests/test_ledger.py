@@ -55,7 +55,7 @@ def test_work_that_was_made_otherwise_is_refused_or_begun_anew(path, changed, sa
     before, now = path.read_bytes(), {**IDENTITY, **changed}
     with pytest.raises(UsageError) as error:
         resume(path, now)
-    assert str(error.value) == f"{path}: was made otherwise ({said}); {REMEDY}"
+    assert str(error.value) == f"{path}: was made with other settings ({said}); {REMEDY}"
     with pytest.raises(UsageError, match=r"^the folder: was made otherwise"):
         resume(path, now, work="the folder")
     anew = resume(path, now, "restart")

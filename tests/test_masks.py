@@ -332,7 +332,7 @@ def test_convert_counts_writes_and_resumes(tmp_path: Path, lf) -> None:
     }
     code, _, error = lf("data", "masks", root / "val2017", out, "--to", "cs4")
     assert code == 2
-    assert error.startswith(f"lf: {out}: was made otherwise (to: was cs34, now cs4); choose another")
+    assert error.startswith(f"lf: {out}: was made with other settings (to: was cs34, now cs4); choose another")
     converted = opened(f"{root}/val2017,{out}")
     assert used(converted[0].mask()) == [8, VOID]
     assert converted.classes.names == LABEL_SETS["cs34"].names

@@ -70,8 +70,8 @@ def test_a_machine_makes_the_run_that_this_one_makes():
 @pytest.mark.parametrize(
     ("changes", "expected", "kind", "text"),
     [
-        ({"digest": "00"}, {}, BadInput, f"{DATA} holds other data there than here; copy the same files to the same"),
-        ({}, {"lf": "0.0"}, Unavailable, "has another lf (lf: was "),
+        ({"digest": "00"}, {}, BadInput, f"{DATA} holds other data on that machine; copy the same files to the same"),
+        ({}, {"lf": "0.0"}, Unavailable, "has another version of lf (lf: was "),
         ({"variants": (Variant(resolve("orb"), "ort-cpu"),)}, {}, UsageError, "backend ort-cpu runs .onnx"),
     ],
 )

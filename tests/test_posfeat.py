@@ -245,9 +245,7 @@ def test_extractions_that_are_not_there_are_refused(small):
     ):
         Extractor(resolve("wren"), "torch", extraction="eth")
     decoded = Card("posfeat-small", {}, (1, 64, 96), outputs=dict.fromkeys(FEATURES, (1, 0)))
-    with pytest.raises(
-        UsageError, match="`extraction=eth`: FILE has its decode inside; start from the file that it wa"
-    ):
+    with pytest.raises(UsageError, match="`extraction=eth`: FILE contains its decoder; start from the file that it wa"):
         settings_of("eth", decoded, "FILE")
 
 

@@ -81,7 +81,7 @@ def test_what_has_no_pyramid(network, name, size, options, text):
 
 
 def test_a_baseline_has_its_own():
-    with pytest.raises(UsageError, match="`extraction=pyramid`: sift looks at several scales itself; leave it out"):
+    with pytest.raises(UsageError, match="`extraction=pyramid`: sift has its own pyramid; leave it out"):
         Extractor(resolve("sift"), "opencv", extraction="pyramid")
 
 

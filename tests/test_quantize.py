@@ -153,7 +153,7 @@ def test_the_scheme_knows_its_own_calibration(wren, photos, tmp_path):
 
 
 def test_photos_are_needed_only_where_ranges_are(wren, tmp_path):
-    with pytest.raises(UsageError, match="scheme w8a8 needs photos to calibrate on; type: `images=DIR`"):
+    with pytest.raises(UsageError, match="scheme w8a8 needs calibration images; type: `images=DIR`"):
         quantize(wren, "w8a8", None, tmp_path / "a.onnx")
     assert {name for name, row in SCHEMES.items() if not row.calibrated} == {"w8a8-dynamic", "w4", "fp16"}
     assert quantize(wren, "w4", None, tmp_path / "b.onnx").path.exists()

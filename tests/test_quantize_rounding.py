@@ -318,7 +318,7 @@ def test_usage(wren, photos, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match="unknown rounding 'gtpq'; did you mean 'gptq'"):
         quantize(wren, "w4a8", photos, rounding="gtpq")
-    with pytest.raises(UsageError, match="rounding gptq needs photos to look at; type: `images=DIR`"):
+    with pytest.raises(UsageError, match="rounding gptq needs calibration images; type: `images=DIR`"):
         quantize(wren, "w4", rounding="gptq")
     refused = {name for name, row in SCHEMES.items() if row.naive or not row.static or not row.per_channel}
     for scheme in refused:

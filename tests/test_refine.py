@@ -126,7 +126,7 @@ def test_the_command(lf, tiny, tmp_path):
     assert model_file.load(tmp_path / "b.onnx").card.made[-1].options["settings"]["refine"] == "soft"
     code, _, said = lf("export", tmp_path / "b.onnx", "--refine", "none", "-o", tmp_path / "c.onnx")
     assert code == 2
-    assert f"--refine none: {tmp_path / 'b.onnx'} has its decode inside; start from the file that it was made" in said
+    assert f"--refine none: {tmp_path / 'b.onnx'} contains its decoder; start from the file that it was made" in said
     code, _, said = lf("export", parent.path, "--refine", "cubic", "-o", tmp_path / "c.onnx")
     assert (code, "unknown refinement 'cubic'; known: none, quadratic, soft" in said) == (2, True)
 
@@ -181,6 +181,6 @@ def test_settings_that_a_file_decodes_with_are_in_its_graph(tiny, tmp_path):
     points = Extractor(made, "ort-cpu")(picture).keypoints
     assert len(points)
     assert (points == points.round()).all()
-    with pytest.raises(UsageError, match=r"`refine=soft`: .*b.onnx has its decode inside"):
+    with pytest.raises(UsageError, match=r"`refine=soft`: .*b.onnx contains its decoder"):
         Extractor(made, "ort-cpu", refine="soft")
     assert to_features.TOP_K == 1000

@@ -447,8 +447,8 @@ def fails(*_, **__):
 @pytest.mark.parametrize(
     ("session", "text"),
     [
-        (falls_back, f"{CUDA} was asked for, CPUExecutionProvider would run; see: lf doctor"),
-        (warns, f"{CUDA} was asked for and ONNX Runtime would use another: CUDA is broken"),
+        (falls_back, f"{CUDA} was requested, but CPUExecutionProvider would run; see: lf doctor"),
+        (warns, f"{CUDA} was requested, but ONNX Runtime would use another: CUDA is broken"),
         (fails, f"{CUDA} cannot run .+tiny.onnx: libcudnn.so.9: cannot open and much more; see: lf doctor"),
     ],
 )

@@ -220,7 +220,7 @@ def test_points_without_scores_are_all_taken(tmp_path, said, capsys):
     assert said(tmp_path / "0.npz", **options)["n_keypoints0"] == 60
     cli_score.score([tmp_path / "0.npz"], **options)
     assert (
-        "0.npz: no scores, as SIFT's files; all points count. For the AP of SIFT: --ap crosscheck"
+        "0.npz: no scores, as in files of SIFT; all keypoints are used. For the AP of SIFT: --ap crosscheck"
         in capsys.readouterr().err
     )
     cli_score.score([tmp_path / "0.npz"], **options, ap="two-way")
@@ -358,7 +358,7 @@ def test_points_of_a_dataset_without_scores_are_all_taken(root, tmp_path, capsys
     assert run["protocol_details"]["params"]["k"] is None
     capsys.readouterr()
     cli_score.score([tmp_path / "out"], "kp2d", data=str(root), layout="lf")
-    assert capsys.readouterr().err.endswith("out: no scores; all points count, and k of protocol kp2d does not\n")
+    assert capsys.readouterr().err.endswith("out: no scores; all keypoints are used, and k of protocol kp2d does not\n")
     assert scored(tmp_path / "out", root, "lf", "superpoint", capsys)["protocol_details"]["params"]["k"] is None
 
 

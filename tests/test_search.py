@@ -249,10 +249,10 @@ def test_a_budget_that_nothing_keeps(wren, photos, tmp_path):
     # Without ranges to lose there is no search for long: the scheme, all with 8 bits, all in float.
     stub = Stub(lambda step: 0.03 if step.bits.get("trunk.0.0") else 0.05)
     with pytest.raises(
-        GateFailed, match=r"none of 3 evaluations keeps the budget, the nearest is repeatability \+0.0300"
+        GateFailed, match=r"none of 3 evaluations is within the budget, the nearest is repeatability \+0.0300"
     ):
         mixed.search(task(wren, photos, stub), out, Journal(tmp_path / "s.json", {}))
-    with pytest.raises(GateFailed, match="none of 1 evaluations keeps the budget, the nearest is repeatability"):
+    with pytest.raises(GateFailed, match="none of 1 evaluations is within the budget, the nearest is repeatability"):
         mixed.search(task(wren, photos, stub, evaluations=1), out, Journal(tmp_path / "t.json", {}))
     assert not out.exists()
 
@@ -388,7 +388,7 @@ def test_the_commands(lf, heads, photos, tmp_path):
     assert split["search"]["data"] != split["confirm"]["data"]
     code, said, err = lf("search", *common, *budget, "--seed", 1)
     assert (code, said) == (2, "")
-    assert "found.search/search.json: was made otherwise (calibration.seed: was 0, now 1" in err
+    assert "found.search/search.json: was made with other settings (calibration.seed: was 0, now 1" in err
     code, said, err = lf("search", *common, "-o", tmp_path / "no.onnx", "--max-drop", "mma@3=1", "--protocol", "kp2d")
     assert code == 2
     assert "type: --protocol kp2d,mma" in err
@@ -413,5 +413,6 @@ def test_the_commands(lf, heads, photos, tmp_path):
     code, said, err = lf(*study, "--seed", 3)
     assert (code, said) == (2, "")
     assert (
-        f"was made otherwise (calibration.seed: was 0, now 3); choose another folder, or begin anew: rm {folder}" in err
+        "was made with other settings (calibration.seed: was 0, now 3); "
+        f"choose another folder, or begin anew: rm {folder}" in err
     )

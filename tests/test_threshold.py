@@ -82,7 +82,7 @@ def test_scores_that_are_no_probabilities_have_no_end():
 def test_a_file_that_decodes_in_its_graph_is_refused():
     card = Card("wren", {}, (1, None, None), outputs=dict.fromkeys(FEATURES, (1, 1)))
     assert card.features
-    with pytest.raises(UsageError, match=r"`threshold=0`: it\.onnx has its decode inside; leave `threshold` out"):
+    with pytest.raises(UsageError, match=r"`threshold=0`: it\.onnx contains its decoder; leave `threshold` out"):
         check_threshold(0, card, "it.onnx")
 
 

@@ -668,6 +668,8 @@ def test_devices_are_checked_before_anything_else(recipe, tmp_path):
     with pytest.raises(UsageError, match="unknown device 'gpu'; did you mean 'cpu'"):
         train(recipe, ["procedural"], tmp_path / "out", device="gpu", threads=1, progress=silent)
     if not torch.cuda.is_available():
-        with pytest.raises(Unavailable, match="device cuda was asked for, this torch sees no GPU; type: `device=cpu`"):
+        with pytest.raises(
+            Unavailable, match="device cuda was requested, but this torch finds no GPU; type: `device=cpu`"
+        ):
             train(recipe, ["procedural"], tmp_path / "out", device="cuda", threads=1, progress=silent)
     assert not (tmp_path / "out").exists()

@@ -205,7 +205,7 @@ def test_a_count_takes_fewer(source, tmp_path):
             "`photos=procedural`: superpoint-small-seg learns from labelled images",
         ),
         ("superpoint-seg", ["masks:"], "`masks:` needs a folder after the colon"),
-        ("wren", ["masks:x"], "`photos=masks:x`: wren learns no classes; give it the folder of the images"),
+        ("wren", ["masks:x"], "`photos=masks:x`: wren has no segmentation head; give it the folder of the images"),
     ],
 )
 def test_sources_that_do_not_fit_are_refused(name, data, said):

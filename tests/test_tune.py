@@ -275,7 +275,7 @@ def test_a_budget_that_nothing_keeps_is_said_and_the_table_is_there(place, lf, m
     assert code == GateFailed.exit_code
     assert "| w4 " in text
     assert error == (
-        "lf: nothing that was tried keeps repeatability=1; allow more, or try other formats and backends\n"
+        "lf: nothing that was tried is within repeatability=1; allow more, or try other formats and backends\n"
     )
 
 

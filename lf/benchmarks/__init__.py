@@ -47,33 +47,37 @@ METRICS: dict[str, Metric] = {
     "n_keypoints1": Metric("points", None, "points of the second image"),
     "n_matches": Metric("matches", None, "mutual nearest neighbours"),
     "mean_corner_error": Metric("px", False, "mean distance of the corners under true and estimated homography"),
-    "mean_corner_error_dlt": Metric("px", False, "the same, estimated from all matches, without rejecting any"),
+    "mean_corner_error_dlt": Metric("px", False, "the same, estimated from all matches without RANSAC"),
     "correctness@1": Metric("", True, "homography estimated with a mean corner error of at most 1 px"),
     "correctness@3": Metric("", True, "homography estimated with a mean corner error of at most 3 px"),
     "correctness@5": Metric("", True, "homography estimated with a mean corner error of at most 5 px"),
     "n_inliers": Metric("matches", None, "matches within 3 px of the estimated homography"),
-    "matching_score": Metric("", True, "share of points matched rightly; superpoint: RANSAC inliers, can exceed 1"),
+    "matching_score": Metric(
+        "", True, "share of keypoints matched correctly; superpoint: RANSAC inliers, can exceed 1"
+    ),
     "nn_map": Metric("", True, "average precision of matches; superpoint: against their own RANSAC model"),
     **{
         f"h_auc@{t}": Metric("", True, f"area under the recall of corner errors up to {t} px, MAGSAC")
         for t in (1, 3, 5)
     },
-    **{f"h_auc_dlt@{t}": Metric("", True, f"the same up to {t} px, without rejecting any match") for t in (1, 3, 5)},
+    **{
+        f"h_auc_dlt@{t}": Metric("", True, f"the same up to {t} px, from all matches without RANSAC") for t in (1, 3, 5)
+    },
     "rotation_error": Metric("deg", False, "angle between true and estimated rotation; 180 without an estimate"),
     "translation_error": Metric("deg", False, "angle between true and estimated translation, without its sign"),
-    "pose_error": Metric("deg", False, "the larger of both; of a run the median over its pairs"),
+    "pose_error": Metric("deg", False, "the larger of both errors; in a run the median over the pairs"),
     **{f"pose_auc@{t}": Metric("", True, f"area under the recall of pose errors up to {t} deg") for t in (5, 10, 20)},
-    "pose_maa@10": Metric("", True, "mean over 1, 2 .. 10 deg of the share of pose errors within"),
+    "pose_maa@10": Metric("", True, "share of pose errors within a threshold, mean over 1, 2 .. 10 deg"),
     **{f"mma@{t}": Metric("", True, f"share of mutual matches within {t} px of the truth") for t in range(1, 16)},
     "miou": Metric("", True, "mean IoU: over the data set, of the classes that occur; segmentation-fork: per image"),
-    "n_classes": Metric("classes", None, "classes that the mean IoU is of"),
-    "pixel_accuracy": Metric("", True, "share of pixels with the right class"),
-    "mean_accuracy": Metric("", True, "share of pixels with the right class, mean over the classes of the truth"),
+    "n_classes": Metric("classes", None, "number of classes in the mean IoU"),
+    "pixel_accuracy": Metric("", True, "share of correct pixels"),
+    "mean_accuracy": Metric("", True, "share of correct pixels of a class, mean over the classes of the truth"),
     "registered": Metric("", True, "image registered by COLMAP"),
-    "n_observations": Metric("points", True, "keypoints of an image with a point of the model, 0 where not registered"),
+    "n_observations": Metric("points", True, "keypoints of an image with a point of the model; 0 if not registered"),
     "track_length": Metric("images", True, "mean number of images that see the points of an image"),
-    "reprojection_error": Metric("px", None, "mean error of the points of an image: more points, more error"),
-    "camera_centre_error": Metric("mm", False, "distance of the camera centre from the truth, where the data is in m"),
+    "reprojection_error": Metric("px", None, "mean reprojection error of the points of an image"),
+    "camera_centre_error": Metric("mm", False, "distance of the camera centre from the truth, if the data is in m"),
     "camera_rotation_error": Metric("deg", False, "angle between the camera and the truth"),
     **{
         f"localised@{metres:g}m": Metric("", True, f"query within {metres:g} m and {degrees:g} degrees of the truth")

@@ -75,7 +75,7 @@ PANELS: dict[str, tuple[Any, ...]] = {  # of lf --help -> the commands, in order
     "Measure": (bench, sfm, localize, time, compare, report, tune, sweep, score),
     "Use": (extract, match, live, demo),
     "Train": (train, label),
-    "Look": (inspect, models, doctor),
+    "Inspect": (inspect, models, doctor),
 }
 
 
@@ -95,7 +95,7 @@ _add(data, "list", data_list, data_list.data_list)
 _add(data, "masks", data_masks, data_masks.data_masks)
 _add(data, "show", data_show, data_show.data_show)
 app.add_typer(baseline, name="baseline", rich_help_panel="Measure")
-app.add_typer(data, name="data", rich_help_panel="Look")
+app.add_typer(data, name="data", rich_help_panel="Inspect")
 
 
 @app.callback(invoke_without_command=True)
@@ -108,6 +108,8 @@ def root(
         raise typer.Exit
     if context.invoked_subcommand is None:
         console.result(context.get_help())
+    else:
+        console.task = f"lf {context.invoked_subcommand}"
 
 
 def main() -> None:

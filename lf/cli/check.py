@@ -25,15 +25,13 @@ def check(
     ] = "edgetpu",
     require: Annotated[
         str | None,
-        typer.Option(metavar="WHAT", help="Fail unless: mapped (nothing on the CPU)", rich_help_panel=opt.WHAT),
+        typer.Option(metavar="WHAT", help="Fail unless: mapped (no operator on the CPU)", rich_help_panel=opt.WHAT),
     ] = None,
-    fix: Annotated[
-        bool, typer.Option("--fix", help="Write a file that maps better to -o", rich_help_panel=opt.WHERE)
-    ] = False,
+    fix: Annotated[bool, typer.Option("--fix", help="Write a repaired file to -o", rich_help_panel=opt.WHERE)] = False,
     output: opt.Out = None,
     json: opt.Json = False,
 ) -> None:
-    """Predict which operators an accelerator will map."""
+    """Predict which operators an accelerator runs."""
     from lf.core import files
     from lf.edgetpu import check as predict
     from lf.edgetpu import fix as repair

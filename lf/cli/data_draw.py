@@ -18,16 +18,16 @@ WHAT = "What to draw"
 def data_draw(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write to")],
     count: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Number of pictures or pairs", rich_help_panel=WHAT)
+        int, typer.Option(min=1, metavar="N", help="Number of images or pairs", rich_help_panel=WHAT)
     ] = 32,
     pairs: Annotated[
         bool, typer.Option("--pairs", help="Pairs with homographies, in HPatches layout", rich_help_panel=WHAT)
     ] = False,
     size: Annotated[
-        str, typer.Option(metavar="HxW", help="Size of a picture in pixels", rich_help_panel=WHAT)
+        str, typer.Option(metavar="HxW", help="Size of an image in pixels", rich_help_panel=WHAT)
     ] = "240x320",
 ) -> None:
-    """Draw pictures, or pairs with known homographies."""
+    """Draw images, or pairs with known homographies."""
     from lf.data.drawn import folders
 
     height, width = opt.parse_size(size)

@@ -65,7 +65,7 @@ def export(
     if half and to != "tflite":
         raise UsageError("--half belongs to --to tflite; for ONNX type: lf quantize MODEL.onnx --scheme fp16")
     if top_k is not None and cut != "features":
-        raise UsageError("--top-k belongs to --cut features; a file that ends at its raw heads has no slots")
+        raise UsageError("--top-k belongs to --cut features; raw heads have no slots")
     options: dict[str, Any] = {"images": parity_images, "cut": cut, **({"half": True} if half else {})}
     parsed = None if size is None else opt.parse_size(size)
     given = {"size": parsed, "opset": opset, "top_k": top_k, "refine": refine}

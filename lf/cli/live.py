@@ -27,10 +27,10 @@ def live(
         int | None, typer.Option(min=1, metavar="N", help="Stop after N frames", rich_help_panel=opt.HOW)
     ] = None,
     out: Annotated[
-        Path, typer.Option(metavar="PATH", help="Folder of pictures, or video .avi, .mp4", rich_help_panel=opt.WHERE)
+        Path, typer.Option(metavar="PATH", help="Folder of images, or video .avi, .mp4", rich_help_panel=opt.WHERE)
     ] = Path("out/live"),
 ) -> None:
-    """Draw keypoints and tracks of moving pictures."""
+    """Draw keypoints and tracks of a video or folder."""
     from lf.data import frames as sources
     from lf.extraction import store
     from lf.extraction.extractor import Extractor

@@ -58,9 +58,7 @@ Extraction = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="Published settings, of posfeat: hpatches, aachen, eth", rich_help_panel=HOW),
 ]
-Pyramid = Annotated[
-    bool, typer.Option("--pyramid", help="Look at each image in five scales, 1 to 1/4", rich_help_panel=HOW)
-]
+Pyramid = Annotated[bool, typer.Option("--pyramid", help="Extract at five scales, 1 to 1/4", rich_help_panel=HOW)]
 TopK = Annotated[
     int | None,
     typer.Option(min=1, metavar="N", help="Keep the N best keypoints of each image", rich_help_panel=HOW),
@@ -76,7 +74,7 @@ Pool = Annotated[
 ]
 Needs = Annotated[
     list[str] | None,
-    typer.Option(metavar="NAME[=N]", help="What machines of the pool must have, repeatable", rich_help_panel=HOW),
+    typer.Option(metavar="NAME[=N]", help="Resource of the pool's machines, repeatable", rich_help_panel=HOW),
 ]
 Device = Annotated[str, typer.Option(metavar="NAME", help="Device: auto, cpu or cuda", rich_help_panel=HOW)]
 
@@ -145,7 +143,7 @@ Rounding = Annotated[
 
 Photos = Annotated[
     list[str] | None,
-    typer.Option(metavar="DIR[:N]", help="Pictures: folder, procedural, shapes, repeatable", rich_help_panel=LEARN),
+    typer.Option(metavar="DIR[:N]", help="Images: folder, procedural, shapes, repeatable", rich_help_panel=LEARN),
 ]
 Change = Annotated[
     list[str] | None,

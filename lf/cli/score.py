@@ -49,7 +49,7 @@ def score(
         with console.progress() as progress:
             run = scoring.score_folder(paths[0], data, layout, rule, progress)
         if run.protocol_digest != rule.digest:
-            console.note(f"{paths[0]}: no scores; all points count, and k of protocol {protocol} does not")
+            console.note(f"{paths[0]}: no scores; all keypoints are used, and k of protocol {protocol} does not")
         console.as_json(results.document([run])) if json else console.result(tables.page([run]))
         return
     if folders := [path for path in paths if path.is_dir()]:
@@ -58,7 +58,8 @@ def score(
     unscored = [path for path, row in found.items() if row["protocol_digest"] != rule.digest]
     if unscored and ap is None and "ap" in rule.params:
         console.note(
-            f"{unscored[0]}: no scores, as SIFT's files; all points count. For the AP of SIFT: --ap crosscheck"
+            f"{unscored[0]}: no scores, as in files of SIFT; all keypoints are used. "
+            "For the AP of SIFT: --ap crosscheck"
         )
     if json:
         console.as_json(found if len(found) > 1 else next(iter(found.values())))

@@ -51,7 +51,7 @@ def search(
     out: Out = None,
     output: opt.Out = None,
 ) -> None:
-    """Find the fewest bits that keep an accuracy budget."""
+    """Find the fewest bits within an accuracy budget."""
     from lf.models.resolve import resolve
     from lf.studies.budget_search import Where, check_search, within
     from lf.studies.float_onnx import float_onnx_of

@@ -20,7 +20,7 @@ def sweep(
     plan: Annotated[Path, typer.Argument(readable=False, metavar="SWEEP.toml", help="Plan, as those in docs/results")],
     out: opt.Folder,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what is there and what is to do", rich_help_panel=opt.WHERE)
+        bool, typer.Option("--dry-run", help="List what exists and what is to do", rich_help_panel=opt.WHERE)
     ] = False,
     pool: opt.Pool = None,
     needs: opt.Needs = None,

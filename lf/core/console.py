@@ -1,4 +1,4 @@
-"""What the command line says: the result on stdout, progress on stderr when that is a terminal, errors in one line."""
+"""Output of the command line: results on stdout, progress and one-line errors on stderr."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ Progress = Callable[[int, int, str], None]
 
 _TURN = threading.Lock()
 _KEPT: list[int] = []  # what stderr was, for each `quiet` that is open
+task = "lf"  # the command that runs, for progress before its first report; lf/cli sets it
 
 
 @contextmanager
@@ -30,7 +31,7 @@ def progress() -> Iterator[Progress]:
         if os.environ.get("LF_PROGRESS") == "off":
             yield lambda done, total, text: None
             return
-        with Lines(note) as lines:
+        with Lines(note, task) as lines:
             yield lines
         return
     from rich.console import Console
@@ -41,7 +42,7 @@ def progress() -> Iterator[Progress]:
         open(os.dup(2), "w", encoding=sys.stderr.encoding, errors="backslashreplace") as terminal,  # never `quiet`
         Progress(*columns, console=Console(file=terminal), transient=True) as bar,
     ):
-        yield Bar(bar)
+        yield Bar(bar, task)
 
 
 def result(text: object) -> None:

@@ -29,7 +29,7 @@ def atomic(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and not path.is_file():  # renaming onto /dev/null would replace it
-            raise FileExistsError(errno.EEXIST, "it is there and no regular file")
+            raise FileExistsError(errno.EEXIST, "it exists and is not a regular file")
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
         os.close(handle)
     except OSError as error:
@@ -49,7 +49,7 @@ def atomic(path: Path) -> Iterator[Path]:
 def refuse_own(out: Path, parent: Path) -> None:
     """Raise UsageError if a command would write over the very file that it reads."""
     if out.exists() and out.samefile(parent):
-        raise UsageError(f"{out}: is the file that this is made from; choose another place with -o")
+        raise UsageError(f"{out}: is the input file; choose another path with -o")
 
 
 def _umask() -> int:

@@ -100,7 +100,7 @@ def resume(
 def refusal(work: Path, found: Sequence[Difference], remedy: str) -> UsageError:
     """The error for work that was made with another identity."""
     more = f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-    return UsageError(f"{work}: was made otherwise ({'; '.join(map(str, found[:SHOWN]))}{more}); {remedy}")
+    return UsageError(f"{work}: was made with other settings ({'; '.join(map(str, found[:SHOWN]))}{more}); {remedy}")
 
 
 def differences(was: Any, now: Mapping[str, Any], ignore: Collection[str] = ()) -> list[Difference]:

@@ -43,8 +43,9 @@ class Lines:
     Work longer than FIRST seconds gets a line every EVERY seconds, also where it reports nothing in between.
     """
 
-    def __init__(self, say: Callable[[str], None]) -> None:
-        """Take what writes a line."""
+    def __init__(self, say: Callable[[str], None], task: str) -> None:
+        """Take the function that writes a line, and the name of the work."""
+        self._task = task
         self._say, self._stage, self._turn = say, Stage(), threading.Lock()
         self._begun, self._told = time.monotonic(), 0.0
         self._over = threading.Event()
@@ -84,7 +85,8 @@ class Lines:
         self._told = now
         stage = self._stage
         if stage.done >= stage.total:  # nothing was reported yet, or nothing since the last stage ended
-            return f"working, {span(now - self._begun)} so far" + (f"; last: {stage.text}" if stage.text else "")
+            last = f"; last: {stage.text}" if stage.text else ""
+            return f"{self._task}: working, {span(now - self._begun)} so far{last}"
         left = stage.left(now)
         rest = "" if left is None else f", {span(left)} left"
         return f"{stage.done}/{stage.total} ({100 * stage.done / stage.total:.0f} %){rest}: {stage.text}"
@@ -101,10 +103,10 @@ def span(seconds: float) -> str:
 class Bar:
     """Progress as a bar of rich."""
 
-    def __init__(self, bar: Any) -> None:
-        """Take a rich.progress.Progress."""
+    def __init__(self, bar: Any, task: str) -> None:
+        """Take a rich.progress.Progress, and the name of the work, shown until the first report."""
         self._bar, self._stage, self._turn = bar, Stage(), threading.Lock()
-        self._task = bar.add_task("", total=None)
+        self._task = bar.add_task(task, total=None)
 
     def __call__(self, done: int, total: int, text: str) -> None:
         """Move the bar; it starts afresh with each stage."""

@@ -199,14 +199,14 @@ def _array(where: str, row: Sequence[Any], kind: str) -> Array:
 def damaged(path: Path, error: object) -> BadInput | UsageError:
     """The error for a file that is no whole database of COLMAP, or that another run writes."""
     if "locked" in str(error):
-        return UsageError(f"{path}: another run writes it; let it end, then run this again")
+        return UsageError(f"{path}: another run is writing it; wait until it ends, then type the command again")
     return BadInput(f"{path}: cannot be read as a COLMAP database ({error}); delete it and make it again")
 
 
 def unwritable(path: Path, error: sqlite3.Error) -> UsageError | DiskFull:
     """The error for a database that cannot be written."""
     if "locked" in str(error):
-        return UsageError(f"{path}: another run writes it; let it end, then run this again")
+        return UsageError(f"{path}: another run is writing it; wait until it ends, then type the command again")
     if "full" in str(error):
         return DiskFull(f"{path}: the disk is full; free some space or choose another place")
     return UsageError(f"{path}: cannot be written ({error}); choose another place")
@@ -238,7 +238,7 @@ def opened(path: Path) -> Iterator[Database]:
         raise BadInput(f"{path}: no such file; expected a COLMAP database")
     with path.open("rb") as file:
         if file.read(len(MAGIC)) != MAGIC:
-            raise damaged(path, "it is no SQLite file")
+            raise damaged(path, "it is not an SQLite file")
     connection = sqlite3.connect(f"file:{quote(os.fsencode(path.absolute()))}?mode=ro", timeout=WAIT, uri=True)
     try:
         database = Database(path, connection)

@@ -79,7 +79,7 @@ def pair(first: Array, second: Array, known: Array, labels: Sequence[Array] | No
         panels.append(Panel(first, f"{name} first, {counts[0]}", labels[0]))
         panels.append(Panel(second, f"{name} second, {counts[1]}", labels[1]))
     panels.append(Panel(first, f"{name} first, {np.count_nonzero(seen)} points", places=marked))
-    panels.append(Panel(second, f"{name} second, where they lie", places=there))
+    panels.append(Panel(second, f"{name} second, correspondences", places=there))
     return [*panels, Panel(checkerboard(first, second, known), overlap)]
 
 

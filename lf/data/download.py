@@ -84,7 +84,7 @@ def get(source: Source, out: Path, progress: Progress = lambda done, total, text
     if home.is_dir() and _complete(source, home):
         return out
     if home.exists() and not (home.is_dir() and not any(home.iterdir())):
-        raise UsageError(f"{out}: is there already and holds something else; choose another `out`")
+        raise UsageError(f"{out}: exists and holds something else; choose another `out`")
     home.parent.mkdir(parents=True, exist_ok=True)
     part = home.with_name(f"{home.name}.zip.part")
     try:
@@ -115,14 +115,14 @@ def download(source: Source, part: Path, progress: Progress) -> None:
         except urllib.error.HTTPError as error:
             if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and most:
                 return  # nothing is left to send; whether it is right is for `verify`
-            raise Unavailable(f"{source.url}: the server says {error.code} {error.reason}") from error
+            raise Unavailable(f"{source.url}: the server answers {error.code} {error.reason}") from error
         except BROKEN as error:
             reason = error
         failures = 0 if _length(part) > most else failures + 1
         most = max(most, _length(part))
         time.sleep(PAUSE * failures)
     kept = f"; {most / 1e6:.1f} MB are kept in {part}, the same command resumes" if part.exists() else ""
-    raise Unavailable(f"{source.url}: no connection, or broken off ({reason}){kept}")
+    raise Unavailable(f"{source.url}: no connection, or connection lost ({reason}){kept}")
 
 
 def verify(source: Source, archive: Path) -> None:
@@ -137,7 +137,7 @@ def verify(source: Source, archive: Path) -> None:
         console.note(f"sha256 {found} of {source.url}: not known to lf, so not checked")
     elif found != source.sha256:
         raise BadInput(
-            f"{source.url}: has changed or was damaged on the way, and is removed: "
+            f"{source.url}: has changed or was damaged in transit, and was removed: "
             f"sha256 {found}, expected {source.sha256}"
         )
 

@@ -224,5 +224,5 @@ def _judge(tally: Tally, parent: Artifact, after: str, relative: float, exact: b
     if exact and (tally.unexplained or tally.identical < IDENTICAL):
         raise GateFailed(
             f"parity of {parent.path.name}: {tally.identical:.3%} of {tally.keypoints} keypoints are identical, "
-            f"{tally.unexplained} of the others are no ties; expected {IDENTICAL:.1%} and 0; {advice}"
+            f"{tally.unexplained} of the others are not ties; expected {IDENTICAL:.1%} and 0; {advice}"
         )

@@ -75,7 +75,7 @@ def export(
     if top_k < 1:
         raise UsageError(f"`top_k={top_k}`: expected at least 1")
     if artifact.card.features:
-        raise UsageError(f"{artifact.path}: has its decode inside already; start from the file that it was made from")
+        raise UsageError(f"{artifact.path}: contains its decoder; start from the file that it was made from")
     with tempfile.TemporaryDirectory(prefix="lf-export-") as folder:
         parent = artifact
         if artifact.path.suffix in CHECKPOINTS:
@@ -120,7 +120,7 @@ def append(proto: ModelProto, card: Card, top_k: int) -> ModelProto:
     row, graph = row_of(card), proto.graph
     fixed = getattr(row.decode, "keywords", {})
     if row.decode_onnx is None:
-        raise UsageError(f"{card.model}: its decode is not known as a graph, leave `cut=features` out")
+        raise UsageError(f"{card.model}: has no decoder for graphs; leave `cut=features` out")
     version = next((each.version for each in proto.opset_import if each.domain in ("", "ai.onnx")), 0)
     if version < to_onnx.OPSET:
         raise UsageError(
@@ -178,8 +178,9 @@ def check(parent: Artifact, candidate: Artifact, top_k: int, folder: Path | None
     figures = tally.figures()
     if figures["identical"] < parity.IDENTICAL or tally.unexplained or not tally.missed <= COSINE:
         raise GateFailed(
-            f"{parent.path.name}: its graph decodes not as numpy: {figures['identical']:.3%} of {tally.keypoints} "
-            f"keypoints are identical, {tally.unexplained} others are no ties, the worst cosine of descriptors "
+            f"{parent.path.name}: the decoder in its graph disagrees with the numpy decoder: "
+            f"{figures['identical']:.3%} of {tally.keypoints} "
+            f"keypoints are identical, {tally.unexplained} others are not ties, the worst cosine of descriptors "
             f"is {figures['cosine']}; expected {parity.IDENTICAL:.1%}, 0 and {1 - COSINE:g}; nothing was written; "
             "try other versions of onnx and onnxruntime: lf doctor"
         )

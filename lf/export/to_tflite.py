@@ -60,9 +60,7 @@ def _sized(parent: Artifact, size: tuple[int, int]) -> Artifact:
     """The same float ONNX file, shown pictures of one size only."""
     card = parent.card
     if card.features:
-        raise UsageError(
-            f"{parent.path}: has its decode inside; export to tflite starts from the file it was made from"
-        )
+        raise UsageError(f"{parent.path}: contains its decoder; export to tflite starts from the file it was made from")
     if parent.path.suffix != ".onnx" or card.scheme != "fp32":
         raise UsageError(
             f"{parent.path}: export to tflite starts from float .onnx or a checkpoint, this one is {card.scheme} "

@@ -28,11 +28,11 @@ def check_pyramid(extractor: Extractor) -> None:
     card, asked = extractor.artifact.card, f"`extraction={NAME}`: "
     where = str(extractor.artifact.path)
     if card.features:
-        raise UsageError(f"{asked}{where} has its decode inside; start from the file that it was made from")
+        raise UsageError(f"{asked}{where} contains its decoder; start from the file that it was made from")
     if card.size is not None:
         raise UsageError(f"{asked}{where} takes {card.size[0]}x{card.size[1]} only; export it again without `size`")
     if extractor.model.module is None:
-        raise UsageError(f"{asked}{card.model} looks at several scales itself; leave it out")
+        raise UsageError(f"{asked}{card.model} has its own pyramid; leave it out")
     for given, name in ((extractor.keypoints, "keypoints"), (extractor.resize, "size")):
         if given:
             raise UsageError(f"{asked}it has scales of its own; leave `{name}` out")

@@ -27,7 +27,7 @@ def refuse_without(artifact: Artifact) -> None:
     if SEGMENTATION in artifact.card.outputs:
         return
     if artifact.card.features:
-        raise UsageError(f"{artifact.path}: has its decode inside, and no segmentation; use the file it was made from")
+        raise UsageError(f"{artifact.path}: contains its decoder, and no segmentation; use the file it was made from")
     known = ", ".join(name for name, row in NETWORKS.items() if row.per_class)
     raise UsageError(f"{artifact.path}: {artifact.card.model} has no segmentation; expected a file of {known}")
 

@@ -51,7 +51,7 @@ def row_of(card: Card) -> Model:
     row = own.row(card.model, card.network) if card.network else MODELS[card.model]
     row = row.for_classes(card.outputs.get(SEGMENTATION, (None,))[0])
     if card.refine and ("refine" not in row.settings or card.refine not in REFINEMENTS):
-        raise BadInput(f"its card says refine '{card.refine}', which {card.model} does not know; make the file again")
+        raise BadInput(f"its card says refine '{card.refine}', which {card.model} does not have; make the file again")
     if card.features:
         return replace(row, decode=features.features, describe=None, settings={}, pyramid=None)
     return replace(row, settings={**row.settings, "refine": card.refine}) if card.refine else row
@@ -65,7 +65,7 @@ def check_refinement(refine: str, card: Card, where: str) -> str:
     """
     pick(dict.fromkeys(REFINEMENTS), refine, "refinement")
     if card.features:
-        raise UsageError(f"`refine={refine}`: {where} has its decode inside; start from the file that it was made from")
+        raise UsageError(f"`refine={refine}`: {where} contains its decoder; start from the file that it was made from")
     if "refine" not in row_of(card).settings:
         raise UsageError(f"`refine={refine}`: {card.model} gives its points, no score map; leave `refine` out")
     return refine
@@ -80,7 +80,7 @@ def settings_of(extraction: str, card: Card, where: str) -> Mapping[str, Any]:
     known = row_of(card).extractions
     if card.features:
         raise UsageError(
-            f"`extraction={extraction}`: {where} has its decode inside; start from the file that it was made from"
+            f"`extraction={extraction}`: {where} contains its decoder; start from the file that it was made from"
         )
     if not known:
         some = ", ".join(name for name, row in MODELS.items() if row.extractions)
@@ -98,7 +98,7 @@ def check_threshold(threshold: float, card: Card, where: str) -> float:
     """
     row, asked = row_of(card), f"`threshold={threshold:g}`"
     if card.features:
-        raise UsageError(f"{asked}: {where} has its decode inside; leave `threshold` out")
+        raise UsageError(f"{asked}: {where} contains its decoder; leave `threshold` out")
     if "threshold" not in row.settings:
         raise UsageError(f"{asked}: the decode of {card.model} has no single threshold; leave `threshold` out")
     if not (0 <= threshold < row.loudest and isfinite(threshold)):

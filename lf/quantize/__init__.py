@@ -166,7 +166,7 @@ def prepare(
     given = {"calibration": calibration, "limit": limit, "seed": seed or None, "exclude": exclude}
     if unused := [f"`{name}`" for name, value in given.items() if value is not None]:
         raise UsageError(
-            f"{', '.join(unused)}: {artifact.path} brings the ranges along that training for {scheme} learned; "
+            f"{', '.join(unused)}: {artifact.path} has ranges that were learned for {scheme}; "
             "leave that out, or calibrate on photos: `images=DIR`"
         )
     return rounding, None
@@ -214,7 +214,7 @@ def learned_ranges(artifact: Artifact, scheme: str) -> Mapping[str, tuple[float,
         return {place: (float(low), float(high)) for place, (low, high) in steps[-1].ranges.items()} if steps else {}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BadInput(
-            f"{artifact.path}: its card describes the ranges that training learned wrongly ({error}); make it again"
+            f"{artifact.path}: the learned ranges in its card are damaged ({error}); make it again"
         ) from error
 
 
@@ -227,7 +227,7 @@ def float_onnx(artifact: Artifact) -> Artifact:
     """
     if artifact.card.features:
         raise UsageError(
-            f"{artifact.path}: has its decode inside, and quantize starts from raw heads; quantize the file it is made "
+            f"{artifact.path}: contains its decoder, and quantize starts from raw heads; quantize the file it is made "
             "from, then type: `export(QUANTIZED.onnx, cut=features)`"
         )
     if artifact.path.suffix != ".onnx" or artifact.card.scheme != "fp32":
@@ -263,10 +263,10 @@ def open_photos(
     if not (row.calibrated or looks):
         return None
     if images is None and looks and not row.calibrated:
-        raise UsageError(f"rounding {rounding} needs photos to look at; type: `images=DIR`")
+        raise UsageError(f"rounding {rounding} needs calibration images; type: `images=DIR`")
     if images is None:
         raise UsageError(
-            f"scheme {scheme} needs photos to calibrate on; type: `images=DIR` (only weights that lf train "
+            f"scheme {scheme} needs calibration images; type: `images=DIR` (only weights that lf train "
             "made for this very scheme bring their ranges along, see: lf train distil)"
         )
     from lf.quantize.calibrate.photos import Photos

@@ -130,7 +130,7 @@ BACKENDS: dict[str, Backend] = {
         "openvino",
         "openvino",
         (".onnx",),
-        "OpenVINO on the CPU, what is not quantized in bfloat16",
+        "OpenVINO on the CPU, bfloat16 except for quantized layers",
         {"precision": "bf16"},
     ),
     "opencv-dnn": Backend(
@@ -147,9 +147,7 @@ BACKENDS: dict[str, Backend] = {
         CHECKPOINTS,
         "PyTorch through torch.compile, float32, on the CPU; opening a file compiles it",
     ),
-    "opencv": Backend(
-        "lf.runtimes.opencv", "cv2", "", (".card",), "the baselines that OpenCV brings: SIFT, RootSIFT, ORB, AKAZE"
-    ),
+    "opencv": Backend("lf.runtimes.opencv", "cv2", "", (".card",), "baselines of OpenCV: SIFT, RootSIFT, ORB, AKAZE"),
 }
 
 for _row in BACKENDS.values():

@@ -27,7 +27,7 @@ VERSION = re.compile(r"BuildLabel\(.*\), RuntimeVersion\(\d+\)")  # what edgetpu
 KINDS = ("pci", "usb")  # of edgetpu_device_type
 PROVIDER = "edgetpu"
 SECONDS = 120  # a device that answers takes a few
-INSTALL = "install libedgetpu1-std in the generation of this LiteRT: see docs/how-to/raspberry-pi.md"
+INSTALL = "install libedgetpu1-std in the version for this LiteRT: see docs/how-to/raspberry-pi.md"
 
 
 def open_session(artifact: Artifact, threads: int) -> LitertSession:
@@ -123,8 +123,8 @@ def _why(found: dict[str, Any], name: str, wanted: str, code: int) -> str:
     here = ", ".join(found.get("devices", ())) or "none"
     if code < 0:
         return (
-            f"the Edge TPU runtime {name} dies ({_signal(code)}) as it should {step}: it and this LiteRT "
-            f"{found.get('litert', '')} are of different generations; {INSTALL}"
+            f"the Edge TPU runtime {name} crashes ({_signal(code)}) when it should {step}: it and this LiteRT "
+            f"{found.get('litert', '')} do not match; {INSTALL}"
         )
     if step == "load the library":
         return f"the Edge TPU runtime cannot be loaded: {error}; {INSTALL}"
@@ -136,7 +136,7 @@ def _why(found: dict[str, Any], name: str, wanted: str, code: int) -> str:
         return "no Edge TPU is connected, or none that the system shows; plug it in, USB 3 if there is, and see: lsusb"
     if step == "open the device":
         return (
-            f"an Edge TPU is there ({here}), and it cannot be opened: another process has it, or you may not; for the "
+            f"an Edge TPU is connected ({here}) but cannot be opened: another process has it, or you may not; for the "
             "latter: sudo usermod -aG plugdev $USER, log in again, plug it in again"
         )
     return f"the Edge TPU runtime {found.get('library', {}).get('version', name)} cannot {step}: {error}"

@@ -61,7 +61,7 @@ def host_heads(card: Card, where: str) -> tuple[HostHead, ...]:
     try:
         heads = tuple(_head(step) for step in steps)
     except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise BadInput(f"{where}: its card describes a head of the host wrongly ({error}); make it again") from error
+        raise BadInput(f"{where}: the head of the host in its card is damaged ({error}); make it again") from error
     for head in heads:
         if head.name not in card.outputs:
             raise BadInput(f"{where}: its card has the host compute {head.name}, which is no head of {card.model}")

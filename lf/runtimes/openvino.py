@@ -46,7 +46,7 @@ class OpenVinoSession:
             raise BadInput(f"{artifact.path}: OpenVINO cannot load it: {one_line(error, 300)}") from error
         used = self._model.get_property("INFERENCE_PRECISION_HINT").to_string()
         if used != {"f32": "float", "bf16": "bfloat16"}.get(precision) and used != precision:
-            raise Unavailable(f"{precision} was asked for, OpenVINO would compute in {used}; see: lf doctor")
+            raise Unavailable(f"{precision} was requested, but OpenVINO would compute in {used}; see: lf doctor")
         self._path = artifact.path
         self._outputs = {name: i for i, out in enumerate(self._model.outputs) for name in out.names}
         self._names = list(artifact.card.outputs)

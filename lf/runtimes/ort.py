@@ -134,14 +134,14 @@ def _open(read: Callable[[], bytes], threads: int, provider: str, where: str) ->
             data = single_names(widened(data))
             session = ort.InferenceSession(data, options, providers=[provider], enable_fallback=0)
     except UserWarning as error:
-        raise Unavailable(f"{provider} was asked for and ONNX Runtime would use another: {error}") from error
+        raise Unavailable(f"{provider} was requested, but ONNX Runtime would use another: {error}") from error
     except Exception as error:  # its exceptions share no base class
         if provider != CPU:
             raise Unavailable(f"{provider} cannot run {where}: {one_line(error)}; see: lf doctor") from error
         raise BadInput(f"{where}: ONNX Runtime cannot load it: {one_line(error)}") from error
     used = session.get_providers()[0]
     if used != provider:
-        raise Unavailable(f"{provider} was asked for, {used} would run; see: lf doctor")
+        raise Unavailable(f"{provider} was requested, but {used} would run; see: lf doctor")
     return session
 
 

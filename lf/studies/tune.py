@@ -72,7 +72,7 @@ class Tuned:
         """Raise GateFailed if nothing keeps the budget."""
         if self.best is None:
             said = ",".join(f"{name}={most:g}" for name, most in self.budget.items())
-            raise GateFailed(f"nothing that was tried keeps {said}; allow more, or try other formats and backends")
+            raise GateFailed(f"nothing that was tried is within {said}; allow more, or try other formats and backends")
 
     def answer(self) -> str:
         """The fastest within the budget, and its file."""

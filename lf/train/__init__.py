@@ -91,13 +91,13 @@ def _r2d2(model: str, about: str, **changes: Any) -> Recipe:
 
 
 RECIPES: dict[str, Recipe] = {
-    "swift": _swift("swift", 10_000, "exact positions at 0.6 GMAC: an hour and a half of one core"),
-    "swift-tiny": _swift("swift-tiny", 10_000, "the same in 54 thousand parameters: three quarters of an hour"),
-    "swift-large": _swift("swift-large", 20_000, "the same in 1.3 million parameters: hours"),
+    "swift": _swift("swift", 10_000, "the default network, precise positions: an hour and a half of one core"),
+    "swift-tiny": _swift("swift-tiny", 10_000, "swift with 54 thousand parameters: three quarters of an hour"),
+    "swift-large": _swift("swift-large", 20_000, "swift with 1.3 million parameters: hours"),
     "wren": Recipe(
         model="wren",
         method="superpoint",
-        about="a smaller trunk than SuperPoint's, from drawn pictures alone: an hour of one core",
+        about="for int8 on small CPUs, from drawn images: an hour of one core",
         steps=12_000,
         batch=8,
         size=(160, 160),
@@ -117,7 +117,7 @@ RECIPES: dict[str, Recipe] = {
     "magicpoint": _published(
         "superpoint-bn",
         "magicpoint",
-        "stage 1 of SuperPoint, published: the detector learns from synthetic shapes",
+        "stage 1 of SuperPoint, published: detector, from synthetic shapes",
         batch=64,
         size=(120, 160),
         lr=1e-3,
@@ -142,7 +142,7 @@ RECIPES: dict[str, Recipe] = {
     "superpoint": _published(
         "superpoint",
         "superpoint",
-        "stage 3, as the paper has it: both heads, from the labels that lf label makes with a MagicPoint",
+        "stage 3 of the paper: both heads, from labels that lf label makes with a MagicPoint",
         batch=32,
         lr=1e-3,
         settings={
@@ -156,13 +156,13 @@ RECIPES: dict[str, Recipe] = {
     "superpoint-bn": _published(
         "superpoint-bn",
         "superpoint",
-        "stage 3 as pytorch-superpoint has it: batch norm, sparse descriptor loss",
+        "stage 3 of pytorch-superpoint: batch norm, sparse descriptor loss",
         settings=PUBLISHED_JOINT,
     ),
     "superpoint-seg": _published(
         "superpoint-seg",
         "superpoint_seg",
-        "segmentation on SuperPoint, as the seed of its fork has it; from labelled images, photos=masks:DIR",
+        "segmentation on SuperPoint, first version of its fork; from labelled images, photos=masks:DIR",
         steps=170_000,
         data=LABELLED,
         settings={**PUBLISHED_JOINT, **SEGMENTATION},
@@ -170,7 +170,7 @@ RECIPES: dict[str, Recipe] = {
     "superpoint-seg-refine": _published(
         "superpoint-seg-refine",
         "superpoint_seg",
-        "the same at stride 4, as the later version of the fork has it",
+        "segmentation at stride 4, later version of the fork",
         steps=100_000,
         batch=16,
         data=LABELLED,
@@ -185,7 +185,7 @@ RECIPES: dict[str, Recipe] = {
     "superpoint-small-seg": Recipe(
         model="superpoint-small-seg",
         method="superpoint_seg",
-        about="segmentation on the shipped superpoint-small, whose keypoints stay: a quarter of an hour of one core",
+        about="segmentation head on the shipped superpoint-small: a quarter of an hour of one core",
         steps=1_200,
         batch=4,
         size=(176, 240),
@@ -212,16 +212,14 @@ RECIPES: dict[str, Recipe] = {
     "kp2dtiny-f": _tiny("kp2dtiny-f", "KP2DtinyF, published for 88x88", io_points=50),
     "kp2dtiny-f-coral": _tiny("kp2dtiny-f-coral", "KP2DtinyF for the Edge TPU, published for 88x88", io_points=50),
     "kp2dtiny-s-coral": _short("kp2dtiny-s-coral", 10_000, "KP2DtinyS for the Edge TPU: an hour of one core"),
-    "kp2dtiny-f-small": _short(
-        "kp2dtiny-f-coral", 6_000, "KP2DtinyF for the Edge TPU, as much as an hour of one core learns"
-    ),
+    "kp2dtiny-f-small": _short("kp2dtiny-f-coral", 6_000, "KP2DtinyF for the Edge TPU: an hour of one core"),
     "kp2dtiny-baseline-small": _short(  # at the rate of the others its shifts saturate and learn nothing any more
-        "kp2dtiny-baseline", 3_300, "KP2D's network without dropout, as much as an hour of one core learns", lr=3e-4
+        "kp2dtiny-baseline", 3_300, "KP2D's network without dropout: an hour of one core", lr=3e-4
     ),
     "distil": Recipe(
         model="superpoint-small",
         method="distil",
-        about="any network in few bits, taught by its own float weights: give init=CHECKPOINT weight_bits=3",
+        about="any network in few bits, distilled from its float weights: init=CHECKPOINT weight_bits=3",
         steps=800,
         batch=8,
         size=(160, 160),
@@ -250,7 +248,7 @@ RECIPES: dict[str, Recipe] = {
     "r2d2-fast": dataclasses.replace(
         _r2d2(
             "fast-r2d2",
-            "Fast-R2D2, 5 epochs: tunes the published weights with init=FILE repeat_loss=dice",
+            "Fast-R2D2, 5 epochs: fine-tune published weights with init=FILE repeat_loss=dice",
         ),
         steps=13_340,
         batch=6,

@@ -31,7 +31,7 @@ def label_set(recipe: Recipe, data: Sequence[str]) -> LabelSet | None:
     if not learns_classes(recipe):
         if masked:
             raise UsageError(
-                f"`photos={masked[0]}`: {recipe.model} learns no classes; give it the folder of the images"
+                f"`photos={masked[0]}`: {recipe.model} has no segmentation head; give it the folder of the images"
             )
         return None
     if plain := [source for source in data if source not in masked]:

@@ -49,7 +49,7 @@ ROWS: dict[str, Recipe] = {
     "posfeat-detection": _posed(  # the rate of the sum over 6 pairs, 1e-3, for their mean
         "posfeat",
         "posfeat_detection",
-        "stage 2, published: scores by reward, from init=CHECKPOINT of stage 1",
+        "stage 2, published: scores by reinforcement, from init=CHECKPOINT of stage 1",
         _REWARD,
         **{"steps": 5_000, "batch": 6, "lr": 6e-3, "decay_steps": (4_000,), "optimiser": "sgd-plain"},
     ),
@@ -70,7 +70,7 @@ ROWS: dict[str, Recipe] = {
     "swift-detection": _two_cores(
         "swift",
         "posfeat_detection",
-        "stage 2 for any network with layers for scores alone: give init=CHECKPOINT",
+        "stage 2 for networks with separate score layers: init=CHECKPOINT",
         _REWARD,
         **{"steps": 1_000, "lr": 1e-4, "warmup": 50, "init": "swift"},
     ),

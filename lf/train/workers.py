@@ -36,7 +36,9 @@ def find_device(name: str) -> torch.device:
     found = "cuda" if torch.cuda.is_available() else "cpu"
     name = pick({"auto": found, "cpu": "cpu", "cuda": "cuda"}, name, "device")
     if name == "cuda" and not torch.cuda.is_available():
-        raise Unavailable("device cuda was asked for, this torch sees no GPU; type: `device=cpu`, or see: `doctor()`")
+        raise Unavailable(
+            "device cuda was requested, but this torch finds no GPU; type: `device=cpu`, or see: `doctor()`"
+        )
     return torch.device(name)
 
 

@@ -121,7 +121,7 @@ def compare(reference: Sequence[Run], new: Sequence[Run], gates: Sequence[Gate])
     for gate in gates:
         if not any(gate.applies(run) for run in new):
             have = "; ".join(label(run) for run in new)
-            raise BadInput(f"a gate applies to no run and would pass unseen: {gate}; the new runs are: {have}")
+            raise BadInput(f"a gate applies to no run: {gate}; the new runs are: {have}")
     verdicts = []
     for run in new:
         ours = [gate for gate in gates if gate.applies(run)]
@@ -168,7 +168,7 @@ def _partner(reference: Sequence[Run], run: Run) -> Run:
     for name in ("protocol_digest", "dataset_digest"):
         ours, theirs = getattr(run, name), getattr(old, name)
         if ours != theirs:
-            raise BadInput(f"{label(run)}: {name} is {ours}, the reference's is {theirs}; they do not compare")
+            raise BadInput(f"{label(run)}: {name} is {ours}, the reference's is {theirs}; evaluate both the same way")
     return old
 
 

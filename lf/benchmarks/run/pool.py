@@ -112,12 +112,12 @@ def compute(work: Work, content: Mapping[str, bytes], expected: Mapping[str, str
     load_plugins()
     try:
         if found := ledger.differences(versions(BY), expected):
-            raise Unavailable(f"has another lf ({found[0]}); install the same versions there")
+            raise Unavailable(f"has another version of lf ({found[0]}); install the same versions there")
         variants = [replace(each, artifact=_received(each.artifact, content)) for each in work.variants]
         rule = PROTOCOLS[work.protocol]
         pairs = open_dataset(work.data, work.limit_sequences, exclude=rule.without)
         if dataset_digest(pairs) != work.digest:
-            raise BadInput(f"{work.data} holds other data there than here; copy the same files to the same path")
+            raise BadInput(f"{work.data} holds other data on that machine; copy the same files to the same path")
         if work.repeats:
             return {"machine": machine, "timings": [each.to_dict() for each in _timed(work, variants, pairs)]}
         run = bench(variants[0], pairs, work.data, rule, threads=work.threads, workers=work.workers)

@@ -111,9 +111,9 @@ def _said(host: Host, command: str) -> None:
     if done.returncode == 0:
         return
     if done.returncode == 127:
-        raise Unavailable(f"{host.name}: has no {host.lf}; install it there, or name its place: {EXPECTED}")
+        raise Unavailable(f"{host.name}: has no {host.lf}; install it there, or give its path: {EXPECTED}")
     if done.returncode == NO_ANSWER:
-        raise Unavailable(f"{host.name}: the connection broke off ({_last(done.stderr)}); type the same command again")
+        raise Unavailable(f"{host.name}: the connection was lost ({_last(done.stderr)}); type the same command again")
     raise KINDS.get(done.returncode, LfError)(f"{host.name}: {_last(done.stderr).removeprefix('lf: ')}")
 
 

@@ -48,7 +48,9 @@ class Hdf5:
             try:
                 self._h5py.File(self._part, "r").close()
             except BlockingIOError as error:  # locked, so it is whole
-                raise UsageError(f"{self._part}: another run writes it; let it end, then run this again") from error
+                raise UsageError(
+                    f"{self._part}: another run is writing it; wait until it ends, then type the command again"
+                ) from error
             except OSError:
                 self._part.unlink()
         return self

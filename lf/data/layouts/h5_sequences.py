@@ -39,7 +39,9 @@ class Sequences:
             try:
                 self._h5py.File(part, "r").close()
             except BlockingIOError as error:  # locked, so it is whole
-                raise UsageError(f"{part}: another run writes it; let it end, then run this again") from error
+                raise UsageError(
+                    f"{part}: another run is writing it; wait until it ends, then type the command again"
+                ) from error
             except OSError:
                 part.unlink()
         return self

@@ -113,7 +113,7 @@ def ambiguous(path: Path, outputs: list[str], heads: list[str]) -> str:
     pairs = ",".join(f"{name}={head}" for name, head in zip(outputs, heads, strict=False))
     return (
         f"{path}: {' and '.join(outputs)} fit{'s' * (len(outputs) == 1)} {' and '.join(heads)} by shape, which does "
-        f"not say which is which; tell it, for example `outputs={pairs}`"
+        f"not say which is which; type for example `outputs={pairs}`"
     )
 
 

@@ -185,14 +185,14 @@ def choose(tried: Mapping[str, float], path: Path) -> str:
     if tried[best] < LEAST:
         raise BadInput(
             f"{path}: no input gives points that come back when a picture is shifted or dimmed (repeatability "
-            f"{shown}); expected {LEAST:g}; is it another family? If you know its input, tell it: `input={best}`"
+            f"{shown}); expected {LEAST:g}; is it another family? If you know its input, type: `input={best}`"
         )
     rivals = [name for name in tried if tried[best] - tried[name] < DECIDED]
     if len(rivals) > 1:
         options = " or ".join(f"`input={name}`" for name in rivals)
         raise UsageError(
-            f"{path}: pictures do not tell its input apart (repeatability {shown}); type what the network was trained "
-            f"with: {options}; or compare with its checkpoint: `reference=CHECKPOINT`"
+            f"{path}: images do not decide the range of its input (repeatability {shown}); type what the "
+            f"network was trained with: {options}; or compare with its checkpoint: `reference=CHECKPOINT`"
         )
     return best
 

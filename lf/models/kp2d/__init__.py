@@ -80,7 +80,7 @@ ROWS: dict[str, Model] = {
         source=f"{_ARCHIVE}/v1.ckpt",
     ),
     "kp2d-v0": _kp2d(
-        "KP2D v0: the same, and points stay in their cells",
+        "KP2D v0: as v1, with keypoints inside their cells",
         4_131_555,
         30_025_728_000,
         {"upsample": False},

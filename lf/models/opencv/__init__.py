@@ -10,11 +10,11 @@ from lf.models.row import Model
 
 _STRONGEST = {"detector": "SIFT", "contrastThreshold": 1e-5}  # every extremum; protocols take the strongest
 _BASELINES: dict[str, tuple[int, Mapping[str, Any], str]] = {  # length of a descriptor, of which detector, what it is
-    "sift": (128, _STRONGEST, "SIFT by OpenCV, contrast threshold 1e-5: the baseline of the papers"),
+    "sift": (128, _STRONGEST, "SIFT of OpenCV, contrast threshold 1e-5, as in the papers"),
     "sift-1000": (
         128,
         {"detector": "SIFT", "nfeatures": 1000},
-        "SIFT by OpenCV as it comes, 1000 features: what a program that needs features would call",
+        "SIFT of OpenCV with its defaults and 1000 features",
     ),
     "rootsift": (
         128,
@@ -27,7 +27,7 @@ _BASELINES: dict[str, tuple[int, Mapping[str, Any], str]] = {  # length of a des
         "ORB by OpenCV, 1000 features; its bits as +-1, so that dot products order as Hamming distances",
     ),
     "akaze": (486, {"detector": "AKAZE"}, "AKAZE by OpenCV where it has it (4, or 5 with contrib); bits as in orb"),
-    "sift-default": (128, {"detector": "SIFT"}, "SIFT by OpenCV as it comes: the points of PoSFeat's use_sift"),
+    "sift-default": (128, {"detector": "SIFT"}, "SIFT of OpenCV with its defaults, as in PoSFeat's use_sift"),
 }
 
 

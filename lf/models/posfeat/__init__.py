@@ -45,7 +45,7 @@ ROWS: dict[str, Model] = {
         multiply_adds=208_832_102_400,
     ),
     "posfeat-small": _row(
-        "the same two stages on a grey trunk of 0.4 M parameters, for two cores",
+        "PoSFeat's two stages on a greyscale backbone of 0.4 M parameters, for two cores",
         433_682,
         1,
         64,

@@ -218,11 +218,11 @@ def mse(histogram: Histogram, levels: int) -> tuple[float, float]:
 
 
 CALIBRATIONS: dict[str, str] = {
-    "minmax": "the extremes of all pictures",
-    "moving-average": "the averages of the extremes of each picture",
-    "percentile": f"cuts the rarest values off, percentile:{PERCENTILE} by default",
-    "entropy": "clips where the least information is lost",
-    "mse": "clips where the squared error is least",
+    "minmax": "smallest and largest value over all images",
+    "moving-average": "mean of the smallest and largest values of each image",
+    "percentile": f"covers this share of the values, percentile:{PERCENTILE} by default",
+    "entropy": "smallest loss of information",
+    "mse": "smallest mean squared error",
 }
 
 

@@ -244,7 +244,7 @@ def _nearest(run: Search) -> str:
     if not tried:
         return f"no file could be made: {rows[-1]['failed']}" if rows else "no evaluation is allowed"
     best = min(tried, key=lambda drops: excess(drops, run.task.budget))
-    return f"none of {len(run.used)} evaluations keeps the budget, the nearest is {_figures(best, run.task.budget)}"
+    return f"none of {len(run.used)} evaluations is within the budget, the nearest is {_figures(best, run.task.budget)}"
 
 
 def _figures(drops: Drops, budget: Mapping[str, float]) -> str:

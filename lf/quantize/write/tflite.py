@@ -59,7 +59,7 @@ def quantize(
         Unavailable: onnx2tf or TensorFlow is not installed.
     """
     if asked:
-        raise UsageError(f"`writer=tflite` puts every layer in 8 bits; leave out what was said of {', '.join(asked)}")
+        raise UsageError(f"`writer=tflite` puts every layer in 8 bits; leave out the settings of {', '.join(asked)}")
     if photos is None:
         raise UsageError("`writer=tflite` needs photos to find its ranges; type: `images=DIR`")
     reference = Extractor(pinned(artifact), "ort-cpu")

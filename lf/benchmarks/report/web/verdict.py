@@ -85,7 +85,7 @@ class Sentence(NamedTuple):
             why = f"{few} pairs are too few" if few >= LEAST else f"{few} pairs have no interval, {LEAST} are needed"
             lines.append(f"Not decided: {names}; {why}.")
         if said[WITHIN]:
-            lines.append(f"Within what is tolerated: {', '.join(map(_named, said[WITHIN]))}.")
+            lines.append(f"Within the tolerated drops: {', '.join(map(_named, said[WITHIN]))}.")
         return [*lines, *filter(None, (_speed(self.run, self.reference), _size(self.run, self.reference)))]
 
 
