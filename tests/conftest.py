@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -17,13 +18,27 @@ from filelock import FileLock
 
 from lf.cli import main
 from lf.core import Artifact, Card
+from lf.extraction import auto, store
 from lf.formats import model_file
 from lf.models import MODELS
 
 Once = Callable[[str, Callable[[Path], object]], Path]
 
 
+os.environ.setdefault("LF_CACHE", tempfile.mkdtemp(prefix="lf-tests-"))  # never the user's own measurements
 os.environ["LF_PROGRESS"] = "off"  # on a busy machine any command may take longer than the first line waits
+
+
+@pytest.fixture
+def measured_backend() -> None:
+    """For tests of `auto` itself: it measures, see `_fixed_backend`."""
+
+
+@pytest.fixture(autouse=True)
+def _fixed_backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everywhere else `auto` takes the first backend, so that no test depends on what is fast at the moment."""
+    if "measured_backend" not in request.fixturenames:
+        monkeypatch.setattr(auto, "candidates", lambda artifact: [store.backend_for(artifact)])
 
 
 @pytest.fixture

@@ -49,6 +49,7 @@ WRONGLY = r"OpenVINO computes 16-bit activations wrongly; type: `backend=ort-cpu
 REFUSED = {
     ("openvino", "w8a16"): WRONGLY,
     ("openvino-bf16", "w8a16"): WRONGLY,
+    ("ort-openvino", "w8a16"): "16-bit activations",
     ("opencv-dnn", "w8a16"): "OpenCV cannot run it",
     ("opencv-dnn", "w8a8-dynamic"): "OpenCV cannot load it",
 }
@@ -108,15 +109,16 @@ def test_the_same_maps_and_keypoints(file, backend, family):
         return
     reference = Extractor(file(family, ".onnx"), REFERENCE)
     other = Extractor(file(family, suffix(backend)), backend)
-    relative = RELATIVE.get(backend, 1e-4)
+    relative = RELATIVE.get(backend, agreement.MAPS)
     for a, b in agreement.both(reference, other, agreement.drawn(SIZE, 2)):
         assert a.maps.keys() == b.maps.keys()
         for head, expected in a.maps.items():
             assert np.abs(b.maps[head] - expected).max() <= relative * np.abs(expected).max(), head
-        if relative <= 1e-4:
-            shared = agreement.near(a.features.keypoints, b.features.keypoints, 0.05)
-            assert shared.mean() >= 0.99
-            assert abs(len(a.features) - len(b.features)) <= 0.01 * len(a.features)
+        if relative == agreement.MAPS:
+            shared = agreement.near(a.features.keypoints, b.features.keypoints, agreement.NEAR)
+            assert shared.mean() >= agreement.SHARED
+            assert abs(len(a.features) - len(b.features)) <= (1 - agreement.SHARED) * len(a.features)
+            assert agreement.differences(a, b, quantized=False) == "", "what lf calls equal output is the same rule"
 
 
 def test_every_family_is_here():
@@ -151,7 +153,7 @@ def test_quantized_files_read_the_same_or_are_refused(quantized, here, name, sch
     assert [*found] == [*expected] == [*small.card.outputs]
     for head, values in expected.items():
         noise = float(np.square(found[head] - values).sum() / np.square(values - values.mean()).sum())
-        assert noise < 10**-2, f"{head}: another rounding of a few levels, not another network"
+        assert noise < agreement.NOISE, f"{head}: another rounding of a few levels, not another network"
 
 
 @pytest.mark.alone

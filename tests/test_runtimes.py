@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import time
@@ -29,7 +30,14 @@ from lf.runtimes import BACKENDS, edgetpu, open_session, ort
 from lf.studies import doctor
 
 CUDA = "CUDAExecutionProvider"
-PROVIDERS = ("cpu", "XNNPACK", "edgetpu", "CPU f32", "CPU bf16")  # of engines whose row names none
+PROVIDERS = (
+    "cpu",
+    "XNNPACK",
+    "edgetpu",
+    "CPU f32",
+    "CPU bf16",
+    "OpenVINOExecutionProvider",
+)  # of engines whose row names none
 WEIGHTS = {"origin": "a test", "sha256": "00", "licence": "none"}
 
 
@@ -353,9 +361,9 @@ def fitting(tiny, tmp_path):
 def available(backend):
     if backend == "edgetpu":
         return edgetpu.examine()[0] and edgetpu.LIBRARY not in os.environ
-    if backend.startswith("openvino"):
-        return BACKENDS[backend].installed
-    return BACKENDS[backend].options.get("provider", "CPUExecutionProvider") in onnxruntime.get_available_providers()
+    row = BACKENDS[backend]
+    examine = getattr(importlib.import_module(row.module), "examine", None) if row.installed else None
+    return row.installed and (examine is None or examine(**row.options)[0])
 
 
 SLOW = {"torch-compile": [pytest.mark.slow]}  # it compiles, for every size anew

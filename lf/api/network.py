@@ -7,21 +7,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lf.core import Array, Artifact, Card, Features
+from lf.core import Array, Artifact, Card, Features, pick
 from lf.core.console import Progress
 from lf.core.registry import load_plugins
-from lf.extraction import store, stream
+from lf.extraction import auto, stream
 from lf.extraction.extractor import Extractor
 from lf.models.resolve import resolve
+from lf.runtimes import BACKENDS
 
 
-def load(source: str | Path | Artifact | Network, backend: str | None = None, threads: int = 1) -> Network:
+def load(source: str | Path | Artifact | Network, backend: str = auto.AUTO, threads: int = 1) -> Network:
     """Open a network.
 
     Args:
         source: a model file (.onnx, .tflite, .safetensors), a public checkpoint (.pth, .pt, .pth.tar), the name of
             shipped weights or of a baseline (`lf models` lists them), or what another function of `lf` returned.
-        backend: the engine, a name that `lf doctor` lists. None chooses the first installed one that runs the file.
+        backend: the engine, a name that `lf doctor` lists. `auto` chooses the fastest one that gives equal output:
+            it is measured on the first image, kept for later runs, and named on stderr; see `Network.choice`.
         threads: threads of the engine.
 
     Returns:
@@ -38,9 +40,11 @@ def load(source: str | Path | Artifact | Network, backend: str | None = None, th
     """
     load_plugins()
     if isinstance(source, Network):
-        return Network(source.artifact, backend or source.backend, threads)
+        return Network(source.artifact, source.backend if backend == auto.AUTO else backend, threads)
     artifact = source if isinstance(source, Artifact) else resolve(source)
-    return Network(artifact, backend or store.backend_for(artifact), threads)
+    if backend != auto.AUTO:
+        pick(BACKENDS, backend, "backend")
+    return Network(artifact, backend, threads)
 
 
 def adopt(
@@ -81,13 +85,15 @@ class Network:
 
     Attributes:
         artifact: the file and its card.
-        backend: name of the engine.
+        backend: name of the engine as asked for, `auto` among them.
         threads: threads of the engine.
+        choice: the engine that `auto` chose, and why; None before the first image, or if another name was asked for.
     """
 
     def __init__(self, artifact: Artifact, backend: str, threads: int = 1) -> None:
         """Use `lf.load` instead."""
         self.artifact, self.backend, self.threads = artifact, backend, threads
+        self.choice: auto.Choice | None = None
         self._opened: Extractor | None = None
         self._turn = threading.Lock()
 
@@ -132,8 +138,15 @@ class Network:
             image = read(image)
         with self._turn:
             if self._opened is None:
-                self._opened = Extractor(self.artifact, self.backend, self.threads)
+                self._opened = Extractor(self.artifact, self._engine(image), self.threads)
             return stream.published(self._opened, image, top_k)
+
+    def _engine(self, image: Array) -> str:
+        """The backend to open; for `auto` the fastest on this image, which stderr names."""
+        if self.backend != auto.AUTO:
+            return self.backend
+        self.choice = auto.said(auto.choose(self.artifact, self.threads, lambda: image))
+        return self.choice.backend
 
     def export(self, to: str = "onnx", output: str | Path | None = None, **options: Any) -> Network:
         """Convert the network to another format; the numbers stay the same.

@@ -13,6 +13,8 @@ from lf.benchmarks.run.suite import evaluate_variants
 from lf.core import Artifact, Unavailable, UsageError
 from lf.core.console import Progress
 from lf.core.packages import pip
+from lf.extraction.auto import AUTO
+from lf.extraction.store import backend_for
 from lf.extraction.variant import Variant
 
 
@@ -37,7 +39,8 @@ def evaluate(
         data: a folder in HPatches layout, `warps:DIR` of photos, or `procedural[:N]`; for a protocol that needs camera
             poses `posed:DIR` or `scenes[:N]`.
         protocol: how the numbers are made, a name that `lf bench --help` lists.
-        backend: the engine of all networks; None takes that of each network.
+        backend: the engine of all networks; None takes that of each network, and for `auto` the first installed one
+            that runs the file, so that results of two machines have the same engine.
         limit_sequences: use the first so many sequences.
         keypoints: describe the points of this baseline, such as `sift`, instead of the network's own.
         size: (H, W) pixels, another input size of the network; keypoints are mapped back.
@@ -63,8 +66,8 @@ def evaluate(
     several = [networks] if isinstance(networks, str | Path | Artifact | Network) else list(networks)
     if not several:
         raise UsageError("no network to evaluate; give at least one file or name, for example ['wren']")
-    opened = [load(network, backend) for network in several]
-    variants = [Variant(network.artifact, network.backend, keypoints, size) for network in opened]
+    opened = [load(network, backend or AUTO) for network in several]
+    variants = [Variant(network.artifact, _fixed(network), keypoints, size) for network in opened]
     return Runs(
         evaluate_variants(
             variants,
@@ -77,6 +80,11 @@ def evaluate(
             progress=progress,
         )
     )
+
+
+def _fixed(network: Network) -> str:
+    """The engine to evaluate a network in: never the one that is fastest here, unless it was asked for by name."""
+    return backend_for(network.artifact) if network.backend == AUTO else network.backend
 
 
 class Runs(Sequence[Run]):

@@ -26,7 +26,7 @@ def extract(
     layout: Annotated[
         str, typer.Option(metavar="NAME", help="File layout, listed below", rich_help_panel=opt.WHERE)
     ] = "lf",
-    backend: opt.Backend = None,
+    backend: opt.AutoBackend = "auto",
     threads: opt.Threads = 1,
     workers: Annotated[
         int | None,

@@ -20,7 +20,7 @@ EXAMPLES = (
 def live(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="Camera number, video file or folder of images")],
     model: opt.Model = DEFAULT,
-    backend: opt.Backend = None,
+    backend: opt.AutoBackend = "auto",
     threads: opt.Threads = 1,
     top_k: opt.Best = 300,
     frames: Annotated[
@@ -32,14 +32,15 @@ def live(
 ) -> None:
     """Draw keypoints and tracks of a video or folder."""
     from lf.data import frames as sources
-    from lf.extraction import store
+    from lf.extraction import auto
     from lf.extraction.extractor import Extractor
     from lf.models.resolve import resolve
     from lf.studies import live as tracks
 
     artifact = resolve(model)
-    extractor = Extractor(artifact, backend or store.backend_for(artifact), threads)
-    shown = sources.open_source(source)
+    first, shown = sources.peek(sources.open_source(source))
+    chosen = auto.named(artifact, backend, threads, lambda: first)
+    extractor = Extractor(artifact, chosen, threads)
     if source.isdecimal():
         console.note(f"{shown.name}: Ctrl-C ends it")
     with console.progress() as progress:

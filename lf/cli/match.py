@@ -22,7 +22,7 @@ def match(
     first: Annotated[Path, typer.Argument(readable=False, metavar="A", help="Image")],
     second: Annotated[Path, typer.Argument(readable=False, metavar="B", help="Another image of the same scene")],
     model: opt.Model = DEFAULT,
-    backend: opt.Backend = None,
+    backend: opt.AutoBackend = "auto",
     threads: opt.Threads = 1,
     top_k: opt.Best = 1000,
     pyramid: opt.Pyramid = False,
@@ -51,7 +51,7 @@ def match(
     from lf.benchmarks.report import match_pictures
     from lf.core import UsageError
     from lf.data import hpatches, images
-    from lf.extraction import store, stream
+    from lf.extraction import auto, stream
     from lf.extraction.extractor import Extractor
     from lf.models.resolve import resolve
 
@@ -63,7 +63,7 @@ def match(
     truth = None if homography is None else hpatches.read_homography(homography)
     loaded = images.read(first), images.read(second)
     artifact = resolve(model)
-    chosen = backend or store.backend_for(artifact)
+    chosen = auto.named(artifact, backend, threads, lambda: loaded[0])
     extractor = Extractor(artifact, chosen, threads, extraction=opt.extraction_of(None, pyramid))
     found = [stream.published(extractor, image, top_k) for image in loaded]
     title = f"{artifact.path.name} in {chosen}: {first.name} and {second.name}"

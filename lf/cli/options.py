@@ -40,6 +40,10 @@ Backend = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="Backend, listed below", show_default=FIRST, rich_help_panel=HOW),
 ]
+AutoBackend = Annotated[
+    str,
+    typer.Option(metavar="NAME", help="Backend, listed below, or auto: the fastest here", rich_help_panel=HOW),
+]
 Backends = Annotated[
     str | None,
     typer.Option(metavar="NAME,...", help="Backends, listed below", show_default=FIRST, rich_help_panel=HOW),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import cv2
@@ -32,6 +33,13 @@ class Source:
     rate: float = RATE
     count: int = 0
     endless: bool = False
+
+
+def peek(source: Source) -> tuple[Array | None, Source]:
+    """The first frame, None where there is none, and a source that still gives all frames."""
+    frames = iter(source.frames)
+    first = next(frames, None)
+    return first, source if first is None else replace(source, frames=chain([first], frames))
 
 
 def camera(number: int) -> Source:

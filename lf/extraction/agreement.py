@@ -9,13 +9,19 @@ from typing import Any
 import cv2
 import numpy as np
 
-from lf.core import Array, Features, blaming
+from lf.core import FEATURES, Array, Features, blaming
 from lf.data.drawn import procedural
 from lf.extraction.extractor import Extractor, checked
 
 PICTURES = 8  # drawn pictures; at 240x320 they hold some thousand keypoints, enough to see one in a thousand move
 
 SIZE = (240, 320)  # H, W of drawn pictures for a file that takes every size
+
+# Two backends give equal output of one file where:
+MAPS = 1e-4  # float: no value of a raw map differs by more, as a share of the largest of that map
+SHARED, NEAR = 0.99, 0.05  # float: so many of the keypoints have another within so many px, and the count is as near
+NOISE = 1e-2  # quantized: the power of the differences, as a share of the variance of that map
+TINY = 1e-30  # instead of zero, where a map is constant
 
 
 @dataclass(frozen=True)
@@ -78,3 +84,33 @@ def near(points: Array, others: Array, within: float) -> Array:
     """(N,) bool: which of `points` (N, 2) have one of `others` (M, 2) at most `within` px away."""
     found: Array = nearest(points, others)[0] <= within
     return found
+
+
+def differences(expected: Look, found: Look, quantized: bool) -> str:
+    """What is not equal in two looks of one file at one picture, within the tolerances above; empty if nothing is.
+
+    The conformance suite (tests/test_conformance.py) compares every backend within the same tolerances.
+
+    Args:
+        expected: of the reference backend.
+        found: of another one.
+        quantized: whether the file holds quantized layers, which engines round in their own way.
+    """
+    points = tuple(expected.maps) == FEATURES  # decoded in the graph: lists, whose order may differ
+    for head, values in {} if points else expected.maps.items():
+        if found.maps[head].shape != values.shape:
+            return f"map {head} is {found.maps[head].shape}, expected {values.shape}"
+        gap = found.maps[head] - values
+        if quantized:
+            noise = float(np.square(gap).sum() / max(float(np.square(values - values.mean()).sum()), TINY))
+            if noise >= NOISE:
+                return f"map {head} differs by {noise:.2g} of its variance, more than {NOISE:g}"
+        elif (share := float(np.abs(gap).max() / max(float(np.abs(values).max()), TINY))) > MAPS:
+            return f"map {head} differs by {share:.2g} of its largest value, more than {MAPS:g}"
+    if quantized and not points:
+        return ""
+    first, second = expected.features, found.features
+    if abs(len(first) - len(second)) > (1 - SHARED) * len(first):
+        return f"{len(second)} keypoints, expected {len(first)}"
+    same = float(near(first.keypoints, second.keypoints, NEAR).mean()) if len(first) else 1.0
+    return "" if same >= SHARED else f"{same:.1%} of the keypoints are within {NEAR:g} px, less than {SHARED:.0%}"

@@ -86,6 +86,11 @@ class Extractor:
         self.session: Session = open_session(artifact, backend, threads)
         self._opened = backend, threads
 
+    @property
+    def backend(self) -> str:
+        """The row of BACKENDS that runs it."""
+        return self._opened[0]
+
     def again(self) -> Extractor:
         """One that can work beside this one: with a session of its own, or this very one where there is one device.
 

@@ -165,6 +165,21 @@ def backend_for(artifact: Artifact) -> str:
     return next((name for name in fits if BACKENDS[name].installed), fits[0])
 
 
+def backend_of(out: Path, layout: str) -> str | None:
+    """The backend that the features in `out` are made with, as `claim` wrote it down; None where nothing says so."""
+    path = _note(out, layout)
+    try:
+        data = files.read_json(path, "what `lf extract` wrote") if path.is_file() else {}
+    except BadInput:  # `claim` says what to do about it
+        return None
+    made = data.get("backend") if isinstance(data, dict) else None
+    return made if isinstance(made, str) else None
+
+
+def _note(out: Path, layout: str) -> Path:
+    return out / f"lf-extract.{layout}.json"
+
+
 def claim(
     out: Path,
     layout: str,
@@ -204,12 +219,12 @@ def claim(
     }
     if extractor.segmentation:
         made["maps"] = [SEGMENTATION]
-    path, remedy = out / f"lf-extract.{layout}.json", f"choose another `out`, or delete its features: rm -r {out}"
+    path, remedy = _note(out, layout), f"choose another `out`, or delete its features: rm -r {out}"
     found = ledger.resume(path, made, work=out, remedy=remedy)
     if not found.begun and any(taken):  # another shard may have begun meanwhile
         found = ledger.resume(path, made, work=out, remedy=remedy)
         if not found.begun:
             raise UsageError(f"{out}: has features that lf extract did not make; choose another `out` or delete them")
     if not found.begun:
-        found.write()
+        found.write(backend=extractor.backend)
     return path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -32,6 +33,9 @@ class Backend:
         one_session: its device takes one at a time, whose `run` lets one thread in after the other.
         codec: how its files carry their card, where their suffix is new; see `lf.formats.cards.appended`.
         resource: what a machine of a pool must have, a custom resource of Ray; empty where any will do.
+        asked: why `auto` never chooses it, so that it runs only where it is asked for; empty where `auto` may.
+        distributions: what may bring its package, where that is not called as the package.
+        instructions: flags of `lf.core.machine.NAMES` -> where its kernels use them; empty for everywhere.
     """
 
     module: str
@@ -44,6 +48,9 @@ class Backend:
     one_session: bool = False
     codec: cards.Codec | None = None
     resource: str = ""
+    asked: str = ""
+    distributions: tuple[str, ...] = ()
+    instructions: Mapping[str, str] = field(default_factory=dict)
 
     def register(self) -> None:
         """Have files with its suffixes read and written."""
@@ -53,6 +60,16 @@ class Backend:
     def installed(self) -> bool:
         """Whether its package can be imported; says nothing of devices."""
         return importlib.util.find_spec(self.package) is not None
+
+    @property
+    def version(self) -> str:
+        """Of what brings its package, as installed; nothing is imported. Empty where that is not known."""
+        for name in (*self.distributions, self.package):
+            try:
+                return importlib.metadata.version(name)
+            except importlib.metadata.PackageNotFoundError:
+                continue
+        return ""
 
     def load(self) -> None:
         """Import its package.
@@ -69,6 +86,13 @@ class Backend:
             ) from error
 
 
+ONNXRUNTIME = ("onnxruntime", "onnxruntime-gpu")
+OPENCV = tuple(f"opencv{more}-python{head}" for more in ("-contrib", "") for head in ("-headless", ""))
+VNNI = {"avx512_vnni": "", "avx_vnni": ""}
+AMX = {**VNNI, "amx_int8": ""}
+MLAS = {**VNNI, "amx_int8": "matrix products only"}  # its symmetric convolutions have kernels for VNNI
+BF16 = {**AMX, "avx512_bf16": "", "amx_bf16": ""}
+
 CHECKPOINTS = (".safetensors", ".pth", ".pt", ".tar", ".ckpt", ".bin")
 
 BACKENDS: dict[str, Backend] = {
@@ -80,6 +104,8 @@ BACKENDS: dict[str, Backend] = {
         (".onnx",),
         "ONNX Runtime, CPUExecutionProvider",
         {"provider": "CPUExecutionProvider"},
+        distributions=ONNXRUNTIME,
+        instructions=MLAS,
     ),
     "ort-cuda": Backend(
         "lf.runtimes.ort",
@@ -89,6 +115,7 @@ BACKENDS: dict[str, Backend] = {
         "ONNX Runtime, CUDAExecutionProvider, never falling back to the CPU",
         {"provider": "CUDAExecutionProvider"},
         resource="cuda",
+        distributions=ONNXRUNTIME,
     ),
     "ort-tensorrt": Backend(
         "lf.runtimes.ort",
@@ -98,6 +125,8 @@ BACKENDS: dict[str, Backend] = {
         "ONNX Runtime, TensorrtExecutionProvider, never falling back to CUDA or the CPU",
         {"provider": "TensorrtExecutionProvider"},
         resource="cuda",
+        asked="builds an engine for minutes",
+        distributions=ONNXRUNTIME,
     ),
     "tflite": Backend(
         "lf.runtimes.litert",
@@ -106,6 +135,8 @@ BACKENDS: dict[str, Backend] = {
         (".tflite",),
         "LiteRT on the CPU, XNNPACK",
         maker="`quantize(MODEL.onnx, writer=tflite, images=DIR)`",
+        distributions=("ai-edge-litert",),
+        instructions=VNNI,
     ),
     "edgetpu": Backend(
         "lf.runtimes.edgetpu",
@@ -116,6 +147,7 @@ BACKENDS: dict[str, Backend] = {
         maker="`export(MODEL.tflite, to=edgetpu)`",
         one_session=True,
         resource="edgetpu",
+        distributions=("ai-edge-litert",),
     ),
     "openvino": Backend(
         "lf.runtimes.openvino",
@@ -124,6 +156,7 @@ BACKENDS: dict[str, Backend] = {
         (".onnx",),
         "OpenVINO on the CPU; float32, and quantized files in integers",
         {"precision": "f32"},
+        instructions=AMX,
     ),
     "openvino-bf16": Backend(
         "lf.runtimes.openvino",
@@ -132,6 +165,17 @@ BACKENDS: dict[str, Backend] = {
         (".onnx",),
         "OpenVINO on the CPU, bfloat16 except for quantized layers",
         {"precision": "bf16"},
+        asked="computes in bfloat16, with other output than float",
+        instructions=BF16,
+    ),
+    "ort-openvino": Backend(
+        "lf.runtimes.ort_openvino",
+        "onnxruntime_ep_openvino",
+        "ort-openvino",
+        (".onnx",),
+        "ONNX Runtime, OpenVINOExecutionProvider, on Intel processors, never falling back to the CPU provider",
+        distributions=("onnxruntime-ep-openvino",),
+        instructions=AMX,
     ),
     "opencv-dnn": Backend(
         "lf.runtimes.opencv_dnn",
@@ -139,6 +183,7 @@ BACKENDS: dict[str, Backend] = {
         "",
         (".onnx",),
         "OpenCV's DNN module on the CPU; quantized files at the speed of float ones",
+        distributions=OPENCV,
     ),
     "torch-compile": Backend(
         "lf.runtimes.torch_compile",
@@ -146,8 +191,16 @@ BACKENDS: dict[str, Backend] = {
         "torch",
         CHECKPOINTS,
         "PyTorch through torch.compile, float32, on the CPU; opening a file compiles it",
+        asked="compiles for a quarter of a minute or more",
     ),
-    "opencv": Backend("lf.runtimes.opencv", "cv2", "", (".card",), "baselines of OpenCV: SIFT, RootSIFT, ORB, AKAZE"),
+    "opencv": Backend(
+        "lf.runtimes.opencv",
+        "cv2",
+        "",
+        (".card",),
+        "baselines of OpenCV: SIFT, RootSIFT, ORB, AKAZE",
+        distributions=OPENCV,
+    ),
 }
 
 for _row in BACKENDS.values():

@@ -27,17 +27,12 @@ ALSO = {"TensorrtExecutionProvider": ", and TensorRT itself: pip install tensorr
 class OrtSession:
     """One inference session: explicit threads, sequential, no spinning (it burns the CPU of whatever runs beside)."""
 
-    def __init__(self, artifact: Artifact, threads: int, provider: str) -> None:
-        """Open `artifact` on `provider`.
-
-        Raises:
-            Unavailable: the provider is not in this build, or not the one that really runs.
-            BadInput: not a model that ONNX Runtime can load.
-        """
+    def __init__(self, path: Path, session: Any, threads: int, provider: str) -> None:
+        """Use `session`, an onnxruntime.InferenceSession that runs the file `path` on `provider`."""
         import onnxruntime as ort
 
-        self._path = artifact.path
-        self._session = _open(artifact.path.read_bytes, threads, provider, str(artifact.path))
+        self._path = path
+        self._session = session
         self._input = self._session.get_inputs()[0].name
         self._outputs = [output.name for output in self._session.get_outputs()]
         self.info = SessionInfo("onnxruntime", ort.__version__, provider, threads)
@@ -85,9 +80,9 @@ def census(artifact: Artifact, threads: int, image: Array, provider: str) -> dic
 
     Args:
         artifact: an ONNX file.
-        threads: as in `OrtSession`.
+        threads: as in `open_session`.
         image: (1, C, H, W) float32 in [0, 1].
-        provider: as in `OrtSession`.
+        provider: as in `open_session`.
 
     Returns:
         {"operators": {type: nodes, after all optimisations}, "provider_share": {provider: share of the nodes' time}}.
@@ -95,7 +90,7 @@ def census(artifact: Artifact, threads: int, image: Array, provider: str) -> dic
     import onnxruntime as ort
 
     data = artifact.path.read_bytes()
-    options = _options(data, threads, provider)
+    options = options_for(data, threads, provider)
     options.enable_profiling = True
     with tempfile.TemporaryDirectory(prefix="lf-profile-") as folder:
         options.profile_file_prefix = str(Path(folder, "ort"))
@@ -116,7 +111,7 @@ def census(artifact: Artifact, threads: int, image: Array, provider: str) -> dic
 
 
 def _open(read: Callable[[], bytes], threads: int, provider: str, where: str) -> Any:
-    """An inference session of the ONNX file that `read` gives; errors as `OrtSession` says, naming `where`."""
+    """An inference session of the ONNX file that `read` gives; errors as `open_session` says, naming `where`."""
     import onnxruntime as ort
 
     available = [p for p in ort.get_available_providers() if p != "AzureExecutionProvider"]
@@ -127,7 +122,7 @@ def _open(read: Callable[[], bytes], threads: int, provider: str, where: str) ->
         )
     try:
         data = read()
-        options = _options(data, threads, provider)
+        options = options_for(data, threads, provider)
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)  # ORT warns where it falls back
             # without its own way back to the CPU, of which it would tell on stdout
@@ -155,7 +150,8 @@ def _one_node() -> bytes:
     return b"\x08\x08" + message(GRAPH, graph) + message(8, b"\x10\x0d")  # IR version 8, opset 13
 
 
-def _options(data: bytes, threads: int, provider: str) -> Any:
+def options_for(data: bytes, threads: int, provider: str) -> Any:
+    """Options of a session that is measured: `threads` threads, and no way back to the CPU from another provider."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -195,5 +191,11 @@ def _exact_and_idle(options: Any) -> None:
 
 
 def open_session(artifact: Artifact, threads: int, provider: str) -> OrtSession:
-    """Open an ONNX file; see `OrtSession`."""
-    return OrtSession(artifact, threads, provider)
+    """Open an ONNX file on a provider of ONNX Runtime.
+
+    Raises:
+        Unavailable: the provider is not in this build, or not the one that really runs.
+        BadInput: not a model that ONNX Runtime can load.
+    """
+    session = _open(artifact.path.read_bytes, threads, provider, str(artifact.path))
+    return OrtSession(artifact.path, session, threads, provider)

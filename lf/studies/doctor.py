@@ -9,19 +9,21 @@ import re
 from typing import Any
 
 from lf.core import Unavailable
-from lf.core.machine import INT8, cpu
+from lf.core.machine import INT8, NAMES, cpu
 from lf.core.packages import DISTRIBUTION, pip
+from lf.extraction import auto
 from lf.quota import affinity, cores, quota
-from lf.runtimes import BACKENDS
+from lf.runtimes import BACKENDS, Backend
 
 Row = dict[str, Any]
+SHOWN = 5  # choices of `auto`
 CONTRIBUTORS = ("dev", "docs")  # extras that users need not know of
 
 
 def examine() -> list[Row]:
     """One row {"name", "ok", "detail"} per backend and extra, of the processor, its cores, and two clashing wheels."""
     rows = [{"name": name, **_backend(name)} for name in BACKENDS]
-    rows += [_cpu(), _cores()]
+    rows += [_cpu(), _instructions(), _cores(), *_auto()]
     if _version("onnxruntime") and _version("onnxruntime-gpu"):
         detail = "onnxruntime and onnxruntime-gpu share one folder and break each other; uninstall both, install one"
         rows.append({"name": "conflict", "ok": False, "detail": detail})
@@ -37,10 +39,25 @@ def _backend(name: str) -> Row:
     except Unavailable as error:
         return {"ok": False, "detail": f"{row.about}; {error}"}
     examine = getattr(importlib.import_module(row.module), "examine", None)
-    if examine is None:
-        return {"ok": True, "detail": f"{row.about} ({row.package} {_module_version(row.package)})"}
-    there, detail = examine(**row.options)
-    return {"ok": there, "detail": f"{row.about}; {detail}"}
+    there, detail = (
+        examine(**row.options) if examine else (True, f"{row.package} {row.version or 'of unknown version'}")
+    )
+    parts = [row.about, detail, _used(row), f"`auto` never chooses it: it {row.asked}" if row.asked else ""]
+    return {"ok": there, "detail": "; ".join(filter(None, parts))}
+
+
+def _used(row: Backend) -> str:
+    """Which of the instructions for few bits that this processor has an engine uses."""
+    flags = [flag for flag in cpu()[1] if flag in NAMES]
+    used = [
+        NAMES[flag] + (f" ({row.instructions[flag]})" if row.instructions[flag] else "")
+        for flag in flags
+        if flag in row.instructions
+    ]
+    unused = [NAMES[flag] for flag in flags if flag not in row.instructions]
+    if not row.instructions or not flags:
+        return ""
+    return f"uses {', '.join(used) or 'none of them'}" + (f", not {', '.join(unused)}" if unused else "")
 
 
 def _cpu() -> Row:
@@ -48,6 +65,27 @@ def _cpu() -> Row:
     fast = bool(INT8 & set(flags))
     verdict = "int8 is fast here" if fast else "no int8 instructions known here: w8a8 is about as fast as float"
     return {"name": "cpu", "ok": fast, "detail": f"{name} ({', '.join(flags) or 'no flags known'}): {verdict}"}
+
+
+def _instructions() -> Row:
+    """Which instructions for 8-bit and bfloat16 products the processor has, and which it lacks."""
+    flags = cpu()[1]
+    there = [name for flag, name in NAMES.items() if flag in flags]
+    lacking = [name for flag, name in NAMES.items() if flag not in flags]
+    detail = f"has {', '.join(there) or 'none'}; lacks {', '.join(lacking) or 'none'}"
+    return {"name": "instructions", "ok": bool(there), "detail": f"{detail} (of x86-64, for int8 and bf16)"}
+
+
+def _auto() -> list[Row]:
+    """The latest choices of `auto` on this machine, and which backends were left out, with the reason."""
+    return [
+        {
+            "name": "auto",
+            "ok": True,
+            "detail": "; ".join([str(choice), *(f"{name} left out: {why}" for name, why in choice.left_out.items())]),
+        }
+        for choice in auto.records()[:SHOWN]
+    ]
 
 
 def _cores() -> Row:
@@ -74,11 +112,6 @@ def _extras() -> list[Row]:
         detail = f"missing {', '.join(missing)}: {pip(extra)}" if missing else ", ".join(packages)
         rows.append({"name": f"lf[{extra}]", "ok": not missing, "detail": detail})
     return rows
-
-
-def _module_version(module: str) -> str:
-    """Of an importable module, whichever distribution brought it; nothing is imported."""
-    return _version(importlib.metadata.packages_distributions().get(module, [module])[0]) or "of unknown version"
 
 
 def _version(package: str) -> str | None:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 
 from lf.benchmarks.run import superpoint_export
-from lf.core import Artifact, BadInput, UsageError, pick
+from lf.core import Array, Artifact, BadInput, UsageError, console, pick
 from lf.core.console import Progress
+from lf.data import open_dataset
+from lf.data.images import read
 from lf.data.layouts import LAYOUTS
-from lf.extraction import store
+from lf.extraction import auto, store
 from lf.extraction.pools import POOLS
 from lf.extraction.variant import Variant
 from lf.models import SEGMENTATION
 from lf.quota import cores
 
+TRIED = 10  # images that are tried, until one can be read, for what `auto` measures
 MAPS = {SEGMENTATION: "the class of every pixel, IMAGE.seg.png; in layout superpoint pred_mask of the first image"}
 
 
@@ -24,7 +29,7 @@ def extract(
     out: Path,
     layout: str = "lf",
     *,
-    backend: str | None = None,
+    backend: str = auto.AUTO,
     threads: int = 1,
     workers: int | None = None,
     shard: tuple[int, int] = store.WHOLE,
@@ -42,7 +47,7 @@ def extract(
         images: image files and folders; for a layout of pairs, one dataset.
         out: folder for the features.
         layout: a row of LAYOUTS.
-        backend: a row of BACKENDS; None takes the first that runs the file.
+        backend: a row of BACKENDS, or `auto`: that of the features in `out`, or the fastest here where there are none.
         threads: threads of each engine.
         workers: images at a time; None takes the free cores, in a pool 1.
         shard: (I, N): process shard I of N.
@@ -62,15 +67,18 @@ def extract(
     _check(pairs, layout, len(images), pool, shard)
     for name in maps:
         pick(MAPS, name, "map")
-    backend = backend or store.backend_for(artifact)
+    found = {} if pairs else store.find([*map(Path, images)])
+    if backend == auto.AUTO and (made := store.backend_of(out, layout)) and made in auto.candidates(artifact):
+        backend = made
+        console.note(f"lf: {made} runs {artifact.path.name}: the features in {out} are made with it")
+    backend = auto.named(artifact, backend, threads, lambda: _readable(found, images[0] if pairs else None))
     variant = Variant(artifact, backend, keypoints, segmentation=bool(maps), extraction=extraction)
     if pairs:
         tally = superpoint_export.write(variant.open(threads), images[0], out, top_k, progress)
     elif spread:
-        found = store.find([*map(Path, images)])
         tally = spread(variant.opener(threads), found, out, layout, top_k, progress, cpus=threads, workers=workers or 1)
     else:
-        found = store.share(store.find([*map(Path, images)]), shard)
+        found = store.share(found, shard)
         count = workers or max(1, cores() // threads)
         tally = store.extract_images(
             variant.open(threads), found, out, layout, top_k, progress, workers=count, shard=shard
@@ -79,6 +87,16 @@ def extract(
     if whole and len(tally.failed) == whole:
         raise BadInput(f"none of the {whole} images could be read; the first: {next(iter(tally.failed.values()))}")
     return tally
+
+
+def _readable(found: Mapping[str, Path], dataset: str | None) -> Array | None:
+    """The first image of a dataset, or the first of `found` that can be read; None where none can."""
+    if dataset is not None:
+        return open_dataset(dataset, 1)[0].first.load()
+    for path in islice(found.values(), TRIED):
+        with suppress(BadInput):
+            return read(path)
+    return None
 
 
 def _check(pairs: bool, layout: str, count: int, pool: str | None, shard: tuple[int, int]) -> None:

@@ -23,7 +23,7 @@ from lf.core import Array, Artifact, SessionInfo, UsageError, pick
 from lf.data import Pair, dataset_digest, open_dataset
 from lf.data.images import list_images, read
 from lf.data.masks.units import Unit
-from lf.extraction import agreement
+from lf.extraction import agreement, auto
 from lf.extraction.store import backend_for
 from lf.extraction.variant import Variant
 from lf.models import row_of
@@ -77,7 +77,7 @@ def suite(
         raise UsageError("`needs` says what the machines of a pool must have; type: `pool=ray`")
     variants = [
         Variant(*pair, keypoints, size, nms, refine, threshold, extraction=extraction)
-        for pair in pair_up(artifacts, backends)
+        for pair in pair_up(artifacts, backends, threads, pick(PROTOCOLS, protocol, "protocol"))
     ]
     how: dict[str, Any] = {"limit_sequences": limit_sequences, "threads": threads, "workers": workers}
     how |= {"repeats": repeats, "out": out, "progress": progress}
@@ -138,8 +138,12 @@ def _refuse(subjects: Sequence[Subject], rule: Protocol, pairs: Sequence[Pair], 
         results.refuse_others(out / RESULTS, [subject.identity(rule.digest, digest) for subject in subjects])
 
 
-def pair_up(artifacts: Sequence[Artifact], backends: Sequence[str] | None) -> list[tuple[Artifact, str]]:
+def pair_up(
+    artifacts: Sequence[Artifact], backends: Sequence[str] | None, threads: int = 1, rule: Protocol | None = None
+) -> list[tuple[Artifact, str]]:
     """Every (file, engine) that fit together by the file's type; without engines, each file in the first that runs it.
+
+    The name `auto` stands for the engine that is fastest here for the pictures of `rule`, see `lf.extraction.auto`.
 
     Raises:
         UsageError: an unknown engine, one without a file, or a file without an engine.
@@ -147,8 +151,12 @@ def pair_up(artifacts: Sequence[Artifact], backends: Sequence[str] | None) -> li
     """
     if backends is None:
         return [(artifact, backend_for(artifact)) for artifact in artifacts]
-    rows = {name: pick(BACKENDS, name, "backend") for name in backends}
+    rows = {name: pick(BACKENDS, name, "backend") for name in backends if name != auto.AUTO}
     found = [(a, name) for a in artifacts for name in rows if name in backends_for(a.path)]
+    if auto.AUTO in backends:
+        shown = _picture(None, (rule and rule.size) or DRAWN)[1]
+        fastest = [(a, auto.named(a, auto.AUTO, threads, lambda: shown)) for a in artifacts]
+        found += [pair for pair in fastest if pair not in found]
     for name, row in rows.items():
         if name not in {backend for _, backend in found}:
             takes = ", ".join(row.suffixes)
@@ -222,7 +230,9 @@ def latencies(
     rule = pick(PROTOCOLS, protocol, "protocol")
     if size:
         check_resize(rule)
-    variants = [Variant(*pair, keypoints, size, extraction=extraction) for pair in pair_up(artifacts, backends)]
+    variants = [
+        Variant(*pair, keypoints, size, extraction=extraction) for pair in pair_up(artifacts, backends, threads, rule)
+    ]
     names = {name: index for index, name in enumerate(references(variants))}
     base = pick(names, reference, "reference") if reference else 0
     infos = [variant.open(threads).session.info for variant in variants]  # one engine at a time
