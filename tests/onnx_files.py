@@ -30,33 +30,39 @@ def heads(row: str, size: tuple[int, int] | None) -> tuple[bytes, Card]:
     return proto.SerializeToString(), card
 
 
-def brightest(weight: int = 127) -> bytes:
-    """An 8-bit 3x3 convolution of a picture of 3 channels whose weights, `weight` each, give the largest products."""
+def brightest(weight: int = 127, layers: int = 1) -> bytes:
+    """8-bit 1x1 convolutions of 3 channels, one after the other, that share weights: `weight` each, all 9 of them.
+
+    A white image gives the largest products. Each layer gives `3 * weight` times what it is given.
+    """
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
-    top = 27.0 * weight  # of a white picture: 3 channels, 9 pixels
     constants = {
-        "one": np.array(1 / 255, np.float32),
-        "out": np.array(top / 255, np.float32),
-        "unit": np.ones(8, np.float32),
+        "scale0": np.array(1 / 255, np.float32),
+        "unit": np.ones(3, np.float32),
         "low": np.array(0, np.uint8),
-        "lows": np.zeros(8, np.int8),
-        "weight": np.full((8, 3, 3, 3), weight, np.int8),
+        "lows": np.zeros(3, np.int8),
+        "weight": np.full((3, 3, 1, 1), weight, np.int8),
     }
     nodes = [
-        helper.make_node("QuantizeLinear", ["image", "one", "low"], ["a"]),
-        helper.make_node("DequantizeLinear", ["a", "one", "low"], ["b"]),
-        helper.make_node("DequantizeLinear", ["weight", "unit", "lows"], ["w"], axis=0),
-        helper.make_node("Conv", ["b", "w"], ["c"], kernel_shape=[3, 3]),
-        helper.make_node("QuantizeLinear", ["c", "out", "low"], ["d"]),
-        helper.make_node("DequantizeLinear", ["d", "out", "low"], ["sum"]),
+        helper.make_node("QuantizeLinear", ["image", "scale0", "low"], ["q0"]),
+        helper.make_node("DequantizeLinear", ["q0", "scale0", "low"], ["level0"]),
     ]
+    for n in range(1, layers + 1):
+        constants[f"scale{n}"] = np.array((3.0 * weight) ** n / 255, np.float32)
+        nodes += [
+            helper.make_node("DequantizeLinear", ["weight", "unit", "lows"], [f"w{n}"], axis=0),
+            helper.make_node("Conv", [f"level{n - 1}", f"w{n}"], [f"sum{n}"], kernel_shape=[1, 1]),
+            helper.make_node("QuantizeLinear", [f"sum{n}", f"scale{n}", "low"], [f"q{n}"]),
+            helper.make_node("DequantizeLinear", [f"q{n}", f"scale{n}", "low"], [f"level{n}"]),
+        ]
+    nodes[-1].output[0] = "sum"
     graph = helper.make_graph(
         nodes,
         "brightest",
         [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 3, 16, 16])],
-        [helper.make_tensor_value_info("sum", TensorProto.FLOAT, [1, 8, 14, 14])],
+        [helper.make_tensor_value_info("sum", TensorProto.FLOAT, [1, 3, 16, 16])],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)

@@ -360,7 +360,7 @@ def test_descriptors_restated(height, width, monkeypatch):
         np.testing.assert_allclose(found, described(maps, points), atol=2e-4)
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
     monkeypatch.setattr("lf.models.aliked.describe.BLOCK", 7)
-    np.testing.assert_allclose(describe_aliked(maps, points), found, atol=1e-5)
+    np.testing.assert_allclose(describe_aliked(maps, points), found, atol=3e-5)  # float32 sums in another order
     assert describe_aliked(maps, points[:0]).shape == (0, 8)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -38,6 +39,11 @@ def alone(source, folder, home=None, **more):
     )
 
 
+def remarks(said):
+    """What a command wrote to stderr, without lines of progress, which a busy machine makes it write."""
+    return [line for line in said.stderr.splitlines() if not re.match(r"\d+/\d+ \(|.*: working, ", line)]
+
+
 def command(*words):
     """Source that runs a command."""
     return f"import sys\nsys.argv = {['lf', *map(str, words)]}\nfrom lf.cli import main\nmain()"
@@ -62,7 +68,7 @@ def test_onnx_runtime_leaves_nothing_in_the_home_folder(home, tiny):
     """Its telemetry would keep an identifier and a queue of events there; variables of CI would hide that."""
     words = ("bench", tiny().path, "--data", "procedural:1", "--repeats", 1)
     said = alone(command(*words), home.parent, home)
-    assert (said.returncode, said.stderr) == (0, "")
+    assert (said.returncode, remarks(said)) == (0, [])
     assert not [*home.rglob("*")]
 
 
@@ -106,7 +112,7 @@ def test_commands_run_without_a_home_folder(tiny, tmp_path, words):
     model = tiny().path
     before = sorted(tmp_path.iterdir())
     said = alone(NOBODY + command(*(model if word == "FILE" else word for word in words)), tmp_path)
-    assert (said.returncode, said.stderr) == (0, "")
+    assert (said.returncode, remarks(said)) == (0, [])
     assert "openvino" in said.stdout
     assert sorted(tmp_path.iterdir()) == before  # no folder that is called ~
 

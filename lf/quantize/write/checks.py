@@ -51,6 +51,7 @@ def integers(path: Path, data: bytes, meant: Collection[str], rest: Collection[s
 
     # The highest level would add layouts of this processor; integers are settled one level below.
     options = making("ORT_ENABLE_EXTENDED")
+    options.add_session_config_entry("session.x64quantprecision", "0")  # the same answer on every processor
     with tempfile.TemporaryDirectory(prefix="lf-quantize-") as folder:
         options.optimized_model_filepath = str(Path(folder, "optimised.onnx"))
         ort.InferenceSession(widened(data), options, providers=["CPUExecutionProvider"])
