@@ -217,6 +217,17 @@ FOUND = {
         "cut short at byte",
     ),
     "a card of brackets": ("toml-cards", "net.toml", lambda data: data + b"x = " + b"[" * 9000, "not TOML"),
+    "a number of thousands of digits": (
+        *("toml-cards", "net.toml"),
+        lambda data: data.replace(b"length = 64", b"length = " + b"9" * 5000),
+        "not TOML",
+    ),
+    "a word for a number": (
+        "toml-cards",
+        "net.toml",
+        lambda data: data.replace(b"channels = 1", b'channels = "x"'),
+        "channels = 'x'",
+    ),
     "a path with a zero byte": (
         *("toml-plans", "plan.toml"),
         lambda data: data.replace(b'"procedural:2"', b'"x/\\u0000"'),

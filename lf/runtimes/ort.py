@@ -87,7 +87,6 @@ def census(artifact: Artifact, threads: int, image: Array, provider: str) -> dic
     Returns:
         {"operators": {type: nodes, after all optimisations}, "provider_share": {provider: share of the nodes' time}}.
     """
-    import onnxruntime as ort
 
     data = artifact.path.read_bytes()
     options = options_for(data, threads, provider)
@@ -141,8 +140,8 @@ def _open(read: Callable[[], bytes], threads: int, provider: str, where: str) ->
 def _loaded(data: bytes, options: Any, provider: str) -> Any:
     """A session of ONNX bytes, without its own way back to the CPU, of which it would tell on stdout.
 
-    ONNX Runtime cannot make products exact (see `_exact_and_idle`) where two layers share weights or zero points. Such a
-    file is computed in float there, which is exact, too.
+    Where two layers share weights or zero points, ONNX Runtime cannot make products exact (see `_exact_and_idle`). Such
+    a file is computed in float, which is exact, too.
     """
     import onnxruntime as ort
 

@@ -146,7 +146,7 @@ def description(card: Path) -> dict[str, Any]:
     """
     try:
         given = tomllib.loads(files.read_bytes(card, "a TOML card").decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise BadInput(f"{card}: not TOML: {error}") from error
     full = own.complete(given, str(card))
     own.refuse_known(full["name"], MODELS, str(card))

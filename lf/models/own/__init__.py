@@ -132,7 +132,8 @@ def _checked(found: Mapping[str, Any], table: str, name: str, default: Any, wher
         else number and isinstance(value, int) and value >= LEAST[name]
     )
     if not fits or (name in CHOICES and value not in CHOICES[name]):
-        near = hint(value, CHOICES[name]) if isinstance(value, str) and name in CHOICES else ""
+        words = [choice for choice in CHOICES.get(name, ()) if isinstance(choice, str)]
+        near = hint(value, words) if isinstance(value, str) else ""
         raise BadInput(f"{where}: {key} = {value!r}; {near}expected {_expected(name)}")
     return value
 
