@@ -4,8 +4,8 @@ Pictures to calibrate on and pictures to warp into pairs are drawn, so nothing i
 `--superpoint FILE`, a public checkpoint, it has rows, too. `--beside TREE` names another checkout with an environment
 in `.venv`: both take turns, and the graphs that they write are compared byte by byte.
 
-Every process has one thread (OMP_NUM_THREADS=1). Processor time counts what a process starts, too. Peak memory is the
-largest resident size of one process.
+Every process has one thread (OMP_NUM_THREADS=1), and byte code of Python that a turn before has written. Processor time
+counts what a process starts, too. Peak memory is the largest resident size of one process.
 """
 
 from __future__ import annotations
@@ -209,19 +209,19 @@ def main() -> None:
     trees = [HERE, *([given.beside.resolve()] if given.beside else [])]
     began = machine()
     with tempfile.TemporaryDirectory(prefix="lf-costs-") as place:
+        os.environ["PYTHONPYCACHEPREFIX"] = str(Path(place, "byte-code"))
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
         places = prepare(Path(place), given.superpoint, given.pairs)
         rows: dict[str, list[list[Cost]]] = {}
         for row in chosen(given.only, places):
             kept = [places | {"kept": f"{places['kept']}{index}"} for index in range(len(trees))]
-            if any("{kept}" in word for word in row.words):
-                for tree, where in zip(trees, kept, strict=True):
-                    cost(row, tree, where)  # a first run, not counted, fills the folder
             every = rows.setdefault(row.name.format(**places), [])
-            for turn in range(given.turns):
+            for turn in range(-1, given.turns):  # the first one writes byte code, and features to keep
                 order = [*enumerate(zip(trees, kept, strict=True))][:: 1 if turn % 2 else -1]
                 found = {index: cost(row, tree, where) for index, (tree, where) in order}
-                every.append([found[index] for index in range(len(trees))])
-                print(row.name, found, file=sys.stderr)
+                if turn >= 0:
+                    every.append([found[index] for index in range(len(trees))])
+                print(row.name, turn, found, file=sys.stderr)
     print(f"Commit {commit(HERE)}; {began}; {given.turns} turns\n")
     print(table(rows, commit(given.beside) if given.beside else ""))
 
