@@ -12,7 +12,7 @@ from lf.extraction import agreement
 
 WITHIN = 1.0  # px
 SHARED = 0.9  # least share of the points of each side that the other has within WITHIN
-COSINE = 0.98  # least mean cosine of the descriptors of shared points
+COSINE = 0.95  # least mean cosine of the descriptors of shared points, which are sampled up to half a cell elsewhere
 
 
 @dataclass(frozen=True)

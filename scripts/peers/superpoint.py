@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from lf.core import Array, Features
+from lf.export.to_onnx import quiet
 from scripts.peers import ours
 from scripts.peers.peer import Peer
 
@@ -99,10 +100,11 @@ def graph(model: Any, points: int, size: tuple[int, int]) -> bytes:
             return found, best, self.model.descriptor_decoder(seen, found.clone())
 
     buffer = io.BytesIO()
-    program = torch.onnx.export(
-        Whole().eval(), (torch.zeros(1, 1, *size),), dynamo=True, verbose=False, opset_version=18,
-        input_names=["image"], output_names=["keypoints", "scores", "descriptors"],
-    )  # fmt: skip
+    names = {"input_names": ["image"], "output_names": ["keypoints", "scores", "descriptors"]}
+    with quiet():
+        program = torch.onnx.export(
+            Whole().eval(), (torch.zeros(1, 1, *size),), dynamo=True, verbose=False, opset_version=18, **names
+        )
     assert program is not None
     program.save(buffer)
     return buffer.getvalue()

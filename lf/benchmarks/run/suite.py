@@ -114,12 +114,11 @@ def evaluate_variants(
             check_classes(extractor, units[0].labelled.classes)
     if draw:
         figures.plotter()
-    if len(variants) > 1:
-        pairs = kept(pairs)
+    shown = kept(pairs) if len(variants) > 1 else pairs
     cache = out / "cache" if out else None
     how: dict[str, Any] = {"threads": threads, "workers": workers, "cache": cache, "progress": progress}
     runs = [
-        bench(variant, pairs, data, rule, extractor=extractor, **how)
+        bench(variant, shown, data, rule, extractor=extractor, **how)
         for variant, extractor in zip(variants, opened, strict=True)
     ]
     if repeats:
