@@ -108,13 +108,12 @@ def compare(given: argparse.Namespace) -> str:
 
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    photos, missing = pictures(given.photos), []
+    photos = pictures(given.photos)
     peers = [ours.opened(words, given.points) for words in ("sift-1000", *given.files)]
     if given.superpoint:
         peers += superpoint.peers(given.superpoint, given.points, SIZE)
     if given.aliked:
-        more, missing = aliked.peers(given.aliked, given.points, SIZE)
-        peers += more
+        peers += aliked.peers(given.aliked, given.points)
     checks = {peer.name: verify(peer, photos) for peer in peers}
     times, points = measure(peers, photos, given.turns)
     name, flags = cpu()
@@ -122,8 +121,7 @@ def compare(given: argparse.Namespace) -> str:
         f"{name} ({', '.join(flags)}), load {os.getloadavg()[0]:.1f}, Python {platform.python_version()}, "
         f"{len(photos)} photos of {SIZE[0]}x{SIZE[1]}, {given.turns} turns, one thread"
     )
-    notes = [f"Does not load: {text}" for text in missing]
-    return "\n\n".join([head, costs(peers, times, points, checks), faster(peers, times), *notes])
+    return "\n\n".join([head, costs(peers, times, points, checks), faster(peers, times)])
 
 
 if __name__ == "__main__":
