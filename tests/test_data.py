@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from lf.core import BadInput, UsageError
 from lf.data import DATASETS, DRAWN, dataset_digest, headers, hpatches, images, open_dataset, photometric, warps
 from lf.data import homography as geometry
+from lf.data import kept as kept_pictures
 from lf.data.drawn import procedural
 from lf.data.drawn.surfaces import FIELDS, surface
 
@@ -168,6 +169,17 @@ def test_photometric_changes_repeat_and_keep_the_shape(seed: int, strength: floa
     changed = photometric.change(image, np.random.default_rng(seed), strength)
     assert (changed.shape, changed.dtype) == (image.shape, np.uint8)
     np.testing.assert_array_equal(changed, photometric.change(image, np.random.default_rng(seed), strength))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_tone_and_shade_are_these_formulas_bit_by_bit(seed: int) -> None:
+    image, rng = noise(), np.random.default_rng(seed)
+    bent = 255 * (image.astype(np.float32) / 255) ** np.float32(2 ** (0.5 * rng.uniform(-0.8, 0.8)))
+    contrast, cast, mean = 2 ** (0.5 * rng.uniform(-1, 0.6)), 1 + 0.5 * rng.uniform(-0.08, 0.08, 3), bent.mean()
+    toned = (((bent - mean) * contrast + mean + 0.5 * rng.uniform(-50, 50)) * cast).astype(np.float32)
+    np.testing.assert_array_equal(photometric.tone(image, np.random.default_rng(seed), 0.5), toned)
+    factor = photometric.shade(np.ones_like(toned), np.random.default_rng(seed), 0.5)
+    np.testing.assert_array_equal(photometric.shade(toned, np.random.default_rng(seed), 0.5), toned * factor)
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -463,6 +475,33 @@ def test_made_up_pairs_repeat_and_follow_the_seed(photos: Path, spec: str) -> No
     assert len({p.key for pair in pairs for p in (pair.first, pair.second)}) == 2 * len(pairs)
     np.testing.assert_array_equal(pairs[-1].second.load(), again[-1].second.load())
     assert (pairs[-1].second.load() != other[-1].second.load()).any()
+
+
+def test_views_of_one_photo_read_it_once(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, seen = images.read, list[Path]()
+    monkeypatch.setattr(images, "read", lambda path, *more: seen.append(path) or read(path, *more))  # type: ignore[func-returns-value]
+    pair = warps.pairs(photos, limit_sequences=1)[0]
+    first, second = pair.first.load(), pair.second.load()
+    assert len(seen) == 1
+    warps.stage.cache_clear()
+    np.testing.assert_array_equal(second, pair.second.load())
+    np.testing.assert_array_equal(first, pair.first.load())
+    assert len(seen) == 2
+
+
+def test_kept_pairs_load_each_picture_once(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = warps.pairs(photos, limit_sequences=2)
+    pixels = [picture.load() for pair in pairs for picture in (pair.first, pair.second)]
+    monkeypatch.setattr(kept_pictures, "MOST", 3 * pixels[0].nbytes)
+    kept = kept_pictures.kept(pairs)
+    pictures = [picture for pair in kept for picture in (pair.first, pair.second)]
+    first, again = ([picture.load() for picture in pictures] for _ in range(2))
+    for one, other, expected in zip(first, again, pixels, strict=True):
+        np.testing.assert_array_equal(one, expected)
+        np.testing.assert_array_equal(other, expected)
+        assert not one.flags.writeable
+    assert [one is other for one, other in zip(first, again, strict=True)] == [True, True, True, False]
+    assert [picture.digest for picture in pictures] == [p.digest for pair in pairs for p in (pair.first, pair.second)]
 
 
 def test_drawn_pairs_show_every_held_out_family_in_both_kinds() -> None:

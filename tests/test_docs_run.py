@@ -28,6 +28,7 @@ NOT_RUN = {  # page -> how many of its blocks are left out
     "docs/how-to/coral.md": 3,
     "docs/how-to/export.md": 0,
     "docs/how-to/extract.md": 3,
+    "docs/how-to/gpu.md": 1,
     "docs/how-to/labelled-images.md": 1,
     "docs/how-to/own-network.md": 1,
     "docs/how-to/quantize.md": 3,

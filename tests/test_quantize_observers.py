@@ -56,6 +56,28 @@ def test_extremes():
     assert shown(MovingAverage(), *pictures).range() == pytest.approx((0, 11 / 3))  # of -1, -3, 4 and of 2, 5, 4
 
 
+def test_values_are_counted_in_parts_as_all_at_once(monkeypatch, normal):
+    values = np.maximum(normal, -0.5).astype(np.float32)
+    whole, parts = (Histogram(lambda h: (h.low, h.high)) for _ in range(2))
+    monkeypatch.setattr(observers, "PART", len(values))
+    whole.update(values)
+    monkeypatch.setattr(observers, "PART", 1000)
+    parts.update(values.reshape(2, -1))
+    assert (parts.first, parts.exponent, parts.zeros) == (whole.first, whole.exponent, whole.zeros)
+    np.testing.assert_array_equal(parts.counts, whole.counts)
+    assert parts.counts.sum() == len(values)
+
+
+def test_counting_takes_no_memory_of_its_own():
+    values = np.ones(1 << 22, np.float32)
+    made = Histogram(lambda h: (h.low, h.high))
+    tracemalloc.start()
+    made.update(values)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < values.nbytes / 8
+
+
 def test_the_moving_average_is_exponential_after_a_hundred():
     made = shown(MovingAverage(), *[[-1, 1]] * 100)
     for picture in range(1, 51):

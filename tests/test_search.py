@@ -21,6 +21,7 @@ from lf.quantize.search.bits import FLOAT, Cost, Layer, Spent, cheapest, cost, e
 from lf.quantize.search.journal import Journal
 from lf.quantize.search.sensitivity import Drop
 from lf.quantize.write import checks
+from lf.runtimes.ort import OrtSession
 from lf.studies.accuracy_drop import Judge, choose, halves, open_pairs, parse_budget, yielded
 
 onnx = pytest.importorskip("onnx")
@@ -343,7 +344,7 @@ def heads(tiny):
     return model_file.save(bare.path, model.SerializeToString(), bare.card)
 
 
-def test_a_judge_compares_with_float(heads, tmp_path):
+def test_a_judge_compares_with_float(heads, tmp_path, monkeypatch):
     wren, metrics = heads, choose(["repeatability", "localization_error", "mma@3"], "kp2d,mma")
     pairs = open_pairs("procedural:2", metrics, None)
     judge, told = Judge(wren, pairs, "procedural:2", metrics, tmp_path / "cache"), []
@@ -353,8 +354,15 @@ def test_a_judge_compares_with_float(heads, tmp_path):
     assert told[-1][:2] == (4, 4)
     kept = sorted((tmp_path / "cache").rglob("*.npz"))
     assert len(kept) == 4, "two pictures of two pairs, which both protocols prepare alike"
-    small = quantize(wren, "w4", None, tmp_path / "a.onnx")
-    found = judge(small, lambda *state: None)
+    small, runs = quantize(wren, "w4", None, tmp_path / "a.onnx"), []
+    run = OrtSession.run
+    with monkeypatch.context() as patch:
+        patch.setattr(OrtSession, "run", lambda session, image: runs.append(image) or run(session, image))
+        found = judge(small, lambda *state: None)
+    assert len(runs) == 4, "two pictures of two pairs, which both protocols prepare alike"
+    again = Judge(wren, pairs, "procedural:2", metrics, tmp_path / "cache")
+    monkeypatch.setattr("lf.benchmarks.run.predict.MOST", 0)  # nothing is kept
+    assert again(small, lambda *state: None) == found
     assert sorted((tmp_path / "cache").rglob("*.npz")) == kept, "those of a variant are not kept"
     assert any(row.drop for row in found.values())
     assert judge.identity["protocols"].keys() == {"kp2d", "mma"}

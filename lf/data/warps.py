@@ -10,8 +10,7 @@ others. `v_` and `i_` sequences take turns.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import cv2
@@ -26,6 +25,7 @@ VERSION = 1  # raise it whenever a view changes
 STAGE = 1.5
 ZOOM = 1.6
 SIZE = (240, 320)  # (H, W) of a view, pixels
+STAGES = 4  # that are kept: one for each picture at which threads look at a time
 MILD, STRONG = 0.35, 1.0  # of the photometric change
 
 Size = tuple[int, int]
@@ -74,9 +74,17 @@ def draw_zoom(rng: np.random.Generator, size: Size) -> Array:
     return (zoom if zoom[0, 0] > 1 else np.linalg.inv(zoom)) @ centre_crop(size)
 
 
-def view(load: Callable[[], Array], size: Size, placement: Array, entropy: list[int], strength: float) -> Array:
+@lru_cache(maxsize=STAGES)
+def stage(source: Picture, size: Size) -> Array:
+    """The stage of a picture for views of `size`, made once for the views that follow each other; read-only."""
+    found = fit(source.load(), stage_size(size))
+    found.flags.writeable = False
+    return found
+
+
+def view(source: Picture, size: Size, placement: Array, entropy: list[int], strength: float) -> Array:
     """Render one view of a picture: uint8 (H, W, 3) RGB of `size`; `placement` (3, 3) maps stage -> view."""
-    seen = warp_image(fit(load(), stage_size(size)), placement, size)
+    seen = warp_image(stage(source, size), placement, size)
     return photometric.change(seen, np.random.default_rng(entropy), strength)
 
 
@@ -89,7 +97,7 @@ def sequence(source: Picture, kind: str, views: int, size: Size, seed: int) -> l
         draw = draw_zoom if k == 1 else draw_placement
         placements.append(draw(np.random.default_rng([*entropy, 0]), size) if kind == "v" else centre_crop(size))
         strength = STRONG if kind == "i" and k > 1 else MILD
-        load = partial(view, source.load, size, placements[-1], [*entropy, 1], strength)
+        load = partial(view, source, size, placements[-1], [*entropy, 1], strength)
         made_by = f"warps {entropy} {kind} {size[0]}x{size[1]} of {source.digest}"
         pictures.append(Picture(f"{name}/{k}", load, hashlib.sha256(made_by.encode()).hexdigest(), source.digest))
     to_stage = np.linalg.inv(placements[0])

@@ -89,8 +89,8 @@ def through(
     return export(artifact, Path(folder, "through.onnx"), size=wanted, opset=opset or OPSET, images=images)
 
 
-def trace(artifact: Artifact, size: tuple[int, int] | None, opset: int) -> ModelProto:
-    """The network of a checkpoint as an ONNX model without a trace of this machine.
+def trace(artifact: Artifact, size: tuple[int, int] | None, opset: int, batch: int = 1) -> ModelProto:
+    """The network of a checkpoint as an ONNX model for `batch` images at a time, without a trace of this machine.
 
     Raises:
         ConversionFailed: a batch normalisation is left, so quantization would go wrong quietly.
@@ -109,7 +109,7 @@ def trace(artifact: Artifact, size: tuple[int, int] | None, opset: int) -> Model
     with quiet():
         program = torch.onnx.export(
             network.eval(),
-            (torch.zeros(1, model.channels, height, width),),
+            (torch.zeros(batch, model.channels, height, width),),
             dynamo=True,
             opset_version=opset,
             external_data=False,

@@ -12,10 +12,12 @@ import numpy as np
 from lf.benchmarks import METRICS, PROTOCOLS
 from lf.benchmarks.protocols.protocol import Protocol
 from lf.benchmarks.run.evaluate import bench
+from lf.benchmarks.run.predict import Memory
 from lf.benchmarks.run.record import Run
 from lf.core import Artifact, UsageError, pick
 from lf.core.console import Progress
 from lf.data import Pair, dataset_digest, open_dataset
+from lf.data.kept import kept
 from lf.extraction.variant import Variant
 
 if TYPE_CHECKING:
@@ -28,7 +30,8 @@ USUAL = ("kp2d-fixed", "mma")  # protocols, of which those are used that the met
 class Judge:
     """Evaluates variants of one float file on pairs that stay the same; see `lf.quantize.search.sensitivity.Evaluate`.
 
-    The features of the float file are kept on disk, those of a variant nowhere.
+    The features of the float file are kept on disk, those of a variant in memory until all protocols have scored it.
+    Pictures stay in memory.
     """
 
     def __init__(
@@ -43,7 +46,7 @@ class Judge:
             metrics: row of METRICS -> the protocol that measures it, as `choose` finds.
             cache: folder of the features of the float file.
         """
-        self._parent, self._pairs, self._data, self._metrics, self._cache = parent, pairs, data, metrics, cache
+        self._parent, self._pairs, self._data, self._metrics, self._cache = parent, kept(pairs), data, metrics, cache
         self._rules = {rule.name: rule for rule in metrics.values()}
         self._before: dict[str, Run] = {}
 
@@ -71,12 +74,15 @@ class Judge:
     def _runs(self, artifact: Artifact, cache: Path | None, progress: Progress) -> dict[str, Run]:
         """Protocol -> run."""
         runs: dict[str, Run] = {}
+        variant = Variant(artifact, BACKEND)
+        how: dict[str, Any] = {"extractor": variant.open(), "cache": cache}
+        how["memory"] = Memory() if len(self._rules) > 1 and not cache else None
         for index, (name, rule) in enumerate(self._rules.items()):
 
             def told(done: int, total: int, text: str, index: int = index) -> None:
                 progress(index * total + done, len(self._rules) * total, text)
 
-            runs[name] = bench(Variant(artifact, BACKEND), self._pairs, self._data, rule, cache=cache, progress=told)
+            runs[name] = bench(variant, self._pairs, self._data, rule, progress=told, **how)
         return runs
 
 

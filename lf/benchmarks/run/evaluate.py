@@ -12,7 +12,7 @@ from typing import Any
 from lf.benchmarks.protocols.protocol import Protocol
 from lf.benchmarks.protocols.segmentation import class_scores
 from lf.benchmarks.protocols.summary import CONFUSION, overview
-from lf.benchmarks.run.predict import Predictor
+from lf.benchmarks.run.predict import Memory, Predictor
 from lf.benchmarks.run.record import Environment, Run, Subject
 from lf.benchmarks.run.results import environment
 from lf.benchmarks.run.segment import Segmenter
@@ -36,6 +36,7 @@ def bench(
     workers: int = 1,
     cache: Path | None = None,
     extractor: Extractor | None = None,
+    memory: Memory | None = None,
     progress: Progress = lambda done, total, text: None,
 ) -> Run:
     """Evaluate one variant, without latency.
@@ -50,6 +51,7 @@ def bench(
             the same.
         cache: where features are kept, if anywhere.
         extractor: the opened variant; None opens it.
+        memory: where features are kept for other protocols, if anywhere; of this extractor alone.
         progress: (done, total, text), called per pair.
 
     Raises:
@@ -61,7 +63,7 @@ def bench(
     refuse_leak(variant.artifact, pairs)
     extractor = extractor or variant.open(threads)
     name = f"{variant.artifact.path.name} {variant.backend}"
-    records = _scores(extractor, pairs, protocol, cache, workers, _counted(progress, len(pairs), name))
+    records = _scores(extractor, pairs, protocol, (cache, memory), workers, _counted(progress, len(pairs), name))
     progress(len(pairs), len(pairs), name)
     info = extractor.session.info
     return assemble(evaluated(variant, info), environment(info, __name__), pairs, dataset, protocol, records)
@@ -82,7 +84,7 @@ def _scores(
     extractor: Extractor,
     pairs: Sequence[Pair],
     protocol: Protocol,
-    cache: Path | None,
+    kept: tuple[Path | None, Memory | None],
     workers: int,
     tell: Callable[[Pair], None],
 ) -> list[dict[str, Any]]:
@@ -91,12 +93,12 @@ def _scores(
     def evaluate(extractor: Extractor, some: Sequence[Pair]) -> list[dict[str, Any]]:
         records: list[dict[str, Any]] = []
         if units := [pair for pair in some if isinstance(pair, Unit)]:
-            segment = Segmenter(extractor, protocol, cache)
+            segment = Segmenter(extractor, protocol, kept[0])
             for unit in units:
                 tell(unit)
                 records.append({"sequence": unit.sequence, "pair": unit.name, **segment.score(unit)})
             return records
-        predict = Predictor(extractor, protocol, cache)
+        predict = Predictor(extractor, protocol, *kept)
         first = predict(some[0].first)
         for pair in some:
             tell(pair)

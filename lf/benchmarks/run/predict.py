@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from lf.core.fingerprint import versions
 from lf.data import Picture
 from lf.extraction.extractor import Extractor
 from lf.formats import npz
+
+MOST = 256 << 20  # bytes of features in memory; what comes after is extracted again
 
 Native = tuple[int, int]  # (H, W), pixels, before the protocol's geometry
 
@@ -36,11 +39,34 @@ def check_resize(protocol: Protocol) -> None:
         raise UsageError(f"`size`: protocol {protocol.name} evaluates at the native size of every image; leave it out")
 
 
+class Memory:
+    """The features of one extractor, for protocols that show it the same pixels; up to MOST bytes."""
+
+    def __init__(self) -> None:
+        """Nothing is kept yet."""
+        self._features: dict[bytes, Features] = {}
+        self._room = MOST
+
+    def features(self, prepared: Array, how: str, extract: Callable[[Array], Features]) -> Features:
+        """What `extract` finds in a prepared picture; `how` tells apart several ways to extract."""
+        key = hashlib.sha256(f"{how} {prepared.shape}".encode() + prepared.tobytes()).digest()
+        found = self._features.get(key)
+        if found is None:
+            found = extract(prepared)
+            size = sum(array.nbytes for array in (found.keypoints, found.scores, found.descriptors))
+            if size <= self._room:
+                self._room -= size
+                self._features[key] = found
+        return found
+
+
 class Predictor:
     """The features of pictures from one extractor, under one protocol's geometry."""
 
-    def __init__(self, extractor: Extractor, protocol: Protocol, cache: Path | None) -> None:
-        """Keep features below `cache`, or nowhere.
+    def __init__(
+        self, extractor: Extractor, protocol: Protocol, cache: Path | None, memory: Memory | None = None
+    ) -> None:
+        """Keep features below `cache`, or in `memory`, or nowhere.
 
         Raises:
             UsageError: the file takes one size only and the protocol evaluates at another; or one was asked for, and
@@ -60,6 +86,7 @@ class Predictor:
         self.extractor = extractor
         self.protocol = protocol
         self._cache = cache / ledger.key(identity(extractor, protocol, __name__)) if cache else None
+        self._memory = memory
 
     def __call__(self, picture: Picture) -> tuple[Features, Native]:
         """Features in pixels of the prepared picture, and the picture's native size."""
@@ -71,7 +98,11 @@ class Predictor:
         """The same before the protocol's own threshold; read from the cache, or kept there."""
         if self._cache is None:
             image = picture.load()
-            return self._extract(self._prepare(image)), image_size(image)
+            prepared = self._prepare(image)
+            if self._memory is None:
+                return self._extract(prepared), image_size(image)
+            how = str(published(self.extractor, self.protocol))
+            return self._memory.features(prepared, how, self._extract), image_size(image)
         seen = f"{picture.key} {picture.digest} {geometry(self.protocol)}"
         note = self._cache / f"{_digest(seen.encode('utf-8', 'surrogateescape'))}.json"
         if (kept := _noted(note)) is not None:

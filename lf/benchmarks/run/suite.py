@@ -22,6 +22,7 @@ from lf.benchmarks.timing.record import Timing
 from lf.core import Array, Artifact, SessionInfo, UsageError, pick
 from lf.data import Pair, dataset_digest, open_dataset
 from lf.data.images import list_images, read
+from lf.data.kept import kept
 from lf.data.masks.units import Unit
 from lf.extraction import agreement, auto
 from lf.extraction.store import backend_for
@@ -113,10 +114,11 @@ def evaluate_variants(
             check_classes(extractor, units[0].labelled.classes)
     if draw:
         figures.plotter()
+    shown = kept(pairs) if len(variants) > 1 else pairs
     cache = out / "cache" if out else None
     how: dict[str, Any] = {"threads": threads, "workers": workers, "cache": cache, "progress": progress}
     runs = [
-        bench(variant, pairs, data, rule, extractor=extractor, **how)
+        bench(variant, shown, data, rule, extractor=extractor, **how)
         for variant, extractor in zip(variants, opened, strict=True)
     ]
     if repeats:
