@@ -8,6 +8,7 @@ import subprocess
 import time
 import zipfile
 
+import numpy as np
 import pytest
 from fuzz import seeds
 from fuzz.mutate_text import JSON
@@ -15,6 +16,7 @@ from fuzz.parsers import PARSERS
 from fuzz.runner import Parser, damage, run
 
 from lf.core import BadInput, LfError, UsageError
+from lf.formats import tflite
 
 WORDS = b'{"a": [1, 2, 3], "b": "text"}'
 
@@ -187,6 +189,14 @@ def reversed_inputs(model):
     node.input[:] = [*node.input][::-1]
 
 
+def without_weights(data):
+    """The TFLite file, the weights of its last convolution left out."""
+    model = tflite.read(data, "a test")
+    operator = model.subgraphs[0].operators[-1]
+    operator.inputs = np.array([operator.inputs[0], -1, operator.inputs[2]], np.int32)
+    return tflite.write(model) + data[len(tflite.without_archive(data)) :]  # the card
+
+
 ENDLESS = (
     "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT x AS image_id, x AS rows, x AS cols FROM n"
 )
@@ -215,6 +225,16 @@ FOUND = {
         *("colmap-binary", "bin/images.bin"),
         lambda data: data.replace(b"0.png\0" + bytes(8), b"0.png\0" + b"\xff" * 8),
         "cut short at byte",
+    ),
+    "a name of two lines": (
+        *("colmap-binary", "bin/images.bin"),
+        swapped((b"0.png", b"0\npng")),
+        "expected a path without control characters",
+    ),
+    "a convolution without weights": (
+        *("tflite-runtime", "q.tflite"),
+        without_weights,
+        "an operator without one of its inputs",
     ),
     "a card of brackets": ("toml-cards", "net.toml", lambda data: data + b"x = " + b"[" * 9000, "not TOML"),
     "a number of thousands of digits": (

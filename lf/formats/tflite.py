@@ -189,7 +189,9 @@ def _sound(model: Any) -> None:
         graph.inputs, graph.outputs = (_indices(each, 0, graph.tensors) for each in (graph.inputs, graph.outputs))
         for operator in graph.operators:
             _demand(operator.opcodeIndex < len(model.operatorCodes), "an operator of an unknown kind")
-            operator.inputs = _indices(operator.inputs, -1, graph.tensors)  # -1 leaves one out
+            operator.inputs = _indices(operator.inputs, -1, graph.tensors)
+            rest = operator.inputs[: max(2, len(operator.inputs) - 1)]  # -1 leaves out a bias, which comes last
+            _demand(not (rest < 0).any(), "an operator without one of its inputs")
             operator.outputs = _indices(operator.outputs, 0, graph.tensors)
     for signature in model.signatureDefs or ():
         _demand(signature.subgraphIndex < len(model.subgraphs), "a signature of an unknown graph")

@@ -127,7 +127,10 @@ def _images_bin(path: Path) -> Iterator[tuple[str, Array, int]]:
         end = data.find(b"\0", at + 64)
         if end < 0:
             raise BadInput(f"{path}: cut short at byte {at}; expected the images of a COLMAP model")
-        yield os.fsdecode(data[at + 64 : end]), np.array(values[1:8]), values[8]
+        name = data[at + 64 : end]
+        if any(byte < 32 for byte in name):  # with a line break in it, an error would have several lines
+            raise BadInput(f"{path}: an image has the name {name[:40]!r}; expected a path without control characters")
+        yield os.fsdecode(name), np.array(values[1:8]), values[8]
         at = end + 9 + 24 * _unpack(path, data, end + 1, "<Q")[0]
 
 
