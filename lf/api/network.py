@@ -1,4 +1,4 @@
-"""Network: a model file opened from Python, with the verbs of the command as methods."""
+"""Network: an opened model file. Its methods are the commands of `lf`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`lf doctor`: what is installed and what is missing."""
+"""`lf doctor`: list installed and missing engines and packages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Old spellings of commands and options, and what to type now. See docs/reference/migration.md."""
+"""Old names of commands and options, and their replacements. See docs/reference/migration.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Resume work that was made with the same settings and code; refuse or redo all other work.
+"""Resume work of the same settings and code; refuse or redo other work.
 
 A ledger is one JSON file. Its `identity` holds all that the work depends on: settings, digests of the input, and the
 versions of the code (`lf.core.fingerprint.versions`). What else it holds belongs to the work.

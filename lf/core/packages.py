@@ -1,4 +1,4 @@
-"""The name under which lf is installed, and what to type for its extras."""
+"""Name of the installed package, and the pip command for its extras."""
 
 from __future__ import annotations
 

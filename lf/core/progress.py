@@ -1,4 +1,4 @@
-"""Progress of long work: a bar in a terminal, a plain line now and then elsewhere."""
+"""Progress of long work: a bar in a terminal, a line every 30 s elsewhere."""
 
 from __future__ import annotations
 
@@ -85,7 +85,9 @@ class Lines:
         self._told = now
         stage = self._stage
         if stage.done >= stage.total:  # nothing was reported yet, or nothing since the last stage ended
-            return f"{self._task}: working, {span(now - self._begun)} so far" + (f"; last: {stage.text}" if stage.text else "")
+            return f"{self._task}: working, {span(now - self._begun)} so far" + (
+                f"; last: {stage.text}" if stage.text else ""
+            )
         left = stage.left(now)
         rest = "" if left is None else f", {span(left)} left"
         return f"{stage.done}/{stage.total} ({100 * stage.done / stage.total:.0f} %){rest}: {stage.text}"

@@ -1,4 +1,4 @@
-"""Step: one command that had a hand in a model file, as its card records it."""
+"""Step: a command that made or changed a model file, as recorded in its card."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The types that flow through `lf`: Features, Card, Artifact, Session."""
+"""Types that all folders share: Features, Card, Artifact, Session."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Image files: finding them, reading them, and one clear line about those that cannot be read."""
+"""Find and read image files."""
 
 from __future__ import annotations
 

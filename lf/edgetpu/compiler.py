@@ -1,4 +1,4 @@
-"""An int8 .tflite file -> the same file compiled for the Edge TPU, by Google's edgetpu_compiler where it is installed.
+"""Compile an int8 .tflite file for the Edge TPU with Google's edgetpu_compiler.
 
 Its outcome is compared with the prediction of `edgetpu_check`; both are kept in the card of the new file. All paths are
 relative to the folder it runs in, so that a script of the same name can start it in a container.

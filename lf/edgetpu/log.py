@@ -1,4 +1,4 @@
-"""What edgetpu_compiler 16 prints, read. Its exit code says little: a file of which nothing maps is a success."""
+"""Parse the output of edgetpu_compiler 16. Its exit code is 0 even if no operator maps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the Edge TPU asks of every operator. What it asks of a single kind of them is in `edgetpu_operators`.
+"""Rules of the Edge TPU for all operators. Limits of single operators: `lf.edgetpu.limits`.
 
 Nothing here was measured on a device: the rules are Coral's documentation, what its compiler printed in public reports,
 and the sources of TFLite. Only such a rule sends an operator to the CPU; one of general knowledge, or one that was only

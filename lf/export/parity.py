@@ -1,4 +1,4 @@
-"""The gate of every export: the new file gives the maps and the keypoints of its parent, or it is not written."""
+"""Parity check of every export: the new file must give the maps and keypoints of its parent."""
 
 from __future__ import annotations
 

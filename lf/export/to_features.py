@@ -1,4 +1,4 @@
-"""Raw heads -> features: the decode appended to an ONNX file of ours, float or quantized, and held against numpy's."""
+"""Append the decoder to an ONNX file with raw heads, float or quantized, and compare it with numpy's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoint -> ONNX, by torch.export: raw heads as outputs, batch-norm folded, checked before it is written.
+"""Export a checkpoint to ONNX by torch.export: raw heads as outputs, batch norm folded, parity checked.
 
 No simplifier follows. Measured with torch 2.13, onnxsim 0.8.1, onnxslim 0.1.98 on superpoint, r2d2, fast-r2d2 and wren,
 static and dynamic: 25, 22, 24, 22 nodes from the exporter; onnxsim leaves 25, 22, 24, 21 (it folds the factor of wren),

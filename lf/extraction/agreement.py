@@ -1,4 +1,4 @@
-"""Two artifacts of one network on the same pictures: the maps and keypoints of each, and which points they share."""
+"""Compare two files of one network on the same images: maps, keypoints, shared keypoints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Image -> Features: the one path that every backend and every network takes, in three timed phases."""
+"""Extractor: image to Features, in three timed phases, the same for every backend and network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""POOLS: features of many images from the machines of a cluster, which all see the same files."""
+"""POOLS: extract features of many images on the machines of a cluster with shared files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Many images -> feature files in a layout that other tools read; a run that was interrupted goes on."""
+"""Write features of many images in a layout of another tool; resume interrupted runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Image files -> features: of one file, and of many, several at a time and in their order."""
+"""Features of image files: of one, or of many in order and in parallel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Variant: a model file in a backend, as it is evaluated and timed."""
+"""Variant: a model file in a backend, for evaluation and timing."""
 
 from __future__ import annotations
 

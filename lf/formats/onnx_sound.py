@@ -1,4 +1,4 @@
-"""Refuse ONNX files that no exporter writes and that make an engine crash, hang or ask for all memory.
+"""Refuse malformed ONNX files that make an engine crash, hang or allocate all memory.
 
 ONNX Runtime finds such faults itself; OpenVINO and OpenCV follow the graph without looking. Needs no package onnx.
 """

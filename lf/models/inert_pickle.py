@@ -1,4 +1,4 @@
-"""Read a pickle without running anything it names: a stack machine whose only functions are those of a given table.
+"""Read a pickle without running its code: only functions of a given table are called.
 
 A class or function outside the table becomes a `Placeholder`. Calling, building or filling one does nothing but make or
 fill placeholders. Nothing in a pickle is hashed (but names), compared or shown, so no nesting makes it slow or ends the

@@ -1,4 +1,4 @@
-"""Which pixels of a score map are points: numpy and OpenCV only.
+"""Find the peaks of a score map. numpy and OpenCV only.
 
 A flat index is y * W + x; wherever scores are equal, the lower index goes first.
 """

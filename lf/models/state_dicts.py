@@ -1,4 +1,4 @@
-"""Find the state dicts in the content of a checkpoint, whatever wraps them and their names."""
+"""Find the state dicts in a checkpoint, under any keys and prefixes."""
 
 from __future__ import annotations
 

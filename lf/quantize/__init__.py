@@ -1,4 +1,4 @@
-"""Post-training quantization: a float ONNX file becomes one with fewer bits."""
+"""Post-training quantization: make a file with fewer bits from a float ONNX file."""
 
 from __future__ import annotations
 

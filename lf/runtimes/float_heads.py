@@ -1,4 +1,4 @@
-"""Heads that the host computes in float, behind a file whose numbers are of 8 bits.
+"""Heads that the host computes in float, after an 8-bit file.
 
 R2D2's heads are 1x1 convolutions of squares (arXiv 1906.06195, section 3.1 and the authors' code), and squares spread
 their values over more than 8 bits can tell apart; so the file ends before them, and its card says how to go on.

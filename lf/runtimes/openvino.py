@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU, for the same ONNX files: float32, bfloat16 where asked for, and quantized files in integers."""
+"""Run ONNX files in OpenVINO on the CPU: float32, bfloat16 if requested, and quantized files in integers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Accuracy drop of a file from its float parent, by the protocols of the benchmark; passed to `lf.quantize`."""
+"""Accuracy drop of a file from its float parent, measured by the protocols of the benchmark."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The card of a model file as a page for people."""
+"""Print the card of a model file."""
 
 from __future__ import annotations
 

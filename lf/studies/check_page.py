@@ -1,4 +1,4 @@
-"""The prediction of `lf check` as a page for people."""
+"""Print the prediction of `lf check`."""
 
 from __future__ import annotations
 

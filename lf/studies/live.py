@@ -1,4 +1,4 @@
-"""Keypoints and tracks of moving pictures: a camera, a video, a folder -> an annotated video, or pictures.
+"""Draw keypoints and tracks of a camera, a video or a folder.
 
 Frames are uint8 (H, W, 3) RGB; OpenCV's BGR begins where a video is written.
 """

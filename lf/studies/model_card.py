@@ -1,4 +1,4 @@
-"""The model card of shipped weights for a hub: YAML front matter, use, limits, data, training."""
+"""Model card of shipped weights for a hub: YAML front matter, use, limits, data, training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The networks of MODELS as a table and as pages: cost, licences, where weights are, what runs them."""
+"""Tables and pages of the networks in MODELS: cost, licences, sources, engines."""
 
 from __future__ import annotations
 

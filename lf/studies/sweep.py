@@ -1,4 +1,4 @@
-"""A sweep: networks x schemes x data x protocols, from one plan into one page."""
+"""Sweep: networks x schemes x data x protocols, from one plan to one page."""
 
 from __future__ import annotations
 

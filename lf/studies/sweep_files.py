@@ -1,4 +1,4 @@
-"""The files of a sweep: quantized where they are not there yet, of the same parent, in the same way."""
+"""Make the files of a sweep from the same parents with the same settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The runs of a sweep: each is computed once and kept in a file of its own, from which the sweep goes on."""
+"""Compute the runs of a sweep; each is kept in its own file, so that a sweep can resume."""
 
 from __future__ import annotations
 

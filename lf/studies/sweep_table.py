@@ -1,4 +1,4 @@
-"""What a sweep found, as one Markdown page: how it was made, then a table for each dataset and protocol."""
+"""Write the results of a sweep as one Markdown page."""
 
 from __future__ import annotations
 

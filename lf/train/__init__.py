@@ -1,4 +1,4 @@
-"""RECIPES: one frozen dataclass per training run. A method is a file: its batches and its loss; the loop is shared."""
+"""RECIPES: one frozen dataclass per training run."""
 
 from __future__ import annotations
 

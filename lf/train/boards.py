@@ -1,4 +1,4 @@
-"""BOARDS: where the numbers and pictures of a run can be watched while it trains."""
+"""BOARDS: TensorBoard and Weights & Biases."""
 
 from __future__ import annotations
 

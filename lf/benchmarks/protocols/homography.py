@@ -1,4 +1,4 @@
-"""The scores of pairs with a homography; section and Q numbers: docs/concepts/protocols.md."""
+"""Metrics of pairs with a homography; section and Q numbers: docs/concepts/protocols.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a protocol is: a geometry, a score of one pair of images, and what becomes of the scores of all pairs.
+"""Protocol: image geometry, metrics of a pair, and the summary over all pairs.
 
 Section and Q numbers: docs/concepts/protocols.md. The rows themselves are in `lf.benchmarks`.
 """

@@ -1,4 +1,4 @@
-"""Means, intervals and drops: from one record per pair to the numbers of a run."""
+"""Means, intervals and drops of a run, from one record per pair."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pictures of a results document: curves of all runs, and for each run its best and worst pairs."""
+"""Draw a results document: curves of all runs, and the best and worst pairs of each run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Latency for people, and for the charts that a continuous integration draws from commit to commit."""
+"""Tables of latency, and the input of github-action-benchmark."""
 
 from __future__ import annotations
 

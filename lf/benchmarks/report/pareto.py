@@ -1,4 +1,4 @@
-"""Accuracy against latency against size: which candidates nothing beats, as a table and as a picture."""
+"""Pareto front of accuracy, latency and size, as a table and a chart."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables of reconstructions and localisation: the model of every place, then its images with intervals."""
+"""Tables of reconstruction and localisation: one row per place, and intervals over images."""
 
 from __future__ import annotations
 

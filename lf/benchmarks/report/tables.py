@@ -1,4 +1,4 @@
-"""Tables of results: Markdown, for terminals, step summaries and documents alike."""
+"""Tables of results in Markdown, for terminals, step summaries and documents."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One run: an artifact in a backend, over pairs, under a protocol -> one record per pair and their means."""
+"""Evaluate a file in a backend over the pairs of a dataset: one record per pair, and means."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The gate: a new run against a reference, pair by pair. The bound decides, not the mean.
+"""Gates: compare a new run with a reference, pair by pair. The bound decides, not the mean.
 
 A gates file is TOML:
 

@@ -1,4 +1,4 @@
-"""POOLS: runs and times from the machines of a cluster; each work goes to one that has what it needs.
+"""POOLS: run and time files on the machines of a cluster that have the needed resources.
 
 A file travels by its sha256, once to each machine. Data do not travel: every machine opens them by their name, and
 their digest is compared.

@@ -1,4 +1,4 @@
-"""Evaluate variants on the machines of a pool; what is done is kept, and a run that broke off goes on."""
+"""Evaluate files on the machines of a pool, and resume: finished runs are kept."""
 
 from __future__ import annotations
 

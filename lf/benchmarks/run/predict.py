@@ -1,4 +1,4 @@
-"""Predict once, score many: the features of a picture under a protocol, kept on disk so that a run resumes.
+"""Features of an image under a protocol, kept on disk so that a run can resume.
 
 Features are kept by the pixels that the network sees, so protocols that prepare a picture alike share them. A note
 beside them, by picture and geometry, says which they are without reading the picture again.

@@ -1,4 +1,4 @@
-"""Run: one file in one engine, over a dataset under a protocol; see docs/reference/results-file.md for every field."""
+"""Run: results of one file, engine, dataset and protocol. All fields: docs/reference/results-file.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The results file: one JSON, `{"schema": 1, "runs": [...]}`. See docs/reference/results-file.md for every field."""
+"""Read and write results files, `{"schema": 1, "runs": [...]}`. All fields: docs/reference/results-file.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Features that another tool extracted: a stored pair, or the images of a dataset -> the scores of a protocol."""
+"""Score stored features of another tool: stored pairs, or images of a dataset."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""pytorch-superpoint's export of a dataset: `<n>.npz` for pair n; written in our order, read in any."""
+"""Read pytorch-superpoint's export of a dataset, `<n>.npz` for pair n, numbered in any order."""
 
 from __future__ import annotations
 

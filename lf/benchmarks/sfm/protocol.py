@@ -1,4 +1,4 @@
-"""SETUPS: how reconstruction and localisation are measured, and what becomes of it: a run of a results file."""
+"""SETUPS: protocols of reconstruction and localisation, and their runs of a results file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reconstruct places from the matches of a network: the protocol eth-lfb."""
+"""Reconstruct places from the matches of a network: protocol eth-lfb."""
 
 from __future__ import annotations
 

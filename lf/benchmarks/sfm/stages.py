@@ -1,4 +1,4 @@
-"""From images to a verified database, in stages that are kept: features, matches, database. Each resumes by its files.
+"""Stages from images to a verified database: features, matches, database. Each can resume.
 
 OUT/PLACE/lf-sfm.json    what everything in the folder is made with
 OUT/PLACE/features/      one file per image, layout lf

@@ -1,4 +1,4 @@
-"""Statistics of many turns: percentiles, drift, a busy machine, the ratio to another variant."""
+"""Statistics of turns: percentiles, drift, void runs, ratios to a reference."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The database of COLMAP as a layout of features: all images in one file.
+"""COLMAP's database as a layout of features: all images in one file.
 
 Keypoints stand where COLMAP has them. Scores, descriptors and scales stand in a table of lf, which COLMAP passes over:
 its own table of descriptors holds the bytes of SIFT only. Of databases that COLMAP made, those bytes are read.

@@ -1,4 +1,4 @@
-"""HDF5 files: hloc's, with all images in one, and PoSFeat's, one per kind of array and sequence. Needs h5py."""
+"""HDF5 layouts: hloc's with all images in one file, PoSFeat's with one file per array. Needs h5py."""
 
 from __future__ import annotations
 

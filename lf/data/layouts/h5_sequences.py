@@ -1,4 +1,4 @@
-"""PoSFeat's other files: for each folder of images one HDF5 file per kind of array, with a data set per image."""
+"""PoSFeat's HDF5 layout: one file per array for each folder, one data set per image."""
 
 from __future__ import annotations
 

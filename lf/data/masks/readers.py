@@ -1,4 +1,4 @@
-"""Find out what a folder of labelled images is, and read it as that: Cityscapes, COCO panoptic, or pairs of files."""
+"""Detect the layout of a folder of labelled images and read it: Cityscapes, COCO panoptic, pairs of files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""COLMAP models, text or binary: cameras and poses of the images that are registered. Points are not read.
+"""Read COLMAP models, text or binary: cameras and poses of registered images.
 
 COLMAP has the centre of the first pixel at (0.5, 0.5); here it is (0, 0), so half a pixel is taken off cx and cy.
 """

@@ -1,4 +1,4 @@
-"""Where the points of one view are in another, and whether both cameras see them: needs depth."""
+"""Correspondences and visibility of points between two views with depth."""
 
 from __future__ import annotations
 

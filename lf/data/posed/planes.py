@@ -1,4 +1,4 @@
-"""Textured rectangles seen by a pinhole camera: depth and visibility are exact, at any point of the image.
+"""Textured rectangles seen by a pinhole camera, with exact depth and visibility.
 
 A rectangle is (3, 3) float64 with the columns u, v, o: its points are `o + a u + b v` for a and b in [0, 1].
 """

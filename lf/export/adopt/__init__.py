@@ -1,4 +1,4 @@
-"""Adopt an ONNX file of another tool: find out what it is, bring it to lf's form, check it, and give it a card."""
+"""Adopt an ONNX file of another tool: recognise it, convert it to lf's form, check it, add a card."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Foreign graphs that decode themselves: find keypoints, scores and descriptors, and bring them to lf's form."""
+"""Adopt graphs that contain a decoder: find keypoints, scores and descriptors, convert them to lf's form."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Match the outputs of a foreign graph with the heads of a network, and end the graph at raw heads."""
+"""Match the outputs of a graph with the heads of a network, and cut the graph at raw heads."""
 
 from __future__ import annotations
 

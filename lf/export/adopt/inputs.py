@@ -1,4 +1,4 @@
-"""What a foreign network expects in its input: the range of values and the order of colours, tried on pictures."""
+"""Find the input range and colour order of a network by running it on images."""
 
 from __future__ import annotations
 

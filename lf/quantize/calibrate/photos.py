@@ -1,4 +1,4 @@
-"""Photos to calibrate on: chosen by seed, read one at a time, prepared as for extraction, and never of a benchmark."""
+"""Calibration images: chosen by seed, read one at a time, never from a benchmark."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ranges of the activations of a float graph, over photos of which one is in memory at a time."""
+"""Measure the ranges of activations of a float graph, one image in memory at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A graph that runs node by node over several pictures: a layer can be changed before what reads it is computed."""
+"""Run a graph node by node over several images, so that layers can be changed on the way."""
 
 from __future__ import annotations
 

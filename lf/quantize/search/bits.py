@@ -1,4 +1,4 @@
-"""The cheapest bits that keep a budget: which layers of a network are raised above the bits of its scheme.
+"""Search for the cheapest bits within a budget: choose the layers with more bits than the scheme.
 
 Whether an assignment keeps the budget is asked of the benchmark, which takes time; so the search asks little. All
 layers are raised one step until the budget is kept, a ranking is bisected for how many of them need it, and then the

@@ -1,4 +1,4 @@
-"""Quantize within a budget: search on one half of the pairs, confirm on the other, write the file or nothing."""
+"""Quantize within a budget: search on half of the pairs, confirm on the other half."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a long run has found so far, in one JSON file that is written whole after every finding."""
+"""Journal of a long run in one JSON file, written after every result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Quantization for ONNX Runtime: what stays float, which writer makes the file, and the guards that it must pass."""
+"""Quantize for ONNX Runtime: choose float layers and the writer, and run the checks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`lf report`: one page in one file that answers what the runs of results files say."""
+"""`lf report`: an HTML page of results in one file."""
 
 from __future__ import annotations
 

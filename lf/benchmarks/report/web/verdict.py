@@ -1,4 +1,4 @@
-"""The first lines of a report: what each quantized file costs, in sentences, with the evidence for each."""
+"""Verdict of a report: what each quantized file costs, in sentences with intervals."""
 
 from __future__ import annotations
 
