@@ -17,4 +17,4 @@ def doctor(json: opt.Json = False) -> None:
         console.as_json({"checks": rows})
         return
     for row in rows:
-        console.result(f"{'ok ' if row['ok'] else '-- '} {row['name']:12} {row['detail']}")
+        console.result(f"{'ok ' if row['ok'] else '-- '} {row['name']:13} {row['detail']}")
