@@ -587,7 +587,7 @@ def test_another_recipe_in_the_same_folder_is_refused(recipe, tmp_path, monkeypa
     monkeypatch.setattr(loop, "collect", None)  # before a picture is drawn
     with pytest.raises(
         UsageError,
-        match=r": was made with other settings \(recipe\.lr: was [\d.]+, now 1\.0\); choose another `out`, or begin anew",
+        match=r": was made with other settings \(recipe\.lr: was [\d.]+, now 1\.0\); choose another `out`",
     ):
         run(recipe.override(["lr=1"]), tmp_path)
     with pytest.raises(UsageError, match=r"was made with other settings \(data\.0: was \w+, now "):
@@ -606,7 +606,7 @@ def test_a_run_without_a_checkpoint_yet_keeps_its_folder(recipe, tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == LEFT - {"checkpoint.pt", "log.jsonl"}
     with pytest.raises(
         UsageError,
-        match=r": was made with other settings \(recipe\.lr: was [\d.]+, now 1\.0\); choose another `out`, or begin anew",
+        match=r": was made with other settings \(recipe\.lr: was [\d.]+, now 1\.0\); choose another `out`",
     ):
         run(recipe.override(["lr=1"]), tmp_path)
     assert run(recipe, tmp_path).path.exists()
