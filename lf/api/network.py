@@ -102,7 +102,7 @@ class Network:
 
     @property
     def card(self) -> Card:
-        """What the file says of itself: model, scheme, input, outputs, and the steps that made it."""
+        """The card of the file: model, scheme, input, outputs, and the steps that made it."""
         return self.artifact.card
 
     def extract(self, image: Array | str | Path, top_k: int | None = None) -> Features:

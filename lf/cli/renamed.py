@@ -32,7 +32,7 @@ OPTIONS = {  # (command, option) -> what to type now
 
 
 def now(error: typer.TyperException) -> str | None:
-    """What to type instead of an option that has another name today; None if the error is about something else."""
+    """The new name of a renamed option; None if the error is about something else."""
     option, context = getattr(error, "option_name", None), getattr(error, "ctx", None)
     if type(error).__name__ != "NoSuchOption" or context is None:
         return None

@@ -79,5 +79,5 @@ class DiskFull(LfError):
 
 
 def one_line(error: BaseException, most: int | None = None) -> str:
-    """What an error of a library says, without its line breaks, and of long ones the first so many characters."""
+    """Text of a library's error in one line, cut to so many characters."""
     return " ".join(str(error).split())[:most]

@@ -32,7 +32,7 @@ class Source(NamedTuple):
 
 
 def versions(*modules: str) -> dict[str, str]:
-    """What a result depends on beside its input: lf, its code, and the packages that every result goes through.
+    """Versions that a result depends on: lf, its code, and the packages of every result.
 
     Args:
         modules: dotted names of what computes; KeyError for one that is not of lf.

@@ -6,6 +6,6 @@ DISTRIBUTION = "lf-keypoints"  # `lf` on the Python package index is another pro
 
 
 def pip(extra: str, again: bool = False) -> str:
-    """What to type to install an extra, `again` over a broken one: `pip install "lf-keypoints[edge]"`."""
+    """The pip command for an extra, `again` over a broken one: `pip install "lf-keypoints[edge]"`."""
     command = "pip install --force-reinstall" if again else "pip install"
     return f'{command} "{DISTRIBUTION}[{extra}]"'

@@ -137,7 +137,7 @@ def _mismatch(at: str, value: Any, kind: Any) -> Mismatch:
 
 
 def _said(kind: Any) -> str:
-    """A type for people: `text`, `an object`, `a list of objects`."""
+    """A type as text: `text`, `an object`, `a list of objects`."""
     origin, inner = get_origin(kind) or kind, get_args(kind)
     if origin is UnionType:
         return " or ".join("null" if each is NoneType else _said(each) for each in inner)

@@ -19,7 +19,7 @@ class Photo(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration(Record):
-    """What ranges were found on.
+    """Calibration of a quantized file.
 
     Attributes:
         method: how, a calibration method or `learned`.

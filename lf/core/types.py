@@ -98,7 +98,7 @@ class Features:
 
 @dataclass(frozen=True)
 class Card:
-    """What a model file is and how it was made; embedded in the file itself (see `lf.core.files`).
+    """Card: description and provenance of a model file, embedded in the file.
 
     Attributes:
         model: name of its row in MODELS.
@@ -140,7 +140,7 @@ class Card:
 
     @property
     def features(self) -> bool:
-        """Whether the file decodes in its graph: its outputs are features, not raw maps."""
+        """Whether the graph contains the decoder: outputs are features, not raw maps."""
         return tuple(self.outputs) == FEATURES
 
     def step(self, **changes: Any) -> Card:

@@ -38,7 +38,7 @@ BROUGHT = ("TFLite_Detection_PostProcess", "NumericVerify", "Mfcc", "AudioSpectr
 
 @dataclass(frozen=True)
 class Verdict:
-    """What becomes of one operator; `rule`, `source` and `reason` are of the worst finding, "" if it maps."""
+    """Prediction for one operator; `rule`, `source` and `reason` are of the worst finding, "" if it maps."""
 
     graph: int
     index: int

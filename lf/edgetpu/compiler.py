@@ -126,7 +126,7 @@ def compile_in(folder: Path, compiler: str, where: str, predicted: Report, secon
 
 
 def run(command: Sequence[str], folder: Path, seconds: float) -> str:
-    """What a command prints; it and its children are ended after `seconds`.
+    """Output of a command; it and its children are ended after `seconds`.
 
     Raises:
         ConversionFailed: it took longer.

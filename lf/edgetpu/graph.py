@@ -18,7 +18,7 @@ LABEL = 40  # characters
 
 @dataclass(frozen=True, eq=False)
 class Tensor:
-    """What an operator reads or writes.
+    """A tensor that an operator reads or writes.
 
     Attributes:
         shape: sizes, NHWC for images.

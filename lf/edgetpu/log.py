@@ -37,7 +37,7 @@ UNREADABLE = (  # the most telling first
 
 @dataclass(frozen=True)
 class Log:
-    """What a run of the compiler said.
+    """Log of a run of the compiler.
 
     Attributes:
         version: of the compiler, "" if it did not say.

@@ -118,7 +118,7 @@ def unreadable(operator: Operator) -> str | None:
 
 
 def particular(operator: Operator) -> Iterator[Finding]:
-    """What is asked of this kind of operator."""
+    """Findings on rules of this kind of operator."""
     row = OPERATORS.get(operator.name)
     if row is None:
         hint = f"; {OTHERS[operator.name][1]}" if operator.name in OTHERS else ""

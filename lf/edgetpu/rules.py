@@ -79,7 +79,7 @@ def doubt(rule: str, source: str, reason: str) -> Finding:
 
 
 def general(operator: Operator) -> Iterator[Finding]:
-    """What is asked of every operator but its kind."""
+    """Findings on rules of every operator."""
     for tensor in operator.computed:
         if not tensor.quantized:
             yield refused("data-type", "D", f"an activation is {tensor.kind}, expected INT8 or UINT8")

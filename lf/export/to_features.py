@@ -34,7 +34,7 @@ ROUNDING = 1e-5  # of a score: nearer than this to a threshold, to a rival or to
 
 @dataclass
 class Tally:
-    """What was found so far; `missed` is the largest 1 - cosine of two descriptors of one keypoint."""
+    """Results so far; `missed` is the largest 1 - cosine of two descriptors of one keypoint."""
 
     pictures: int = 0
     keypoints: int = 0

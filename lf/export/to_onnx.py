@@ -77,7 +77,7 @@ def export(
 
 
 def usual_size(card: Card) -> tuple[int, int]:
-    """(H, W) of a file that takes one size, where none was asked for: what the network takes of SIZE."""
+    """Default (H, W) of a file with fixed input size: SIZE rounded to the multiples of the network."""
     return pick(NETWORKS, card.model, "network").fitted(SIZE)
 
 

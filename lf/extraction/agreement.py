@@ -20,7 +20,7 @@ SIZE = (240, 320)  # H, W of drawn pictures for a file that takes every size
 
 @dataclass(frozen=True)
 class Look:
-    """What one extractor sees in one picture: raw maps {head: (c, h, w)}, and keypoints in pixels of the network."""
+    """Maps and keypoints of one image: raw maps {head: (c, h, w)}, and keypoints in pixels of the network."""
 
     maps: dict[str, Array]
     features: Features

@@ -17,7 +17,7 @@ SHARDS, IMAGES = 64, 500  # least number of shards, and most images in one; neve
 
 
 class Actor:
-    """What holds an open session in the cluster and extracts shard after shard."""
+    """An actor with an open session that extracts shards."""
 
     def __init__(
         self, opener: Callable[[], Extractor], out: Path, layout: str, top_k: int | None, workers: int

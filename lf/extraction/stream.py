@@ -96,7 +96,7 @@ def stream(
 def in_order(
     extractor: Extractor, items: Iterable[Item], do: Callable[[Extractor, Item], Result], workers: int
 ) -> Generator[Result, None, None]:
-    """What `do` makes of each item, in the order of the items, several at a time.
+    """Results of `do` in the order of the items, several at a time.
 
     Every worker is a thread with a session of its own, which is opened when its turn first comes. No more than AHEAD
     items for each worker are begun before they are taken. Close the iterator (`contextlib.closing`) to stop early:

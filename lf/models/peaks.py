@@ -42,7 +42,7 @@ def nms(score: Array, threshold: float, radius: int, rounds: int | None = None, 
 
 
 def _later_rounds(score: Array, candidates: Array, radius: int, rounds: int | None) -> Array:
-    """What `nms` keeps of flat indices (N,), in any order, while all other pixels are cleared.
+    """Flat indices (N,) that `nms` keeps in its later rounds.
 
     Only candidates within twice the radius of a leader can become leaders in the round after it.
     """

@@ -201,7 +201,7 @@ def _rounding(scheme: str, rounding: str) -> str:
 
 
 def learned_ranges(artifact: Artifact, scheme: str) -> Mapping[str, tuple[float, float]]:
-    """What quantization-aware training noted in the card for `scheme`; empty where that was not done.
+    """Ranges for `scheme` that training recorded in the card; empty if there are none.
 
     Returns:
         (low, high) of `<convolution>.input` and `<convolution>.output`.

@@ -52,7 +52,7 @@ class HostHead:
 
 
 def host_heads(card: Card, where: str) -> tuple[HostHead, ...]:
-    """What the last step that made such a file left to the host; none in other files.
+    """Heads that the last step of the card left to the host; none in other files.
 
     Raises:
         BadInput: not the description of a head of this card.

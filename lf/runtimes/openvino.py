@@ -12,7 +12,7 @@ from lf.formats.int4 import widened
 
 
 class OpenVinoSession:
-    """One compiled model: explicit threads, one stream, and the precision that was asked for, not the device's own."""
+    """One compiled model: explicit threads, one stream, and the requested precision."""
 
     def __init__(self, artifact: Artifact, threads: int, precision: str) -> None:
         """Compile `artifact` for the CPU.

@@ -58,7 +58,7 @@ class Port:
 
 @dataclass(frozen=True)
 class Signature:
-    """What goes into a file and comes out of it, checked against its card.
+    """Inputs and outputs of a file, checked against its card.
 
     Attributes:
         image: the one input.

@@ -49,7 +49,7 @@ class Judge:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What its figures depend on, beside the variant; JSON."""
+        """Identity of its figures, without the variant; JSON."""
         rules = {name: rule.digest for name, rule in self._rules.items()}
         return {"data": dataset_digest(self._pairs), "protocols": rules, "metrics": [*self._metrics]}
 

@@ -10,7 +10,7 @@ from lf.edgetpu.rules import COMPILER, ON_CHIP, SOURCES, mib
 
 
 def page(path: Path, report: Report) -> str:
-    """What `lf check` prints: a row for all operators of a kind with the same fate, then the sums."""
+    """Output of `lf check`: a row for all operators of a kind and state, then the sums."""
     if report.compiled:
         title = f"{path}: compiled already; what the compiler left on the CPU"
     else:

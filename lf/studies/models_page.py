@@ -18,7 +18,7 @@ RIGHT = ("parameters", "GMAC", "dim")
 
 
 def facts(name: str, row: Model) -> dict[str, Any]:
-    """What is known of a row, for JSON."""
+    """Facts about a row, for JSON."""
     file = shipped().get(name) if row.module else None
     return {
         "about": row.about,

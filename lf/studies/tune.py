@@ -40,7 +40,7 @@ LEGEND = (
 
 @dataclass(frozen=True)
 class Tuned:
-    """What was tried.
+    """Candidates that were tried.
 
     Attributes:
         candidates: every file, backend, size and number of threads; fp32 in the first backend first.

@@ -75,7 +75,7 @@ def plain(network: nn.Module, own: Iterable[str]) -> dict[str, Tensor]:
 
 
 def ranges(network: nn.Module) -> dict[str, list[float]]:
-    """What was learned: place -> [low, high]."""
+    """Learned ranges: place -> [low, high]."""
     found = {}
     for module in _activations(network):
         low, high = (float(end.detach()) for end in module.range())

@@ -126,7 +126,7 @@ class Protocol:
         return replace(self, params={**self.params, **params})
 
     def describe(self) -> dict[str, Any]:
-        """What a result has to say about how it was scored; JSON."""
+        """Definition of the protocol for results; JSON."""
         names = ("name", "version", "size", "params", "metrics", "inlier_mask", "without")
         return {
             **{name: getattr(self, name) for name in names},

@@ -23,7 +23,7 @@ Cells = list[list[int]]  # rows [truth, predicted, pixels]
 
 
 class Seen(NamedTuple):
-    """What a network says of a picture.
+    """Prediction of a network for an image.
 
     Attributes:
         logits: (C, h, w) float32.

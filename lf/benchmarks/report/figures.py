@@ -187,7 +187,7 @@ def image_miou(pair: PairScores) -> dict[str, float]:
 
 
 def predictor(extractor: Extractor, protocol: Protocol, cache: Path | None) -> Predictor | Segmenter:
-    """What predicts under a protocol."""
+    """The predictor of a protocol."""
     kind = Segmenter if protocol.truth == "classes" else Predictor
     return kind(extractor, protocol, cache)
 

@@ -111,7 +111,7 @@ def _scores(
 
 
 def evaluated(variant: Variant, info: SessionInfo) -> Subject:
-    """What a run says of what was evaluated."""
+    """The evaluated subject, for a run."""
     artifact = variant.artifact
     said = {
         "artifact": {

@@ -94,7 +94,7 @@ class Predictor:
 
 
 def identity(extractor: Extractor, protocol: Protocol, by: str) -> dict[str, Any]:
-    """What a prediction depends on beside the pixels that the network sees; `by` is the module that makes it."""
+    """Identity of a prediction without its pixels; `by` is the module that makes it."""
     info = extractor.session.info
     return {
         **versions(by),
@@ -110,7 +110,7 @@ def identity(extractor: Extractor, protocol: Protocol, by: str) -> dict[str, Any
 
 
 def geometry(protocol: Protocol) -> list[Any]:
-    """What the pixels that a network sees depend on beside the picture."""
+    """Identity of the preparation of an image."""
     return [protocol.geometry.name, protocol.version, protocol.size]
 
 

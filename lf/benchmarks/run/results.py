@@ -82,7 +82,7 @@ def load(path: Path) -> list[Run]:
 
 
 def environment(info: SessionInfo, by: str) -> Environment:
-    """Where and with what a number was made: machine, versions, command, commit, time.
+    """Environment of a run: machine, versions, command, commit, time.
 
     Args:
         info: of the engine.

@@ -200,7 +200,7 @@ def _files(pictures: Mapping[str, Picture], place: str) -> dict[str, Path]:
 
 
 def _made(extractor: Extractor, how: How) -> dict[str, Any]:
-    """What the features and matches of a model depend on, beside the images."""
+    """Identity of the features and matches of a model, without the images."""
     info = extractor.session.info
     return {
         "model": extractor.artifact.card.model,

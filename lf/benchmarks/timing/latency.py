@@ -77,7 +77,7 @@ def measure(
 
 
 class Measured(NamedTuple):
-    """What one worker said: when it opened the file, of its warm-up, of every turn, and when it ended."""
+    """Measurements of one worker: opening the file, warm-up, every turn, end."""
 
     threads: int
     opened: dict[str, Any]

@@ -53,7 +53,7 @@ class Colmap:
         return self
 
     def __exit__(self, *raised: object) -> None:
-        """Put what was written in place, unless it is to be gone on with."""
+        """Rename the file when it is complete; keep the part to resume otherwise."""
         if self._writer is not None:
             self._writer.sql.close()
             self._writer = None

@@ -21,7 +21,7 @@ Split = TypeVar("Split", bound=tuple[Path, ...])
 
 
 class Source(NamedTuple):
-    """Where the mask of an image is: its file, how its ids are read, and what they depend on beside the file."""
+    """Source of a mask: its file, how its ids are read, and the settings."""
 
     path: Path
     ids: Callable[[], Array]

@@ -32,7 +32,7 @@ Camera = tuple[str, Array]  # name of the model, its numbers
 
 
 def place(folder: Path) -> Path | None:
-    """Where the model of a folder is; None where it has none."""
+    """Folder of the COLMAP model; None if there is none."""
     for where in (folder / name for name in PLACES):
         if any(
             (where / f"images.{kind}").is_file() and (where / f"cameras.{kind}").is_file() for kind in ("bin", "txt")

@@ -25,7 +25,7 @@ def inverses(planes: Array, K: Array, rotation: Array, translation: Array) -> Ar
 
 
 def cast(points: Array, onto: Array) -> tuple[Array, Array]:
-    """What the rays of points meet first.
+    """First intersections of the rays of points.
 
     Args:
         points: (N, 2) px.

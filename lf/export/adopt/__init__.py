@@ -27,7 +27,7 @@ SUFFIX = ".adopted.onnx"
 
 @dataclass
 class Job:
-    """A file on its way: what was asked for, the graph as far as it is, and what was found out."""
+    """A file that is being adopted: options, current graph, findings."""
 
     path: Path
     name: str

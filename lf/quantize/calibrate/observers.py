@@ -227,7 +227,7 @@ CALIBRATIONS: dict[str, str] = {
 
 
 def observer(method: str, bits: int) -> Callable[[], Observer]:
-    """What makes a fresh observer for one tensor.
+    """Factory of observers, one per tensor.
 
     Args:
         method: a name of CALIBRATIONS; percentile may carry its share in percent, as in `percentile:99.9`.

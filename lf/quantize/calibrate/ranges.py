@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Range:
-    """What was seen of one tensor.
+    """Range of one tensor.
 
     Attributes:
         low, high: the range to be quantized.

@@ -83,7 +83,7 @@ def upstream(model: ModelProto, layers: Collection[str]) -> list[NodeProto]:
 
 
 def windows(picture: Array, node: NodeProto, kernel: tuple[int, int], where: Array) -> Array:
-    """What a convolution multiplies its weights with, at some places.
+    """Input windows of a convolution at some positions.
 
     Args:
         picture: (1, C, H, W).

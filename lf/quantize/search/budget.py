@@ -27,7 +27,7 @@ from lf.quantize.write.head_layers import last_convolutions
 
 @dataclass(frozen=True)
 class Task:
-    """What is asked.
+    """Task of a search: file, scheme, budget, data.
 
     Attributes:
         artifact: a float ONNX file.

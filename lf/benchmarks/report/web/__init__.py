@@ -97,7 +97,7 @@ def _title(runs: Sequence[Run]) -> str:
 
 
 def _section(group: Group) -> dict[str, Any]:
-    """What the template shows of one group."""
+    """Values of one group for the template."""
     found = sentences(group)
     return {
         "title": group.title,
