@@ -22,8 +22,8 @@ AGAIN = "Void times are not usable: stop other programs, delete the folder `late
 LEGEND = f"""\
 Each cell: the value, its drop from fp32 of the same network (positive is worse), and the 95 % interval of the drop, by
 paired bootstrap over pairs. Only pairs with a value in both runs are compared; fewer than {LEAST} have no interval.
-Time is that of an image of 240x320 px divided by {{}}'s in the same turn, the median with its 95 % interval over turns: for
-the network, and in parentheses from image to features."""
+Time is that of an image of 240x320 px divided by {{}}'s in the same turn, the median with its 95 % interval over
+turns: for the network, and in parentheses from image to features."""
 GOALS = f"""\
 Goals, the largest tolerated drops from fp32: {{}}.
 `{MISSED}` missed: the mean drop is larger than the goal. `{OPEN}` not shown: the mean drop is within the goal, but its
