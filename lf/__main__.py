@@ -1,4 +1,4 @@
-"""The command `lf`, also `python -m lf`: even an interrupt while it is being imported is one line."""
+"""The command `lf`, also `python -m lf`. An interrupt during the import prints one line."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""What lf sets in its process before an engine is imported: no telemetry, a home folder, threads within the CPU quota.
+"""Environment of every process of lf: no telemetry, a home folder, threads within the CPU quota.
 
 `lf/__init__.py` calls it, so that every command, every worker process and every program that imports lf has it.
 """

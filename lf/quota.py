@@ -1,4 +1,4 @@
-"""How many processor cores this process may use: those of its affinity, within the CPU quota of its container."""
+"""Number of processor cores for this process: affinity within the CPU quota of its container."""
 
 from __future__ import annotations
 

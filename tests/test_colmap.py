@@ -322,9 +322,9 @@ def test_two_runs_do_not_write_one_database(two, tmp_path):
     found = LAYOUTS["colmap"].open(two).read("b", (0, 0))
     with LAYOUTS["colmap"].open(tmp_path / "new.db") as first:
         first.write("a.png", found)
-        with pytest.raises(UsageError, match=r"new\.db.*: another run writes it; let it end"):
+        with pytest.raises(UsageError, match=r"new\.db.*: another run is writing it; wait until it ends"):
             LAYOUTS["colmap"].open(tmp_path / "new.db").write("b.png", found)
-        with pytest.raises(UsageError, match=r"new\.db\.part: another run writes it; let it end"):
+        with pytest.raises(UsageError, match=r"new\.db\.part: another run is writing it; wait until it ends"):
             LAYOUTS["colmap"].open(tmp_path / "new.db").__enter__()
     assert LAYOUTS["colmap"].open(tmp_path / "new.db").read("a", (0, 0)).keypoints.tolist() == found.keypoints.tolist()
 

@@ -361,7 +361,7 @@ def test_a_graph_that_decodes_otherwise_is_not_written(changed, tiny, tmp_path, 
 
     monkeypatch.setattr(wren_onnx, "wren", wrong)
     parent = tiny()
-    with pytest.raises(GateFailed, match=r"decodes not as numpy: .* nothing was written"):
+    with pytest.raises(GateFailed, match=r"disagrees with the numpy decoder: .* nothing was written"):
         export(parent, "onnx", tmp_path / "new.onnx", cut="features")
     assert [*tmp_path.iterdir()] == [parent.path]
 

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 import lf
 from lf.models import MODELS
@@ -88,6 +89,14 @@ def _wait(browser, script):
     from selenium.webdriver.support.ui import WebDriverWait
 
     WebDriverWait(browser, 20).until(lambda driver: driver.execute_script(script))
+
+
+@pytest.mark.parametrize(
+    "file", [*sorted(ROOT.glob(".github/workflows/*.yml")), ROOT / "action.yml"], ids=lambda f: f.name
+)
+def test_workflows_are_yaml(file):
+    found = yaml.safe_load(file.read_text())
+    assert {"jobs", "runs"} & found.keys()
 
 
 def test_the_version_is_the_same_everywhere():

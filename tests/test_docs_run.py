@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import yaml
 
 from lf.data.drawn import folders
 
@@ -134,4 +135,7 @@ def test_every_page_is_listed_and_its_blocks_say_what_they_are():
         found = [*blocks(ROOT / page)]
         assert (ROOT / page).read_text().count("\n```") == 2 * len(found), f"{page}: a fence is not closed"
         assert all(block.language for block in found), f"{page}: name the language of every block, such as ```sh"
+        for block in found:
+            if block.language == "yaml":
+                assert yaml.safe_load(block.text)
         assert sum(block.left_out for block in found) == count, f"{page}: blocks marked as not run"

@@ -235,7 +235,7 @@ def test_too_much_is_stopped_and_removed(server, tmp_path):
 
 def test_no_such_file(server, tmp_path):
     row = replace(source(server, archive()), url=server.url + "x")
-    with pytest.raises(Unavailable, match=r"hp\.zipx: the server says 404 Not Found"):
+    with pytest.raises(Unavailable, match=r"hp\.zipx: the server answers 404 Not Found"):
         get(row, tmp_path / "hp")
     assert left(tmp_path) == []
 
@@ -244,7 +244,7 @@ def test_no_server(tmp_path, monkeypatch):
     monkeypatch.setattr(download, "PAUSE", 0)
     with http.server.HTTPServer(("127.0.0.1", 0), Handler) as closed:
         port = closed.server_port
-    with pytest.raises(Unavailable, match=r"no connection, or broken off .*refused"):
+    with pytest.raises(Unavailable, match=r"no connection, or connection lost .*refused"):
         get(replace(SOURCES["hpatches"], url=f"http://127.0.0.1:{port}/hp.zip"), tmp_path / "hp")
 
 

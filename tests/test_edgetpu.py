@@ -122,7 +122,7 @@ def test_a_device_is_chosen_by_its_port(stub, compiled, monkeypatch, wanted):
     ("how", "text"),
     [
         ("no devices", r"no Edge TPU is connected, .*; plug it in, .*lsusb"),
-        ("refuse", r"an Edge TPU is there \(usb /stub/usb, pci /stub/pci\), and it cannot be opened: .*plugdev"),
+        ("refuse", r"an Edge TPU is connected \(usb /stub/usb, pci /stub/pci\) but cannot be opened: .*plugdev"),
         (
             "crash in prepare",
             r"crashes \(SIGSEGV\) when it should load the file: .* LiteRT \d.* do not match; inst",

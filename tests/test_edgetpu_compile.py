@@ -384,7 +384,7 @@ def test_the_commands_are_there(capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["lf", "check", "--help"])
     with pytest.raises(SystemExit):
         cli.main()
-    assert "Predict which operators an accelerator will map" in capsys.readouterr().out
+    assert "Predict which operators an accelerator runs" in capsys.readouterr().out
 
 
 @given(st.text() | st.lists(st.sampled_from((ALL + REJECTED + UNRESOLVED).splitlines()), max_size=30).map("\n".join))

@@ -494,7 +494,7 @@ def test_the_command_spreads_over_a_pool(model, photos, tmp_path, capsys, inside
 def test_what_goes_wrong_in_an_actor_is_said_as_if_it_were_here(model, photos, tmp_path, inside):
     ray = inside()
     run(model, photos, tmp_path / "out", "lf")
-    with pytest.raises(UsageError, match=r"out: was made otherwise \(top_k: was 30, now 5\); "):
+    with pytest.raises(UsageError, match=r"out: was made with other settings \(top_k: was 30, now 5\); "):
         pools.on_ray(model.open, store.find([photos]), tmp_path / "out", "lf", 5, lambda *_: None)
     assert ray.calls == ["init", "shutdown"]
     missing = partial(Variant(resolve(model.path), "ort-cuda").open, 1)
@@ -550,7 +550,7 @@ def test_ray_on_two_machines_is_one_run(model, photos, tmp_path, monkeypatch):
         for layout in ROWS:
             tally, seen = pooled(model, photos, tmp_path / layout, layout)
             assert (tally, seen[-1][:2]) == (whole, (10, 10))
-        with pytest.raises(UsageError, match=r"was made otherwise \(top_k: was 30, now 5\)"):
+        with pytest.raises(UsageError, match=r"was made with other settings \(top_k: was 30, now 5\)"):
             pools.on_ray(model.open, store.find([photos]), tmp_path / "lf", "lf", 5, lambda *_: None)
     finally:
         cluster.shutdown()

@@ -193,7 +193,7 @@ OLD = run(repeatability=[0.6, 0.7] * 5)
     [
         (
             {"dataset_digest": "x"},
-            "wren fp32 ort-cpu kp2d: dataset_digest is x, the reference's is digest of data; they do",
+            "wren fp32 ort-cpu kp2d: dataset_digest is x, the reference's is digest of data; evaluate",
         ),
         (
             {"protocol_digest": "x"},

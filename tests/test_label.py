@@ -194,7 +194,8 @@ def test_other_settings_are_refused(artifact, photos, tmp_path, change):
     run(artifact, photos, tmp_path / "out", limit=1)
     before = contents(tmp_path / "out")
     with pytest.raises(
-        UsageError, match=rf"was made otherwise \({next(iter(change))}: was .*, now .*\); choose another `out`"
+        UsageError,
+        match=rf"was made with other settings \({next(iter(change))}: was .*, now .*\); choose another `out`",
     ):
         run(artifact, photos, tmp_path / "out", Settings(**{"warps": 5, "size": (64, 80), **change}))
     assert contents(tmp_path / "out") == before
@@ -212,7 +213,7 @@ def test_labels_of_other_code_are_refused(artifact, photos, tmp_path, monkeypatc
         monkeypatch.setattr(fingerprint, "fingerprint", lambda *names: "of other code")
     before = contents(tmp_path / "out")
     with pytest.raises(
-        UsageError, match=r"was made otherwise \(code of lf: was \w+, now [\w ]+\); choose another `out`"
+        UsageError, match=r"was made with other settings \(code of lf: was \w+, now [\w ]+\); choose another `out`"
     ):
         run(artifact, photos, tmp_path / "out")
     assert contents(tmp_path / "out") == before
@@ -221,7 +222,9 @@ def test_labels_of_other_code_are_refused(artifact, photos, tmp_path, monkeypatc
 def test_another_checkpoint_is_refused(artifact, photos, tmp_path):
     run(artifact, photos, tmp_path / "out", limit=1)
     artifact.path.write_bytes(b"other")
-    with pytest.raises(UsageError, match=r"was made otherwise \(checkpoint: was \w+\.\.\., now \w+\.\.\.\); choose"):
+    with pytest.raises(
+        UsageError, match=r"was made with other settings \(checkpoint: was \w+\.\.\., now \w+\.\.\.\); choose"
+    ):
         run(artifact, photos, tmp_path / "out")
 
 

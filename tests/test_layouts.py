@@ -453,11 +453,12 @@ def test_extract_does_not_mix_models_or_settings(tiny, photos, tmp_path, capsys)
     out = tmp_path / "out"
     run(capsys, str(tiny("wren.onnx").path), [str(photos)], out, "lf")
     with pytest.raises(
-        UsageError, match=r"out: was made otherwise \(top_k: was none, now 5\); choose another `out`, or delete"
+        UsageError,
+        match=r"out: was made with other settings \(top_k: was none, now 5\); choose another `out`, or delete",
     ):
         run(capsys, str(tiny("wren.onnx").path), [str(photos)], out, "lf", top_k=5)
     with pytest.raises(
-        UsageError, match=r"was made otherwise \(model: was wren, now superpoint; sha256: was \w+\.\.\., now "
+        UsageError, match=r"was made with other settings \(model: was wren, now superpoint; sha256: was \w+\.\.\., now "
     ):
         run(capsys, str(tiny("sp.onnx", "superpoint").path), [str(photos)], out, "lf")
     (out / "lf-extract.lf.json").unlink()
@@ -505,7 +506,7 @@ def test_extract_describes_the_points_of_another_detector(tiny, photos, tmp_path
     found = get("posfeat", out, "a")
     assert np.array_equal(found.keypoints, want.keypoints)
     assert found.descriptors.shape[1] == 256
-    with pytest.raises(UsageError, match=r"was made otherwise \(keypoints: was sift, now none\); "):
+    with pytest.raises(UsageError, match=r"was made with other settings \(keypoints: was sift, now none\); "):
         run(capsys, model, [str(photos / "a.png")], out, "posfeat")
 
 

@@ -56,7 +56,7 @@ def test_work_that_was_made_otherwise_is_refused_or_begun_anew(path, changed, sa
     with pytest.raises(UsageError) as error:
         resume(path, now)
     assert str(error.value) == f"{path}: was made with other settings ({said}); {REMEDY}"
-    with pytest.raises(UsageError, match=r"^the folder: was made otherwise"):
+    with pytest.raises(UsageError, match=r"^the folder: was made with other settings"):
         resume(path, now, work="the folder")
     anew = resume(path, now, "restart")
     assert (anew.begun, anew.content) == (False, {})

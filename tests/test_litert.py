@@ -172,10 +172,10 @@ def test_the_last_step_that_left_something_counts():
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"weight": [[1, 2], [3]]}, "describes a head of the host wrongly"),
+        ({"weight": [[1, 2], [3]]}, "the head of the host in its card is damaged"),
         ({"weight": [1, 2]}, r"weights \(2,\) and biases \(1,\)"),
         ({"bias": [1, 2]}, r"weights \(1, 128\) and biases \(2,\)"),
-        ({"weight": [["a"] * 128]}, "describes a head of the host wrongly"),
+        ({"weight": [["a"] * 128]}, "the head of the host in its card is damaged"),
         ({"weight": [[float("nan")] * 128]}, "a weight that is no finite number"),
         ({"weight": [[1] * 64]}, r"tensor descriptor is \(1, 64, 96, 128\), head reliability needs \(1, 64, 96, 64\)"),
         ({"weight": [[1] * 128] * 2, "bias": [0, 0]}, "head reliability needs"),
@@ -188,7 +188,7 @@ def test_what_the_card_says_wrongly_of_the_host_is_named(tmp_path, change, text)
     steps = [{**R2D2_HOST[0], **change}, R2D2_HOST[1]]
     with pytest.raises(BadInput, match=text):
         opened(tmp_path, r2d2()[0], "r2d2", made=({"command": "quantize", "host": steps},))
-    with pytest.raises(BadInput, match="describes a head of the host wrongly"):
+    with pytest.raises(BadInput, match="the head of the host in its card is damaged"):
         opened(tmp_path, r2d2()[0], "r2d2", made=({"command": "quantize", "host": [{"head": "reliability"}]},))
 
 

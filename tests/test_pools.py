@@ -290,7 +290,7 @@ def test_bench_on_a_machine_that_ssh_reaches(server, lf, tmp_path, monkeypatch):
     code, _, noted = lf("bench", "orb", "--data", "nothing:there", "--on", f"{address}{program}")
     assert (code, noted.startswith("lf: 127.0.0.1: unknown dataset 'nothing'")) == (2, True)
     code, _, noted = lf("bench", "orb", "--on", f"{address}/no/such/lf")
-    assert (code, "lf: 127.0.0.1: has no /no/such/lf; install it there, or name its place" in noted) == (4, True)
+    assert (code, "lf: 127.0.0.1: has no /no/such/lf; install it there, or give its path" in noted) == (4, True)
     code, _, noted = lf("bench", "orb", "--on", "ssh://127.0.0.1:1")
     assert (code, noted.startswith("lf: 127.0.0.1 cannot be reached (")) == (4, True)
     assert noted.endswith("try: ssh -o Port=1 127.0.0.1\n")

@@ -134,7 +134,7 @@ def test_the_command(lf, tiny, tmp_path):
 @pytest.mark.parametrize(("row", "word"), [("wren", "cubic"), ("kp2d", "soft")])
 def test_a_card_that_asks_for_what_its_network_lacks_is_refused(row, word):
     card = Card(row, {}, (1, None, None), refine=word)
-    with pytest.raises(BadInput, match=f"its card says refine '{word}', which {row} does not know; make the file ag"):
+    with pytest.raises(BadInput, match=f"its card says refine '{word}', which {row} does not have; make the file ag"):
         row_of(card)
     damaged = card.to_json().replace(f'"{word}"', "7")
     with pytest.raises(BadInput, match="its embedded card is damaged"):

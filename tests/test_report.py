@@ -206,7 +206,7 @@ def test_the_command_reads_files_and_folders_and_writes_one_page(tmp_path):
     got = CliRunner().invoke(app, ["report", str(tmp_path / "a"), str(tmp_path / "t.json"), "-o", str(out)])
     assert got.exit_code == 0, got.output
     page = out.read_text()
-    assert "Within what is tolerated" in page
+    assert "Within the tolerated drops" in page
     assert '<h2 id="times">' in page
 
 

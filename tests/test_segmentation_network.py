@@ -180,7 +180,7 @@ def test_extract_writes_palette_masks(lf, tmp_path, drawn_photos):
         np.testing.assert_array_equal(drawn, np.array([colour for _, colour in TABLE], np.uint8)[ids])
     code, _, said = lf("extract", model.path, drawn_photos, "--out", out)
     assert code == 2
-    assert "was made otherwise" in said
+    assert "was made with other settings" in said
 
 
 def test_the_superpoint_layout_has_the_mask_of_the_first_image(lf, tmp_path, drawn_photos):

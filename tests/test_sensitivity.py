@@ -214,7 +214,8 @@ def test_a_study_goes_on_where_it_was_interrupted(layers, tmp_path):
     assert [state[:2] for state in told] == [(2 * n + 1, 2 * len(seen)) for n in range(len(seen))]
     assert told[0][2] == f"{opened.names[1]} activations: a pair"
     with pytest.raises(
-        UsageError, match=r"was made otherwise \(model: was a, now b\); choose another folder, or begin anew: rm .*"
+        UsageError,
+        match=r"was made with other settings \(model: was a, now b\); choose another folder, or begin anew: rm .*",
     ):
         Journal(path, {**identity, "model": "b"})
     path.write_text("[]")

@@ -217,7 +217,7 @@ def test_features_of_lf_extract_are_taken(folder, tmp_path, lf):
     assert run(folder, out).summary == run(folder, tmp_path / "whole").summary
     assert before == {path: path.stat().st_mtime_ns for path in before}
     (out / "scene" / stages.NOTE).unlink()
-    with pytest.raises(UsageError, match=r"database\.db: was made otherwise|did not make"):
+    with pytest.raises(UsageError, match=r"database\.db: was made with other settings|did not make"):
         run(folder, out, replace(HOW, top_k=300))
     (out / "scene" / "database.db").unlink()
     with pytest.raises(UsageError, match="scene: holds matches or a model that this command did not make; choose an"):
@@ -232,7 +232,7 @@ def test_a_folder_of_another_model_or_setting_is_refused(folder, tmp_path):
     for options, text in (
         (
             {"name": "orb"},
-            r"scene: was made otherwise \(model: was sift, now orb; .*; choose another `out`, or delete it: rm",
+            r"scene: was made with other settings \(model: was sift, now orb; .*; choose another `out`, or delete it",
         ),
         ({"how": replace(HOW, top_k=300)}, "top_k: was 400, now 300"),
         ({"how": replace(HOW, matcher="mutual")}, "matcher: was mutual-ratio0.8, now mutual"),
@@ -252,7 +252,9 @@ def test_a_database_of_another_model_is_refused(folder, tmp_path):
     run(folder, tmp_path / "sift")
     run(folder, tmp_path / "rootsift", name="rootsift")
     shutil.copy(tmp_path / "rootsift/scene/database.db", tmp_path / "sift/scene/database.db")
-    with pytest.raises(UsageError, match=r"database\.db: was made otherwise \(model: was rootsift, now sift; "):
+    with pytest.raises(
+        UsageError, match=r"database\.db: was made with other settings \(model: was rootsift, now sift; "
+    ):
         run(folder, tmp_path / "sift")
     path = tmp_path / "new" / "scene" / "database.db"
     path.parent.mkdir(parents=True)

@@ -484,7 +484,7 @@ def test_void_times_say_why_below_the_table():
         ["- net w8a8: void: busy"],
         [""],
         [
-            "Void times mean nothing: stop what else runs here, delete the folder `latency` and repeat the command.",
+            "Void times are not usable: stop other programs, delete the folder `latency` and repeat the command.",
         ],
     ]
 

@@ -324,7 +324,7 @@ def test_a_run_that_an_earlier_version_began_goes_on(tmp_path, monkeypatch):
     assert np.array_equal(kept.squares, first.squares)
     assert kept.crops == first.crops
     assert state.read(recipe, [recipe.data], tmp_path, CPU) is None
-    with pytest.raises(UsageError, match=r"was made otherwise \(recipe\.lr: was "):
+    with pytest.raises(UsageError, match=r"was made with other settings \(recipe\.lr: was "):
         state.read(recipe.override(["lr=1"]), [recipe.data], tmp_path, CPU)
 
 
@@ -587,10 +587,10 @@ def test_another_recipe_in_the_same_folder_is_refused(recipe, tmp_path, monkeypa
     monkeypatch.setattr(loop, "collect", None)  # before a picture is drawn
     with pytest.raises(
         UsageError,
-        match=r": was made otherwise \(recipe\.lr: was [\d.]+, now 1\.0\); choose another `out`, or begin anew: rm",
+        match=r": was made with other settings \(recipe\.lr: was [\d.]+, now 1\.0\); choose another `out`",
     ):
         run(recipe.override(["lr=1"]), tmp_path)
-    with pytest.raises(UsageError, match=r"was made otherwise \(data\.0: was \w+, now "):
+    with pytest.raises(UsageError, match=r"was made with other settings \(data\.0: was \w+, now "):
         run(recipe, tmp_path, data=[str(tmp_path)])
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
     assert made.path.name in before
@@ -606,7 +606,7 @@ def test_a_run_without_a_checkpoint_yet_keeps_its_folder(recipe, tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == LEFT - {"checkpoint.pt", "log.jsonl"}
     with pytest.raises(
         UsageError,
-        match=r": was made otherwise \(recipe\.lr: was [\d.]+, now 1\.0\); choose another `out`, or begin anew: rm",
+        match=r": was made with other settings \(recipe\.lr: was [\d.]+, now 1\.0\); choose another `out`",
     ):
         run(recipe.override(["lr=1"]), tmp_path)
     assert run(recipe, tmp_path).path.exists()

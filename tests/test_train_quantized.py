@@ -313,7 +313,7 @@ def test_other_schemes_need_photos(case, tmp_path):
     ("word", "value"), {"calibration": "mse", "limit": 2, "seed": 1, "exclude": Path("root")}.items()
 )
 def test_words_on_photos_need_photos(case, word, value, tmp_path):
-    text = f"^`{word}`: .*a.onnx brings the ranges along that training for {case.scheme} learned; .* `images=DIR`"
+    text = f"^`{word}`: .*a.onnx has ranges that were learned for {case.scheme}; .* `images=DIR`"
     with pytest.raises(UsageError, match=text):
         quantize(case.exported, case.scheme, None, tmp_path / "a.onnx", **{word: value})
 
@@ -321,7 +321,7 @@ def test_words_on_photos_need_photos(case, word, value, tmp_path):
 @pytest.mark.parametrize("step", [{}, {"ranges": None}, {"ranges": {"a": 1}}, {"ranges": {"a": ["x", 1]}}])
 def test_ranges_that_are_none_are_refused(case, step):
     card = case.exported.card.step(made={"command": "train", "scheme": case.scheme, **step})
-    with pytest.raises(BadInput, match=r"a.onnx: its card describes the ranges that training learned wrongly .*again"):
+    with pytest.raises(BadInput, match=r"a.onnx: the learned ranges in its card are damaged .*again"):
         learned_ranges(dataclasses.replace(case.exported, card=card), case.scheme)
 
 

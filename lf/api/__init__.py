@@ -1,1 +1,1 @@
-"""The Python API: what `import lf` offers. Use the names in `lf`, not those of this folder."""
+"""The Python API. Import these names from `lf`, not from this folder."""

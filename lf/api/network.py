@@ -1,4 +1,4 @@
-"""Network: a model file opened from Python, with the verbs of the command as methods."""
+"""Network: an opened model file. Its methods are the commands of `lf`."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class Network:
 
     @property
     def card(self) -> Card:
-        """What the file says of itself: model, scheme, input, outputs, and the steps that made it."""
+        """The card of the file: model, scheme, input, outputs, and the steps that made it."""
         return self.artifact.card
 
     def extract(self, image: Array | str | Path, top_k: int | None = None) -> Features:

@@ -1,4 +1,4 @@
-"""METRICS: name -> what a number means. PROTOCOLS: name -> how it is made; values compare within one protocol only."""
+"""METRICS and PROTOCOLS of `lf bench`. Compare values of one protocol only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The `lf` command. Each command imports what it needs when it runs, so that `lf --help` stays quick."""
+"""The `lf` command. Each command imports what it needs when it runs, so `lf --help` is fast."""
 
 from __future__ import annotations
 

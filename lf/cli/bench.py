@@ -1,4 +1,4 @@
-"""`lf bench`: accuracy of files in backends, with times beside."""
+"""`lf bench`: accuracy and times of files in backends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`lf check`: predict what an accelerator will map."""
+"""`lf check`: predict which operators an accelerator runs."""
 
 from __future__ import annotations
 

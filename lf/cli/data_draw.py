@@ -1,4 +1,4 @@
-"""`lf data draw`: pictures and pairs drawn by lf, for a start without photos."""
+"""`lf data draw`: draw images and pairs, for a start without photos."""
 
 from __future__ import annotations
 

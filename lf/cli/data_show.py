@@ -1,4 +1,4 @@
-"""`lf data show`: draw what a dataset or a recipe holds."""
+"""`lf data show`: draw samples of a dataset or of a recipe."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`lf demo`: the main job on the default network, without data."""
+"""`lf demo`: export, quantize and benchmark the default network, without data."""
 
 from __future__ import annotations
 

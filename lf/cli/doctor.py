@@ -1,4 +1,4 @@
-"""`lf doctor`: what is installed and what is missing."""
+"""`lf doctor`: list installed and missing engines and packages."""
 
 from __future__ import annotations
 
@@ -17,4 +17,4 @@ def doctor(json: opt.Json = False) -> None:
         console.as_json({"checks": rows})
         return
     for row in rows:
-        console.result(f"{'ok ' if row['ok'] else '-- '} {row['name']:12} {row['detail']}")
+        console.result(f"{'ok ' if row['ok'] else '-- '} {row['name']:13} {row['detail']}")

@@ -1,4 +1,4 @@
-"""What `--help` prints beside typer's own: examples, lists of names, and no Python types."""
+"""Help texts: examples, lists of names, and no Python types."""
 
 from __future__ import annotations
 

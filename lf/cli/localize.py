@@ -1,4 +1,4 @@
-"""`lf localize`: find the poses of images among others whose poses are known."""
+"""`lf localize`: find the poses of images among images with known poses."""
 
 from __future__ import annotations
 

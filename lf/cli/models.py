@@ -1,4 +1,4 @@
-"""`lf models`: networks, what they cost, their licences, what runs them."""
+"""`lf models`: list networks with cost, licence and engines."""
 
 from __future__ import annotations
 

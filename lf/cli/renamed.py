@@ -1,4 +1,4 @@
-"""Old spellings of commands and options, and what to type now. See docs/reference/migration.md."""
+"""Old names of commands and options, and their replacements. See docs/reference/migration.md."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ OPTIONS = {  # (command, option) -> what to type now
 
 
 def now(error: typer.TyperException) -> str | None:
-    """What to type instead of an option that has another name today; None if the error is about something else."""
+    """The new name of a renamed option; None if the error is about something else."""
     option, context = getattr(error, "option_name", None), getattr(error, "ctx", None)
     if type(error).__name__ != "NoSuchOption" or context is None:
         return None

@@ -1,4 +1,4 @@
-"""`lf report`: one page that answers what results say."""
+"""`lf report`: write an HTML page of results."""
 
 from __future__ import annotations
 

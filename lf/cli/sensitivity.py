@@ -1,4 +1,4 @@
-"""`lf sensitivity`: rank layers by what quantizing each alone costs."""
+"""`lf sensitivity`: rank layers by the cost of quantizing each alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`lf sweep`: networks x schemes x data x protocols, from one file."""
+"""`lf sweep`: evaluate networks x schemes x data x protocols of a plan."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Translate the parameters that an error names into the words of the command line.
+"""Translate parameter names in error texts to options of the command line.
 
 Code outside this folder names parameters, in backticks, because it is also called from Python:
 

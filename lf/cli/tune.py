@@ -1,4 +1,4 @@
-"""`lf tune`: the fastest way to run a network here within a budget."""
+"""`lf tune`: find the fastest way to run a network within a budget."""
 
 from __future__ import annotations
 

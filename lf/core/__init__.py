@@ -1,4 +1,4 @@
-"""Types, errors, tables, files and console: what every other folder stands on."""
+"""Types, errors, tables, files and console: the base of all other folders."""
 
 from lf.core.errors import BadInput as BadInput
 from lf.core.errors import BadModel as BadModel

@@ -82,7 +82,7 @@ def summary(markdown: str) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep off stderr what a library says there by itself, whatever it is written in; its errors are exceptions.
+    """Suppress output of libraries on stderr; their errors are exceptions.
 
     Stderr is the process's: threads may be in here together, and the last one to leave gives it back.
     """

@@ -6,42 +6,42 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-ANOTHER = "is it the file of this model? make it again"
+ANOTHER = "is it a file of this model? Make it again"
 REMEDY = "its weights or their quantization are broken: use an earlier checkpoint, or another scheme"
 
 
 class LfError(Exception):
-    """What happened, what was expected, what to type: one line. `exit_code` is the process's exit code."""
+    """An error in one line: what is wrong, what was expected, what to type. `exit_code` is that of the process."""
 
     exit_code = 1
 
 
 class UsageError(LfError):
-    """The command line asks for something that does not exist or does not fit."""
+    """An option or argument is unknown or does not fit."""
 
     exit_code = 2
 
 
 class GateFailed(LfError):
-    """A figure fell outside its gate."""
+    """A figure is outside its gate."""
 
     exit_code = 3
 
 
 class Unavailable(LfError):
-    """An engine, execution provider, device or optional package is not there."""
+    """An engine, execution provider, device or optional package is missing."""
 
     exit_code = 4
 
 
 class BadInput(LfError):
-    """A file or a folder does not hold what it should."""
+    """A file or folder is missing, damaged, or of another kind than expected."""
 
     exit_code = 5
 
 
 class BadModel(BadInput):
-    """A model file holds, or gives, values that no network should have, such as a map that is not finite.
+    """A model file has, or computes, invalid values, such as a map that is not finite.
 
     Attributes:
         what: what is wrong and what was expected, without the file.
@@ -79,5 +79,5 @@ class DiskFull(LfError):
 
 
 def one_line(error: BaseException, most: int | None = None) -> str:
-    """What an error of a library says, without its line breaks, and of long ones the first so many characters."""
+    """Text of a library's error in one line, cut to so many characters."""
     return " ".join(str(error).split())[:most]

@@ -59,7 +59,7 @@ def _umask() -> int:
 
 
 def explain(error: OSError, path: Path) -> DiskFull | UsageError:
-    """What to raise where `path` could not be written: DiskFull, else UsageError."""
+    """The error for a path that could not be written: DiskFull or UsageError."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DiskFull(f"{path}: the disk is full; nothing was written. Free some space or choose another place")
     return UsageError(f"{path}: cannot be written ({error.strerror or error}); choose another place")

@@ -1,4 +1,4 @@
-"""A fingerprint of the code that computes a result: what other code has kept is computed again, or refused.
+"""Fingerprint of the code that computes a result; results of other code are computed again or refused.
 
 It covers the modules of lf that a module imports, directly or not, also inside functions and by the rows of a table.
 Comments, docstrings and layout do not count. Plug-ins count by their version.
@@ -32,7 +32,7 @@ class Source(NamedTuple):
 
 
 def versions(*modules: str) -> dict[str, str]:
-    """What a result depends on beside its input: lf, its code, and the packages that every result goes through.
+    """Versions that a result depends on: lf, its code, and the packages of every result.
 
     Args:
         modules: dotted names of what computes; KeyError for one that is not of lf.

@@ -1,4 +1,4 @@
-"""Resume work that was made with the same settings and code; refuse or redo all other work.
+"""Resume work of the same settings and code; refuse or redo other work.
 
 A ledger is one JSON file. Its `identity` holds all that the work depends on: settings, digests of the input, and the
 versions of the code (`lf.core.fingerprint.versions`). What else it holds belongs to the work.
@@ -104,7 +104,7 @@ def refusal(work: Path, found: Sequence[Difference], remedy: str) -> UsageError:
 
 
 def differences(was: Any, now: Mapping[str, Any], ignore: Collection[str] = ()) -> list[Difference]:
-    """Where two identities differ, in the order of `now`; the keys of nested values are joined by dots."""
+    """Differences of two identities, in the order of `now`; the keys of nested values are joined by dots."""
     before = was if isinstance(was, Mapping) else {}
     return [found for found in _compared("", _plain(before), _plain(now)) if found.key.split(".")[0] not in ignore]
 

@@ -1,4 +1,4 @@
-"""The processor: its name, the features that decide how fast int8 is, and how times taken on it compare."""
+"""The processor: its name, its int8 features, and ratios of times measured on it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The name under which lf is installed, and what to type for its extras."""
+"""Name of the installed package, and the pip command for its extras."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ DISTRIBUTION = "lf-keypoints"  # `lf` on the Python package index is another pro
 
 
 def pip(extra: str, again: bool = False) -> str:
-    """What to type to install an extra, `again` over a broken one: `pip install "lf-keypoints[edge]"`."""
+    """The pip command for an extra, `again` over a broken one: `pip install "lf-keypoints[edge]"`."""
     command = "pip install --force-reinstall" if again else "pip install"
     return f'{command} "{DISTRIBUTION}[{extra}]"'

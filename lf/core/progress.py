@@ -1,4 +1,4 @@
-"""Progress of long work: a bar in a terminal, a plain line now and then elsewhere."""
+"""Progress of long work: a bar in a terminal, a line every 30 s elsewhere."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ FIRST, EVERY = 10.0, 30.0  # seconds: before the first line without a terminal, 
 
 
 class Stage:
-    """Where a stage of the work stands, and how long its rest will take.
+    """Progress of a stage of the work, and its remaining time.
 
     A stage ends where the total changes, or where the count goes back to its beginning. Time counts from the first
     report of a stage, so that neither an earlier stage nor steps that were done before a resume count.
@@ -93,7 +93,7 @@ class Lines:
 
 
 def span(seconds: float) -> str:
-    """A time for people: `40 s`, `12 min`, `3 h 5 min`."""
+    """A time as text: `40 s`, `12 min`, `3 h 5 min`."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

@@ -1,4 +1,4 @@
-"""Base class of the records that lf keeps in files: checked when they are read, written with the keys they had.
+"""Base class of records in JSON files: checked on reading, unknown keys are kept.
 
 Records are dataclasses. pydantic is no dependency of lf, only of some versions of typer: it takes 10 MB on a device, as
 long to import as `import lf` may take, and it converts values, where a file of another tool must be refused or kept.
@@ -137,7 +137,7 @@ def _mismatch(at: str, value: Any, kind: Any) -> Mismatch:
 
 
 def _said(kind: Any) -> str:
-    """A type for people: `text`, `an object`, `a list of objects`."""
+    """A type as text: `text`, `an object`, `a list of objects`."""
     origin, inner = get_origin(kind) or kind, get_args(kind)
     if origin is UnionType:
         return " or ".join("null" if each is NoneType else _said(each) for each in inner)

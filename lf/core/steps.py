@@ -1,4 +1,4 @@
-"""Step: one command that had a hand in a model file, as its card records it."""
+"""Step: a command that made or changed a model file, as recorded in its card."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Photo(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration(Record):
-    """What ranges were found on.
+    """Calibration of a quantized file.
 
     Attributes:
         method: how, a calibration method or `learned`.

@@ -1,4 +1,4 @@
-"""The types that flow through `lf`: Features, Card, Artifact, Session."""
+"""Types that all folders share: Features, Card, Artifact, Session."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FEATURES = ("keypoints", "scores", "descriptors")  # outputs of a file with the 
 
 @dataclass(frozen=True)
 class Segmentation:
-    """The classes of an image's pixels, as a network tells them.
+    """Segmentation of an image: logits of the classes of its pixels.
 
     Attributes:
         logits: (classes, h, w) float32, at the network's own resolution.
@@ -64,7 +64,7 @@ class Features:
     segmentation: Segmentation | None = None
 
     def __post_init__(self) -> None:
-        """Cast to float32 and check the shapes: the seam at which a wrong backend is caught."""
+        """Cast to float32 and check the shapes."""
         for name in ("keypoints", "scores", "descriptors", "scales"):
             value = getattr(self, name)
             if value is not None:
@@ -98,7 +98,7 @@ class Features:
 
 @dataclass(frozen=True)
 class Card:
-    """What a model file is and how it was made; embedded in the file itself (see `lf.core.files`).
+    """Card: description and provenance of a model file, embedded in the file.
 
     Attributes:
         model: name of its row in MODELS.
@@ -140,7 +140,7 @@ class Card:
 
     @property
     def features(self) -> bool:
-        """Whether the file decodes in its graph: its outputs are features, not raw maps."""
+        """Whether the graph contains the decoder: outputs are features, not raw maps."""
         return tuple(self.outputs) == FEATURES
 
     def step(self, **changes: Any) -> Card:
@@ -224,7 +224,7 @@ class Artifact:
 
 @dataclass(frozen=True)
 class SessionInfo:
-    """The engine that really runs: name, version, the provider really used, threads, and what it says of itself."""
+    """The engine that runs: name, version, provider, threads, details."""
 
     engine: str
     version: str
@@ -234,7 +234,7 @@ class SessionInfo:
 
 
 class Session(Protocol):
-    """An opened artifact: one method. Layout, dtype and quantized input/output are its secret."""
+    """An opened model file with one method. It handles layout, dtype and quantized inputs and outputs itself."""
 
     info: SessionInfo
 

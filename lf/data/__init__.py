@@ -1,4 +1,4 @@
-"""Pictures, and the homography or the relative pose between two of them.
+"""DATASETS: pairs of images with a homography or a relative pose.
 
 DATASETS: name -> function(where, wanted) -> list of `Pair`; `where` is what follows the colon in a dataset's name, such
 as the folder in `hpatches:DIR`.

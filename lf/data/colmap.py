@@ -151,7 +151,7 @@ class Database:
         return {divmod(number, PAIRS): count for number, count in rows}
 
     def rows(self, query: str, *values: Any, kinds: tuple[type, ...] = ()) -> list[Any]:
-        """What a query gives.
+        """Rows of a query.
 
         Args:
             query: SQL.

@@ -1,4 +1,4 @@
-"""Cameras as COLMAP has them: a model, a size, parameters, and the centre of the first pixel at (0.5, 0.5)."""
+"""COLMAP cameras: model, size, parameters; the centre of the first pixel is (0.5, 0.5)."""
 
 from __future__ import annotations
 

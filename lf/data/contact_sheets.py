@@ -1,4 +1,4 @@
-"""Contact sheets for people who want to see data before they trust it: pairs, their flow, labelled points.
+"""Contact sheets of data: pairs, their correspondences, labelled points.
 
 uint8 RGB, OpenCV only. All colours are of the Okabe-Ito palette, which colour-blind eyes tell apart. A flow (H, W, 2)
 says where each pixel of a first image lies in a second one, x then y; NaN where the second does not show it.

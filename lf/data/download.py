@@ -1,4 +1,4 @@
-"""Public datasets: downloaded with resume, checked, unpacked into a folder that is there whole or not at all.
+"""Download public datasets: resume, check, unpack into a complete folder or none.
 
 Ours, with urllib: pooch does not resume a download that broke off, and huggingface_hub would be installed for one file.
 """

@@ -1,4 +1,4 @@
-"""Frames of a camera, a video or a folder, in order: uint8 (H, W, 3) RGB; OpenCV's BGR ends here."""
+"""Frames of a camera, a video or a folder, in order: uint8 (H, W, 3) RGB."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the first bytes of an image file declare, before anything is decoded.
+"""Image size and type from the first bytes of a file, before decoding.
 
 Ours, not Pillow's: every device that extracts features reads these headers, Pillow would add 22 MB to its install, and
 what counts is what OpenCV's decoder makes of the file, such as a repeated rotation tag.

@@ -1,4 +1,4 @@
-"""Homographies: sampling them, and moving points and images through them.
+"""Sample homographies, and warp points and images with them.
 
 Everywhere in `lf` a homography is (3, 3) float64 and maps pixel coordinates (x right, y down, the centre of the
 top-left pixel is (0, 0)) of a first image to those of a second. Sizes are (H, W) in pixels.

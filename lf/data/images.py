@@ -1,4 +1,4 @@
-"""Image files: finding them, reading them, and one clear line about those that cannot be read."""
+"""Find and read image files."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def is_image(name: str) -> bool:
 
 
 def decode(data: bytes) -> Array | None:
-    """What OpenCV makes of the file, without words of its own or of its libraries on stderr: (H, W, 3) BGR, or None."""
+    """Decode a file with OpenCV, quietly: (H, W, 3) BGR, or None."""
     with unheard(), quiet():  # libpng and libjpeg know nothing of the level of OpenCV's log
         try:
             return cv2.imdecode(np.frombuffer(data, np.uint8), DECODE) if data else None
@@ -140,7 +140,7 @@ def check(image: Any) -> Array:
 
 
 def _misshapen(shape: tuple[int, ...]) -> str:
-    """What to type where a shape is neither (H, W) nor (H, W, 3), or has no pixel; else nothing."""
+    """Advice for a shape that is neither (H, W) nor (H, W, 3), or has no pixel; else empty."""
     if 0 in shape:
         return "give one with pixels"
     if len(shape) == 2 or (len(shape) == 3 and shape[2] == 3):
@@ -156,7 +156,7 @@ def _misshapen(shape: tuple[int, ...]) -> str:
 
 
 def _mistyped(dtype: np.dtype[Any]) -> str:
-    """What to type where values are neither uint8 nor floats; else nothing."""
+    """Advice for values that are neither uint8 nor floats; else empty."""
     if dtype == np.uint8 or dtype.kind == "f":
         return ""
     if dtype.kind == "b":

@@ -1,4 +1,4 @@
-"""Photometric changes of an image: light, optics, sensor and compression. They move no pixel.
+"""Photometric changes of an image: light, optics, sensor, compression; no geometry.
 
 At strength 1 the ranges are those of SuperPoint's training (brightness +-50, contrast 0.5-1.5, noise up to 10 grey
 levels, soft ellipses), with gamma, colour cast, focus blur and JPEG added, and without its impulse noise: cameras have

@@ -1,4 +1,4 @@
-"""One photo turned, or zoomed, step by step: how much rotation and change of scale a network bears.
+"""Pairs of a photo and its rotations or zooms, in steps.
 
 The first view of a photo is the same for all its pairs. Turned views show the same square of the photo, rotated about
 the centre. Zoomed views show the centre of the first view, so many times larger; from a factor of 2 on a photo of

@@ -1,4 +1,4 @@
-"""Pairs with exact homographies, made from single pictures: any folder of photos, or pictures drawn by the project.
+"""Pairs with exact homographies, made from single photos or drawn images.
 
 Every picture is first brought to one size, the stage, STAGE times the size of a view. In an `i_` sequence every view is
 the centre of the stage, untouched pixels. In a `v_` sequence view 1 is the centre under a random zoom, and the others

@@ -1,4 +1,4 @@
-"""A prediction of what the Edge TPU compiler does with a .tflite file: which operators map, and why others do not.
+"""Predict which operators of a .tflite file the Edge TPU compiler maps, and why others stay on the CPU.
 
 The compiler is closed and frozen; `edgetpu_rules` says what is known of it. Its region is predicted as TFLite forms it:
 operators that can map are gathered over and over while their inputs are there, then those that cannot, and so on
@@ -38,7 +38,7 @@ BROUGHT = ("TFLite_Detection_PostProcess", "NumericVerify", "Mfcc", "AudioSpectr
 
 @dataclass(frozen=True)
 class Verdict:
-    """What becomes of one operator; `rule`, `source` and `reason` are of the worst finding, "" if it maps."""
+    """Prediction for one operator; `rule`, `source` and `reason` are of the worst finding, "" if it maps."""
 
     graph: int
     index: int

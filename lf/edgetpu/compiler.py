@@ -1,4 +1,4 @@
-"""An int8 .tflite file -> the same file compiled for the Edge TPU, by Google's edgetpu_compiler where it is installed.
+"""Compile an int8 .tflite file for the Edge TPU with Google's edgetpu_compiler.
 
 Its outcome is compared with the prediction of `edgetpu_check`; both are kept in the card of the new file. All paths are
 relative to the folder it runs in, so that a script of the same name can start it in a container.
@@ -126,7 +126,7 @@ def compile_in(folder: Path, compiler: str, where: str, predicted: Report, secon
 
 
 def run(command: Sequence[str], folder: Path, seconds: float) -> str:
-    """What a command prints; it and its children are ended after `seconds`.
+    """Output of a command; it and its children are ended after `seconds`.
 
     Raises:
         ConversionFailed: it took longer.

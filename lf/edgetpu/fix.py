@@ -1,4 +1,4 @@
-"""Repairs of .tflite files for the Edge TPU compiler that change no number.
+"""Repair .tflite files for the Edge TPU compiler without changing a value.
 
 A resize to the nearest by whole factors k: pixel i of the result is pixel floor((i + 0.5) / k) of the input with
 half_pixel_centers, floor(i / k) without, which is the same for every i; without, version 2 says it all. A grouped

@@ -1,4 +1,4 @@
-"""A .tflite model as the rules of an accelerator look at it: operators and tensors with names instead of numbers."""
+"""A .tflite model for the rules of an accelerator: operators and tensors with names."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LABEL = 40  # characters
 
 @dataclass(frozen=True, eq=False)
 class Tensor:
-    """What an operator reads or writes.
+    """A tensor that an operator reads or writes.
 
     Attributes:
         shape: sizes, NHWC for images.

@@ -1,4 +1,4 @@
-"""Grouped convolutions as dense ones: the same sums, with a weight of 0 between channels of different groups.
+"""Rewrite grouped convolutions as dense ones with zero weights between groups.
 
 TFLite says a grouped convolution with version 6 of CONV_2D, which no file for the compiler may hold, and converters
 give that version to all others of the file. The integers that are added up stay the same, so the result has the same

@@ -1,4 +1,4 @@
-"""The limits of single operators on the Edge TPU: each a function that yields what an operator breaks."""
+"""Limits of single operators on the Edge TPU: functions that yield what an operator breaks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What edgetpu_compiler 16 prints, read. Its exit code says little: a file of which nothing maps is a success."""
+"""Parse the output of edgetpu_compiler 16. Its exit code is 0 even if no operator maps."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ UNREADABLE = (  # the most telling first
 
 @dataclass(frozen=True)
 class Log:
-    """What a run of the compiler said.
+    """Log of a run of the compiler.
 
     Attributes:
         version: of the compiler, "" if it did not say.

@@ -1,4 +1,4 @@
-"""OPERATORS: what the Edge TPU can do, a row each with the versions and the limits that Coral documents for it.
+"""OPERATORS: operators of the Edge TPU with the versions and limits that Coral documents.
 
 Versions: an int8 network that TensorFlow up to 2.5 converts has at most `safe`. The compiler reads up to `reads`, what
 TensorFlow 2.6 knew [1]; it refuses QUANTIZE 3, which came with 2.7, CONV_2D 6 with 2.9, TRANSPOSE_CONV 4 with 2.13 [2].
@@ -118,7 +118,7 @@ def unreadable(operator: Operator) -> str | None:
 
 
 def particular(operator: Operator) -> Iterator[Finding]:
-    """What is asked of this kind of operator."""
+    """Findings on rules of this kind of operator."""
     row = OPERATORS.get(operator.name)
     if row is None:
         hint = f"; {OTHERS[operator.name][1]}" if operator.name in OTHERS else ""

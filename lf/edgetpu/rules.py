@@ -1,4 +1,4 @@
-"""What the Edge TPU asks of every operator. What it asks of a single kind of them is in `edgetpu_operators`.
+"""Rules of the Edge TPU for all operators. Limits of single operators: `lf.edgetpu.limits`.
 
 Nothing here was measured on a device: the rules are Coral's documentation, what its compiler printed in public reports,
 and the sources of TFLite. Only such a rule sends an operator to the CPU; one of general knowledge, or one that was only
@@ -25,23 +25,23 @@ SOURCES = {
 SURE = "DIS"
 
 RULES = {
-    "operator": "it is in the list of supported operators",
+    "operator": "the operator is in the list of supported ones",
     "custom": "no custom operators",
-    "version": "its version is one that TensorFlow 2.6 knew; beyond that the compiler cannot read the file at all",
+    "version": "the version of the operator is known to TensorFlow 2.6",
     "data-type": "activations are INT8 or UINT8, weights 8-bit, biases INT32",
-    "dynamic-shape": "all sizes are known when it is compiled",
+    "dynamic-shape": "all sizes are fixed",
     "constant": "weights, biases, axes, sizes and paddings are constants of the file",
-    "rank": "of the dimensions, only the last three are larger than 1; so the batch is 1",
+    "rank": "only the last three dimensions are larger than 1, so the batch is 1",
     "quantization": "every 8-bit tensor has a scale, activations one each",
     "weights": "INT8 weights have zero point 0; one scale per channel in CONV_2D and DEPTHWISE_CONV_2D only",
     "scales": "operators that only move values, or choose among them, keep scale and zero point",
-    "option": "the limits that the list of operators gives for it",
-    "resize": "half_pixel_centers is false, which is version 2; large ones may stay on the CPU",
+    "option": "limits of the operator in docs/how-to/coral.md",
+    "resize": "half_pixel_centers is false (version 2); large ones may stay on the CPU",
     "broadcast": "both operands have the same shape",
-    "outside": "constants lie inside the table of the file, the only place where a reader of 2021 looks",
+    "outside": "constants are inside the table of the file, where a reader of 2021 looks",
     "size": "no activation is larger than 4 MiB",
     "graphs": "the file has one graph",
-    "region": "one Edge TPU subgraph is made; behind an operator that stays on the CPU so do all",
+    "region": "the operator is before the first one on the CPU",
     "file": "the compiler can read the file",
     "compiled": "the compiler made it",
 }
@@ -79,7 +79,7 @@ def doubt(rule: str, source: str, reason: str) -> Finding:
 
 
 def general(operator: Operator) -> Iterator[Finding]:
-    """What is asked of every operator but its kind."""
+    """Findings on rules of every operator."""
     for tensor in operator.computed:
         if not tensor.quantized:
             yield refused("data-type", "D", f"an activation is {tensor.kind}, expected INT8 or UINT8")

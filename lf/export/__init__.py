@@ -1,4 +1,4 @@
-"""TARGETS: one row per format a model can be turned into. Same numbers, other format: every target checks parity."""
+"""TARGETS: one row per export format. Every target checks parity."""
 
 from __future__ import annotations
 

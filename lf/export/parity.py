@@ -1,4 +1,4 @@
-"""The gate of every export: the new file gives the maps and the keypoints of its parent, or it is not written."""
+"""Parity check of every export: the new file must give the maps and keypoints of its parent."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FREE_SIZES = ((240, 320), (96, 136), (320, 240), (200, 408))  # H, W: what a fil
 
 @dataclass
 class Tally:
-    """What was found so far: per head the largest error and value, and counts of keypoints."""
+    """Results so far: per head the largest error and value, and counts of keypoints."""
 
     error: dict[str, float] = field(default_factory=dict)
     value: dict[str, float] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Raw heads -> features: the decode appended to an ONNX file of ours, float or quantized, and held against numpy's."""
+"""Append the decoder to an ONNX file with raw heads, float or quantized, and compare it with numpy's."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ ROUNDING = 1e-5  # of a score: nearer than this to a threshold, to a rival or to
 
 @dataclass
 class Tally:
-    """What was found so far; `missed` is the largest 1 - cosine of two descriptors of one keypoint."""
+    """Results so far; `missed` is the largest 1 - cosine of two descriptors of one keypoint."""
 
     pictures: int = 0
     keypoints: int = 0

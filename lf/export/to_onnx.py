@@ -1,4 +1,4 @@
-"""Checkpoint -> ONNX, by torch.export: raw heads as outputs, batch-norm folded, checked before it is written.
+"""Export a checkpoint to ONNX by torch.export: raw heads as outputs, batch norm folded, parity checked.
 
 No simplifier follows. Measured with torch 2.13, onnxsim 0.8.1, onnxslim 0.1.98 on superpoint, r2d2, fast-r2d2 and wren,
 static and dynamic: 25, 22, 24, 22 nodes from the exporter; onnxsim leaves 25, 22, 24, 21 (it folds the factor of wren),
@@ -77,7 +77,7 @@ def export(
 
 
 def usual_size(card: Card) -> tuple[int, int]:
-    """(H, W) of a file that takes one size, where none was asked for: what the network takes of SIZE."""
+    """Default (H, W) of a file with fixed input size: SIZE rounded to the multiples of the network."""
     return pick(NETWORKS, card.model, "network").fitted(SIZE)
 
 

@@ -1,4 +1,4 @@
-"""ONNX, or a checkpoint by way of it -> a float .tflite file of one size, its tensors named like the heads."""
+"""Export ONNX or a checkpoint to a float .tflite file with a fixed input size."""
 
 from __future__ import annotations
 

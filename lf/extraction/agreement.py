@@ -1,4 +1,4 @@
-"""Two artifacts of one network on the same pictures: the maps and keypoints of each, and which points they share."""
+"""Compare two files of one network on the same images: maps, keypoints, shared keypoints."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TINY = 1e-30  # instead of zero, where a map is constant
 
 @dataclass(frozen=True)
 class Look:
-    """What one extractor sees in one picture: raw maps {head: (c, h, w)}, and keypoints in pixels of the network."""
+    """Maps and keypoints of one image: raw maps {head: (c, h, w)}, and keypoints in pixels of the network."""
 
     maps: dict[str, Array]
     features: Features

@@ -1,4 +1,4 @@
-"""The Ray cluster that the pools share: connect with it, and carry errors over from its machines."""
+"""Connect to the Ray cluster of the pools, and pass errors from its machines."""
 
 from __future__ import annotations
 

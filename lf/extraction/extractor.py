@@ -1,4 +1,4 @@
-"""Image -> Features: the one path that every backend and every network takes, in three timed phases."""
+"""Extractor: image to Features, in three timed phases, the same for every backend and network."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class Extractor:
         return self._opened[0]
 
     def again(self) -> Extractor:
-        """One that can work beside this one: with a session of its own, or this very one where there is one device.
+        """An extractor for another thread: with its own session, or this one if there is one device.
 
         Raises:
             LfError: see `lf.runtimes.open_session`.
@@ -104,7 +104,7 @@ class Extractor:
         return Extractor(self.artifact, *self._opened, points, self.resize, self.nms, **more)
 
     def __call__(self, image: Array, clock: Clock | None = None, top_k: int | None = None) -> Features:
-        """Keypoints of an image, the best `top_k` or all; at one scale unless the extraction `pyramid` was asked for.
+        """Keypoints of an image, the best `top_k` or all; at one scale unless the extraction is `pyramid`.
 
         The image is a numpy array (H, W) grey or (H, W, 3) RGB, of uint8 or of floats from 0 to 1.
 
@@ -121,7 +121,7 @@ class Extractor:
         return found if top_k is None else found.top(top_k)
 
     def once(self, image: Array, clock: Clock, top_k: int | None = None) -> Features:
-        """Keypoints of an image at one scale, `top_k` or more, before the suppression that was asked for."""
+        """Keypoints of an image at one scale, `top_k` or more, before the requested suppression."""
         with clock.phase("preprocess"):
             resized = self.fit(image)
             tensor = self.tensor(resized)
@@ -209,7 +209,7 @@ class Extractor:
         return self._thinned(joined(found, (width, height)).top(int(rule["top_k"])))
 
     def _thinned(self, found: Features) -> Features:
-        """What is left after the suppression that was asked for, where the network's own decoding has none."""
+        """Keypoints after the requested suppression, if the decoder of the network has none."""
         if not self.nms or "nms_radius" in self.settings:
             return found
         return found.take(peaks.thin(found.keypoints, found.scores, (found.size[1], found.size[0]), self.nms))
@@ -227,7 +227,7 @@ class Extractor:
             return Features(found.keypoints, found.scores, found.descriptors, size, diameter)
 
     def fit(self, image: Array) -> Array:
-        """The image in the network's colours, resized if that was asked for or the file takes one size; still uint8.
+        """The image in the network's colours, resized if requested or if the input size is fixed; uint8.
 
         Floats stay floats.
 

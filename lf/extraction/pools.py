@@ -1,4 +1,4 @@
-"""POOLS: features of many images from the machines of a cluster, which all see the same files."""
+"""POOLS: extract features of many images on the machines of a cluster with shared files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SHARDS, IMAGES = 64, 500  # least number of shards, and most images in one; neve
 
 
 class Actor:
-    """What holds an open session in the cluster and extracts shard after shard."""
+    """An actor with an open session that extracts shards."""
 
     def __init__(
         self, opener: Callable[[], Extractor], out: Path, layout: str, top_k: int | None, workers: int

@@ -1,4 +1,4 @@
-"""Segmentation of an image: from the logits of a network to the class of every pixel."""
+"""Class of every pixel from the logits of a network."""
 
 from __future__ import annotations
 

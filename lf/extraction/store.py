@@ -1,4 +1,4 @@
-"""Many images -> feature files in a layout that other tools read; a run that was interrupted goes on."""
+"""Write features of many images in a layout of another tool; resume interrupted runs."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def find(paths: Sequence[Path]) -> dict[str, Path]:
 
 
 def share(found: Mapping[str, Item], shard: tuple[int, int]) -> dict[str, Item]:
-    """What belongs to the i-th of n runs, from 0, that share the images: every n-th, beginning with the i-th.
+    """Items of the i-th of n shards, from 0: every n-th, beginning with the i-th.
 
     Raises:
         UsageError: there is no such run.
@@ -127,7 +127,7 @@ def in_one_file(layout: str) -> bool:
 
 
 def shard_file(out: Path, shard: tuple[int, int], layout: str) -> Path:
-    """Where a run that shares the images with others writes, in a layout with one file for all."""
+    """File of a shard, in a layout with one file for all images."""
     return out / "shards" / f"{shard[0]}-of-{shard[1]}{LAYOUTS[layout].single}"
 
 

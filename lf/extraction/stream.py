@@ -1,4 +1,4 @@
-"""Image files -> features: of one file, and of many, several at a time and in their order."""
+"""Features of image files: of one, or of many in order and in parallel."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def stream(
 def in_order(
     extractor: Extractor, items: Iterable[Item], do: Callable[[Extractor, Item], Result], workers: int
 ) -> Generator[Result, None, None]:
-    """What `do` makes of each item, in the order of the items, several at a time.
+    """Results of `do` in the order of the items, several at a time.
 
     Every worker is a thread with a session of its own, which is opened when its turn first comes. No more than AHEAD
     items for each worker are begun before they are taken. Close the iterator (`contextlib.closing`) to stop early:

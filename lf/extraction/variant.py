@@ -1,4 +1,4 @@
-"""Variant: a model file in a backend, as it is evaluated and timed."""
+"""Variant: a model file in a backend, for evaluation and timing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lf.models.resolve import resolve
 
 @dataclass(frozen=True)
 class Variant:
-    """What is evaluated: a file in a backend.
+    """A file in a backend, as it is evaluated.
 
     Attributes:
         artifact: the file.
@@ -41,7 +41,7 @@ class Variant:
     extraction: str | None = None
 
     def opener(self, threads: int = 1) -> Callable[[], Extractor]:
-        """What opens this variant from any folder, also in another process."""
+        """A function that opens this variant from any folder and process."""
         artifact = replace(self.artifact, path=self.artifact.path.absolute())
         return partial(replace(self, artifact=artifact).open, threads)
 

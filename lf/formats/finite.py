@@ -1,4 +1,4 @@
-"""Constants of model files that are not finite: some engines hide them behind maps that look right."""
+"""Find non-finite constants in model files; some engines hide them behind finite maps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Quantized biases in ONNX and TFLite files: int32 numbers in the same sum as the products of a convolution."""
+"""Check int32 biases of quantized ONNX and TFLite files for overflow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights of 4 bits, for which ONNX Runtime has no convolution: widened to int8 when a file is opened.
+"""4-bit weights: widened to int8 when a file is opened, because ONNX Runtime has no 4-bit convolution.
 
 The numbers and their scales stay the same; where int4 takes 1.35 times as long as float, int8 takes a third. The bytes
 are rewritten without the library that owns the format, because a device that only runs models does not have it.

@@ -1,4 +1,4 @@
-"""Archives of arrays from anywhere: no pickles, and no memory for what a header merely claims."""
+"""Read npz archives from untrusted sources: no pickles, bounded memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Read and change the bytes of an ONNX file without the onnx package, which a device that only runs models lacks."""
+"""Read and change the bytes of an ONNX file without the onnx package."""
 
 from __future__ import annotations
 

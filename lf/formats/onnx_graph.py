@@ -1,4 +1,4 @@
-"""A part of an ONNX graph, written operator by operator, without torch: what is appended to a network's raw heads."""
+"""Write a part of an ONNX graph operator by operator, without torch, behind raw heads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ONNX models as the passes here expect them: every node has its own name, and weights are constants of the graph."""
+"""Normalise ONNX models: every node has its own name, weights are constants of the graph."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Refuse ONNX files that no exporter writes and that make an engine crash, hang or ask for all memory.
+"""Refuse malformed ONNX files that make an engine crash, hang or allocate all memory.
 
 ONNX Runtime finds such faults itself; OpenVINO and OpenCV follow the graph without looking. Needs no package onnx.
 """
@@ -27,7 +27,7 @@ Message = memoryview
 
 
 def refuse(path: Path) -> None:
-    """Refuse a file whose graph cannot be meant. What is no message at all passes: its engine refuses it.
+    """Refuse a malformed graph. Data that is not a protobuf message passes: the engine refuses it.
 
     Raises:
         BadInput: a name is no text, an operator set or a side is out of range, an output is written by nothing, a
@@ -111,7 +111,7 @@ def _sides(value: Message) -> Iterator[int]:
 
 
 def _inner(message: Message, field: int) -> Iterator[Message]:
-    """What a field holds, each time it is there; messages and texts."""
+    """Values of a repeated field; messages and texts."""
     for number, start, body, end in fields(message):
         if number == field and varint(message, start)[0] & 7 == 2:
             yield message[body:end]

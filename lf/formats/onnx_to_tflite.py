@@ -1,4 +1,4 @@
-"""ONNX -> TFLite by onnx2tf and TensorFlow, in a process of their own, so that their gigabytes and crashes stay there.
+"""Convert ONNX to TFLite by onnx2tf and TensorFlow, in a separate process.
 
 What comes back is not to be trusted before its numbers were compared, see `lf.formats.tflite_heads`: converters
 reorder and rename outputs, and end with success when they went wrong.

@@ -1,4 +1,4 @@
-"""The flatbuffer of a TFLite file <-> the objects of its public schema (schema.fbs, version 3).
+"""Read and write TFLite flatbuffers by their public schema (schema.fbs, version 3).
 
 A file may be anybody's, so everything that another part of lf, or an interpreter, follows without looking is looked at
 here: where tables lie, how often they are shared, which tensors, buffers and operators an index means.

@@ -1,4 +1,4 @@
-"""Match the output tensors of a converted file to heads, by shape and value, never by position or name."""
+"""Match the outputs of a converted file with heads, by shape and value."""
 
 from __future__ import annotations
 

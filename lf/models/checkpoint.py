@@ -1,4 +1,4 @@
-"""Weights in and out: public PyTorch and safetensors checkpoints, and our .safetensors, which carries its card."""
+"""Load public PyTorch and safetensors checkpoints; load and save lf's .safetensors with their card."""
 
 from __future__ import annotations
 

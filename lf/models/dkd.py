@@ -1,4 +1,4 @@
-"""Differentiable keypoint detection, the decode of ALIKE and ALIKED (arXiv 2112.02906), with numpy."""
+"""Differentiable keypoint detection, the decoder of ALIKE and ALIKED (arXiv 2112.02906), in numpy."""
 
 from __future__ import annotations
 

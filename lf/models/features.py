@@ -1,4 +1,4 @@
-"""Read the outputs of files that decode in their graph."""
+"""Read the outputs of files whose graph contains the decoder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Read a pickle without running anything it names: a stack machine whose only functions are those of a given table.
+"""Read a pickle without running its code: only functions of a given table are called.
 
 A class or function outside the table becomes a `Placeholder`. Calling, building or filling one does nothing but make or
 fill placeholders. Nothing in a pickle is hashed (but names), compared or shown, so no nesting makes it slow or ends the
@@ -210,7 +210,7 @@ class _Machine:
     # --- what runs code in a real unpickler ---
 
     def find(self, module: Any, name: Any) -> Any:
-        """What the table has for a class or a function, else a placeholder."""
+        """The table's function for a class or function name, else a placeholder."""
         if type(module) is not str or type(name) is not str or len(module) + len(name) > MOST_NAMED:
             raise UnpicklingError(f"a class whose name is no text of at most {MOST_NAMED} characters")
         full = f"{module}.{name}"

@@ -145,7 +145,7 @@ def itself(own: str) -> str:
 
 
 def unclear(rows: Iterable[str]) -> Misfit:
-    """What to raise where tensors fit several networks."""
+    """The error if tensors fit several networks."""
     return Misfit(
         f"checkpoint fits {' and '.join(rows)} alike, whose tensors have the same names and shapes; "
         "expected a .safetensors with a card that says which, as lf train writes it"

@@ -1,4 +1,4 @@
-"""Which pixels of a score map are points: numpy and OpenCV only.
+"""Find the peaks of a score map. numpy and OpenCV only.
 
 A flat index is y * W + x; wherever scores are equal, the lower index goes first.
 """
@@ -42,7 +42,7 @@ def nms(score: Array, threshold: float, radius: int, rounds: int | None = None, 
 
 
 def _later_rounds(score: Array, candidates: Array, radius: int, rounds: int | None) -> Array:
-    """What `nms` keeps of flat indices (N,), in any order, while all other pixels are cleared.
+    """Flat indices (N,) that `nms` keeps in its later rounds.
 
     Only candidates within twice the radius of a leader can become leaders in the round after it.
     """

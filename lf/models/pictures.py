@@ -1,4 +1,4 @@
-"""Building blocks of what some networks want done to a picture first. numpy only."""
+"""Building blocks that prepare images for networks. numpy only."""
 
 from __future__ import annotations
 

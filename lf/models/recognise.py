@@ -1,4 +1,4 @@
-"""Recognise the network in a checkpoint, whatever stands beside its weights."""
+"""Recognise the network in a checkpoint by its tensors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From what a user types to an Artifact: the name of shipped weights, a file of ours, or a public checkpoint."""
+"""Open what a user names: shipped weights, a file of lf, or a public checkpoint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Find the state dicts in the content of a checkpoint, whatever wraps them and their names."""
+"""Find the state dicts in a checkpoint, under any keys and prefixes."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def groups(state: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def kind(value: Any) -> str:
-    """What a value is, as an error says it."""
+    """Kind of a value, for errors."""
     if isinstance(value, Tensor):
         return f"a tensor {size(value)}"
     return shown(value.name) if isinstance(value, Placeholder) else type(value).__name__
@@ -86,7 +86,7 @@ def size(value: Any) -> str:
 
 
 def contents(content: Any) -> str:
-    """What there is instead of a state dict, as an error says it."""
+    """Contents that are not a state dict, for errors."""
     if isinstance(content, Placeholder):
         return f"an object of {shown(content.name)}; save its weights with torch.save(model.state_dict(), FILE)"
     if not isinstance(content, dict) or not content:

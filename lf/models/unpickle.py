@@ -1,4 +1,4 @@
-"""Reads what torch.save wrote without running anything it holds: dictionaries, lists, numbers, tensors.
+"""Read files of torch.save without running their code: dictionaries, lists, numbers, tensors.
 
 Whatever else stands beside the weights is a placeholder (`lf.models.inert_pickle`). `torch.load` is not used: its
 weights-only mode refuses checkpoints with a numpy scalar or an `argparse.Namespace` beside the weights, and a file of a

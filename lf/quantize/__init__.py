@@ -1,4 +1,4 @@
-"""Post-training quantization: a float ONNX file becomes one with fewer bits."""
+"""Post-training quantization: make a file with fewer bits from a float ONNX file."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ def _rounding(scheme: str, rounding: str) -> str:
 
 
 def learned_ranges(artifact: Artifact, scheme: str) -> Mapping[str, tuple[float, float]]:
-    """What quantization-aware training noted in the card for `scheme`; empty where that was not done.
+    """Ranges for `scheme` that training recorded in the card; empty if there are none.
 
     Returns:
         (low, high) of `<convolution>.input` and `<convolution>.output`.

@@ -1,4 +1,4 @@
-"""BACKENDS: one row per way to run a model file; a row names the engine, the library that computes."""
+"""BACKENDS: one row per way to run a model file, with the engine that computes."""
 
 from __future__ import annotations
 

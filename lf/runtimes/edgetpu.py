@@ -51,12 +51,12 @@ def open_session(artifact: Artifact, threads: int) -> LitertSession:
 
 
 def library() -> str:
-    """The library that is asked for: a path, or a name that the loader knows."""
+    """The library to load: a path, or a name for the loader."""
     return os.environ.get(LIBRARY) or NAMES.get(sys.platform, "libedgetpu.so.1")
 
 
 def device() -> str:
-    """The device that is asked for; empty for any.
+    """The device to use; empty for any.
 
     Raises:
         UsageError: not what libedgetpu takes.
@@ -89,7 +89,7 @@ def delegate(name: str, wanted: str) -> Any:
 
 @cache
 def probe(name: str, wanted: str, path: str | None = None, sha256: str | None = None) -> dict[str, Any]:
-    """Open the device, and a file on it, in a process of its own: what dies there does not take this one along.
+    """Open the device, and a file on it, in a separate process, whose crash does not end this one.
 
     Args:
         name: of the library.
@@ -118,7 +118,7 @@ def probe(name: str, wanted: str, path: str | None = None, sha256: str | None = 
 
 
 def _why(found: dict[str, Any], name: str, wanted: str, code: int) -> str:
-    """What went wrong, from how far the probe came."""
+    """The error, by the step that the probe reached."""
     step, error = found.get("step", "start"), found.get("error", "")
     here = ", ".join(found.get("devices", ())) or "none"
     if code < 0:

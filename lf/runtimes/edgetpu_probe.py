@@ -1,4 +1,4 @@
-"""Check the Edge TPU in a process of its own, which may crash: `python -m lf.runtimes.edgetpu_probe JOB`.
+"""Check the Edge TPU in a separate process, which may crash: `python -m lf.runtimes.edgetpu_probe JOB`.
 
 Every step is announced on stdout before it is taken, one JSON object a line: `lf.runtimes.edgetpu` reads how far it
 came.

@@ -1,4 +1,4 @@
-"""Heads that the host computes in float, behind a file whose numbers are of 8 bits.
+"""Heads that the host computes in float, after an 8-bit file.
 
 R2D2's heads are 1x1 convolutions of squares (arXiv 1906.06195, section 3.1 and the authors' code), and squares spread
 their values over more than 8 bits can tell apart; so the file ends before them, and its card says how to go on.
@@ -52,7 +52,7 @@ class HostHead:
 
 
 def host_heads(card: Card, where: str) -> tuple[HostHead, ...]:
-    """What the last step that made such a file left to the host; none in other files.
+    """Heads that the last step of the card left to the host; none in other files.
 
     Raises:
         BadInput: not the description of a head of this card.

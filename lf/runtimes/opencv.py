@@ -1,4 +1,4 @@
-"""OpenCV's detectors through the interface of a network: image in, one map of points out."""
+"""OpenCV's detectors with the interface of a network."""
 
 from __future__ import annotations
 

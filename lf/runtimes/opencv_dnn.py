@@ -1,4 +1,4 @@
-"""ONNX files in OpenCV's own DNN module: an engine for where nothing but the base package is installed."""
+"""Run ONNX files in OpenCV's DNN module, which needs no further package."""
 
 from __future__ import annotations
 

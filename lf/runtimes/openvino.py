@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU, for the same ONNX files: float32, bfloat16 where asked for, and quantized files in integers."""
+"""Run ONNX files in OpenVINO on the CPU: float32, bfloat16 if requested, and quantized files in integers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lf.formats.int4 import widened
 
 
 class OpenVinoSession:
-    """One compiled model: explicit threads, one stream, and the precision that was asked for, not the device's own."""
+    """One compiled model: explicit threads, one stream, and the requested precision."""
 
     def __init__(self, artifact: Artifact, threads: int, precision: str) -> None:
         """Compile `artifact` for the CPU.

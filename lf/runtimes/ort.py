@@ -76,7 +76,7 @@ def examine(provider: str) -> tuple[bool, str]:
 
 
 def census(artifact: Artifact, threads: int, image: Array, provider: str) -> dict[str, Any]:
-    """What ONNX Runtime really runs of a file that it can open, by its own profile of one inference.
+    """Operators that ONNX Runtime runs, by its profile of one inference.
 
     Args:
         artifact: an ONNX file.

@@ -1,4 +1,4 @@
-"""PyTorch as a backend like any other, so that an accuracy drop is always a difference along one path."""
+"""Run checkpoints in PyTorch."""
 
 from __future__ import annotations
 

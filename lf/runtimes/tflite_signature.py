@@ -1,4 +1,4 @@
-"""What goes into a TFLite file and comes out of it: layout, 8-bit numbers, and which tensor is which head.
+"""Inputs and outputs of a TFLite file: layout, 8-bit numbers, and the head of each tensor.
 
 Every tensor has its own scale and zero point, and heads are known by the name of their tensor, never by their place.
 """
@@ -58,7 +58,7 @@ class Port:
 
 @dataclass(frozen=True)
 class Signature:
-    """What goes into a file and comes out of it, checked against its card.
+    """Inputs and outputs of a file, checked against its card.
 
     Attributes:
         image: the one input.

@@ -1,4 +1,4 @@
-"""PyTorch through torch.compile: the checkpoint's own graph, fused and compiled by Inductor for this processor."""
+"""Run checkpoints in PyTorch through torch.compile."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What combines the other folders: sweeps, tuning, validation, demo, live view, doctor."""
+"""Combinations of the other folders: sweeps, tuning, validation, demo, live view, doctor."""

@@ -1,4 +1,4 @@
-"""Accuracy drop of a file from its float parent, by the protocols of the benchmark; passed to `lf.quantize`."""
+"""Accuracy drop of a file from its float parent, measured by the protocols of the benchmark."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Judge:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What its figures depend on, beside the variant; JSON."""
+        """Identity of its figures, without the variant; JSON."""
         rules = {name: rule.digest for name, rule in self._rules.items()}
         return {"data": dataset_digest(self._pairs), "protocols": rules, "metrics": [*self._metrics]}
 

@@ -1,4 +1,4 @@
-"""The card of a model file as a page for people."""
+"""Print the card of a model file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ HIDDEN = ("files", "ranges", "command")  # long lists; `lf inspect --json` has t
 
 
 def page(artifact: Artifact) -> str:
-    """What the file is, its inputs and outputs, and a section for each step that made it."""
+    """Network, inputs and outputs of the file, and a section for each step."""
     card = artifact.card
     channels, *size = card.input
     free = "x".join(map(str, size)) if all(size) else "any size"

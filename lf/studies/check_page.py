@@ -1,4 +1,4 @@
-"""The prediction of `lf check` as a page for people."""
+"""Print the prediction of `lf check`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lf.edgetpu.rules import COMPILER, ON_CHIP, SOURCES, mib
 
 
 def page(path: Path, report: Report) -> str:
-    """What `lf check` prints: a row for all operators of a kind with the same fate, then the sums."""
+    """Output of `lf check`: a row for all operators of a kind and state, then the sums."""
     if report.compiled:
         title = f"{path}: compiled already; what the compiler left on the CPU"
     else:

@@ -1,4 +1,4 @@
-"""Draw what a benchmark or a training step sees, as one picture."""
+"""Draw samples of a benchmark or of a training step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The main job on the shipped network, without any data: what `make demo` runs."""
+"""Export, quantize and benchmark the default network without data: `lf demo`, `make demo`."""
 
 from __future__ import annotations
 

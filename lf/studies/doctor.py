@@ -100,7 +100,7 @@ def _cores() -> Row:
 
 
 def _extras() -> list[Row]:
-    """What each extra of this package needs and which of it is missing, as the package itself declares it."""
+    """Packages of each extra, and which are missing, by the package's metadata."""
     needs: dict[str, list[str]] = {}
     for text in importlib.metadata.requires(DISTRIBUTION) or []:
         found = re.match(r"([A-Za-z0-9._-]+).*;.*extra == ['\"]([^'\"]+)['\"]", text)

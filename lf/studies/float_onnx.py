@@ -1,4 +1,4 @@
-"""The float ONNX file of a network that is given as a checkpoint or by the name of shipped weights.
+"""Export a checkpoint or shipped weights to a float ONNX file, where a command needs one.
 
 Every run exports it anew, which takes seconds: no file of another checkpoint, or of older code, can be taken for it.
 """

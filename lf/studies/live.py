@@ -1,4 +1,4 @@
-"""Keypoints and tracks of moving pictures: a camera, a video, a folder -> an annotated video, or pictures.
+"""Draw keypoints and tracks of a camera, a video or a folder.
 
 Frames are uint8 (H, W, 3) RGB; OpenCV's BGR begins where a video is written.
 """
@@ -31,7 +31,7 @@ DOT = 1.6  # px
 
 @dataclass
 class Tracks:
-    """Where the keypoints of the last frame were before.
+    """Earlier positions of the keypoints of the last frame.
 
     Attributes:
         features: of the last frame.
@@ -118,7 +118,7 @@ def writer(out: Path, rate: float) -> Iterator[Callable[[Array], None]]:
 
 @dataclass
 class Seen:
-    """What a run saw: extraction in ms of each frame, keypoints and followed ones of each."""
+    """Counts of a run: extraction in ms, keypoints and followed keypoints of each frame."""
 
     milliseconds: list[float] = field(default_factory=list)
     keypoints: list[int] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""The model card of shipped weights for a hub: YAML front matter, use, limits, data, training."""
+"""Model card of shipped weights for a hub: YAML front matter, use, limits, data, training."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def page(name: str) -> str:
         "## Details\n\n" + _list(_details(artifact)),
         "## Training data\n\n" + _list(dict.fromkeys(line for step in steps for line in _data(step, words["sources"]))),
         f"## Training\n\n```sh\n{commands}\n```\n\n" + _list(line for step in steps for line in _training(step)),
-        "## Figures\n\nThe documents of lf have them with intervals and commands: Shipped weights, What it costs.",
+        "## Figures\n\nSee the documents of lf, with intervals and commands: Shipped weights; Accuracy, time and size.",
     ]
     return "\n\n".join(parts)
 

@@ -1,4 +1,4 @@
-"""The networks of MODELS as a table and as pages: cost, licences, where weights are, what runs them."""
+"""Tables and pages of the networks in MODELS: cost, licences, sources, engines."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RIGHT = ("parameters", "GMAC", "dim")
 
 
 def facts(name: str, row: Model) -> dict[str, Any]:
-    """What is known of a row, for JSON."""
+    """Facts about a row, for JSON."""
     file = shipped().get(name) if row.module else None
     return {
         "about": row.about,

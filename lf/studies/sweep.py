@@ -1,4 +1,4 @@
-"""A sweep: networks x schemes x data x protocols, from one plan into one page."""
+"""Sweep: networks x schemes x data x protocols, from one plan to one page."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def sweep(
 
 
 def outline(plan: Path, out: Path) -> str:
-    """What is there and what is to be made, evaluated and timed."""
+    """Files and runs that exist and that are to be made."""
     runs = _opened(plan, out)
     return _there(make(runs.plan, out, None), runs)
 
@@ -80,7 +80,7 @@ def _write(plan: Path, runs: Runs, rows: Sequence[Row]) -> None:
 
 
 def _there(rows: Sequence[Row], runs: Runs) -> str:
-    """What a dry run says: what is to be made, evaluated and timed."""
+    """Output of a dry run: files, runs and times to be made."""
     todo = [job for job in runs.jobs(rows) if not job.row.refused and runs.kept(job) is None]
     lines, times = [], 0
     for some in runs.together(rows):

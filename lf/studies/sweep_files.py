@@ -1,4 +1,4 @@
-"""The files of a sweep: quantized where they are not there yet, of the same parent, in the same way."""
+"""Make the files of a sweep from the same parents with the same settings."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def _exported(
 
 
 def _recipe(module: str, parent: Artifact) -> dict[str, Any]:
-    """What every file depends on: what it is made of, and by the code of which module."""
+    """Identity of a file: its parent, options and code."""
     return {**versions(module), "parent": parent.sha256}
 
 

@@ -256,7 +256,7 @@ def located(root: str, base: Path) -> tuple[str, Path | None]:
 
 
 def name_of(file: str) -> str:
-    """What a network is called in tables and file names, by what `lf.models.resolve.resolve` opens."""
+    """Name of a network in tables and file names."""
     return file if file in shipped() else Path(file).stem.removesuffix(".pth")
 
 

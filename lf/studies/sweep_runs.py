@@ -1,4 +1,4 @@
-"""The runs of a sweep: each is computed once and kept in a file of its own, from which the sweep goes on."""
+"""Compute the runs of a sweep; each is kept in its own file, so that a sweep can resume."""
 
 from __future__ import annotations
 
@@ -65,12 +65,12 @@ class Runs:
         return self._opened[key]
 
     def jobs(self, rows: Sequence[Row]) -> list[Job]:
-        """What there is to evaluate, file by file."""
+        """Runs of the plan, file by file."""
         data = [(data, protocol) for data in self.plan.data for protocol in data.protocols]
         return [Job(row, *each) for row in rows for each in data]
 
     def todo(self, rows: Sequence[Row]) -> list[Job]:
-        """What of it is not there yet, and can be computed."""
+        """Runs that are missing and can be computed."""
         return [job for job in self.jobs(rows) if job.row.artifact and self.kept(job) is None]
 
     def kept(self, job: Job) -> Run | None:
@@ -206,7 +206,7 @@ class Runs:
         return [*answer.timings]
 
     def _backend(self, artifact: Artifact) -> str:
-        """The one of the plan; for a baseline the one that runs it."""
+        """The backend of the plan, or that of a baseline."""
         fits = backends_for(artifact.path)
         return self.plan.backend if self.plan.backend in fits else fits[0]
 

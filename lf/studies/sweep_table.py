@@ -1,4 +1,4 @@
-"""What a sweep found, as one Markdown page: how it was made, then a table for each dataset and protocol."""
+"""Write the results of a sweep as one Markdown page."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from lf.studies.sweep_plan import FLOAT, Data, Plan, Row
 
 Name = tuple[str, str]  # network, scheme
 MISSED, OPEN = "!", "?"
-AGAIN = "Void times mean nothing: stop what else runs here, delete the folder `latency` and repeat the command."
+AGAIN = "Void times are not usable: stop other programs, delete the folder `latency` and repeat the command."
 LEGEND = f"""\
-Each cell: the value, how much worse it is than fp32 of the same network (minus: better), and the 95 % interval of that,
-by bootstrap over pairs, paired. The drop is of the pairs on which both are defined; fewer than {LEAST} of them have no
-interval. Time is that of a picture of 240x320 px divided by {{}}'s in the same turn, the median with its 95 % interval
-over turns: of the network, and in parentheses of all from picture to features."""
+Each cell: the value, its drop from fp32 of the same network (positive is worse), and the 95 % interval of the drop, by
+paired bootstrap over pairs. Only pairs with a value in both runs are compared; fewer than {LEAST} have no interval.
+Time is that of an image of 240x320 px divided by {{}}'s in the same turn, the median with its 95 % interval over
+turns: for the network, and in parentheses from image to features."""
 GOALS = f"""\
-Goals, the most that a number may be worse than fp32: {{}}.
-`{MISSED}` missed: the mean drop is beyond the goal. `{OPEN}` not shown: it is within, but its one-sided 95 % bound is
-beyond, or the pairs are too few for a bound. Without a mark both are within: met. Judged before rounding."""
+Goals, the largest tolerated drops from fp32: {{}}.
+`{MISSED}` missed: the mean drop is larger than the goal. `{OPEN}` not shown: the mean drop is within the goal, but its
+one-sided 95 % bound is not, or the pairs are too few for a bound. No mark: both are within. Judged before rounding."""
 
 
 def page(

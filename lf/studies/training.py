@@ -1,4 +1,4 @@
-"""Train with validation by the benchmark and with boards."""
+"""Train with validation and boards."""
 
 from __future__ import annotations
 

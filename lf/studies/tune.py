@@ -30,16 +30,16 @@ BUDGET = "repeatability=0.005,correctness@1=0.01,matching_score=0.01,localizatio
 BACKENDS_TRIED = ("ort-cpu", "openvino")  # by default, where they are installed
 RESULTS = "results.json"
 LEGEND = (
-    "->: the fastest whose mean drops are within the budget. *: nothing tried is at least as accurate, as fast and as "
-    "small.\nDrops are from fp32 in the first backend, with paired 95 % intervals; not shown: within in the mean, not "
-    f"with the whole interval, which needs {LEAST} pairs.\nms: the median from picture to features. times the first: "
-    "the median of the ratios within a turn, with its 95 % interval; the smallest is the fastest."
+    "->: the fastest file whose mean drops are within the budget. *: no other file is at least as accurate, fast and "
+    "small.\nDrops are from fp32 in the first backend, with paired 95 % intervals. not shown: the mean drop is within "
+    f"the budget, but its interval is not, or there are fewer than {LEAST} pairs.\nms: median time from image to "
+    "features. times the first: median ratio within a turn, with its 95 % interval; smaller is faster."
 )
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """What was tried.
+    """Candidates that were tried.
 
     Attributes:
         candidates: every file, backend, size and number of threads; fp32 in the first backend first.

@@ -1,4 +1,4 @@
-"""What `lf train` looks at while it trains: a validation by the benchmark's own protocols, and boards that show it."""
+"""Validate weights during training by the protocols of the benchmark."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""RECIPES: one frozen dataclass per training run. A method is a file: its batches and its loss; the loop is shared."""
+"""RECIPES: one frozen dataclass per training run."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _kp2d(model: str, size: tuple[int, int], about: str, **changes: Any) -> Reci
 
 
 def _published(model: str, method: str, about: str, **changes: Any) -> Recipe:
-    """What SuperPoint's training stages have in common: Adam with neither decay, schedule nor clipping."""
+    """Settings of SuperPoint's training stages: Adam with neither decay, schedule nor clipping."""
     own = {"steps": 200_000, "size": (240, 320), "batch": 8, "lr": 1e-4, "pictures": 0, **changes}
     return Recipe(model=model, method=method, about=about, weight_decay=0.0, **PLAIN, **own)
 

@@ -1,4 +1,4 @@
-"""BOARDS: where the numbers and pictures of a run can be watched while it trains."""
+"""BOARDS: TensorBoard and Weights & Biases."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lf.train.state import Run, identity
 
 
 class Board(Protocol):
-    """What every board can do; steps only grow, and after a resume what an earlier start showed later is replaced."""
+    """Interface of boards. Steps only grow; after a resume later steps are replaced."""
 
     def scalars(self, run: Run, step: int, values: Mapping[str, float | None]) -> None:
         """Show numbers by their names, `group/name`; None is undefined and left out."""

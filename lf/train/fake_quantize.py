@@ -1,4 +1,4 @@
-"""Fake quantization (arXiv 1712.05877): a float network that computes what its quantized file will, to be trained.
+"""Simulated quantization for training (arXiv 1712.05877).
 
 A value is rounded to the grid that the file will have and stays a float. What is rounded, and where, is what
 `lf quantize` writes for ONNX Runtime: the weights of a convolution per output channel on a symmetric grid; what a
@@ -75,7 +75,7 @@ def plain(network: nn.Module, own: Iterable[str]) -> dict[str, Tensor]:
 
 
 def ranges(network: nn.Module) -> dict[str, list[float]]:
-    """What was learned: place -> [low, high]."""
+    """Learned ranges: place -> [low, high]."""
     found = {}
     for module in _activations(network):
         low, high = (float(end.detach()) for end in module.range())

@@ -1,4 +1,4 @@
-"""Homographic adaptation (arXiv 1712.07629, section 5): the corners that a detector sees in many views of a photo.
+"""Homographic adaptation (arXiv 1712.07629, section 5): corners found in many views of a photo.
 
 The photo is made smaller or larger, in proportion, to about the area of `size`; its sides become multiples of what the
 network needs. Labels are in pixels of the ORIGINAL photo, pixel centres at integers.

@@ -1,4 +1,4 @@
-"""`lf label`: label a folder of photos by homographic adaptation, see `lf.train.homographic_adaptation`.
+"""`lf label`: label a folder of photos, see `lf.train.homographic_adaptation`.
 
 One file per photo, so that a run resumes and several runs share the work. Every photo is treated alone and draws its
 homographies from the hash of its bytes: neither the order nor the number of runs changes a label.

@@ -1,4 +1,4 @@
-"""How the pictures of a run get their labels: corners, the network's own homographic adaptation, or `lf label`.
+"""Sources of labels: corners, the network's own homographic adaptation, or `lf label`.
 
 Labels are (N, LABELS, 3) float32: x, y in px of the square, score in (0, 1] falling; score 0 fills up.
 """

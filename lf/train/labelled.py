@@ -1,4 +1,4 @@
-"""Labelled images as pictures of a run: a recipe of a segmentation learns from `masks:` sources and from no others."""
+"""Labelled images as training images: only segmentation recipes take `masks:` sources."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one training loop: seeds, schedule, clipping, EMA, checkpoint, exact resume, progress; a method gives loss."""
+"""The training loop of all methods: seeds, schedule, clipping, EMA, checkpoint, exact resume, progress."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which parts of a network make its descriptors, and how to train only those, or only the others."""
+"""Find the layers of descriptors and of scores, and train only one of them."""
 
 from __future__ import annotations
 

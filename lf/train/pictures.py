@@ -1,4 +1,4 @@
-"""The pictures a run learns from: squares drawn by the project, or cut from any folders of photos, in one file.
+"""Training images: square crops of drawn images or photos, in one file.
 
 The file is a memory-mapped array in the folder of the run, so that a hundred thousand photos need no memory and a
 resumed run decodes nothing twice. On a GPU with enough memory, all squares lie there.

@@ -1,4 +1,4 @@
-"""The pairs that a run learns from by camera poses: their views in one file, and the cameras of each pair.
+"""Training pairs with camera poses: views in one file, and the cameras of each pair.
 
 Views have the size of the recipe's: larger ones are made smaller until one side fits, and cut to their middle. Their
 cameras move with them.

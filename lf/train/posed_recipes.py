@@ -1,4 +1,4 @@
-"""The recipes that learn from camera poses: both stages of PoSFeat, as published and for two cores."""
+"""Recipes that train from camera poses: both stages of PoSFeat."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings that recipes share: of a method, and of everything that was published."""
+"""Settings that several recipes share."""
 
 from __future__ import annotations
 

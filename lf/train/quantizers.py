@@ -1,4 +1,4 @@
-"""What rounds and lets gradients pass: weights and activations on grids that are learned, and folded batch norms.
+"""Quantizers with straight-through gradients: weights, activations, folded batch norms.
 
 The derivative of rounding counts as one (arXiv 1308.3432). Steps and ranges are learned with the weights (LSQ, arXiv
 1902.08153; LSQ+, arXiv 2004.09576), as factors exp(p) of where they began: an optimiser whose steps have the size of

@@ -1,4 +1,4 @@
-"""Recipe: what a training run is made of, and how `--set` changes it.
+"""Recipe: settings of a training run, changed by `--set`.
 
 A dataclass, not a model of pydantic: its rules look at several settings at once, and an error is one line that names
 the setting as it is typed.

@@ -1,4 +1,4 @@
-"""What a training step sees, for people to look at: `Method.sample(dice) -> list[Sample]`, drawn by `lf data show`.
+"""Samples of a training step for `lf data show`: `Method.sample(dice) -> list[Sample]`.
 
 A method without it trains as well; it only cannot be shown.
 """

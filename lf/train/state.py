@@ -1,4 +1,4 @@
-"""A run and what it leaves in its folder: settings, log, checkpoint, and the weights with their card."""
+"""Folder of a training run: settings, log, checkpoint, and the weights with their card."""
 
 from __future__ import annotations
 

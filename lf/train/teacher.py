@@ -1,4 +1,4 @@
-"""A teacher: another network whose descriptors show a student which places look alike."""
+"""Teacher: a network whose descriptors are a target for a student."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The processes of one run: alone, or several under torchrun that share every batch and average their gradients.
+"""Processes of one training run: one, or several under torchrun that share each batch.
 
 Ours, with one all-reduce after the backward pass: DistributedDataParallel averages in hooks of a single forward pass of
 a single module, while a method may call its network several times, leave a head out, or train a network beside it

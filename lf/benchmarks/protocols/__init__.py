@@ -1,1 +1,1 @@
-"""How numbers are made: geometry, matching, metrics, means and intervals."""
+"""Evaluation protocols: geometry, matching, metrics, means and intervals."""

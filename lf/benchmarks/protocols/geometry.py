@@ -21,7 +21,7 @@ FRACTION = 22  # bits after the point in Pillow's weights
 
 
 class Geometry(NamedTuple):
-    """What is done to images, and to the homography between them.
+    """Image size of a protocol, and how images and homographies are converted to it.
 
     Attributes:
         name: for digests.

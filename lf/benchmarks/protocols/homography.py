@@ -1,4 +1,4 @@
-"""The scores of pairs with a homography; section and Q numbers: docs/concepts/protocols.md."""
+"""Metrics of pairs with a homography; section and Q numbers: docs/concepts/protocols.md."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _homography_scores(
     repeatability_px: float,
     correctness_px: Sequence[float],
 ) -> Scores:
-    """What sections 1 and 2 define alike, from the points that count for repeatability and one estimate per order."""
+    """Metrics that sections 1 and 2 share, from the points of repeatability and one estimate per order."""
     points = f0.keypoints[top[0]], f1.keypoints[top[1]]
     repeatability, localization = metrics.repeatability(*points, homography, repeatability_px)
     errors = [metrics.corner_error(homography, estimate.homography, f0.size) for estimate in estimates]

@@ -1,4 +1,4 @@
-"""The formulas of the protocols, each once. Section and Q numbers: docs/concepts/protocols.md.
+"""Formulas of the metrics. Section and Q numbers: docs/concepts/protocols.md.
 
 Points are (N, 2), x then y, pixels, pixel centres at integers; sizes are (width, height); homographies are (3, 3),
 first image -> second image, of any scale. Everything is computed in float64.

@@ -110,7 +110,7 @@ def estimate_in_orders(
 
 
 def errors(truth: RelativePose, estimate: Array | None) -> Errors:
-    """What an estimate (3, 4) is off; FAILED without one. The sign of the translation does not count."""
+    """Errors of an estimate (3, 4); FAILED without one. The sign of the translation does not count."""
     if estimate is None:
         return Errors(FAILED, FAILED, FAILED)
     rotation = rotation_angle(truth.rotation, estimate[:, :3])

@@ -1,4 +1,4 @@
-"""What a protocol is: a geometry, a score of one pair of images, and what becomes of the scores of all pairs.
+"""Protocol: image geometry, metrics of a pair, and the summary over all pairs.
 
 Section and Q numbers: docs/concepts/protocols.md. The rows themselves are in `lf.benchmarks`.
 """
@@ -126,7 +126,7 @@ class Protocol:
         return replace(self, params={**self.params, **params})
 
     def describe(self) -> dict[str, Any]:
-        """What a result has to say about how it was scored; JSON."""
+        """Definition of the protocol for results; JSON."""
         names = ("name", "version", "size", "params", "metrics", "inlier_mask", "without")
         return {
             **{name: getattr(self, name) for name in names},

@@ -1,4 +1,4 @@
-"""Segmentation metrics: confusion matrices, their mIoU over a data set, and the number of pytorch-superpoint's fork.
+"""Segmentation metrics: confusion matrices, mIoU over a data set, and the metric of pytorch-superpoint's fork.
 
 A confusion matrix of an image is sparse: rows [truth, predicted, pixels]. Pixels whose truth is VOID are in none of
 them. A predicted class that is left out stands as VOID: an error for the truth, and no class of its own.
@@ -23,7 +23,7 @@ Cells = list[list[int]]  # rows [truth, predicted, pixels]
 
 
 class Seen(NamedTuple):
-    """What a network says of a picture.
+    """Prediction of a network for an image.
 
     Attributes:
         logits: (C, h, w) float32.

@@ -1,4 +1,4 @@
-"""Means, intervals and drops: from one record per pair to the numbers of a run."""
+"""Means, intervals and drops of a run, from one record per pair."""
 
 from __future__ import annotations
 
@@ -203,5 +203,5 @@ def interval(draws: Array) -> tuple[float, float]:
 
 
 def brackets(bounds: Sequence[float] | None, n: int, write: Callable[[float], str], of: str = "pairs") -> str:
-    """An interval as tables show it, `[low, high]`; where there is none, of how few values the number is."""
+    """An interval as tables show it, `[low, high]`; without one, the number of values."""
     return f"interval: n/a ({n} {of})" if bounds is None else f"[{', '.join(map(write, bounds))}]"

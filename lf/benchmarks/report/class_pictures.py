@@ -1,4 +1,4 @@
-"""Pictures of a segmentation: truth beside prediction, and matches in the colours of their classes."""
+"""Draw a segmentation: truth beside prediction, and matches in the colours of their classes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the curves of a protocol show, over thresholds in pixels or degrees."""
+"""Curves of a protocol over thresholds in pixels or degrees."""
 
 from __future__ import annotations
 

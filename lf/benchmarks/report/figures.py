@@ -1,4 +1,4 @@
-"""The pictures of a results document: curves of all runs, and for each run its best and worst pairs."""
+"""Draw a results document: curves of all runs, and the best and worst pairs of each run."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ def image_miou(pair: PairScores) -> dict[str, float]:
 
 
 def predictor(extractor: Extractor, protocol: Protocol, cache: Path | None) -> Predictor | Segmenter:
-    """What predicts under a protocol."""
+    """The predictor of a protocol."""
     kind = Segmenter if protocol.truth == "classes" else Predictor
     return kind(extractor, protocol, cache)
 

@@ -1,4 +1,4 @@
-"""Provenance headers: the line above a table that says how, on what and where its numbers were made."""
+"""Provenance header: a line above a table with command, machine and data."""
 
 from __future__ import annotations
 

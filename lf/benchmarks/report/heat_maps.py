@@ -1,4 +1,4 @@
-"""Pictures of score maps: an image in grey, and beside it what a network gives for every pixel, in colours."""
+"""Draw score maps: a greyscale image beside the values of the network in colours."""
 
 from __future__ import annotations
 

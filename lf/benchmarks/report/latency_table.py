@@ -1,4 +1,4 @@
-"""Latency for people, and for the charts that a continuous integration draws from commit to commit."""
+"""Tables of latency, and the input of github-action-benchmark."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HEAD = (
 
 
 def page(runs: Sequence[Run]) -> str:
-    """What `lf time` prints: how the numbers were made, the table, and what it means."""
+    """Output of `lf time`: provenance, table and legend."""
     runs = told_apart(runs)
     notes = [f"- {run.label}: {'; '.join(remarks(run))}" for run in runs if remarks(run)]
     parts = [header(runs[0]), markdown(HEAD, [row(run) for run in runs]), "\n".join(notes), legend(runs)]
@@ -48,7 +48,7 @@ def _median(found: Percentiles | None) -> str:
 
 
 def remarks(run: Run) -> list[str]:
-    """What is to be known of a run's numbers before they are believed, and its energy where it was read."""
+    """Remarks on the times of a run: void, not stationary; and its energy if it was read."""
     found = [f"void: {run.void}"] if run.void else []
     if run.stationary is False and run.drift:
         found.append(f"not stationary: {run.drift.change:+.0%} from the first to the last third")
@@ -58,7 +58,7 @@ def remarks(run: Run) -> list[str]:
 
 
 def legend(runs: Sequence[Run]) -> str:
-    """What the columns mean, and what to do about void runs."""
+    """Legend of the columns, and advice on void runs."""
     says = (
         f"Ratios are to {runs[0].ratio.to} in the same turn: the median, and its bootstrap interval over turns. "
         "CPU: time of all threads. load: opening the file; first: that and one extraction, without Python's imports."
@@ -67,7 +67,7 @@ def legend(runs: Sequence[Run]) -> str:
 
 
 def github(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """What github-action-benchmark reads with its tool `customSmallerIsBetter`: names stay the same between commits."""
+    """Input of github-action-benchmark with its tool `customSmallerIsBetter`: names stay the same between commits."""
     entries: list[dict[str, Any]] = []
     for run in told_apart(runs):
         name = f"{run.label}, {run.environment.threads} thread(s), {run.protocol}"

@@ -1,4 +1,4 @@
-"""Pictures of a pair of images: its matches coloured by their error, and its points by whether they repeat.
+"""Draw a pair of images: matches coloured by error, keypoints coloured by repeatability.
 
 uint8 RGB, OpenCV only. Good is sky blue, bad is orange, of the Okabe-Ito palette: colour-blind eyes tell them apart.
 The images are dimmed to grey, so that nothing else has a colour.

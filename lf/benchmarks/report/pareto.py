@@ -1,4 +1,4 @@
-"""Accuracy against latency against size: which candidates nothing beats, as a table."""
+"""Pareto front of accuracy, latency and size, as a table."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ class Candidate:
 
     @property
     def form(self) -> str:
-        """The number format, the end of the graph where it is not the raw heads, the size that was asked for."""
+        """Number format, end of the graph if not raw heads, and requested size."""
         return self.run.named("scheme", "cut", "settings")
 
     @property
     def answer(self) -> dict[str, Any]:
-        """What a program needs to use it."""
+        """The values that a program needs to use it."""
         run, artifact, ratio = self.run, self.run.artifact, self.run.ratio
         return {
             "file": artifact.file,

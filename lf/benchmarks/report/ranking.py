@@ -1,4 +1,4 @@
-"""Layers of a network ranked by what they cost the geometry, beside what their tensors say. Input: `lf sensitivity`."""
+"""Rank layers by the geometric metrics that they cost. Input: `lf sensitivity`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables of reconstructions and localisation: the model of every place, then its images with intervals."""
+"""Tables of reconstruction and localisation: one row per place, and intervals over images."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NAMED = 5  # images by name, of those that were not registered
 
 
 def page(run: Run) -> str:
-    """What `lf sfm` and `lf localize` print."""
+    """Output of `lf sfm` and `lf localize`."""
     empty = [name for name, model in run.reconstructions.items() if not model.get("sparse_points")]
     says = f"{EMPTY} {', '.join(empty)}: the model is empty, and errors are undefined" if empty else ""
     return "\n\n".join(filter(None, [header(run), models(run), says, lost(run), tables.averages([run])]))

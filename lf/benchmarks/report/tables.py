@@ -1,4 +1,4 @@
-"""Tables of results: Markdown, for terminals, step summaries and documents alike."""
+"""Tables of results in Markdown, for terminals, step summaries and documents."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ SHORT = {
 
 
 def page(runs: Sequence[Run]) -> str:
-    """What `lf bench` prints: how the numbers were made, the table, how sure its means are, and the drops if any."""
+    """Output of `lf bench`: provenance, table, intervals of the means, and drops if any."""
     runs = told_apart(runs)
     parts = [header(runs[0]), table(runs), foot(runs), averages(runs), drops(runs) if len(runs) > 1 else ""]
     parts.append(classes(runs))
@@ -75,7 +75,7 @@ def page(runs: Sequence[Run]) -> str:
 
 
 def foot(runs: Sequence[Run]) -> str:
-    """What stands below `table`: why times are void, and what the speed is; nothing without times."""
+    """Lines below `table`: reasons of void times, and the meaning of speed; empty without times."""
     says = (
         "speed: times as fast as the first row in the same turn; the median, and its 95 % bootstrap interval over turns"
     )

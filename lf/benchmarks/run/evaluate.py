@@ -1,4 +1,4 @@
-"""One run: an artifact in a backend, over pairs, under a protocol -> one record per pair and their means."""
+"""Evaluate a file in a backend over the pairs of a dataset: one record per pair, and means."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def _scores(
 
 
 def evaluated(variant: Variant, info: SessionInfo) -> Subject:
-    """What a run says of what was evaluated."""
+    """The evaluated subject, for a run."""
     artifact = variant.artifact
     said = {
         "artifact": {

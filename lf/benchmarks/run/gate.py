@@ -1,4 +1,4 @@
-"""The gate: a new run against a reference, pair by pair. The bound decides, not the mean.
+"""Gates: compare a new run with a reference, pair by pair. The bound decides, not the mean.
 
 A gates file is TOML:
 
@@ -43,7 +43,7 @@ class Gate:
     backend: str | None = None
 
     def applies(self, run: Run) -> bool:
-        """Whether the gate speaks of this run."""
+        """Whether the gate applies to this run."""
         wanted = {"protocol": self.protocol, "backend": self.backend, "scheme": self.scheme}
         actual = {"protocol": run.protocol, "backend": run.backend, "scheme": run.artifact.scheme}
         return all(value in (None, actual[name]) for name, value in wanted.items()) and self.metric in run.summary
@@ -51,7 +51,7 @@ class Gate:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a gate said of one run: `drop` is how much worse the mean is, `bound` its upper confidence bound.
+    """Result of a gate on one run: `drop` is how much worse the mean is, `bound` its upper confidence bound.
 
     Both are of the pairs with a value in both runs; `lost` is the share of the reference's that fewer have one now.
     The bound is None below LEAST pairs.

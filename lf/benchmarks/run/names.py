@@ -1,4 +1,4 @@
-"""Shortest distinct names of runs, and of files that are to be timed."""
+"""Shortest distinct names of runs and files."""
 
 from __future__ import annotations
 

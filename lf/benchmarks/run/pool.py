@@ -1,4 +1,4 @@
-"""POOLS: runs and times from the machines of a cluster; each work goes to one that has what it needs.
+"""POOLS: run and time files on the machines of a cluster that have the needed resources.
 
 A file travels by its sha256, once to each machine. Data do not travel: every machine opens them by their name, and
 their digest is compared.
@@ -36,7 +36,7 @@ BY = "lf.benchmarks.run.evaluate"  # the module whose code must be the same on a
 
 @dataclass(frozen=True)
 class Work:
-    """What a machine computes: the run of one variant, or the times of several in turns.
+    """Work of a machine: the run of one variant, or the times of several in turns.
 
     Attributes:
         variants: one to evaluate; or those to time.
@@ -73,7 +73,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a machine found: the index of the work, the machine, and a run, times, or why there are none."""
+    """Answer of a machine: index of the work, the machine, and a run, times, or an error."""
 
     index: int
     machine: str
@@ -86,7 +86,7 @@ Pool = Callable[[Sequence[Work]], Iterator[Answer]]
 
 
 def needs_of(variant: Variant, more: Mapping[str, float]) -> dict[str, float]:
-    """What a machine must have for a variant: what its backend says, and `more`."""
+    """Resources that a variant needs: those of its backend, and `more`."""
     own = BACKENDS[variant.backend].resource
     return {**({own: 1.0} if own else {}), **more}
 

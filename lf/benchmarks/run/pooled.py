@@ -1,4 +1,4 @@
-"""Evaluate variants on the machines of a pool; what is done is kept, and a run that broke off goes on."""
+"""Evaluate files on the machines of a pool, and resume: finished runs are kept."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def evaluate_in_pool(
 
 
 def _place(out: Path, work: Work) -> Path:
-    """Where the run of a work is kept: a name of all that it depends on."""
+    """File of the run of a work, named by the hash of everything that it depends on."""
     variant = work.variants[0]
     settings = {name: value for name, value in vars(variant).items() if name != "artifact"}
     how = {"data": work.digest, "protocol": PROTOCOLS[work.protocol].digest, "threads": work.threads}

@@ -1,4 +1,4 @@
-"""Predict once, score many: the features of a picture under a protocol, kept on disk so that a run resumes.
+"""Features of an image under a protocol, kept on disk so that a run can resume.
 
 Features are kept by the pixels that the network sees, so protocols that prepare a picture alike share them. A note
 beside them, by picture and geometry, says which they are without reading the picture again.
@@ -125,7 +125,7 @@ class Predictor:
 
 
 def identity(extractor: Extractor, protocol: Protocol, by: str) -> dict[str, Any]:
-    """What a prediction depends on beside the pixels that the network sees; `by` is the module that makes it."""
+    """Identity of a prediction without its pixels; `by` is the module that makes it."""
     info = extractor.session.info
     return {
         **versions(by),
@@ -141,7 +141,7 @@ def identity(extractor: Extractor, protocol: Protocol, by: str) -> dict[str, Any
 
 
 def geometry(protocol: Protocol) -> list[Any]:
-    """What the pixels that a network sees depend on beside the picture."""
+    """Identity of the preparation of an image."""
     return [protocol.geometry.name, protocol.version, protocol.size]
 
 

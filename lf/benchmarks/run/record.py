@@ -1,4 +1,4 @@
-"""Run: one file in one engine, over a dataset under a protocol; see docs/reference/results-file.md for every field."""
+"""Run: results of one file, engine, dataset and protocol. All fields: docs/reference/results-file.md."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Evaluated(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Environment(Record):
-    """Where and with what a run was made: engine, machine, versions, command, commit, time.
+    """Environment of a run: engine, machine, versions, command, commit, time.
 
     Attributes:
         machine: of a pool, or reached by SSH, that computed it.
@@ -103,7 +103,7 @@ class ClassScore(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Subject(Record):
-    """What is evaluated, and how it runs: file, engine, whose keypoints, input size, and how points are chosen."""
+    """The evaluated subject and its settings: file, engine, whose keypoints, input size, and how points are chosen."""
 
     artifact: Evaluated
     keypoints: str | None = None
@@ -116,7 +116,7 @@ class Subject(Record):
     provider: str | None = None
 
     def identity(self, protocol_digest: str, dataset_digest: str, threads: int | None = None) -> Identity:
-        """What makes two runs the same measurement; `threads` counts where only times are measured."""
+        """Values that two runs of the same measurement share; `threads` counts where only times are measured."""
         size = tuple(self.input_size or ())
         how = (self.backend, self.keypoints, size, self.nms, self.refine, self.threshold, self.extraction)
         return (self.artifact.sha256, threads, *how, protocol_digest, dataset_digest)
@@ -175,7 +175,7 @@ class Run(Subject, Timing):
 
     @property
     def unit(self) -> str:
-        """What its records are of: pairs, images with labels, or images of a reconstruction."""
+        """Kind of its records: pairs, images with labels, or images of a reconstruction."""
         alone = self.reconstructions or self.protocol_details.get("truth") == "classes"
         return "images" if alone else "pairs"
 

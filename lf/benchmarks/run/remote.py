@@ -1,4 +1,4 @@
-"""Evaluate files on another machine through SSH: copy them, run the installed `lf` there, bring the results back."""
+"""Evaluate files on another machine through SSH: copy them, run its `lf`, copy the results back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The results file: one JSON, `{"schema": 1, "runs": [...]}`. See docs/reference/results-file.md for every field."""
+"""Read and write results files, `{"schema": 1, "runs": [...]}`. All fields: docs/reference/results-file.md."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def load(path: Path) -> list[Run]:
 
 
 def environment(info: SessionInfo, by: str) -> Environment:
-    """Where and with what a number was made: machine, versions, command, commit, time.
+    """Environment of a run: machine, versions, command, commit, time.
 
     Args:
         info: of the engine.

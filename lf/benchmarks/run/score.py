@@ -1,4 +1,4 @@
-"""Features that another tool extracted: a stored pair, or the images of a dataset -> the scores of a protocol."""
+"""Score stored features of another tool: stored pairs, or images of a dataset."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def score_files(paths: Sequence[Path], protocol: Protocol, layout: str = "pair")
 
 
 def table(scores: Mapping[str, Mapping[str, Any]]) -> str:
-    """What `score_files` found, a column for each file."""
+    """Table of `score_files`, a column for each file."""
     names = next(iter(scores.values()))
     rows = [[name, *(_cell(row[name]) for row in scores.values())] for name in names]
     return markdown(["", *(Path(path).name for path in scores)], rows)
@@ -194,7 +194,7 @@ class _Seen:
             raise BadInput(f"{self._folder}: some images have scores and some have none; expected features of one kind")
 
     def subject(self, layout: str) -> Subject:
-        """What was evaluated, for results: no model of ours, but features."""
+        """The evaluated subject for results: stored features instead of a model."""
         artifact = {"model": "stored", "scheme": layout, "layout": layout, "file": self._folder.resolve().name}
         said = {
             "artifact": {**artifact, "sha256": self._digest.hexdigest(), "bytes": sum(self._sizes.values())},

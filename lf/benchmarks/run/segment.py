@@ -1,4 +1,4 @@
-"""Segmentation of labelled images under a protocol: logits of a picture, kept on disk, and the scores of an image.
+"""Evaluate a segmentation on labelled images; logits are kept on disk.
 
 The prediction is always the network's own output: nothing that a file of labels holds is ever taken for it.
 """

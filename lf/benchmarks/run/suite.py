@@ -1,4 +1,4 @@
-"""Several files in several engines over the same pairs, timed in turns."""
+"""Evaluate several files in several engines on the same pairs, and time them in turns."""
 
 from __future__ import annotations
 

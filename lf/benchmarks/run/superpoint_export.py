@@ -1,4 +1,4 @@
-"""pytorch-superpoint's export of a dataset: `<n>.npz` for pair n; written in our order, read in any."""
+"""Read pytorch-superpoint's export of a dataset, `<n>.npz` for pair n, numbered in any order."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SAME = 4 / 255  # mean difference between thumbnails of one image; decoders and 
 
 
 class Look(NamedTuple):
-    """What a picture looks like when prepared: its thumbnail (30, 40) in [0, 1], and its native (H, W)."""
+    """A prepared image for comparison: its thumbnail (30, 40) in [0, 1], and its native (H, W)."""
 
     thumbnail: Array
     native: Size

@@ -1,1 +1,1 @@
-"""Reconstruction and localisation from the matches of a network, through COLMAP; see docs/sfm.md."""
+"""Reconstruction and localisation with COLMAP from the matches of a network; see docs/sfm.md."""

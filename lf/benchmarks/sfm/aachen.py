@@ -1,4 +1,4 @@
-"""Aachen Day-Night, v1 and v1.1: read what the benchmark provides, and write the file that its server takes.
+"""Read Aachen Day-Night v1 and v1.1, and write the file for its evaluation server.
 
 | in ROOT | v1 | v1.1 |
 |---|---|---|

@@ -1,4 +1,4 @@
-"""COLMAP: verify matches, map, triangulate, register. The only file that imports pycolmap, whose types stay in here."""
+"""COLMAP: verify matches, map, triangulate, register. Only this file imports pycolmap."""
 
 from __future__ import annotations
 

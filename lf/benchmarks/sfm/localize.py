@@ -1,4 +1,4 @@
-"""Localise images in a world whose other cameras are known: Aachen, and posed sets of one's own."""
+"""Localise query images among images with known cameras."""
 
 from __future__ import annotations
 

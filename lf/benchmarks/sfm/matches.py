@@ -1,4 +1,4 @@
-"""Match the features of pairs of images, and keep the matches in files, one for each first image."""
+"""Match pairs of images, and keep the matches in one file per first image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which images are matched: all pairs, neighbours in order, nearest cameras, or a list."""
+"""Choose the pairs to match: all, neighbours in order, nearest cameras, or a list."""
 
 from __future__ import annotations
 

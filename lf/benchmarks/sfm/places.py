@@ -1,4 +1,4 @@
-"""The images that are reconstructed, with the cameras and poses that are known."""
+"""Places: images to reconstruct, with known cameras and poses."""
 
 from __future__ import annotations
 

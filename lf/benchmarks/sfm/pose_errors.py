@@ -1,4 +1,4 @@
-"""Errors of camera poses: centre and rotation, and the similarity that brings one world to another."""
+"""Errors of camera poses after a similarity alignment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SETUPS: how reconstruction and localisation are measured, and what becomes of it: a run of a results file."""
+"""SETUPS: protocols of reconstruction and localisation, and their runs of a results file."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Setup:
     params: Mapping[str, Any] = field(default_factory=dict)
 
     def describe(self) -> dict[str, Any]:
-        """What a result has to say about how it was made; JSON."""
+        """Definition of the protocol for results; JSON."""
         return {"name": self.name, "version": self.version, "params": dict(self.params), "seed": colmap.SEED}
 
     @property
@@ -71,7 +71,7 @@ def levels(found: PoseError | None) -> Scores:
 
 
 def summary(model: colmap.Model, images: int, inliers: Mapping[Any, int]) -> Scores:
-    """What the analysis of COLMAP says of a model, and of the matches behind it."""
+    """Figures of COLMAP's analysis of a model and its matches."""
     registered = len(model.images)
     enough = [count for count in inliers.values() if count]
     return {

@@ -1,4 +1,4 @@
-"""Reconstruct places from the matches of a network: the protocol eth-lfb."""
+"""Reconstruct places from the matches of a network: protocol eth-lfb."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def in_place(stages: Stages, make: Callable[[Path], Made]) -> Made:
 
 
 def _model(stages: Stages, refine: bool, progress: Progress) -> colmap.Model:
-    """The model of a place: the one that is kept, or a new one."""
+    """The kept model of a place, or a new one."""
     path = stages.database(progress)
     if (kept := stages.note.content.get("model")) and (stages.folder / MODEL).is_dir():
         return revived(kept, stages.note.path)

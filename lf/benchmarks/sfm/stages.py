@@ -1,4 +1,4 @@
-"""From images to a verified database, in stages that are kept: features, matches, database. Each resumes by its files.
+"""Stages from images to a verified database: features, matches, database. Each can resume.
 
 OUT/PLACE/lf-sfm.json    what everything in the folder is made with
 OUT/PLACE/features/      one file per image, layout lf
@@ -200,7 +200,7 @@ def _files(pictures: Mapping[str, Picture], place: str) -> dict[str, Path]:
 
 
 def _made(extractor: Extractor, how: How) -> dict[str, Any]:
-    """What the features and matches of a model depend on, beside the images."""
+    """Identity of the features and matches of a model, without the images."""
     info = extractor.session.info
     return {
         "model": extractor.artifact.card.model,

@@ -1,4 +1,4 @@
-"""Energy of the processor, where Linux lets this user read it: RAPL, Documentation/power/powercap of the kernel."""
+"""Energy of the processor packages by RAPL, on Linux if readable."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Latency: every variant in a process of its own, taking turns, so that none profits from the others' state.
+"""Latency of files that take turns, each in its own process.
 
 A worker (`python -m lf.benchmarks.timing.latency`) opens the file, reports how long that took, and then times one
 extraction per line it reads. The parent asks A, B, C, A, B, C ..., so a change of the machine's speed falls on all.
@@ -77,7 +77,7 @@ def measure(
 
 
 class Measured(NamedTuple):
-    """What one worker said: when it opened the file, of its warm-up, of every turn, and when it ended."""
+    """Measurements of one worker: opening the file, warm-up, every turn, end."""
 
     threads: int
     opened: dict[str, Any]

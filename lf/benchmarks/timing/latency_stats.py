@@ -1,4 +1,4 @@
-"""Statistics of many turns: percentiles, drift, a busy machine, the ratio to another variant."""
+"""Statistics of turns: percentiles, drift, void runs, ratios to a reference."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def drift(values: Sequence[float]) -> dict[str, float] | None:
 
 
 def steady(values: Sequence[float]) -> bool | None:
-    """Whether the times have stopped to rise or fall; None if they are too few to tell."""
+    """Whether the times are steady; None if they are too few to decide."""
     moved = drift(values)
     return None if moved is None else abs(moved["change"]) <= STEADY
 

@@ -1,1 +1,1 @@
-"""Pictures drawn by the project."""
+"""Images drawn by lf."""

@@ -1,4 +1,4 @@
-"""Write drawn pictures and pairs to a folder, for a start without photos."""
+"""Write drawn images and pairs to a folder, for a start without photos."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The training families: each paints a canvas float32 (H, W, 3) RGB in [0, 1] of surfaces, shapes, light and text."""
+"""Families of training images: each paints a canvas (H, W, 3) float32 RGB in [0, 1]."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ SHORTEST = 0.05  # of the image's shorter side: edges and distances below this a
 
 @dataclass
 class Drawing:
-    """What to paint, in this order, and what is a corner.
+    """Shapes to paint, in this order, and their corners.
 
     Attributes:
         points: (N, 2) float64, corners, some perhaps outside the image.

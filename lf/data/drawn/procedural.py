@@ -1,4 +1,4 @@
-"""Pictures drawn by the project: free of licences, endless, and with known seeds. numpy and OpenCV only.
+"""Images drawn by lf: free of licences, unlimited, with known seeds. numpy and OpenCV only.
 
 `draw(family, seed, size)` depends on nothing else but GENERATOR and the version of OpenCV (5 letters text differently
 from 4). What training may see is fixed here, twice over: the families of HELD_OUT_FAMILIES, and the seeds from

@@ -1,4 +1,4 @@
-"""The held-out families, `scene` and `mosaic`: for demonstrations and tests, never for training."""
+"""The held-out families `scene` and `mosaic`, for demonstrations and tests, never for training."""
 
 from __future__ import annotations
 

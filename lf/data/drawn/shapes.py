@@ -1,4 +1,4 @@
-"""Shapes, shadows and perspective: the tools that `lf.data.drawn.painters` and `lf.data.drawn.scenes` paint with.
+"""Shapes, shadows and perspective for `lf.data.drawn.painters` and `lf.data.drawn.scenes`.
 
 A canvas is float32 (H, W, 3) and is changed in place; points are (N, 2) float64, x then y, pixels.
 """

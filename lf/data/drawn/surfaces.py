@@ -1,4 +1,4 @@
-"""Fields and surfaces: the materials that `lf.data.drawn.procedural` paints with.
+"""Fields and surfaces: the materials of `lf.data.drawn.procedural`.
 
 A field is float32 (H, W), zero mean and unit deviation, drawn by one row of FIELDS. A surface is float32 (H, W, 3) RGB
 reflectance, nominally in [0, 1]: a field looked up in a palette and, mostly, lit from one side. `rng` is consumed in a

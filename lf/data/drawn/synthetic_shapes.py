@@ -1,4 +1,4 @@
-"""MagicPoint's synthetic shapes (arXiv 1712.07629, section 4), drawn when they are needed: an image and its corners.
+"""MagicPoint's synthetic shapes (arXiv 1712.07629, section 4): an image and its corners.
 
 The published set is drawn at 960x1280 for 120x160, blurred, made smaller, and kept in archives. Here every image
 follows from a seed in a millisecond or two; it is drawn at SUPER times its size and blurred alike.

@@ -1,4 +1,4 @@
-"""LAYOUTS: the feature files of other tools, read and written; see docs/how-to/score.md.
+"""LAYOUTS: read and write feature files of other tools; see docs/how-to/score.md.
 
 In all of them a point is x, y in pixels of the original image, pixel centres at integers, as in `Features`. hloc's file
 is no exception: hloc adds COLMAP's half pixel when it imports the file into COLMAP's database. In a database itself the

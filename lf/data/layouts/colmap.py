@@ -1,4 +1,4 @@
-"""The database of COLMAP as a layout of features: all images in one file.
+"""COLMAP's database as a layout of features: all images in one file.
 
 Keypoints stand where COLMAP has them. Scores, descriptors and scales stand in a table of lf, which COLMAP passes over:
 its own table of descriptors holds the bytes of SIFT only. Of databases that COLMAP made, those bytes are read.
@@ -53,7 +53,7 @@ class Colmap:
         return self
 
     def __exit__(self, *raised: object) -> None:
-        """Put what was written in place, unless it is to be gone on with."""
+        """Rename the file when it is complete; keep the part to resume otherwise."""
         if self._writer is not None:
             self._writer.sql.close()
             self._writer = None

@@ -1,4 +1,4 @@
-"""HDF5 files: hloc's, with all images in one, and PoSFeat's, one per kind of array and sequence. Needs h5py."""
+"""HDF5 layouts: hloc's with all images in one file, PoSFeat's with one file per array. Needs h5py."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Hdf5:
         return self
 
     def __exit__(self, *raised: object) -> None:
-        """Put what was written in place, unless it is to be gone on with."""
+        """Rename the file when it is complete; keep the part to resume otherwise."""
         if raised[0] is None and self._part.is_file():
             self._part.replace(self._path)
 
@@ -179,7 +179,7 @@ def opened(package: Any, path: Path) -> Iterator[Any]:
 
 
 def _child(group: Any, name: str, kind: Any, where: str) -> Any:
-    """What `name` is in a group, unless it lies in another file."""
+    """The item `name` of a group, unless it is a link to another file."""
     package = h5py()
     if not isinstance(group.get(name, getlink=True), package.HardLink) or not isinstance(group[name], kind):
         raise BadInput(f"{where}: {name} is missing or no {kind.__name__.lower()} of this file")

@@ -1,4 +1,4 @@
-"""PoSFeat's other files: for each folder of images one HDF5 file per kind of array, with a data set per image."""
+"""PoSFeat's HDF5 layout: one file per array for each folder, one data set per image."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Sequences:
         return self
 
     def __exit__(self, *raised: object) -> None:
-        """Put what was written in place, unless it is to be gone on with."""
+        """Rename the files when they are complete; keep the parts to resume otherwise."""
         if raised[0] is None and self._folder.is_dir():
             for part in sorted(self._folder.rglob("*.h5.part")):
                 part.replace(part.with_suffix(""))

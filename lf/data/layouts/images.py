@@ -1,4 +1,4 @@
-"""One npz file for each image: what R2D2, D2-Net, PoSFeat and lf write."""
+"""Layouts with one npz file per image: R2D2, D2-Net, PoSFeat and lf."""
 
 from __future__ import annotations
 

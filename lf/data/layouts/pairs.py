@@ -1,4 +1,4 @@
-"""One npz file for each pair of images: the stored pairs of `lf score`, and pytorch-superpoint's export."""
+"""Layouts with one npz file per pair: stored pairs of `lf score`, and pytorch-superpoint's export."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Labelled images: an image, and a mask that says the class of every pixel.
+"""Labelled images: an image with a mask, which gives the class of every pixel.
 
 `labelled("masks:WHERE[@SET]")` opens Cityscapes, COCO panoptic, or a folder of image and mask pairs. SET is a row of
 LABEL_SETS in `lf.data.masks.label_sets`, a category file, or a model file whose card names its classes. Masks are read

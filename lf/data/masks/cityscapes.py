@@ -64,5 +64,5 @@ def _source(path: Path, name: str) -> Source | None:
 
 
 def _ids(path: Path, name: str) -> Array:
-    """Ids of a label set; those that are none of Cityscapes are refused before the table could hide them."""
+    """Ids of a label set; ids that are not Cityscapes' are refused."""
     return np.asarray(FROM_CS34[name][LABEL_SETS["cs34-fork"].masked(read_ids(path), path)])

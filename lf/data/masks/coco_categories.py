@@ -1,4 +1,4 @@
-"""The 133 categories of COCO panoptic, and two ways to read them as classes of Cityscapes.
+"""The 133 categories of COCO panoptic, and two tables that map them to classes of Cityscapes.
 
 Both tables are data. `ours` is the default. `fork` is the table of pytorch-superpoint's segmentation fork, for parity.
 Things without a counterpart are `dynamic` in ours, stuff without one is `static`. The fork leaves 66 categories

@@ -21,7 +21,7 @@ SOURCES = {"coco-panoptic": None}
 
 @dataclass
 class Tally:
-    """What a conversion did.
+    """Counts of a conversion.
 
     Attributes:
         written: masks that were written.

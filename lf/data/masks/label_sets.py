@@ -1,4 +1,4 @@
-"""Label sets: the classes that a mask may hold, with their colours. Data, and the tables that lead from one to another.
+"""LABEL_SETS: classes with their colours, and mappings between sets.
 
 Cityscapes: label ids, names, colours and train ids of the data set's own label file. `cs34` leaves out what its
 benchmark leaves out; `cs34-fork` leaves out nothing, as pytorch-superpoint's segmentation fork does.

@@ -1,4 +1,4 @@
-"""Any folder of images and any folder of masks: NAME.jpg and NAME.png, also below folders of the same names."""
+"""Labelled images in any two folders: NAME.jpg and NAME.png, also in subfolders of the same names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures of masks for people: colours over the grey image, a legend with names, and labelled images under a warp.
+"""Draw masks: colours over the greyscale image, a legend, and warped labelled images.
 
 uint8 RGB, OpenCV only. Colours are those of the label set, of which each class has one. Pixels that are left out stay
 grey, and are darker.

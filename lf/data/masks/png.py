@@ -1,4 +1,4 @@
-"""Masks in PNG files: ids of 8 bits, grey or with a palette, and COCO's segment ids of 24 bits.
+"""Masks in PNG files: 8-bit ids, greyscale or with a palette, and COCO's 24-bit segment ids.
 
 OpenCV turns a palette into its colours, so a palette file is read as the grey file that holds the same numbers. Files
 are foreign: sizes are checked before anything is decoded.

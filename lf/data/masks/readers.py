@@ -1,4 +1,4 @@
-"""Find out what a folder of labelled images is, and read it as that: Cityscapes, COCO panoptic, or pairs of files."""
+"""Detect the layout of a folder of labelled images and read it: Cityscapes, COCO panoptic, pairs of files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Split = TypeVar("Split", bound=tuple[Path, ...])
 
 
 class Source(NamedTuple):
-    """Where the mask of an image is: its file, how its ids are read, and what they depend on beside the file."""
+    """Source of a mask: its file, how its ids are read, and the settings."""
 
     path: Path
     ids: Callable[[], Array]

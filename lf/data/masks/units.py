@@ -1,4 +1,4 @@
-"""Labelled images as a dataset of benchmarks: each is a unit of its own, in the place of a pair of images."""
+"""Labelled images as a dataset of benchmarks: one record per image."""
 
 from __future__ import annotations
 

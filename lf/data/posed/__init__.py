@@ -1,4 +1,4 @@
-"""Images with camera matrices and poses: what relative pose, reconstruction and epipolar training need.
+"""Images with camera matrices and poses, for relative pose, reconstruction and epipolar training.
 
 `scenes` reads `posed:DIR` (see `lf.data.posed.folders`) and draws `scenes:N` (see `lf.data.posed.drawn`).
 """

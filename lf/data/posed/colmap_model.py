@@ -1,4 +1,4 @@
-"""COLMAP models, text or binary: cameras and poses of the images that are registered. Points are not read.
+"""Read COLMAP models, text or binary: cameras and poses of registered images.
 
 COLMAP has the centre of the first pixel at (0.5, 0.5); here it is (0, 0), so half a pixel is taken off cx and cy.
 """
@@ -32,7 +32,7 @@ Camera = tuple[str, Array]  # name of the model, its numbers
 
 
 def place(folder: Path) -> Path | None:
-    """Where the model of a folder is; None where it has none."""
+    """Folder of the COLMAP model; None if there is none."""
     for where in (folder / name for name in PLACES):
         if any(
             (where / f"images.{kind}").is_file() and (where / f"cameras.{kind}").is_file() for kind in ("bin", "txt")

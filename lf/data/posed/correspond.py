@@ -1,4 +1,4 @@
-"""Where the points of one view are in another, and whether both cameras see them: needs depth."""
+"""Correspondences and visibility of points between two views with depth."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def project(points: Array, depth: Array, first: View, second: View) -> tuple[Arr
 
 
 def correspond(points: Array, first: View, second: View, size: Size, tolerance: float = SAME) -> tuple[Array, Array]:
-    """Where points of the first image are in the second.
+    """Positions of points of the first image in the second.
 
     Args:
         points: (N, 2) px of the first image.

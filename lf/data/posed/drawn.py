@@ -1,4 +1,4 @@
-"""Scenes drawn by the project: five textured rectangles, twelve cameras, exact poses, depth and visibility.
+"""Drawn scenes: five textured rectangles, twelve cameras, exact poses, depth and visibility.
 
 `scenes(N)` are for demonstrations and tests: the first is `synth12`, whose cameras are fixed, and the others have
 textures of held-out families. `training(index)` draws from families and seeds that these never show.

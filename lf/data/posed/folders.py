@@ -1,4 +1,4 @@
-"""Folders of images with camera matrices and poses, as they are found: one function per form.
+"""Read folders of images with camera matrices and poses: one function per layout.
 
 | file | line | images |
 |---|---|---|

@@ -1,4 +1,4 @@
-"""Lists of image pairs that carry their own truth: camera matrices and a relative pose, no world.
+"""Read lists of image pairs with camera matrices and relative poses.
 
 | list | fields of a line | published as |
 |---|---|---|

@@ -1,4 +1,4 @@
-"""Textured rectangles seen by a pinhole camera: depth and visibility are exact, at any point of the image.
+"""Textured rectangles seen by a pinhole camera, with exact depth and visibility.
 
 A rectangle is (3, 3) float64 with the columns u, v, o: its points are `o + a u + b v` for a and b in [0, 1].
 """
@@ -25,7 +25,7 @@ def inverses(planes: Array, K: Array, rotation: Array, translation: Array) -> Ar
 
 
 def cast(points: Array, onto: Array) -> tuple[Array, Array]:
-    """What the rays of points meet first.
+    """First intersections of the rays of points.
 
     Args:
         points: (N, 2) px.

@@ -1,4 +1,4 @@
-"""Text files of one camera or pair per line: words and numbers, with one clear line about what is none."""
+"""Read text files with one camera or pair per line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Adopt an ONNX file of another tool: find out what it is, bring it to lf's form, check it, and give it a card."""
+"""Adopt an ONNX file of another tool: recognise it, convert it to lf's form, check it, add a card."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SUFFIX = ".adopted.onnx"
 
 @dataclass
 class Job:
-    """A file on its way: what was asked for, the graph as far as it is, and what was found out."""
+    """A file that is being adopted: options, current graph, findings."""
 
     path: Path
     name: str

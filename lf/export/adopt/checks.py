@@ -1,4 +1,4 @@
-"""What an adopted file must show before it is written: points on pictures, none on flat ones, that move with them."""
+"""Checks of an adopted file: keypoints on images, none without structure, and keypoints that move with the image."""
 
 from __future__ import annotations
 

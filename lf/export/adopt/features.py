@@ -1,4 +1,4 @@
-"""Foreign graphs that decode themselves: find keypoints, scores and descriptors, and bring them to lf's form."""
+"""Adopt graphs that contain a decoder: find keypoints, scores and descriptors, convert them to lf's form."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _one(feature: str, chosen: Mapping[str, str], fits: list[str], values: Mappi
 
 
 def missing(feature: str, values: Mapping[str, Array], path: Path) -> str:
-    """What to say where no output fits."""
+    """The error if no output fits."""
     shown = ", ".join(f"{name} {'x'.join(map(str, value.shape))}" for name, value in values.items())
     wanted = {"keypoints": "(1, N, 2)", "scores": "(1, N)", "descriptors": "(1, N, D) or (1, D, N)"}[feature]
     return (
@@ -92,7 +92,7 @@ def length(values: Mapping[str, Array], found: Mapping[str, str]) -> int:
 def observe(
     several: Sequence[Mapping[str, Array]], found: Mapping[str, str], size: tuple[int, int], path: Path
 ) -> dict[str, Any]:
-    """What the outputs on several pictures (H, W) say of their conventions.
+    """Conventions of the outputs, observed on several images (H, W).
 
     Returns:
         {"order": xy or yx, "slots": fixed or varying, "descriptors first": whether they are (D, N),

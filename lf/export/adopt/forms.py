@@ -1,4 +1,4 @@
-"""Forms in which tools leave a head: raw, with its activation, unfolded to pixels; and how each becomes raw again."""
+"""Forms of a head in other tools: raw, activated, unfolded to pixels; and how to get the raw head back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Match the outputs of a foreign graph with the heads of a network, and end the graph at raw heads."""
+"""Match the outputs of a graph with the heads of a network, and cut the graph at raw heads."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PAGE = "docs/how-to/own-network.md"
 
 @dataclass(frozen=True)
 class Found:
-    """Where a head comes from.
+    """Source of a head.
 
     Attributes:
         output: of the foreign graph.
@@ -109,7 +109,7 @@ def assign(
 
 
 def ambiguous(path: Path, outputs: list[str], heads: list[str]) -> str:
-    """What to say where several outputs fit a head, or an output several heads."""
+    """The error if several outputs fit a head, or an output several heads."""
     pairs = ",".join(f"{name}={head}" for name, head in zip(outputs, heads, strict=False))
     return (
         f"{path}: {' and '.join(outputs)} fit{'s' * (len(outputs) == 1)} {' and '.join(heads)} by shape, which does "

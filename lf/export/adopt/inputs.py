@@ -1,4 +1,4 @@
-"""What a foreign network expects in its input: the range of values and the order of colours, tried on pictures."""
+"""Find the input range and colour order of a network by running it on images."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def variant(name: str, bgr: bool, channels: int) -> Variant:
 
 
 def candidates(row: Model, integer: bool, every: bool) -> list[Variant]:
-    """What the network may expect: what tools of its family feed, or `every` row of RANGES, in RGB and in BGR.
+    """Inputs that the network may expect: those of tools of its family, or `every` row of RANGES, in RGB and in BGR.
 
     An `integer` input says its range: the graph makes integers of values in 0..1.
     """

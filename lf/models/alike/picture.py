@@ -1,4 +1,4 @@
-"""What ALIKE wants done to a picture, as published, on the host."""
+"""Prepare an image for ALIKE on the host, as published."""
 
 from __future__ import annotations
 

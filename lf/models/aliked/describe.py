@@ -1,4 +1,4 @@
-"""ALIKED's descriptors, point by point: features read where a small network on the point's surroundings says.
+"""ALIKED's descriptors: features sampled at offsets that a small network computes for each keypoint.
 
 The features of a pixel are x1 to x4, brought up to full size, of unit length together. They are made only where they
 are read. Heads of the weights, of which every picture has the same:

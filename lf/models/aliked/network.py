@@ -1,4 +1,4 @@
-"""ALIKED (arXiv 2304.03608): four residual stages at 1/1 to 1/32, of which the last two sample where they choose to.
+"""ALIKED (arXiv 2304.03608): four residual stages at 1/1 to 1/32, the last two with deformable convolutions.
 
 The head that describes a keypoint reads the mixed features at places of its own, keypoint by keypoint. So the network
 ends in front of the mix, and the decoder goes on: see `lf.models.aliked.describe`. The weights of that head are outputs

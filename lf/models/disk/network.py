@@ -1,4 +1,4 @@
-"""DISK (arXiv 2006.13566): a U-Net of 5x5 convolutions, each behind an instance norm and a PReLU."""
+"""DISK (arXiv 2006.13566): a U-Net of 5x5 convolutions, each after an instance norm and a PReLU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What DISK wants done to a picture, as published, on the host."""
+"""Prepare an image for DISK on the host, as published."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What EdgePoint2 wants done to a picture, as published, on the host."""
+"""Prepare an image for EdgePoint2 on the host, as published."""
 
 from __future__ import annotations
 

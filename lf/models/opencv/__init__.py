@@ -1,4 +1,4 @@
-"""The detectors of OpenCV, baselines without weights: rows of the family."""
+"""Baselines: the detectors of OpenCV, without weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Read the points of OpenCV's detectors."""
+"""Decode the keypoints of OpenCV's detectors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A network of one's own: a row from a description of named parts, which a TOML card brings."""
+"""A network that a TOML card describes: its row of MODELS."""
 
 from __future__ import annotations
 

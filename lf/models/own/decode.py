@@ -1,4 +1,4 @@
-"""Decode the raw maps of a network that a card describes, from named parts; conventions of `lf.models.decode`."""
+"""Decode the raw maps of a network that a TOML card describes, by the conventions of `lf.models.decode`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SuperPoint (arXiv 1712.07629): a VGG trunk at 1/8 resolution with a detector and a descriptor head."""
+"""SuperPoint (arXiv 1712.07629): a VGG backbone at 1/8 resolution with a detector and a descriptor head."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Swift, networks whose score is a map of every pixel: what makes positions exact in few operations.
+"""Swift: networks with a score for every pixel, for precise positions with few operations.
 
 Nothing is computed at full resolution. The score is made at 1/2, four numbers for the four pixels there; the decoder
 lays them out, because no Edge TPU does. Coarse features come up by doubling and a sum, never by bilinear resizing.

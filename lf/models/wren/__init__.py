@@ -1,4 +1,4 @@
-"""Wren, SuperPoint's two heads on a small trunk: rows of the family."""
+"""Wren, a small network for int8 on one core: rows of the family."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Wren: SuperPoint's two heads on a strided grey trunk, small enough for int8 on one core.
+"""Wren: SuperPoint's two heads on a strided greyscale backbone, small enough for int8 on one core.
 
 The first convolution is 5x5 with stride 2, so that nothing is computed at full resolution: int8 convolutions of few
 channels wait for memory. Strides replace pooling for the same reason. 0.5 M parameters, 1.0 GMAC at 240x320.

@@ -1,4 +1,4 @@
-"""Calibration: from the values of an activation in many pictures to the one range that is quantized. numpy only.
+"""Range methods of calibration: from the values of an activation to its range. numpy only.
 
 An observer sees the tensor of one picture at a time and keeps a state of fixed size. Histograms have bins of a power of
 two, aligned to zero: when the range grows, pairs of bins merge exactly, so the result is that of all pictures at once,
@@ -232,7 +232,7 @@ CALIBRATIONS: dict[str, str] = {
 
 
 def observer(method: str, bits: int) -> Callable[[], Observer]:
-    """What makes a fresh observer for one tensor.
+    """Factory of observers, one per tensor.
 
     Args:
         method: a name of CALIBRATIONS; percentile may carry its share in percent, as in `percentile:99.9`.

@@ -1,4 +1,4 @@
-"""Photos to calibrate on: chosen by seed, read one at a time, prepared as for extraction, and never of a benchmark."""
+"""Calibration images: chosen by seed, read one at a time, never from a benchmark."""
 
 from __future__ import annotations
 
@@ -83,13 +83,13 @@ class Photos:
         return [extractor.tensor(extractor.fit(images.read(path))) for path in paths]
 
     def warnings(self) -> list[str]:
-        """What to say of photos that could not be read."""
+        """Warnings about photos that could not be read."""
         if not self._skipped:
             return []
         return [f"{self._folder.resolve().name}: {self._skipped} of its images could not be read and were left out"]
 
     def manifest(self) -> dict[str, Any]:
-        """What was used, for the card: names relative to the folder, no path of this machine."""
+        """Calibration images for the card: names relative to the folder, no path of this machine."""
         return {
             "method": self.method,
             "count": len(self._files),

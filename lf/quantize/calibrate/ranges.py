@@ -1,4 +1,4 @@
-"""Ranges of the activations of a float graph, over photos of which one is in memory at a time."""
+"""Measure the ranges of activations of a float graph, one image in memory at a time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Range:
-    """What was seen of one tensor.
+    """Range of one tensor.
 
     Attributes:
         low, high: the range to be quantized.

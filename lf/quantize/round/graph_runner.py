@@ -1,4 +1,4 @@
-"""A graph that runs node by node over several pictures: a layer can be changed before what reads it is computed."""
+"""Run a graph node by node over several images, so that layers can be changed on the way."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def upstream(model: ModelProto, layers: Collection[str]) -> list[NodeProto]:
 
 
 def windows(picture: Array, node: NodeProto, kernel: tuple[int, int], where: Array) -> Array:
-    """What a convolution multiplies its weights with, at some places.
+    """Input windows of a convolution at some positions.
 
     Args:
         picture: (1, C, H, W).

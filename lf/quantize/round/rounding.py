@@ -30,7 +30,7 @@ SEED = 0
 
 @dataclass(frozen=True)
 class Pictures:
-    """What a rounding may look at.
+    """Calibration images of a rounding.
 
     Attributes:
         tensors: (1, C, H, W) float32, as the network takes them.

@@ -1,4 +1,4 @@
-"""The cheapest bits that keep a budget: which layers of a network are raised above the bits of its scheme.
+"""Search for the cheapest bits within a budget: choose the layers with more bits than the scheme.
 
 Whether an assignment keeps the budget is asked of the benchmark, which takes time; so the search asks little. All
 layers are raised one step until the budget is kept, a ranking is bisected for how many of them need it, and then the
@@ -25,7 +25,7 @@ class Spent(LfError):
 
 
 class Layer(NamedTuple):
-    """What a convolution of a network costs.
+    """Cost of a convolution.
 
     Attributes:
         ladder: the bits that it may have, rising; one step if they are not searched.
@@ -51,7 +51,7 @@ class Cost(NamedTuple):
 
 
 def cost(layers: Mapping[str, Layer], bits: Bits) -> Cost:
-    """What an assignment costs."""
+    """Cost of an assignment of bits."""
     time = sum(row.operations * (1 if bits[name] <= WIDEST_INTEGER else FLOAT) for name, row in layers.items())
     # Up to 4 bits share a byte by two.
     size = sum(row.weights * max(bits[name], 4) / 8 for name, row in layers.items())

@@ -1,4 +1,4 @@
-"""Quantize within a budget: search on one half of the pairs, confirm on the other, write the file or nothing."""
+"""Quantize within a budget: search on half of the pairs, confirm on the other half."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from lf.quantize.write.head_layers import last_convolutions
 
 @dataclass(frozen=True)
 class Task:
-    """What is asked.
+    """Task of a search: file, scheme, budget, data.
 
     Attributes:
         artifact: a float ONNX file.

@@ -1,4 +1,4 @@
-"""What a long run has found so far, in one JSON file that is written whole after every finding."""
+"""Journal of a long run in one JSON file, written after every result."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Journal:
 def circumstances(
     parent: Artifact, images: Path | None, calibration: Mapping[str, Any], *modules: str
 ) -> dict[str, Any]:
-    """What the figures of every file made of `parent` depend on; JSON.
+    """Identity of the figures of all files made from `parent`; JSON.
 
     Args:
         parent: the float file.

@@ -1,4 +1,4 @@
-"""What each convolution costs alone: variants of a float graph in which one layer has the levels of a scheme.
+"""Cost of quantizing each convolution alone.
 
 All variants compute in float, so that nothing but the levels differs. The arithmetic of QuantizeLinear and
 DequantizeLinear is spelt out for that reason: ONNX Runtime would give float weights between them 8 bits unasked.

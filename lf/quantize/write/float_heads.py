@@ -1,4 +1,4 @@
-"""Heads that the host computes in float: cut off the graph where they are a matrix product at every pixel."""
+"""Cut heads off the graph that the host computes in float: matrix products at every pixel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which part of a graph makes which head."""
+"""Find the layers of each head in a graph."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One float pointwise convolution where several read a tensor: R2D2's score heads, whose time goes into reading it."""
+"""Merge float pointwise convolutions that read the same tensor, such as R2D2's score heads."""
 
 from __future__ import annotations
 

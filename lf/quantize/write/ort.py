@@ -1,4 +1,4 @@
-"""Quantization for ONNX Runtime: what stays float, which writer makes the file, and the guards that it must pass."""
+"""Quantize for ONNX Runtime: choose float layers and the writer, and run the checks."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def _ranges(
 def _pictures(
     photos: Photos | None, rounding: str, reference: Extractor, scheme: Scheme, ranges: Mapping[str, Range]
 ) -> Pictures:
-    """What the rounding may look at: none where it looks at nothing."""
+    """Calibration images of the rounding; None if it needs none."""
     if photos is None or not ROUNDINGS[rounding].settings:
         return Pictures()
     height, width = reference.artifact.card.size or SIZE
@@ -167,7 +167,7 @@ def _compared(path: Path, data: bytes, reference: Extractor, made: Artifact, sch
 def bits_of(
     graph: ModelProto, model: Model, scheme: Scheme, asked: Mapping[str, int], artifact: Artifact
 ) -> dict[str, int]:
-    """Bits of the weights of every convolution: what was asked for, 32 in fragile heads, else the scheme's."""
+    """Bits of the weights of every convolution: as requested, 32 in fragile heads, else the scheme's."""
     bits = dict.fromkeys(onnx_model.convolutions(graph, artifact.path), scheme.weights)
     layers = (name for name in bits if name.startswith(model.float_layers))
     fragile = dict.fromkeys(() if scheme.naive else (*layers, *model.keep_float), 32)

@@ -257,7 +257,7 @@ def _convolutions(model: Any) -> Iterable[tuple[bytes, list[Any], tuple[Array, A
 
 
 def _maps(graph: ModelProto, tensor: Array) -> dict[str, Array]:
-    """What the graph makes of a picture."""
+    """Maps of the graph for an image."""
     import onnxruntime as ort
 
     session = ort.InferenceSession(graph.SerializeToString(), making(), providers=["CPUExecutionProvider"])

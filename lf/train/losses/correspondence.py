@@ -1,4 +1,4 @@
-"""Correspondences of a pair of views: which enter a step, and the dual-softmax loss over their descriptors."""
+"""Correspondences of a pair of views, and the dual-softmax loss over their descriptors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DESCRIPTOR_LOSSES of SuperPoint: how the descriptors of the cells of two views are compared.
+"""DESCRIPTOR_LOSSES of SuperPoint: losses between the descriptors of two views.
 
 A loss takes a `Pair` and keyword settings and returns (B,) float32, one number per pair of views. Similarities are dot
 products of unit descriptors, between any cell of the first view and any cell of the second: (B, h w, h w).

@@ -1,4 +1,4 @@
-"""DETECTOR_LOSSES: how a map of 65 classes per 8x8 cell is compared with its labels; and the labels themselves.
+"""DETECTOR_LOSSES: losses between maps of 65 classes per 8x8 cell and their labels.
 
 Classes 0-63 are the pixels of a cell, row by row, 64 is "no point here" (arXiv 1712.07629, section 3.4). A loss takes
 logits (B, 65, h, w), target (B, 65, h, w) whose channels sum to 1, valid (B, h, w) bool or float, and returns (B,)

@@ -1,4 +1,4 @@
-"""How descriptors learn from camera poses alone (PoSFeat, arXiv 2203.12993): a line search, then a window.
+"""Descriptor losses from camera poses (PoSFeat, arXiv 2203.12993): line search, then a window.
 
 A point of one view lies on a line of the other. The most similar place on that line is the anchor, found without
 gradient; the expectation of the match in a window round it is pulled onto the line.

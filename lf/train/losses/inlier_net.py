@@ -1,4 +1,4 @@
-"""IO-Net: tells the right matches of a pair from the wrong ones, and so teaches keypoints and descriptors.
+"""IO-Net: classifies matches as inliers or outliers, which trains keypoints and descriptors.
 
 KP2D (arXiv 1912.10615, section 3.3), after "Neural-Guided RANSAC" and "Learning to Find Good Correspondences". It is
 trained beside the network and not shipped with it.

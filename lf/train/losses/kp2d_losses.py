@@ -1,4 +1,4 @@
-"""The losses of KP2D (arXiv 1912.10615, section 3), for a batch of pairs at once; each is one number per pair, (B,).
+"""Losses of KP2D (arXiv 1912.10615, section 3): one value per pair, (B,).
 
 Points are x, y in pixels; N is the number of cells, M that of inner cells (all but the outermost ring). Gradients do
 not flow through the places where a map is sampled.

@@ -1,4 +1,4 @@
-"""How far the maps of a network are from those of its teacher, one loss for each kind of head.
+"""Distillation losses between the maps of a network and its teacher, one per kind of head.
 
 Detector classes by their Kullback-Leibler divergence; descriptors by 1 - cosine, where the teacher sees points more
 than elsewhere; shifts of points by smooth L1, weighted alike; score maps by squared error over the variance of the

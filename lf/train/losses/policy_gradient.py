@@ -1,4 +1,4 @@
-"""How a score map learns where points are worth matching (DISK, arXiv 2006.13566, as PoSFeat uses it, 2203.12993).
+"""Policy-gradient loss of scores (DISK, arXiv 2006.13566, as in PoSFeat, 2203.12993).
 
 Every cell proposes one of its pixels and accepts it or not, by chance. Pairs of accepted points that agree with the
 cameras are rewarded, others punished, in proportion to how probably their descriptors match.

@@ -1,4 +1,4 @@
-"""The losses of R2D2 (arXiv 1906.06195): repeatable, peaky and reliable points; each is (B,), one number per pair.
+"""Losses of R2D2 (arXiv 1906.06195): repeatability, peakiness and reliability; one value per pair, (B,).
 
 `aflow` (B, 2, H, W) is where each pixel of the first view lies in the second, x then y in pixels, NaN where nowhere.
 Pixels without a partner enter no loss. Everything is float32.

@@ -1,4 +1,4 @@
-"""What a query of R2D2's reliability loss is ranked against: pixels around the truth, and pixels of the whole batch."""
+"""Negatives of R2D2's reliability loss: pixels around the truth, and pixels of the batch."""
 
 from __future__ import annotations
 

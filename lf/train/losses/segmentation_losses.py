@@ -1,4 +1,4 @@
-"""SEGMENTATION_LOSSES: how logits of classes are compared with masks. Ignored pixels count in none of them.
+"""SEGMENTATION_LOSSES: losses between logits of classes and masks. Ignored pixels do not count.
 
 A loss takes logits (B, n, H, W) at the size of the masks, masks (B, H, W) int64 with classes from 0 to n - 1 or VOID,
 and returns a number; 0 where every pixel is ignored.

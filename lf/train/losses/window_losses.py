@@ -1,4 +1,4 @@
-"""Losses of dense score maps: the shape of a peak from a window, its height from a heat map.
+"""Losses of dense score maps: the shape of a peak in a window, and its height.
 
 A softmax over cells knows no shape across their edges. Here each label has a window of its own, which may lie anywhere
 round it, so that the pixels beside a peak learn how much lower they must be: that is what sub-pixel positions are read

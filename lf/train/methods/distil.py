@@ -1,4 +1,4 @@
-"""Quantization-aware self-distillation: the float checkpoint teaches each of its maps to a copy in few bits.
+"""Quantization-aware self-distillation: the float network teaches a quantized copy.
 
 Distillation (arXiv 1503.02531) needs no labels, so this serves every network that there are weights for.
 """

@@ -1,4 +1,4 @@
-"""How KP2D and KP2Dtiny learn (arXiv 1912.10615): from pairs of views alone, without labels."""
+"""Train KP2D and KP2Dtiny (arXiv 1912.10615) from pairs of views, without labels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MagicPoint: the detector of SuperPoint learns from synthetic shapes, whose corners are known (arXiv 1712.07629, 4).
+"""Train MagicPoint, SuperPoint's detector, on synthetic shapes (arXiv 1712.07629, section 4).
 
 As published, a shape is first changed photometrically, then seen through a random homography.
 """

@@ -1,4 +1,4 @@
-"""Stage 1 of PoSFeat (arXiv 2203.12993): descriptors learn from camera poses; what makes the scores is frozen."""
+"""Stage 1 of PoSFeat (arXiv 2203.12993): train descriptors from camera poses; score layers are frozen."""
 
 from __future__ import annotations
 

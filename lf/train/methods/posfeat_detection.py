@@ -1,4 +1,4 @@
-"""Stage 2 of PoSFeat (arXiv 2203.12993): scores learn where frozen descriptors match, by reward.
+"""Stage 2 of PoSFeat (arXiv 2203.12993): train scores by reinforcement; descriptors are frozen.
 
 It serves every network whose scores have parts of their own: only what descriptors do not depend on is trained.
 """

@@ -1,4 +1,4 @@
-"""How R2D2 learns (arXiv 1906.06195): points that repeat, that stand out, and whose descriptors are worth matching."""
+"""Train R2D2 (arXiv 1906.06195): repeatable, reliable keypoints and their descriptors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How SuperPoint's two heads learn together: pairs of views of one picture, with the points that its labels name.
+"""Train both heads of SuperPoint on pairs of views of labelled images.
 
 Detector: the 65 classes of a cell (arXiv 1712.07629, section 3). `lf.train.label_sources` says where labels come from.
 Descriptor: one of several losses, over points or over cells that both views see.

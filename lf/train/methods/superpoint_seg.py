@@ -1,4 +1,4 @@
-"""How SuperPoint learns a segmentation: with its two other heads, or beside them while they stay as they are.
+"""Train a segmentation head on SuperPoint, jointly or with the other heads frozen.
 
 Both views of a pair are supervised. The masks go through the homographies of their views.
 """

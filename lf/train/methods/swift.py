@@ -1,4 +1,4 @@
-"""How Swift learns: pairs of views of one picture, positions from windows, descriptors from their rivals.
+"""Train Swift on pairs of views: positions from windows, descriptors from negatives.
 
 Positions: `lf.train.losses.window_losses`. Descriptors: a dual softmax over the labels of all pairs of the step.
 """

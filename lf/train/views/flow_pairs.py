@@ -1,4 +1,4 @@
-"""Pairs of photos whose flow is already known, from a folder: the project's own npz files, or R2D2's public layout.
+"""Pairs of photos with known flow from a folder: npz files of lf, or R2D2's public layout.
 
 Own: `*.npz` with `image1` and `image2` (H, W, 3) uint8 RGB, and either `flow` (H1, W1, 2) float32, the place of each
 pixel of image1 in image2, x then y, with `mask` (H1, W1), 0 where it has none; or neither: then both show the same

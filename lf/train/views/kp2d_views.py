@@ -1,4 +1,4 @@
-"""The pairs of views of KP2D (arXiv 1912.10615, section 3.4), batched: where they look, and how their colours differ.
+"""Pairs of views of KP2D (arXiv 1912.10615, section 3.4), in batches.
 
 Both views are rendered straight from the square: one interpolation where the published code has three. A square is
 first shrunk by a whole factor if it has at least twice the pixels of a view; what a view shows beyond its square is

@@ -1,4 +1,4 @@
-"""R2D2's training pairs: two views of the training size, and where each pixel of the first lies in the second.
+"""Training pairs of R2D2: two views, and the position of each pixel of the first in the second.
 
 Image 1 is the picture at a random size; image 2 is it seen at a tilt, with noise, at another random size and in other
 colours. From both a window of the same content is cut, the best of several trials, and brought to the training size

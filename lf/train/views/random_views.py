@@ -1,4 +1,4 @@
-"""Random views of pictures, batched on the training device: homographies, rendering, photometric changes.
+"""Random views of images in batches on the training device: homographies, rendering, photometric changes.
 
 Pixel centres are integers; a homography maps (x, y) of a view to (x, y) of its picture.
 """

@@ -1,4 +1,4 @@
-"""The views that SuperPoint is published with: its sampler of homographies, and its photometric changes, batched.
+"""Views of SuperPoint as published: its sampler of homographies and photometric changes, in batches.
 
 Sources: arXiv 1712.07629, section 5.2, and the settings of the published training code. Sizes are (H, W) pixels, pixel
 centres at integers. All random numbers come from `Dice`, or from anything that draws alike.

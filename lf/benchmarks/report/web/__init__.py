@@ -1,4 +1,4 @@
-"""`lf report`: one page in one file that answers what the runs of results files say."""
+"""`lf report`: an HTML page of results in one file."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def _title(runs: Sequence[Run]) -> str:
 
 
 def _section(group: Group) -> dict[str, Any]:
-    """What the template shows of one group."""
+    """Values of one group for the template."""
     found = sentences(group)
     return {
         "title": group.title,

@@ -1,4 +1,4 @@
-"""The charts of a report: drops against what is tolerated, accuracy against time, curves over thresholds."""
+"""Charts of a report: drops and tolerated drops, accuracy against time, curves over thresholds."""
 
 from __future__ import annotations
 

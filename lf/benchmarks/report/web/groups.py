@@ -1,4 +1,4 @@
-"""Which runs of a report compare with each other, and what each one is held against."""
+"""Group the runs of a report that can be compared, and choose the reference of each group."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One metric by sequence and run, as a table whose cells have colours."""
+"""A metric by sequence and run, as a table with coloured cells."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pictures that `lf bench --draw` left beside a results file, small enough for a page."""
+"""Read the pictures of `lf bench --draw` beside a results file, reduced for a page."""
 
 from __future__ import annotations
 

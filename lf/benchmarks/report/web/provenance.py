@@ -1,4 +1,4 @@
-"""How each run of a report was made: file, calibration, engine, machine, command."""
+"""Provenance of each run of a report: file, calibration, engine, machine, command."""
 
 from __future__ import annotations
 

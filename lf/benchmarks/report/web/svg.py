@@ -1,4 +1,4 @@
-"""Axes and marks of the charts of a report, as SVG text; colours come from the style sheet of the page."""
+"""Axes and marks of charts as SVG text; the style sheet of the page has the colours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The first lines of a report: what each quantized file costs, in sentences, with the evidence for each."""
+"""Verdict of a report: what each quantized file costs, in sentences with intervals."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Finding(NamedTuple):
 
     @property
     def state(self) -> str:
-        """What the 95 % interval of the drop proves.
+        """State of a drop by its 95 % interval.
 
         `within`: the drop is at most the limit. `beyond`: it is more. `loses`: it is above 0, and may be more than the
         limit. `undecided`: it may be 0, and it may be more than the limit; or there are too few pairs.
@@ -57,7 +57,7 @@ class Finding(NamedTuple):
 
 
 class Sentence(NamedTuple):
-    """What one file costs.
+    """Sentence on the cost of one file.
 
     Attributes:
         run, reference: the file, and its float parent.
@@ -90,7 +90,7 @@ class Sentence(NamedTuple):
 
 
 def sentences(group: Group, limits: Mapping[str, float] = TOLERANCES) -> list[Sentence]:
-    """What each run of the group costs that has a float reference.
+    """Sentences on the cost of each run of the group with a float reference.
 
     Args:
         group: runs on the same pairs.
