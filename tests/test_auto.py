@@ -220,9 +220,10 @@ def test_doctor_shows_choices_and_what_was_left_out(engines, tiny, lf):
 
 
 def test_times_of_lf_tune_make_the_same_record(engines, tiny):
-    engines({"ort-cpu": 0.0, "openvino": 0.0})
+    engines({"ort-cpu": 0.0, "openvino": 0.0, "opencv-dnn": 0.0})
     assert auto.keep(tiny(), 1, PICTURE, {"ort-cpu": [2.0, 2.0]}) is None
     kept = auto.keep(tiny(), 1, PICTURE, {"ort-cpu": [2.0, 4.0, 2.0], "openvino": [1.0, 2.0, 1.5]})
+    assert kept.left_out == {"opencv-dnn": "lf tune did not time it"}
     assert (kept.backend, kept.ratios["openvino"]) == ("openvino", 0.5)
     again = chosen(tiny())
     assert (again.backend, again.fresh) == ("openvino", False)

@@ -286,7 +286,7 @@ def test_a_budget_that_nothing_keeps_is_said_and_the_table_is_there(place, lf, m
         (["--threads", "two"], "--threads two: expected numbers"),
         (["--scheme", "w9"], "unknown scheme 'w9'"),
         (["--backend", "torch"], "backend torch runs no .onnx or .tflite files; these do: ort-cpu"),
-        (["--backend", "ort"], "unknown backend 'ort'; did you mean 'ort-cpu'"),
+        (["--backend", "ort"], "unknown backend 'ort'; did you mean one of 'ort-cpu'"),
         (["--max-drop", "speed=1"], "unknown metric by which files are judged 'speed'"),
         (["--max-drop", "mma@3=0.1"], "mma@3 is no metric of protocol kp2d-fixed, but of mma"),
         (["--size", "100x100"], "--size 100x100: wren needs multiples of 8; for example --size 96x96"),

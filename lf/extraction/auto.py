@@ -112,16 +112,18 @@ def keep(artifact: Artifact, threads: int, picture: Array, times: Mapping[str, S
         artifact: the model file.
         threads: of each engine.
         picture: an image of the size that was measured.
-        times: backend -> seconds of each turn; without one of `candidates` there is nothing to choose from.
+        times: backend -> times of each turn, in any unit; a candidate without times is left out.
 
     Returns:
-        The choice, or None where a candidate has no times.
+        The choice, or None where the first candidate or all others have no times.
     """
     names = candidates(artifact)
-    if len(names) < 2 or not set(names) <= set(times):
+    timed = [name for name in names if times.get(name)]
+    if len(timed) < 2 or timed[0] != names[0]:
         return None
     shown, size = _small(artifact, picture)
-    opened, left_out = _equal(artifact, names, threads, shown)
+    opened, left_out = _equal(artifact, timed, threads, shown)
+    left_out |= {name: "lf tune did not time it" for name in names if name not in timed}
     ratios = {name: float(np.median(ratios_of_turns(times[name], times[names[0]]))) for name in opened}
     return _keep(_record(artifact, names, threads, size), artifact, ratios, left_out, threads, size)
 

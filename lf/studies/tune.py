@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import cv2
+
 from lf.benchmarks import PROTOCOLS
 from lf.benchmarks.protocols.summary import LEAST
 from lf.benchmarks.report import pareto, web
@@ -15,7 +17,9 @@ from lf.benchmarks.run import results
 from lf.benchmarks.run.predict import check_resize
 from lf.benchmarks.run.record import Run
 from lf.benchmarks.run.suite import timings
-from lf.core import Artifact, GateFailed, LfError, UsageError, console, pick
+from lf.benchmarks.timing.record import Timing
+from lf.core import Array, Artifact, GateFailed, LfError, UsageError, console, pick
+from lf.extraction import auto
 from lf.extraction.variant import Variant
 from lf.models import check_size, row_of
 from lf.models.resolve import resolve
@@ -211,11 +215,28 @@ def _measured(
     variants, threads, measured = zip(*tried, strict=True)
     pair = Runs(plans[0], out).pairs(data, protocol)[0][0]
     times = timings(variants, pair, PROTOCOLS[protocol], threads, repeats, progress)
+    _keep_choices(variants, threads, times, PROTOCOLS[protocol].prepare(pair.first.load(), 3)[0])
     found = [
         replace(run.timed(timing), environment=replace(run.environment, threads=count))
         for run, timing, count in zip(measured, times, threads, strict=True)
     ]
     return found, {variant.artifact.sha256: variant.artifact.path for variant in variants}
+
+
+def _keep_choices(variants: Sequence[Variant], threads: Sequence[int], times: Sequence[Timing], picture: Array) -> None:
+    """Keep which backend is fastest for each file and number of threads, for `auto` to choose it."""
+    asked = {
+        (variant.artifact.sha256, variant.size, count): variant
+        for variant, count in zip(variants, threads, strict=True)
+    }
+    for (digest, size, count), variant in asked.items():
+        network = {
+            other.backend: timing.samples_ms.get("network", [])
+            for other, own, timing in zip(variants, threads, times, strict=True)
+            if (other.artifact.sha256, other.size, own) == (digest, size, count) and not timing.void
+        }
+        shown = picture if size is None else cv2.resize(picture, size[::-1], interpolation=cv2.INTER_AREA)
+        auto.keep(variant.artifact, count, shown, network)
 
 
 def _kept(runs: Runs, row: Row) -> list[Run]:
