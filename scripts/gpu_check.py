@@ -93,15 +93,16 @@ def training(out: Path, device: str, count: int, steps: int) -> list[Row]:
 
 
 def learned(folder: Path, said: str, seconds: float) -> Row:
-    """What a run of training came to: its losses are finite, and its weights are written."""
+    """What a run of training came to: the numbers of its log are finite, and its weights are written."""
     from lf.train.state import LOG
 
-    log = folder / LOG
+    log, weights = folder / LOG, folder / f"{RECIPE}.safetensors"
     lines = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-    losses = [line["loss"] for line in lines if "loss" in line]
-    if said or not losses or not np.isfinite(losses).all():
-        return {"outcome": "failed", "detail": said or f"losses {losses}"}
-    return {"outcome": "ok", "detail": f"loss {losses[0]:.3g} to {losses[-1]:.3g}, {seconds:.0f} s with the start"}
+    numbers = [value for line in lines for value in line.values()]
+    if said or not numbers or not np.isfinite(numbers).all() or not weights.exists():
+        return {"outcome": "failed", "detail": said or f"its log: {lines[-1:]}"}
+    last = ", ".join(f"{name} {value:.4g}" for name, value in lines[-1].items())
+    return {"outcome": "ok", "detail": f"{seconds:.0f} s with the start; {last}"}
 
 
 def ran(words: Sequence[str]) -> str:
@@ -125,17 +126,13 @@ def families() -> list[str]:
 def made(name: str, batch: int, size: tuple[int, int], folder: Path) -> Artifact:
     """A network in ONNX for so many images at a time; random weights where none are shipped."""
     import torch
-    from safetensors.torch import save_file
 
-    if name in shipped():
-        parent = resolve(name)
-    else:
-        torch.manual_seed(0)
-        save_file(checkpoint.build(name).state_dict(), folder / f"{name}.safetensors")
-        row = NETWORKS[name]
-        parent = Artifact(folder / f"{name}.safetensors", Card(name, {}, (row.channels, None, None)))
-    graph = to_onnx.trace(parent, size, to_onnx.OPSET, batch)
     row = NETWORKS[name]
+    torch.manual_seed(0)
+    fresh = Card(name, {}, (row.channels, None, None), outputs=dict(row.heads))
+    place = folder / f"{name}.safetensors"
+    parent = resolve(name) if name in shipped() else checkpoint.save(place, checkpoint.build(name), fresh)
+    graph = to_onnx.trace(parent, size, to_onnx.OPSET, batch)
     card = replace(parent.card, input=(row.channels, *size), outputs=dict(row.heads))
     return model_file.save(folder / f"{name}-{batch}.onnx", graph.SerializeToString(), card)
 

@@ -75,9 +75,9 @@ def costs(peers: Sequence[Peer], times: Array, points: Array, checks: Mapping[st
 
 
 def faster(peers: Sequence[Peer], times: Array) -> str:
-    """How many times as long each peer takes as each form of lf."""
+    """How many times as long each peer takes as each form of lf; lf's own PyTorch networks stand among the peers."""
     own = [index for index, peer in enumerate(peers) if peer.kind == "lf" and index]
-    others = [index for index, peer in enumerate(peers) if peer.kind != "lf"]
+    others = [index for index, peer in enumerate(peers) if peer.kind != "lf" or peer.engine.startswith("torch")]
     rows = [
         [peers[other].name, peers[other].engine, *(turns.times(times[:, other], times[:, mine]) for mine in own)]
         for other in others

@@ -18,7 +18,7 @@ from lf.export.to_onnx import quiet
 from scripts.peers import ours
 from scripts.peers.peer import Peer
 
-THRESHOLD, RADIUS, BORDER = 0.005, 4, 4  # of transformers
+THRESHOLD, RADIUS, BORDER = ours.SETTINGS["superpoint"]["threshold"], 4, 4  # of transformers
 GREY = np.array([0.299, 0.587, 0.114], np.float32)
 
 
@@ -29,7 +29,7 @@ def peers(path: str, points: int, size: tuple[int, int]) -> list[Peer]:
     import transformers
 
     model, library = network(path, points), f"transformers {transformers.__version__}"
-    reference = ours.reference(path, points, threshold=THRESHOLD, nms_radius=RADIUS)
+    reference = ours.reference(path, points)
     processor = transformers.SuperPointImageProcessorPil(do_grayscale=True, size={"height": size[0], "width": size[1]})
     return [
         Peer(
