@@ -23,6 +23,7 @@ import numpy as np
 from lf.benchmarks.report.tables import markdown
 from lf.core import Array, BadInput, Session
 from lf.data import images
+from lf.extraction import auto
 from lf.extraction.extractor import Extractor
 from lf.extraction.store import backend_for, extract_images, find
 from lf.extraction.stream import published
@@ -88,8 +89,10 @@ def extract(extractor: Extractor, found: Mapping[str, Path], workers: int, layou
 def measure(model: str, folder: Path, workers: int, backend: str | None, layout: str) -> dict[str, list[Turn]]:
     """Turns of each way, after one that warms up."""
     artifact = resolve(model)
-    extractor = Extractor(artifact, backend or backend_for(artifact))
     found = dict([*find([folder]).items()][:IMAGES])
+    first = next(iter(found.values()))
+    chosen = auto.named(artifact, backend or backend_for(artifact), 1, lambda: images.read(first))
+    extractor = Extractor(artifact, chosen)
     given = tensors(extractor, [*found.values()])
     sessions = [extractor.session, *(extractor.again().session for _ in range(workers - 1))]
     ways: dict[str, Callable[[Path], Any]] = {
