@@ -81,7 +81,7 @@ def training(out: Path, device: str, count: int, steps: int) -> list[Row]:
                 ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={workers}"] if workers > 1 else []
             )
             words = ["-m", "lf.cli", "train", RECIPE, "--photos", "procedural:16", "--device", device, "--out", folder]
-            options = [f"--set={text}" for text in (f"steps={steps}", f"bf16={bf16}", "batch=8")]
+            options = [f"--set={text}" for text in (f"steps={steps}", f"bf16={bf16}", "batch=8", "pictures=16")]
             began = time.monotonic()
             said = ran([sys.executable, *several, *map(str, words), *options])
             rows.append({"part": "training", "name": name, **learned(folder, said, time.monotonic() - began)})
