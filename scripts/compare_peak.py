@@ -93,7 +93,9 @@ def chain(channels: int, size: tuple[int, int], integer: bool) -> ModelProto:
         weights = "weights"
         if integer:
             weights = f"w{index}"
-            nodes.append(helper.make_node("DequantizeLinear", ["levels", "scales", "zeros"], [weights], axis=0))
+            own = [f"levels{index}", "scales", f"zeros{index}"]  # shared ones would be computed in float without VNNI
+            constants |= {own[0]: constants["levels"], own[2]: constants["zeros"]}
+            nodes.append(helper.make_node("DequantizeLinear", own, [weights], axis=0))
         pads = [KERNEL // 2] * 4
         nodes.append(helper.make_node("Conv", [tensor, weights, "bias"], [f"c{index}"], pads=pads))
         nodes.append(helper.make_node("Relu", [f"c{index}"], [f"r{index}"]))

@@ -180,13 +180,13 @@ def test_a_map_that_is_not_finite_is_named(name):
 # --- 8 bits
 
 
-def test_the_score_and_the_norms_stay_float(network, drawn_photos, tmp_path):
+def test_the_first_layer_the_score_and_the_norms_stay_float(network, drawn_photos, tmp_path):
     onnx = pytest.importorskip("onnx")
     made = quantize(network("disk", loud=True), "w8a8", drawn_photos, tmp_path / "q.onnx", rounding="nearest")
     graph = onnx.load(made.path).graph
     kinds = {name: node.op_type for node in graph.node for name in node.output}
     floats = [node.name for node in graph.node if node.op_type == "Conv" and node.input[1] not in kinds]
-    assert floats == ["score"]
+    assert floats == ["first", "score"]
     bent = [node.input[0] for node in graph.node if node.op_type == "PRelu"]
     assert [kinds[name] for name in bent] == ["InstanceNormalization"] * 8
 

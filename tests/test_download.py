@@ -143,7 +143,10 @@ def test_a_server_that_sends_nothing_more_is_given_up_and_the_part_is_kept(serve
     row, part = source(server, content), tmp_path / "hp.zip.part"
     part.write_bytes(content[:1000])
     server.cut = 0
-    with pytest.raises(Unavailable, match=r"broken off \(1000 of \d+ bytes\); 0\.0 MB are kept in .*hp\.zip\.part"):
+    with pytest.raises(
+        Unavailable,
+        match=r"no connection, or connection lost \(1000 of \d+ bytes\); 0\.0 MB are kept in .*hp\.zip\.part",
+    ):
         get(row, tmp_path / "hp")
     assert len(server.asked) == download.ATTEMPTS
     assert part.read_bytes() == content[:1000]

@@ -299,7 +299,7 @@ def test_damaged_labels_are_refused_and_made_again(artifact, photos, tmp_path, a
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 def test_a_missing_device_is_named(artifact, photos, tmp_path):
-    with pytest.raises(Unavailable, match="sees no GPU"):
+    with pytest.raises(Unavailable, match="finds no GPU"):
         label(artifact, photos, tmp_path / "out", FEW, device="cuda", progress=lambda *_: None)
 
 

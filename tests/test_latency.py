@@ -536,7 +536,7 @@ COMPARISONS = [
     ("compare_peak {damaged} --threads=0", 2, "--threads=0: expected a number from 1 on"),
     ("compare_peak {damaged}", 5, "damaged.onnx: not an ONNX model, or a truncated one"),
     ("compare_peak wren.safetensors", 5, "wren.safetensors: no such file"),
-    ("compare_peak {tiny} --backend=ort", 2, "unknown backend 'ort'; did you mean 'ort-"),
+    ("compare_peak {tiny} --backend=ort", 2, "unknown backend 'ort'; did you mean one of 'ort-"),
     ("compare_decode {tiny} {tiny}", 2, "expected raw heads and features (lf export --cut features)"),
     ("compare_decode {tiny} nosuch.onnx", 5, "nosuch.onnx: no such file; expected an ONNX model"),
     ("compare_extract {tiny} {empty}", 5, "empty: holds no image; expected files with one of"),

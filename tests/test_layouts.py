@@ -519,7 +519,7 @@ def test_extract_takes_the_engine_that_runs_the_file(tiny):
 
 def test_the_first_installed_backend_runs_a_file(tiny, monkeypatch):
     file = tiny()
-    absent = {"onnxruntime"}
+    absent = {"onnxruntime", "onnxruntime_ep_openvino"}
     monkeypatch.setattr(Backend, "installed", property(lambda row: row.package not in absent))
     assert store.backend_for(file) == "openvino"
     absent |= {"openvino"}

@@ -236,7 +236,7 @@ def test_rows_of_other_code_are_refused(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(fingerprint, "fingerprint", lambda *names: "of other code")
     with pytest.raises(
         UsageError,
-        match=r"otherwise \(code of lf: was \w+, now of other code\); choose another folder, or begin anew: rm",
+        match=r"with other settings \(code of lf: was \w+, now of other code\); choose another folder",
     ):
         journal()
 

@@ -215,7 +215,7 @@ def test_the_whole_command(place, lf, count):
     assert "| 3 of photos, percentile, seed 0 |" in text
     assert model_file.load(out / "models" / "tiny.w4.onnx").sha256[:16] in text
     assert "| 1.00 interval: n/a (1 turns) (1.00 interval: n/a (1 turns)) " in text
-    assert "the most that a number may be worse than fp32: repeatability 0.01, mma@3 1." in text
+    assert "the largest tolerated drops from fp32: repeatability 0.01, mma@3 1." in text
     del count[:]
     assert "to do: 0 files, 0 runs of 0 pairs, latency of 0 networks" in lf("--dry-run")[1]
     assert lf()[0] == 0

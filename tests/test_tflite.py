@@ -518,7 +518,7 @@ def test_a_scheme_that_tflite_does_not_have_is_refused(parent, scheme):
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"images": None}, "scheme w8a8 needs photos to calibrate on"),
+        ({"images": None}, "scheme w8a8 needs calibration images"),
         ({"bits": {"feat": 32}}, "`writer=tflite` puts every layer in 8 bits; leave out the settings of feat"),
         ({"out": "net.onnx"}, "writer tflite makes .tflite files; type: -o net.tflite"),
         ({"size": (80, 80)}, "`size=80x80`: "),

@@ -287,7 +287,7 @@ def test_the_file_computes_what_training_computed(case):
         a, b = (row.decode(maps, **row.settings)[0] for maps in both)
         before, after, same = before + len(a), after + len(b), same + int(agreement.near(a, b, 1.0).sum())
     assert before > 100
-    assert same >= 0.99 * before
+    assert before - same <= max(3, 0.01 * before)
     assert abs(after - before) <= 0.02 * before
 
 
@@ -305,7 +305,9 @@ def test_ranges_of_the_card_are_those_of_the_file(case):
 
 def test_other_schemes_need_photos(case, tmp_path):
     other = "w8a8" if case.bits < 8 else "w4a8"
-    with pytest.raises(UsageError, match=rf"scheme {other} needs photos .* `images=DIR` \(only weights that lf train"):
+    with pytest.raises(
+        UsageError, match=rf"scheme {other} needs calibration images.* `images=DIR` \(only weights that lf train"
+    ):
         quantize(case.exported, other, None, tmp_path / "a.onnx")
 
 
