@@ -237,8 +237,8 @@ def _say(text: str) -> None:
 def dataset_digest(pairs: Sequence[Pair]) -> str:
     """Hex sha256 of names, pictures and truths, in their order: equal digests mean equal data.
 
-    The truth between made pictures follows from what their digests name. Its last bits depend on the processor, so they
-    are left out: the same made data has the same digest everywhere.
+    The truth between generated images follows from their digests. It is left out, because its last bits depend on the
+    processor: the same generated data has the same digest on every machine.
     """
     digest = hashlib.sha256()
     for pair in pairs:

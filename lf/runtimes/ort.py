@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from lf.core import Array, Artifact, BadInput, SessionInfo, Unavailable, one_line
+from lf.core import Array, Artifact, BadInput, SessionInfo, Unavailable, console, one_line
 from lf.core.packages import pip
 from lf.formats.int4 import weights_only, widened
 from lf.formats.onnx_bytes import GRAPH, single_names
@@ -138,7 +138,7 @@ def _open(read: Callable[[], bytes], threads: int, provider: str, where: str) ->
 
 
 def _loaded(data: bytes, options: Any, provider: str) -> Any:
-    """A session of ONNX bytes, without its own way back to the CPU, of which it would tell on stdout.
+    """Open a session of ONNX bytes, without ONNX Runtime's own fallback to the CPU, which it reports on stdout.
 
     Where two layers share weights or zero points, ONNX Runtime cannot make products exact (see `_exact_and_idle`). Such
     a file is computed in float, which is exact, too.
@@ -151,6 +151,7 @@ def _loaded(data: bytes, options: Any, provider: str) -> Any:
     except Exception as error:  # its exceptions share no base class
         if "replace the existing tensor" not in str(error):
             raise
+        console.note("lf: layers share 8-bit weights, which ONNX Runtime computes in float on a processor without VNNI")
         options.add_session_config_entry("session.disable_quant_qdq", "1")
         return ort.InferenceSession(data, options, providers=[provider], enable_fallback=0)
 
@@ -195,10 +196,10 @@ def making(level: str = "ORT_ENABLE_ALL") -> Any:
 
 
 def _exact_and_idle(options: Any) -> None:
-    """Threads wait without spinning, and 8-bit products are exact.
+    """Make 8-bit products exact, and let idle threads sleep instead of spin.
 
     On x86 processors without VNNI, ONNX Runtime multiplies uint8 by int8 with `vpmaddubsw`, whose 16-bit sums saturate:
-    maps are wrong by a tenth to a third of their size, without a word. This entry makes it multiply uint8 by uint8
+    maps of `swift` are wrong by a tenth to a third of their size. This entry makes it multiply uint8 by uint8
     there, which is exact and slower. It changes nothing on processors with VNNI.
     """
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
