@@ -159,7 +159,7 @@ def test_the_points_of_another_detector_are_described_where_they_lie(opened):
 def test_what_it_cannot_do_is_refused(network, tmp_path):
     with pytest.raises(UsageError, match="alike-t: has no decoder for graphs; leave `cut=features` out"):
         export(network("alike-t"), "onnx", tmp_path / "a.onnx", cut="features")
-    with pytest.raises(UsageError, match="model=alike-t; expected a network that sees pictures as they are"):
+    with pytest.raises(UsageError, match="model=alike-t prepares images on the host; expected one that does not"):
         dataclasses.replace(RECIPES["distil"], model="alike-t")
 
 

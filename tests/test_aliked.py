@@ -230,7 +230,7 @@ def test_what_it_cannot_do_is_refused(network, tmp_path, drawn_photos):
         export(file, "tflite", tmp_path / "a.tflite")
     with pytest.raises(UsageError, match=said):
         quantize(file, "w8a8", drawn_photos, tmp_path / "a.tflite", writer="tflite")
-    with pytest.raises(UsageError, match="model=aliked-t16; expected a network that sees pictures as they are"):
+    with pytest.raises(UsageError, match="model=aliked-t16 prepares images on the host; expected one that does not"):
         dataclasses.replace(RECIPES["distil"], model="aliked-t16")
     assert not [*tmp_path.iterdir()]
 

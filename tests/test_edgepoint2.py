@@ -276,6 +276,6 @@ def test_the_public_name_of_a_file_does_not_matter(shared, tmp_path):
 
 def test_training_is_refused():
     with pytest.raises(
-        UsageError, match="model=edgepoint2-t32; expected a network that sees pictures as they are to lea"
+        UsageError, match="model=edgepoint2-t32 prepares images on the host; expected one that does not"
     ):
         dataclasses.replace(RECIPES["distil"], model="edgepoint2-t32")

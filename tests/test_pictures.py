@@ -117,7 +117,7 @@ def test_save_writes_what_it_was_given(tmp_path):
     picture = np.random.default_rng(0).integers(0, 255, (20, 30, 3), np.uint8)
     path = match_pictures.save(tmp_path / "new" / "a.png", picture)
     np.testing.assert_array_equal(cv2.imread(str(path))[..., ::-1], picture)
-    with pytest.raises(UsageError, match=r"a\.doc: cannot be written as a picture; give a name that ends in \.png"):
+    with pytest.raises(UsageError, match=r"a\.doc: cannot be written as an image; give a name that ends in \.png"):
         match_pictures.save(tmp_path / "a.doc", picture)
 
 
@@ -184,7 +184,7 @@ def test_pairs_of_no_split_are_one_panel(tmp_path):
 def test_without_matplotlib_the_error_says_what_to_type(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(
-        Unavailable, match=r'pictures need the package matplotlib; type: pip install "lf-keypoints\[plots\]"'
+        Unavailable, match=r'charts need the package matplotlib; type: pip install "lf-keypoints\[plots\]"'
     ):
         figures.curves([run()], tmp_path / "curves.png")
 

@@ -222,7 +222,7 @@ def test_gates_are_shown_with_their_answers(tmp_path):
 
 def test_pictures_are_shown_until_the_page_is_full(tmp_path, monkeypatch):
     file = results.save(tmp_path / "results.json", [run()])
-    with pytest.raises(UsageError, match="no pictures beside the results; make them first"):
+    with pytest.raises(UsageError, match="no images beside the results; make them first"):
         web.write([run()], tmp_path / "r.html", drawn=[file])
     folder = tmp_path / "pictures" / "1-wren"
     folder.mkdir(parents=True)

@@ -149,7 +149,7 @@ def test_noise_is_uniform_over_its_width():
 
 
 def test_a_view_larger_than_every_image_is_refused():
-    with pytest.raises(UsageError, match="a view of 192x300 px does not fit in images of 256 px; set shorter, or size"):
+    with pytest.raises(UsageError, match="a view of 192x300 px does not fit in images of 256 px; increase shorter"):
         r2d2_views.draw(Dice(1, 0, 1, CPU), Changes(shorter=(100, 256)), (192, 300))
 
 

@@ -100,7 +100,7 @@ _HOMOGRAPHY_METRICS = (
 )
 
 POSE_ORDERS = 5  # of PoseLib, whose refinement leaves a quarter of USAC's noise: docs/concepts/protocols.md, section 8
-ORDERS = 20  # of the matches, over which the fixed protocols average what RANSAC makes of them (Q5)
+ORDERS = 20  # of the matches; the fixed protocols average RANSAC's results over them (Q5)
 
 _SUPERPOINT = Protocol(
     name="superpoint",
@@ -254,6 +254,6 @@ PROTOCOLS: dict[str, Protocol] = {
 
 
 def aggregate(protocol: str, metric: str) -> Aggregate:
-    """How runs of a protocol make one number of a metric; for a protocol of another lf, the mean."""
+    """Return the aggregation of a metric over the pairs of a run; the mean for protocols that this lf does not know."""
     rows = PROTOCOLS[protocol].aggregates if protocol in PROTOCOLS else {}
     return rows.get(metric, Aggregate(metric, MEAN))

@@ -35,9 +35,9 @@ class Picture:
     Attributes:
         key: unique inside its dataset and stable from run to run (`v_boat/1`); the name of its cached features.
         load: () -> uint8 (H, W, 3) RGB.
-        digest: hex sha256 of what `load` reads (file bytes), or of what makes it (seed and generator version).
-        source: the digest of the picture that it shows, where it is a view of another.
-        path: the file that `load` reads; None where it is drawn or a view of another.
+        digest: hex sha256 of the file bytes that `load` reads, or of seed and generator version for drawn images.
+        source: digest of the source image, for a view of another image.
+        path: file that `load` reads; None for drawn images and for views of another image.
     """
 
     key: str
@@ -49,12 +49,12 @@ class Picture:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two pictures and the truth between them.
+    """Two images and the truth between them.
 
     Attributes:
         sequence: name of the sequence; `i_` illumination, `v_` viewpoint by its first letter; or of the scene.
         name: `1_3` for images 1 and 3.
-        truth: the homography (3, 3) float64, pixels of the first picture -> pixels of the second at native size; or
+        truth: the homography (3, 3) float64, pixels of the first image -> pixels of the second at native size; or
             the relative pose of the two cameras.
     """
 
@@ -66,19 +66,19 @@ class Pair:
 
     @property
     def kind(self) -> str:
-        """Which truth there is, `homography` or `pose`."""
+        """Kind of truth, `homography` or `pose`."""
         return "pose" if isinstance(self.truth, RelativePose) else "homography"
 
     @property
     def homography(self) -> Array:
-        """The truth of a pair that has a homography; UsageError for any other."""
+        """The homography of the pair; UsageError if its truth is of another kind."""
         if isinstance(self.truth, RelativePose):
             raise UsageError(f"{self.sequence} {self.name} has a relative pose and no homography; {HOMOGRAPHIES}")
         return self.truth
 
     @property
     def pose(self) -> RelativePose:
-        """The truth of a pair that has a relative pose; UsageError for any other."""
+        """The relative pose of the pair; UsageError if its truth is of another kind."""
         if not isinstance(self.truth, RelativePose):
             raise UsageError(f"{self.sequence} {self.name} has a homography and no relative pose; {POSES}")
         return self.truth
@@ -86,7 +86,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Wanted:
-    """limit_sequences: at most so many, None keeps all. seed: of what is drawn. exclude: sequences to leave out."""
+    """limit_sequences: largest number, None keeps all. seed: of random choices. exclude: sequences to leave out."""
 
     limit_sequences: int | None = None
     seed: int = 0
@@ -154,15 +154,15 @@ def _folder(where: str) -> Path:
 
 DATASETS: dict[str, Callable[[str, Wanted], list[Pair]]] = {
     "hpatches": _hpatches,  # DIR with sequences i_* and v_*
-    "warps": _warps,  # DIR with any photos: exact homographies, made up
+    "warps": _warps,  # DIR with any photos: exact random homographies
     "turns": _turns,  # DIR with any photos, turned by 0 to 180 degrees
     "zooms": _zooms,  # DIR with any photos, zoomed by 1 to 4
-    "procedural": _procedural,  # [N] pictures drawn by the project
+    "procedural": _procedural,  # [N] images drawn by the project
     "posed": _posed,  # DIR with camera matrices and poses
     "scenes": _scenes,  # [N] scenes drawn by the project: exact poses and depth
     "masks": _masks,  # DIR[@SET] with labelled images, for segmentation
 }
-DRAWN = ("procedural", "scenes")  # those that need nothing after the colon
+DRAWN = ("procedural", "scenes")  # need nothing after the colon
 
 
 def open_dataset(
@@ -173,16 +173,16 @@ def open_dataset(
     Args:
         spec: `NAME:WHERE` with a row of DATASETS, or a folder, which means `hpatches:FOLDER`. A folder whose own name
             starts with the name of a dataset and a colon can be given as `./FOLDER`.
-        limit_sequences: keep at most so many sequences; None keeps all.
-        seed: of what is drawn at random; read by `warps`, `turns`, `zooms`, `procedural` and `scenes`.
-        exclude: names of sequences to leave out; read by `hpatches`.
+        limit_sequences: largest number of sequences to keep; None keeps all.
+        seed: seed of random choices, for `warps`, `turns`, `zooms`, `procedural` and `scenes`.
+        exclude: names of sequences to leave out, for `hpatches`.
 
     Returns:
-        The pairs. Copies among them are kept, with a remark on stderr.
+        The pairs. Duplicates are kept, with a remark on stderr.
 
     Raises:
-        UsageError: unknown dataset, or one without its folder.
-        BadInput: the folder does not hold what it should.
+        UsageError: unknown dataset, or a dataset without its folder.
+        BadInput: the folder is not a valid dataset.
     """
     if limit_sequences is not None and limit_sequences < 1:
         raise UsageError(f"the limit on sequences must be at least 1, got {limit_sequences}")
@@ -202,9 +202,9 @@ def _open(spec: str, wanted: Wanted) -> list[Pair]:
 
 
 def remarks(pairs: Sequence[Pair]) -> list[str]:
-    """Warnings about pairs that move a mean unseen: copies of a pair, and pairs of an image with itself among others.
+    """Return warnings about pairs that bias a mean: duplicates, and pairs of an image with itself.
 
-    Where every pair shows one image twice the numbers say so themselves: that is a test of the tools.
+    There is no warning if every pair shows one image twice, which is a test of tools.
     """
     seen: dict[tuple[str, str, bytes], Pair] = {}
     again: list[tuple[Pair, Pair]] = []
@@ -235,7 +235,7 @@ def _say(text: str) -> None:
 
 
 def dataset_digest(pairs: Sequence[Pair]) -> str:
-    """Hex sha256 of names, pictures and truths, in their order: equal digests mean equal data.
+    """Hex sha256 of names, images and truths, in their order: equal digests mean equal data.
 
     The truth between generated images follows from their digests. It is left out, because its last bits depend on the
     processor: the same generated data has the same digest on every machine.

@@ -14,7 +14,7 @@ import numpy as np
 
 from lf.core import Array, BadInput
 
-ROTATION = 1e-3  # how far R R^T may be from the identity: files round to few digits
+ROTATION = 1e-3  # largest deviation of R R^T from the identity, as files round to few digits
 MATRIX = "[[fx, s, cx], [0, fy, cy], [0, 0, 1]] in pixels"
 
 
@@ -24,7 +24,7 @@ class RelativePose:
 
     Attributes:
         K0: (3, 3) float64, camera matrix of the first image.
-        K1: (3, 3) float64, of the second.
+        K1: (3, 3) float64, camera matrix of the second image.
         rotation: (3, 3) float64.
         translation: (3,) float64, in the unit of the data.
     """
@@ -45,7 +45,7 @@ class RelativePose:
         return fundamental(self.K0, self.K1, self.rotation, self.translation)
 
     def moved(self, matrix0: Array, matrix1: Array) -> RelativePose:
-        """The same cameras after each image was moved by a (3, 3) affine homography, such as a resize."""
+        """Return the same cameras after transforming each image by an affine homography (3, 3), such as a resize."""
         return replace(self, K0=matrix0 @ self.K0, K1=matrix1 @ self.K1)
 
     def reversed(self) -> RelativePose:
@@ -60,7 +60,7 @@ class RelativePose:
 
 
 def relative(pose0: tuple[Array, Array], pose1: tuple[Array, Array]) -> tuple[Array, Array]:
-    """Rotation and translation from the first camera to the second, of two (R, t) from the world."""
+    """Return rotation and translation from the first camera to the second, from two (R, t) world to camera."""
     rotation = pose1[0] @ pose0[0].T
     return rotation, pose1[1] - rotation @ pose0[1]
 
@@ -88,7 +88,7 @@ def epipolar_lines(points: Array, matrix: Array) -> Array:
 
 
 def epipolar_distance(points0: Array, points1: Array, matrix: Array) -> Array:
-    """(N,) px from points of the second image (N, 2) to the lines of those of the first under F."""
+    """Return distances (N,) px from points of the second image (N, 2) to the epipolar lines of points of the first."""
     return np.asarray(np.abs(np.einsum("nd,nd->n", epipolar_lines(points0, matrix), homogeneous(points1))))
 
 
@@ -117,10 +117,10 @@ def direction_angle(first: Array, second: Array) -> float:
 
 
 def checked_camera(K: Array, where: str) -> Array:
-    """(3, 3) float64 camera matrix.
+    """Return a camera matrix (3, 3) as float64 after checking it.
 
     Raises:
-        BadInput: it is none; the text begins with `where`.
+        BadInput: it is not a camera matrix; the text begins with `where`.
     """
     K = np.asarray(K, dtype=np.float64)
     square = K.shape == (3, 3) and bool(np.isfinite(K).all())
@@ -130,10 +130,10 @@ def checked_camera(K: Array, where: str) -> Array:
 
 
 def checked_rotation(rotation: Array, where: str) -> Array:
-    """The nearest rotation (3, 3) float64 to one that a file rounds.
+    """Return the nearest rotation (3, 3) float64 to a rounded one.
 
     Raises:
-        BadInput: it is farther from a rotation than rounding explains; the text begins with `where`.
+        BadInput: the difference from a rotation is larger than rounding; the text begins with `where`.
     """
     rotation = np.asarray(rotation, dtype=np.float64)
     if not np.isfinite(rotation).all() or np.abs(rotation @ rotation.T - np.eye(3)).max() > ROTATION:
@@ -180,7 +180,7 @@ def quaternion(rotation: Array) -> list[float]:
 
 
 def checked_translation(translation: Array, where: str) -> Array:
-    """(3,) float64; BadInput where a value is not finite."""
+    """Return a translation (3,) float64; BadInput if a value is not finite."""
     translation = np.asarray(translation, dtype=np.float64)
     if translation.shape != (3,) or not np.isfinite(translation).all():
         raise BadInput(f"{where}: the translation is {_short(translation)}; expected 3 finite numbers")
@@ -188,7 +188,7 @@ def checked_translation(translation: Array, where: str) -> Array:
 
 
 def check_baseline(translation: Array, scale: float, where: str) -> None:
-    """Raise BadInput if a translation, of numbers of size `scale`, is none: it has no direction to compare with."""
+    """Raise BadInput if a translation is zero relative to numbers of size `scale`: it has no direction."""
     if np.linalg.norm(translation) <= 1e-9 * scale:
         raise BadInput(f"{where}: has no baseline; expected two camera centres, drop the pair")
 

@@ -21,10 +21,10 @@ from lf.data.colmap_cameras import CAMERAS, HALF, Camera
 
 PAIRS = 2147483647  # the number of a pair of images is PAIRS * smaller id + larger id
 MAGIC = b"SQLite format 3\0"
-WAIT = 1  # s, for another run that writes
-LAST = "two_view_geometries"  # of the tables, written last
+WAIT = 1  # s to wait for another run that writes
+LAST = "two_view_geometries"  # the table that is written last
 KINDS = {int: "a whole number", str: "a text", bytes: "an array"}
-PROGRAMS = "type IN ('view', 'trigger') OR sql LIKE 'CREATE VIRTUAL%'"  # queries that a file brings may never end
+PROGRAMS = "type IN ('view', 'trigger') OR sql LIKE 'CREATE VIRTUAL%'"  # queries inside a file may never end
 
 SCHEMA = f"""
 CREATE TABLE cameras (camera_id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL, model INTEGER NOT NULL,
@@ -73,7 +73,7 @@ class Database:
         """The camera of an image.
 
         Raises:
-            BadInput: it has none, or one that is damaged.
+            BadInput: the image has no camera, or it is damaged.
         """
         found = self.cameras()
         if name not in found:
@@ -81,10 +81,10 @@ class Database:
         return found[name]
 
     def add(self, name: str, camera: Camera, image_id: int | None = None) -> int:
-        """Add an image with a camera of its own; its id.
+        """Add an image with its own camera; return its id.
 
         Raises:
-            UsageError: an image of this name is there.
+            UsageError: an image of this name exists.
         """
         values = (CAMERAS[camera.model][0], camera.width, camera.height)
         params = np.asarray(camera.params, "<f8").tobytes()
@@ -127,11 +127,11 @@ class Database:
         return _array(f"{self.path}: {table} of image {image_id}", found[0], kind) if found else None
 
     def write_matches(self, first: int, second: int, matches: Array) -> None:
-        """Write matches (M, 2), indices of keypoints of the first and the second image, which are both there.
+        """Write matches (M, 2): indices of keypoints of the first and the second image; both images exist.
 
         Raises:
             UsageError: the pair has matches.
-            BadInput: a keypoint that is not there, with which COLMAP would end the process.
+            BadInput: a keypoint does not exist; COLMAP would end the process.
         """
         found = np.asarray(matches, np.int64).reshape(-1, 2)
         counts = self._count(first), self._count(second)
@@ -146,7 +146,7 @@ class Database:
             self.sql.execute("INSERT INTO matches VALUES (?, ?, 2, ?)", values)
 
     def inliers(self) -> dict[tuple[int, int], int]:
-        """(smaller id, larger id) -> matches that passed COLMAP's verification, of each pair that was verified."""
+        """Return the number of verified matches of each pair (smaller id, larger id) that COLMAP verified."""
         rows = self.rows(f"SELECT pair_id, rows FROM {LAST} ORDER BY pair_id", kinds=(int, int))
         return {divmod(number, PAIRS): count for number, count in rows}
 
@@ -155,8 +155,8 @@ class Database:
 
         Args:
             query: SQL.
-            values: for its question marks.
-            kinds: types of the columns, which SQLite does not check; bytes may be NULL.
+            values: values of its placeholders.
+            kinds: types of the columns to check, as SQLite does not; bytes may be NULL.
 
         Raises:
             BadInput: the database is damaged, or has other tables or types.
@@ -197,14 +197,14 @@ def _array(where: str, row: Sequence[Any], kind: str) -> Array:
 
 
 def damaged(path: Path, error: object) -> BadInput | UsageError:
-    """The error for a file that is no whole database of COLMAP, or that another run writes."""
+    """Return the error for a file that is not a complete COLMAP database, or that another run is writing."""
     if "locked" in str(error):
         return UsageError(f"{path}: another run is writing it; wait until it ends, then type the command again")
     return BadInput(f"{path}: cannot be read as a COLMAP database ({error}); delete it and make it again")
 
 
 def unwritable(path: Path, error: sqlite3.Error) -> UsageError | DiskFull:
-    """The error for a database that cannot be written."""
+    """Return the error for a database that cannot be written."""
     if "locked" in str(error):
         return UsageError(f"{path}: another run is writing it; wait until it ends, then type the command again")
     if "full" in str(error):
@@ -214,11 +214,11 @@ def unwritable(path: Path, error: sqlite3.Error) -> UsageError | DiskFull:
 
 @contextmanager
 def created(path: Path) -> Iterator[Database]:
-    """Create a database at `path`, which is absent or empty; everything is written on leaving, nothing on an error."""
+    """Create a database at `path`, a missing or empty file; it is written at the end of the block unless it fails."""
     connection = sqlite3.connect(path)
     try:
         connection.executescript(SCHEMA)
-        connection.execute("PRAGMA synchronous = OFF")  # the caller renames a whole file
+        connection.execute("PRAGMA synchronous = OFF")  # the caller renames the complete file
         yield Database(path, connection)
         connection.commit()
     except sqlite3.Error as error:
@@ -232,7 +232,7 @@ def opened(path: Path) -> Iterator[Database]:
     """Open the database at `path` for reading.
 
     Raises:
-        BadInput: there is none, or it is no database of COLMAP.
+        BadInput: it is missing, or not a COLMAP database.
     """
     if not path.is_file():
         raise BadInput(f"{path}: no such file; expected a COLMAP database")
@@ -253,7 +253,7 @@ def opened(path: Path) -> Iterator[Database]:
 
 
 def seal(path: Path) -> None:
-    """Put the files that COLMAP may keep beside the database at `path` into it, so that it can be read anywhere."""
+    """Merge files that COLMAP may keep beside the database at `path` into it, so that it can be copied."""
     connection = sqlite3.connect(path)
     try:
         connection.execute("PRAGMA journal_mode = DELETE")
@@ -264,11 +264,11 @@ def seal(path: Path) -> None:
 
 
 def recover(path: Path) -> None:
-    """Take back the half of a write that a killed run left in the database at `path`.
+    """Roll back an incomplete write of a killed run in the database at `path`.
 
     Raises:
-        BadInput: it is no whole database.
-        UsageError: another run writes it.
+        BadInput: it is not a complete database.
+        UsageError: another run is writing it.
     """
     connection = sqlite3.connect(path, timeout=WAIT)
     try:
@@ -284,7 +284,7 @@ def check(path: Path) -> Path:
     """Read every page of the database at `path`, and return it.
 
     Raises:
-        BadInput: it is no whole database of COLMAP.
+        BadInput: it is not a complete COLMAP database.
     """
     with opened(path) as database:
         fault = database.rows("PRAGMA quick_check(1)")[0][0]

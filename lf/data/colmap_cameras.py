@@ -8,7 +8,7 @@ import numpy as np
 
 from lf.core import Array, BadInput
 
-CAMERAS = {  # model -> its number in databases, how many parameters it has
+CAMERAS = {  # model -> its number in databases, number of parameters
     "SIMPLE_PINHOLE": (0, 3),
     "PINHOLE": (1, 4),
     "SIMPLE_RADIAL": (2, 4),
@@ -22,21 +22,21 @@ CAMERAS = {  # model -> its number in databases, how many parameters it has
     "THIN_PRISM_FISHEYE": (10, 12),
 }
 HALF = np.float32(0.5)  # px, from the pixel centres of lf to those of COLMAP
-GUESS = 1.2  # focal length per longer side, where it is not known: that of COLMAP
+GUESS = 1.2  # default focal length per longer side, as in COLMAP
 
 
 @dataclass(frozen=True)
 class Camera:
-    """A camera as COLMAP has it.
+    """A camera in COLMAP's form.
 
     Attributes:
-        model: of CAMERAS.
+        model: row of CAMERAS.
         width, height: px.
         params: focal length or lengths, principal point in COLMAP's pixels, distortion.
-        known: whether the focal length is known, or only guessed.
+        known: False if the focal length is a guess.
 
     Raises:
-        BadInput: another model, or another number of parameters.
+        BadInput: unknown model, or wrong number of parameters.
     """
 
     model: str
@@ -62,6 +62,6 @@ def pinhole(size: tuple[int, int], matrix: Array) -> Camera:
 
 
 def guessed(size: tuple[int, int]) -> Camera:
-    """The camera that COLMAP supposes of an image (width, height) without metadata."""
+    """Return COLMAP's default camera for an image (width, height) without metadata."""
     width, height = size
     return Camera("SIMPLE_RADIAL", width, height, (GUESS * max(size), width / 2, height / 2, 0.0), known=False)

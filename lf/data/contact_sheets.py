@@ -19,24 +19,24 @@ from lf.data.cameras import RelativePose, epipolar_lines
 
 WIDTH, TALLEST = 1600, 520  # px: of a row of panels, of one panel
 GAP, MARGIN, LINE = 10, 12, 20  # px
-MAGNIFIED = 6  # a tiny view is not blown up further
-COLUMNS, ROWS, INSET = 6, 4, 0.08  # the numbered points; the share of a side that they keep away from the border
-SQUARES = 6  # of the checkerboard, along the shorter side
+MAGNIFIED = 6  # largest magnification of small views
+COLUMNS, ROWS, INSET = 6, 4, 0.08  # of numbered points; their distance from the border as a share of a side
+SQUARES = 6  # squares of the checkerboard along the shorter side
 INK, GREY, WHITE = (30, 30, 30), (110, 110, 110), (255, 255, 255)
-LOW, MIDDLE, HIGH = (230, 159, 0), (242, 242, 242), (86, 180, 233)  # of scores: orange, white, sky blue
+LOW, MIDDLE, HIGH = (230, 159, 0), (242, 242, 242), (86, 180, 233)  # colours of scores: orange, white, sky blue
 NUMBERED = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (213, 94, 0), (204, 121, 167))
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One image of a sheet with what is drawn on it.
+    """One image of a sheet, with its overlays.
 
     Attributes:
         image: uint8 (H, W) or (H, W, 3) RGB.
-        caption: stands above it.
-        labels: (N, 3) x, y, score: rings, coloured by score; those of score 0 are left out.
-        places: (N, 2) numbered points; those that are NaN are left out, and keep their number.
+        caption: text above it.
+        labels: (N, 3) x, y, score: rings, coloured by score; score 0 is left out.
+        places: (N, 2) numbered points; NaN points are left out, numbers do not change.
         lines: (N, 3) lines a x + b y + c = 0 in the colours of these points.
     """
 
@@ -48,18 +48,18 @@ class Panel:
 
 
 def flow(matrix: Array, size: tuple[int, int], other: tuple[int, int]) -> Array:
-    """The flow (H, W, 2) float32 of a homography (3, 3) from an image of `size` (H, W) into one of size `other`."""
+    """Return the flow (H, W, 2) float32 of a homography (3, 3) from an image of `size` (H, W) to one of `other`."""
     y, x = np.mgrid[: size[0], : size[1]]
     grid = np.stack([x, y], -1).reshape(-1, 2)
     there = homography.warp_points(grid, matrix)
     middle = np.array([(size[1] - 1) / 2, (size[0] - 1) / 2, 1])
     depth = np.column_stack([grid, np.ones(len(grid))]) @ matrix[2] * (matrix[2] @ middle)
-    there[~homography.inside(there, other) | (depth <= 0)] = np.nan  # behind the line at infinity nothing is seen
+    there[~homography.inside(there, other) | (depth <= 0)] = np.nan  # not visible behind the line at infinity
     return there.reshape(*size, 2).astype(np.float32)
 
 
 def pair(first: Array, second: Array, known: Array, labels: Sequence[Array] | None, name: str) -> list[Panel]:
-    """The panels of a pair: both images with their labels, if any; numbered correspondences; and a checkerboard.
+    """Make the panels of a pair: both images with labels, if any; numbered correspondences; a checkerboard.
 
     Args:
         first: uint8 image of (H, W).
@@ -84,7 +84,7 @@ def pair(first: Array, second: Array, known: Array, labels: Sequence[Array] | No
 
 
 def posed(first: Array, second: Array, pose: RelativePose, known: Array | None, name: str) -> list[Panel]:
-    """The panels of a pair with a relative pose: numbered points, their epipolar lines, and what `pair` has of a flow.
+    """Make the panels of a pair with a relative pose: numbered points, epipolar lines, and with a flow those of `pair`.
 
     Args:
         first: uint8 image of (H, W).
@@ -103,7 +103,7 @@ def posed(first: Array, second: Array, pose: RelativePose, known: Array | None, 
 
 
 def checkerboard(first: Array, second: Array, known: Array) -> Array:
-    """Squares of `first` and, between them, of `second` pulled back through the flow; (H, W, 3), dark where unseen."""
+    """Alternate squares of `first` and of `second`, warped by the flow: (H, W, 3), dark where it is not visible."""
     unseen = np.isnan(known[..., 0])
     at = np.where(unseen[..., None], -1e4, known).astype(np.float32)
     back = cv2.remap(_colour(second), at[..., 0], at[..., 1], cv2.INTER_LINEAR)
@@ -116,7 +116,7 @@ def checkerboard(first: Array, second: Array, known: Array) -> Array:
 
 
 def sheet(title: str, panels: Sequence[Panel], columns: int, note: str = "", legends: Sequence[Array] = ()) -> Array:
-    """Lay the panels out in rows, under a title, above legends (h, WIDTH, 3) and a note; (h, w, 3) uint8 RGB."""
+    """Arrange panels in rows below a title, above legends (h, WIDTH, 3) and a note: (h, w, 3) uint8 RGB."""
     scores = np.concatenate([p.labels[:, 2] for p in panels if p.labels is not None] or [np.zeros(0)])
     scores = scores[scores > 0]
     low, high = (float(scores.min()), float(scores.max())) if len(scores) else (1.0, 1.0)
@@ -215,7 +215,7 @@ def drawable(text: str) -> str:
 
 
 def _text(text: str, size: float, colour: tuple[int, int, int], width: int, lines: int = 9) -> Array:
-    """A strip (h, width, 3) with the text in as many lines as it takes, or cut to `lines`."""
+    """Draw text as a strip (h, width, 3) with as many lines as needed, at most `lines`."""
     text = drawable(text)
     long = cv2.getTextSize(text, FONT, size, 1)[0][0]
     rows = textwrap.wrap(text, max(8, int(len(text) * width / max(long, 1) * 0.97)), max_lines=lines, placeholder="..")

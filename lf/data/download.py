@@ -29,24 +29,24 @@ from lf.core import BadInput, Unavailable, UsageError, console
 Progress = Callable[[int, int, str], None]
 
 CHUNK = 1 << 20
-TIMEOUT = 30.0  # s without a byte
-ATTEMPTS = 5  # in a row that bring nothing new
-PAUSE = 1.0  # s, times the attempts that brought nothing
+TIMEOUT = 30.0  # s without receiving a byte
+ATTEMPTS = 5  # attempts in a row without new bytes
+PAUSE = 1.0  # s, times the number of attempts without new bytes
 BROKEN = (urllib.error.URLError, http.client.HTTPException, ssl.SSLError, ConnectionError, TimeoutError)
 DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)  # the last two: encrypted
 
 
 @dataclass(frozen=True)
 class Source:
-    """An archive that anybody can download.
+    """A public archive.
 
     Attributes:
         url: of a zip archive, http or https.
-        sha256: hex, or None where it is not known: then it is printed.
-        limit: bytes that the archive may have.
-        unpacked: bytes that its files may have together.
-        member: paths of the files to keep; its groups `folder` and `name` say where they go. Others are left out.
-        files: how many of these there are.
+        sha256: hex, or None if unknown; then it is printed.
+        limit: largest size of the archive, bytes.
+        unpacked: largest total size of its files, bytes.
+        member: pattern of the paths of files to keep; its groups `folder` and `name` are the destination.
+        files: number of these files.
     """
 
     url: str
@@ -71,12 +71,12 @@ SOURCES: dict[str, Source] = {
 
 
 def get(source: Source, out: Path, progress: Progress = lambda done, total, text: None) -> Path:
-    """Make the folder `out` of a source; return it. What was downloaded stays beside it until that has succeeded.
+    """Download and unpack a source to the folder `out`; return it. The download is kept beside it until that succeeds.
 
     Raises:
-        UsageError: `out` holds something else, or the address is none.
-        Unavailable: the server is not there, refuses, or breaks off; the same command resumes.
-        BadInput: the content is not what it should be; it is removed.
+        UsageError: `out` holds something else, or the address is invalid.
+        Unavailable: the server cannot be reached, refuses, or interrupts; the same command resumes.
+        BadInput: the content is wrong; it is removed.
     """
     if not re.fullmatch(r"https?://[\w.-]+(:\d+)?/\S+", source.url):
         raise UsageError(f"{source.url}: no address to download from; expected http://... or https://...")
@@ -101,10 +101,10 @@ def get(source: Source, out: Path, progress: Progress = lambda done, total, text
 
 
 def download(source: Source, part: Path, progress: Progress) -> None:
-    """Bring `part` to its full length, from where it ends; a broken connection is taken up again.
+    """Download the rest of `part`; a broken connection is resumed.
 
     Raises:
-        Unavailable: the server refuses, or `ATTEMPTS` times in a row sends nothing.
+        Unavailable: the server refuses, or sends nothing `ATTEMPTS` times in a row.
         BadInput: more than `source.limit` bytes.
     """
     failures, most = 0, _length(part)
@@ -114,7 +114,7 @@ def download(source: Source, part: Path, progress: Progress) -> None:
             return
         except urllib.error.HTTPError as error:
             if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and most:
-                return  # nothing is left to send; whether it is right is for `verify`
+                return  # complete; `verify` checks it
             raise Unavailable(f"{source.url}: the server answers {error.code} {error.reason}") from error
         except BROKEN as error:
             reason = error
@@ -126,7 +126,7 @@ def download(source: Source, part: Path, progress: Progress) -> None:
 
 
 def verify(source: Source, archive: Path) -> None:
-    """Compare the content with `source.sha256`; where that is not known, say what it is.
+    """Compare the content with `source.sha256`; if that is unknown, print the digest.
 
     Raises:
         BadInput: they differ.
@@ -143,10 +143,10 @@ def verify(source: Source, archive: Path) -> None:
 
 
 def extract(source: Source, archive: Path, folder: Path, progress: Progress) -> None:
-    """Unpack the files of a source into `folder`; everything is looked at before anything is written.
+    """Unpack the files of a source into `folder`, after checking all of them.
 
     Raises:
-        BadInput: no archive, damaged, or it holds a path that leads out, a link, too much, or not the files expected.
+        BadInput: not an archive, damaged, or with a path that leads out, a link, too many bytes, or other files.
     """
     try:
         with zipfile.ZipFile(archive) as opened:
@@ -157,13 +157,13 @@ def extract(source: Source, archive: Path, folder: Path, progress: Progress) -> 
                 with opened.open(member) as packed, (folder / target).open("xb") as file:
                     shutil.copyfileobj(packed, file, CHUNK)
     except (*DAMAGED, OSError) as error:
-        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # which a place outside of the file gives
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # raised for a position outside the file
             raise
         raise BadInput(f"{archive}: cannot be unpacked ({error}); remove it and download it again") from error
 
 
 def _members(source: Source, opened: zipfile.ZipFile, archive: Path) -> dict[str, zipfile.ZipInfo]:
-    """`folder/name` -> member to write there."""
+    """Map destinations `folder/name` to members."""
     chosen: dict[str, zipfile.ZipInfo] = {}
     members = opened.infolist()
     if len(members) > 4 * source.files or sum(member.file_size for member in members) > source.unpacked:
@@ -184,7 +184,7 @@ def _members(source: Source, opened: zipfile.ZipFile, archive: Path) -> dict[str
 
 
 def _append(source: Source, part: Path, progress: Progress) -> None:
-    """One connection: send for what is missing and add it; from the start where the server cannot do otherwise."""
+    """Open one connection and append the missing bytes; start again if the server cannot resume."""
     begin = _length(part)
     request = urllib.request.Request(source.url, headers={"Range": f"bytes={begin}-"} if begin else {})
     with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
@@ -199,7 +199,7 @@ def _append(source: Source, part: Path, progress: Progress) -> None:
 
 
 def _copy(answer: BinaryIO, file: BinaryIO, source: Source, done: int, total: int, progress: Progress) -> int:
-    """Write what comes behind the `done` bytes that are there; how many there are then."""
+    """Append the answer to the `done` existing bytes; return the new number of bytes."""
     while max(done, total) <= source.limit:
         if not (chunk := answer.read(CHUNK)):
             return done
@@ -220,7 +220,7 @@ def _complete(source: Source, out: Path) -> bool:
 
 @contextmanager
 def _whole(out: Path) -> Iterator[Path]:
-    """A temporary folder beside `out` that becomes `out`, or vanishes on any failure."""
+    """Yield a temporary folder beside `out` that is renamed to `out`, or removed on an error."""
     folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
         yield folder

@@ -13,7 +13,7 @@ from lf.core import MAX_PIXELS, Array, BadInput, Unavailable, files
 from lf.core.console import quiet
 from lf.data import images
 
-RATE = 25.0  # frames per second where the source does not say
+RATE = 25.0  # frames per second if the source does not tell
 
 
 @dataclass(frozen=True)
@@ -21,11 +21,11 @@ class Source:
     """Frames in order.
 
     Attributes:
-        name: for the title and for errors.
+        name: name for the title and for errors.
         frames: uint8 (H, W, 3) RGB.
         rate: frames per second.
-        count: how many there will be; 0 if nobody knows.
-        endless: a camera, which ends when the user says so.
+        count: number of frames; 0 if unknown.
+        endless: True for a camera, which the user stops.
     """
 
     name: str
@@ -36,17 +36,17 @@ class Source:
 
 
 def peek(source: Source) -> tuple[Array | None, Source]:
-    """The first frame, None where there is none, and a source that still gives all frames."""
+    """Return the first frame, or None, and a source that still gives all frames."""
     frames = iter(source.frames)
     first = next(frames, None)
     return first, source if first is None else replace(source, frames=chain([first], frames))
 
 
 def camera(number: int) -> Source:
-    """A camera by its number.
+    """Open a camera by its number.
 
     Raises:
-        Unavailable: none, or, from `frames`, it stopped.
+        Unavailable: there is no such camera; or, from `frames`, it stopped.
     """
     capture = _open(number)
     if not capture.isOpened():
@@ -63,10 +63,10 @@ def camera(number: int) -> Source:
 
 
 def video(path: Path) -> Source:
-    """A video file.
+    """Open a video file.
 
     Raises:
-        BadInput: no such file, or no video that OpenCV can read; from `frames`, not one frame in it.
+        BadInput: no such file, or OpenCV cannot read it; from `frames`, it has no frame.
     """
     if not path.is_file():
         raise BadInput(f"{path}: no such file; expected a video")
@@ -85,10 +85,10 @@ def video(path: Path) -> Source:
 
 
 def folder(path: Path) -> Source:
-    """The images of a folder, in the order of their names.
+    """Open the images of a folder, in the order of their names.
 
     Raises:
-        BadInput: no image in it; from `frames`, one that cannot be read.
+        BadInput: no image in it; from `frames`, an image cannot be read.
     """
     found = images.list_images(path)
     return Source(path.name, map(images.read, found), count=len(found))
@@ -100,7 +100,7 @@ def _open(what: int | str) -> cv2.VideoCapture:
 
 
 def _read(capture: cv2.VideoCapture) -> Generator[Array, None, int]:
-    """The frames there are, and how many there were; the capture is released in the end."""
+    """Yield all frames, and return their number; the capture is released at the end."""
     seen = 0
     try:
         while (frame := _next(capture)) is not None:
@@ -123,10 +123,10 @@ def _rate(capture: cv2.VideoCapture) -> float:
 
 
 def open_source(source: str) -> Source:
-    """Frames of a camera (its number), a folder of images, or a video file.
+    """Open a camera (its number), a folder of images, or a video file.
 
     Raises:
-        BadInput: it is none of them.
+        BadInput: the source is none of these.
         Unavailable: the camera cannot be opened.
     """
     path = Path(source)

@@ -36,9 +36,9 @@ def declared_size(data: bytes) -> tuple[int, int] | None:
 
 
 def white(data: bytes) -> int | None:
-    """The value of white that a PNM file declares, where OpenCV does not scale by it; None for other files.
+    """Return the value of white in a PNM file if OpenCV does not scale by it; None for other files.
 
-    It scales bitmaps, and text of at most 8 bits.
+    OpenCV scales bitmaps, and text of at most 8 bits.
     """
     try:
         most = _pnm(data)[2]
@@ -48,18 +48,18 @@ def white(data: bytes) -> int | None:
 
 
 def turned(data: bytes) -> bool:
-    """Whether a decoder may turn or mirror the first picture of a TIFF file; False for other and for damaged files.
+    """Return whether a decoder may rotate or mirror the first image of a TIFF file; False for other or damaged files.
 
-    A rotation tag that is repeated, or is not one whole number, counts: decoders differ in what they make of it.
+    A rotation tag that is repeated, or is not one integer, counts as rotation, because decoders treat it differently.
     """
     try:
         return data[:4] in TIFFS and _tiff_tags(data).get(TIFF_ORIENTATION, 1) != 1
     except (struct.error, ValueError):
-        return False  # nor is its size known
+        return False  # its size is unknown, too
 
 
 def _tiff_tags(data: bytes) -> dict[int, int | None]:
-    """Tag -> value, of the first picture of a TIFF file; None where a tag is repeated or is not one whole number.
+    """Return the tags of the first image of a TIFF file; None for a tag that is repeated or not one integer.
 
     Raises:
         struct.error: cut short.
@@ -83,7 +83,7 @@ def _tiff_tags(data: bytes) -> dict[int, int | None]:
 
 
 def _at(form: str, data: bytes, start: int) -> tuple[int, ...]:
-    """Unpack whole numbers that begin at a byte, however far away a file says that it is."""
+    """Unpack integers from a byte offset, which may be far beyond the end of the data."""
     return struct.unpack(form, data[start : start + struct.calcsize(form)])
 
 
@@ -92,7 +92,7 @@ def _is_os2(data: bytes) -> bool:
 
 
 def _pnm(data: bytes) -> list[int]:
-    """Width, height and white of a PNM file, of bitmaps without white; its type is checked, what follows is not.
+    """Read width, height and, except for bitmaps, white of a PNM file; only its type is checked.
 
     Raises:
         ValueError: another file, or a damaged header.

@@ -11,7 +11,7 @@ import numpy as np
 
 from lf.core import Array, UsageError
 
-MAX_PERSPECTIVE = 0.25  # from here on the four moved corners may stop being convex
+MAX_PERSPECTIVE = 0.25  # from this value on, the four moved corners may not be convex
 
 
 def warp_points(points: Array, homography: Array) -> Array:
@@ -33,12 +33,12 @@ def warp_points(points: Array, homography: Array) -> Array:
 
 
 def warp_image(image: Array, homography: Array, size: tuple[int, int]) -> Array:
-    """Render the second image (H, W, ...) of `size`: bilinear, black outside of the first one."""
+    """Render the second image (H, W, ...) of `size`: bilinear, black outside the first."""
     return cv2.warpPerspective(image, homography, size[::-1], flags=cv2.INTER_LINEAR)
 
 
 def warp_nearest(values: Array, homography: Array, size: tuple[int, int], outside: int) -> Array:
-    """Render the second image (H, W) of `size` of values that do not mix, such as classes: nearest."""
+    """Render the second image (H, W) of `size` for values such as classes: nearest pixel."""
     return cv2.warpPerspective(values, homography, size[::-1], flags=cv2.INTER_NEAREST, borderValue=outside)
 
 
@@ -60,7 +60,7 @@ def corners(size: tuple[int, int]) -> Array:
 
 
 def inside(points: Array, size: tuple[int, int]) -> Array:
-    """Which points (N, 2) lie on the grid of pixel centres of an image of `size`: (N,) bool."""
+    """Return a mask (N,) of points (N, 2) that lie on the grid of pixel centres of an image of `size`."""
     kept: Array = np.asarray((points >= 0) & (points <= (size[1] - 1, size[0] - 1)))
     return np.asarray(kept.all(axis=1))
 
@@ -86,7 +86,7 @@ def sample(
     rotation: float = 30.0,
     translation: float = 0.1,
 ) -> Array:
-    """Draw a homography between two images of one size: each corner moves, then all turn, grow and shift together.
+    """Draw a homography between two images of one size: each corner moves, then all are rotated, scaled and shifted.
 
     Args:
         perspective: largest move of each corner along each axis, as a share of that side; below 0.25.

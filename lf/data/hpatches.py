@@ -26,16 +26,16 @@ OVERSIZE = (
 
 
 def pairs(root: Path, limit_sequences: int | None = None, exclude: Collection[str] = ()) -> list[Pair]:
-    """Image 1 of each sequence paired with each other one that has a homography, in byte order of the sequences.
+    """Pair image 1 of each sequence with every other image that has a homography, in byte order of the sequences.
 
     Args:
         root: the folder that holds the sequences.
-        limit_sequences: keep so many, the first ones of `i_` and `v_` in turn, so that a short run sees both.
+        limit_sequences: number of sequences to keep, alternately from `i_` and `v_`, so that a short run has both.
         exclude: names of sequences to leave out, such as OVERSIZE.
 
     Raises:
-        BadInput: no folder that can be read, no sequence in it, an image that is missing or there twice, a file that
-            is no homography or has no name for one, or H_1_1.
+        BadInput: a folder that cannot be read or has no sequence, a missing or duplicate image, a file that is not a
+            homography or has a wrong name, or H_1_1.
     """
     if not root.is_dir():
         raise BadInput(f"{root}: no such folder; expected one that holds sequences named i_* and v_*")
@@ -52,7 +52,7 @@ def pairs(root: Path, limit_sequences: int | None = None, exclude: Collection[st
 
 
 def sequence(folder: Path) -> list[Pair]:
-    """The pairs of one sequence, by number.
+    """Return the pairs of one sequence, by number.
 
     Raises:
         BadInput: see `pairs`.
@@ -72,7 +72,7 @@ def sequence(folder: Path) -> list[Pair]:
 
 
 def _homographies(folder: Path, names: Sequence[str]) -> list[int]:
-    """The numbers K of the files H_1_K, ascending. A copy with a longer name, such as H_1_2.bak, is passed over.
+    """Return the numbers K of the files H_1_K, ascending. Copies with a longer name, such as H_1_2.bak, are ignored.
 
     Raises:
         BadInput: H_1_1, a second name for one number, such as H_1_02, or a number with a longer name only.
@@ -96,7 +96,7 @@ def _homographies(folder: Path, names: Sequence[str]) -> list[int]:
 
 
 def _images(folder: Path, names: Sequence[str]) -> dict[int, list[str]]:
-    """Number -> the image files that are named after it, `01.png` too."""
+    """Map numbers to image files with that name, such as `1.png` or `01.png`."""
     found: dict[int, list[str]] = {}
     for name in names:
         stem = name.rpartition(".")[0]
@@ -106,10 +106,10 @@ def _images(folder: Path, names: Sequence[str]) -> dict[int, list[str]]:
 
 
 def _picture(folder: Path, found: Sequence[str], number: int) -> Picture:
-    """Image `number` of a sequence, from the files that may be it.
+    """Return image `number` of a sequence, from the candidate files.
 
     Raises:
-        BadInput: there is none, more than one, or one with another name.
+        BadInput: there is no file, more than one, or its name differs.
     """
     if not found:
         takes = sorted(images.SUFFIXES, key=lambda suffix: suffix != ".ppm")  # the format of the original comes first
@@ -128,7 +128,7 @@ def read_homography(path: Path) -> Array:
     The text is ASCII or UTF-8, with a byte order mark or without; commas or white space separate the numbers of a line.
 
     Raises:
-        BadInput: absent, not nine finite numbers, or without an inverse.
+        BadInput: missing, not nine finite numbers, or without an inverse.
     """
     try:
         with path.open("rb") as file:

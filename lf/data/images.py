@@ -18,25 +18,25 @@ from lf.data import Picture
 from lf.data.headers import declared_size, turned, white
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".ppm", ".pgm", ".bmp", ".webp", ".tif", ".tiff")
-MIN_SIDE = 16  # px; below this no network of ours has a cell to look at
+MIN_SIDE = 16  # px, smallest side; smaller images have no complete cell
 
 PIXELS = "expected a numpy array of uint8, or of floats from 0 to 1, (H, W) grey or (H, W, 3) RGB"
-ROUNDING = 1e-5  # how far resizing and grey conversion may leave [0, 1]
+ROUNDING = 1e-5  # largest excess beyond [0, 1] from resizing and grey conversion
 
-# Homographies are given in stored pixels, so a rotation tag in the metadata must not be obeyed.
+# Homographies are given in stored pixels, so rotation tags in the metadata must be ignored.
 DECODE = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
 
 LOG: Any = getattr(cv2.utils, "logging", cv2)  # OpenCV 5 moved getLogLevel and setLogLevel out of cv2 itself
 
 
 def is_image(name: str) -> bool:
-    """Whether a file name has one of the SUFFIXES, compared without case."""
+    """Return whether a file name has one of the SUFFIXES, ignoring case."""
     return name.lower().endswith(SUFFIXES)
 
 
 def decode(data: bytes) -> Array | None:
     """Decode a file with OpenCV, quietly: (H, W, 3) BGR, or None."""
-    with unheard(), quiet():  # libpng and libjpeg know nothing of the level of OpenCV's log
+    with unheard(), quiet():  # libpng and libjpeg ignore OpenCV's log level
         try:
             return cv2.imdecode(np.frombuffer(data, np.uint8), DECODE) if data else None
         except cv2.error:
@@ -45,7 +45,7 @@ def decode(data: bytes) -> Array | None:
 
 @contextmanager
 def unheard() -> Iterator[None]:
-    """Keep OpenCV's own words off stderr; the level is the process's."""
+    """Suppress OpenCV's log, for the whole process."""
     level = LOG.getLogLevel()
     LOG.setLogLevel(0)
     try:
@@ -62,12 +62,12 @@ def read(path: Path, smallest: int = MIN_SIDE) -> Array:
         smallest: least width and height, pixels.
 
     Returns:
-        uint8 (H, W, 3) RGB, in stored orientation; other values than of 8 bits are scaled so that white, 65535 or
-        what a PNM file says it is, becomes 255, and rounded.
+        uint8 (H, W, 3) RGB, in stored orientation. Values of more than 8 bits are scaled and rounded, so that white
+        (65535, or the value in a PNM file) becomes 255.
 
     Raises:
-        BadInput: absent, not an image of one of the types of SUFFIXES, whatever its name says, damaged, too large or
-            too small, or a TIFF with a rotation tag; the text names the file.
+        BadInput: missing, not of one of the types of SUFFIXES by content, damaged, too large or too small, or a TIFF
+            with a rotation tag; the text names the file.
     """
     try:
         data = path.read_bytes()
@@ -97,7 +97,7 @@ def _decoded(path: Path, data: bytes) -> Array:
         raise BadInput(f"{path}: declares {shape} pixels; expected at most {limit} million, make it smaller")
     if turned(data):
         raise BadInput(f"{path}: a TIFF with a rotation tag, which cannot be ignored; save it without, or as PNG")
-    image = decode(data) if size else None  # a container that the header reader does not know is not decoded
+    image = decode(data) if size else None  # unknown containers are not decoded
     if image is None:
         raise BadInput(
             f"{path}: {len(data)} bytes that do not decode (damaged, cut short, or no image); "
@@ -109,7 +109,7 @@ def _decoded(path: Path, data: bytes) -> Array:
 
 
 def check(image: Any) -> Array:
-    """Check the pixels of an image: the one seam for everything that is extracted from.
+    """Check the pixels of an image; all images to extract from pass here.
 
     Args:
         image: a numpy array, (H, W) grey or (H, W, 3) RGB, in any order of memory; uint8, or floats from 0 to 1.
@@ -118,7 +118,7 @@ def check(image: Any) -> Array:
         The same pixels: uint8, or float32.
 
     Raises:
-        BadInput: anything else. The text says what it is, what was expected and what to type.
+        BadInput: another kind of value. The text says what it is, what was expected and what to type.
     """
     if not isinstance(image, np.ndarray):
         name = f"{type(image).__module__}.{type(image).__qualname__}"
@@ -140,7 +140,7 @@ def check(image: Any) -> Array:
 
 
 def _misshapen(shape: tuple[int, ...]) -> str:
-    """Advice for a shape that is neither (H, W) nor (H, W, 3), or has no pixel; else empty."""
+    """Return advice for a shape that is neither (H, W) nor (H, W, 3), or has no pixel; otherwise ""."""
     if 0 in shape:
         return "give one with pixels"
     if len(shape) == 2 or (len(shape) == 3 and shape[2] == 3):
@@ -156,7 +156,7 @@ def _misshapen(shape: tuple[int, ...]) -> str:
 
 
 def _mistyped(dtype: np.dtype[Any]) -> str:
-    """Advice for values that are neither uint8 nor floats; else empty."""
+    """Return advice for values that are neither uint8 nor floats; otherwise ""."""
     if dtype == np.uint8 or dtype.kind == "f":
         return ""
     if dtype.kind == "b":
@@ -167,7 +167,7 @@ def _mistyped(dtype: np.dtype[Any]) -> str:
 
 
 def picture(path: Path, key: str) -> Picture:
-    """The image file as a `Picture`: hashed now, decoded when needed.
+    """Return the image file as a `Picture`: hashed now, decoded when needed.
 
     Raises:
         BadInput: the file cannot be opened.
@@ -176,14 +176,14 @@ def picture(path: Path, key: str) -> Picture:
 
 
 def list_images(folder: Path, limit: int | None = None) -> list[Path]:
-    """All image files below a folder, by suffix, in byte order of their paths; linked folders are followed.
+    """List all image files below a folder, by suffix, in byte order of their paths; linked folders are followed.
 
     Args:
         folder: searched recursively, hidden files and folders left out.
-        limit: keep the first so many.
+        limit: number of first files to keep.
 
     Raises:
-        BadInput: no such folder, no image in it, or a folder in it that cannot be read.
+        BadInput: no such folder, no image in it, or a folder in it cannot be read.
     """
 
     def refuse(error: OSError) -> None:
@@ -194,7 +194,7 @@ def list_images(folder: Path, limit: int | None = None) -> list[Path]:
     found, seen = [], set()
     for where, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
         seen.add(os.path.realpath(where))
-        folders[:] = [f for f in folders if f[0] != "." and os.path.realpath(Path(where, f)) not in seen]  # no circles
+        folders[:] = [f for f in folders if f[0] != "." and os.path.realpath(Path(where, f)) not in seen]  # no cycles
         found += [Path(where, n) for n in names if n[0] != "." and is_image(n)]
     if not found:
         raise BadInput(f"{folder}: holds no image; expected files with one of {', '.join(SUFFIXES)}")

@@ -9,7 +9,7 @@ from functools import partial
 from lf.core import Array
 from lf.data import Pair, Picture
 
-MOST = 256 << 20  # bytes of pixels in memory; the pictures after those are read again
+MOST = 256 << 20  # bytes of pixels in memory; further images are read again
 
 
 class _Memory:
@@ -18,7 +18,7 @@ class _Memory:
         self._room = MOST
 
     def load(self, load: Callable[[], Array], key: str) -> Array:
-        """The pixels of a picture, which nobody may change."""
+        """Return the pixels of an image, read-only."""
         found = self._pixels.get(key)
         if found is None:
             found = load()
@@ -30,7 +30,7 @@ class _Memory:
 
 
 def kept(pairs: Sequence[Pair]) -> list[Pair]:
-    """The same pairs, whose pictures stay in memory once they were loaded, up to MOST bytes; the pixels are read-only.
+    """Return pairs that keep loaded images in memory, up to MOST bytes; their pixels are read-only.
 
     Example:
         for model in models:

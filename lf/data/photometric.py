@@ -25,7 +25,7 @@ def tone(image: Array, rng: np.random.Generator, strength: float) -> Array:
 
 
 def each_pixel(image: Array, factors: Array) -> Array:
-    """(H, W, 3) times factors (W * 3) or (H, W * 3): numpy is slow at steps of three numbers."""
+    """Multiply (H, W, 3) by factors (W * 3) or (H, W * 3); numpy is slow with an axis of length three."""
     product: Array = image.reshape(len(image), -1) * factors
     return product.reshape(image.shape)
 
@@ -44,7 +44,7 @@ def shade(image: Array, rng: np.random.Generator, strength: float) -> Array:
 
 
 def blur(image: Array, rng: np.random.Generator, strength: float) -> Array:
-    """Out of focus, or shaken along a line; the centre of mass stays where it is."""
+    """Defocus or motion blur along a line; the centre of mass does not move."""
     if rng.random() < 0.5:
         return cv2.GaussianBlur(image, (0, 0), 0.3 + strength * rng.uniform(0, 1.2))  # px
     length = 3 + 2 * int(rng.integers(0, 1 + round(2 * strength)))  # px, odd
@@ -52,7 +52,7 @@ def blur(image: Array, rng: np.random.Generator, strength: float) -> Array:
     angle, half = rng.uniform(0, np.pi), length // 2
     end = np.round(half * np.array([np.cos(angle), np.sin(angle)])).astype(int)
     cv2.line(kernel, (half - end).tolist(), (half + end).tolist(), 1.0)
-    kernel += kernel[::-1, ::-1]  # a drawn line need not be symmetric, and a blur that shifts would falsify H
+    kernel += kernel[::-1, ::-1]  # a drawn line may be asymmetric, and a blur with a shift would change the homography
     return cv2.filter2D(image, -1, kernel / kernel.sum(), borderType=cv2.BORDER_REFLECT_101)
 
 
@@ -73,15 +73,15 @@ def jpeg(image: Array, quality: int) -> Array:
 
 
 def change(image: Array, rng: np.random.Generator, strength: float = 1.0) -> Array:
-    """Photograph the same picture under other conditions.
+    """Photograph the same image under other conditions.
 
     Args:
         image: uint8 (H, W, 3) RGB.
-        rng: where all randomness comes from.
-        strength: 0 leaves next to nothing changed, 1 is strong; linear or exponential in every range.
+        rng: source of all random numbers.
+        strength: 0 changes almost nothing, 1 is strong; linear or exponential in every range.
 
     Returns:
-        uint8 (H, W, 3) RGB, pixel for pixel the same place.
+        uint8 (H, W, 3) RGB, aligned pixel by pixel.
     """
     changed = tone(image, rng, strength)
     np.clip(changed, 0, 255, out=changed)

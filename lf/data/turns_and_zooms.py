@@ -21,8 +21,8 @@ from lf.data import Pair, Picture, images, photometric
 from lf.data.homography import translation_matrix, warp_image
 from lf.data.warps import MILD, SIZE, Size, fit
 
-VERSION = 1  # raise it whenever a view changes
-ANGLES = tuple(range(0, 181, 30))  # degrees, clockwise in the picture
+VERSION = 1  # increase it if a view changes
+ANGLES = tuple(range(0, 181, 30))  # degrees, clockwise in the image
 FACTORS = (1.0, 2**0.5, 2.0, 2**1.5, 4.0)
 
 
@@ -31,8 +31,8 @@ class Change:
     """A change between two views.
 
     Attributes:
-        name: of the pair, `turn_030` or `zoom_1.41`.
-        stage: (H, W) px of the part of the photo that all its views show.
+        name: name of the pair, `turn_030` or `zoom_1.41`.
+        stage: (H, W) px of the part of the photo for all its views.
         first, second: stage -> view, (3, 3) float64.
     """
 
@@ -43,7 +43,7 @@ class Change:
 
 
 def turned(angle: float, size: Size = SIZE) -> Change:
-    """The centre of a square stage, and the same turned by `angle` degrees."""
+    """Return the change from the centre of a square stage to the same, rotated by `angle` degrees."""
     side = int(np.ceil(np.hypot(*size)))
     cosine, sine = np.cos(np.radians(angle)), np.sin(np.radians(angle))
     turn = np.array([[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1]])
@@ -53,7 +53,7 @@ def turned(angle: float, size: Size = SIZE) -> Change:
 
 
 def zoomed(factor: float, size: Size = SIZE) -> Change:
-    """The whole of a stage of twice the size, and its centre `factor` times larger than there."""
+    """Return the change from a whole stage of twice the size to its centre, `factor` times larger."""
     stage = size[0] * 2, size[1] * 2
     return Change(f"zoom_{factor:.2f}", stage, _scaling(size, stage, 0.5), _scaling(size, stage, factor / 2))
 
@@ -73,10 +73,10 @@ def view(load: Callable[[], Array], size: Size, stage: Size, placement: Array, e
 def pairs(
     folder: Path, changes: Iterable[Change], limit_sequences: int | None = None, seed: int = 0, size: Size = SIZE
 ) -> list[Pair]:
-    """One sequence per photo of a folder, searched recursively in byte order, with a pair for each change.
+    """Make one sequence per photo of a folder, searched recursively in byte order, with a pair for each change.
 
     Raises:
-        BadInput: no folder, or no image in it; a photo that cannot be decoded says so when it is loaded.
+        BadInput: no folder, or no image in it. A photo that cannot be decoded raises when it is loaded.
     """
     found, changes = [], list(changes)
     for index, path in enumerate(images.list_images(folder, limit_sequences)):

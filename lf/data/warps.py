@@ -1,6 +1,6 @@
 """Pairs with exact homographies, made from single photos or drawn images.
 
-Every picture is first brought to one size, the stage, STAGE times the size of a view. In an `i_` sequence every view is
+Every image is first brought to one size, the stage, STAGE times the size of a view. In an `i_` sequence every view is
 the centre of the stage, untouched pixels. In a `v_` sequence view 1 is the centre under a random zoom, and the others
 show the stage through random homographies, drawn again until the whole view lies on the stage: no view has a border.
 All views are then changed photometrically, each by its own draw: strongly the later views of `i_` sequences, mildly all
@@ -21,23 +21,23 @@ from lf.data import Pair, Picture, images, photometric
 from lf.data.drawn import procedural
 from lf.data.homography import corners, inside, sample, translation_matrix, warp_image, warp_points
 
-VERSION = 1  # raise it whenever a view changes
+VERSION = 1  # increase it if a view changes
 STAGE = 1.5
 ZOOM = 1.6
 SIZE = (240, 320)  # (H, W) of a view, pixels
-STAGES = 4  # that are kept: one for each picture at which threads look at a time
-MILD, STRONG = 0.35, 1.0  # of the photometric change
+STAGES = 4  # number of stages in memory: one for each image that threads process at the same time
+MILD, STRONG = 0.35, 1.0  # strength of the photometric change
 
 Size = tuple[int, int]
 
 
 def stage_size(size: Size) -> Size:
-    """(H, W) of the stage of a view: even margins, so that view 1 is cut at whole pixels."""
+    """Return (H, W) of the stage of a view, with even margins, so that view 1 is cut at whole pixels."""
     return (size[0] + 2 * round(size[0] * (STAGE - 1) / 2), size[1] + 2 * round(size[1] * (STAGE - 1) / 2))
 
 
 def fit(picture: Array, size: Size) -> Array:
-    """The largest centred part of a picture that has the shape of `size`, resized to it: uint8 (H, W, 3)."""
+    """Crop the largest central part of an image with the aspect ratio of `size`, and resize it: uint8 (H, W, 3)."""
     height, width = picture.shape[:2]
     scale = max(size[0] / height, size[1] / width)
     rows, columns = min(height, max(1, round(size[0] / scale))), min(width, max(1, round(size[1] / scale)))
@@ -47,15 +47,15 @@ def fit(picture: Array, size: Size) -> Array:
 
 
 def centre_crop(size: Size) -> Array:
-    """The homography stage -> view that shows the centre of the stage, pixel for pixel; (3, 3) float64."""
+    """Return the homography (3, 3) float64, stage -> view, that shows the centre of the stage without scaling."""
     stage = stage_size(size)
     return translation_matrix((size[1] - stage[1]) // 2, (size[0] - stage[0]) // 2)
 
 
 def draw_placement(rng: np.random.Generator, size: Size) -> Array:
-    """A random homography stage -> view whose view lies wholly on the stage; (3, 3) float64.
+    """Draw a random homography (3, 3) float64, stage -> view, with the whole view on the stage.
 
-    Draws that do not fit are drawn again, a little weaker each time, so that it ends.
+    Homographies that do not fit are drawn again, a little weaker each time.
     """
     weaker = 1.0
     while True:
@@ -69,27 +69,27 @@ def draw_placement(rng: np.random.Generator, size: Size) -> Array:
 
 
 def draw_zoom(rng: np.random.Generator, size: Size) -> Array:
-    """The centre of the stage under a random zoom, which balances that `draw_placement` mostly zooms in; (3, 3)."""
+    """Draw a random zoom (3, 3) about the centre of the stage. It compensates that `draw_placement` mostly zooms in."""
     zoom: Array = sample(rng, size, perspective=0, scale=ZOOM, rotation=0, translation=0)
     return (zoom if zoom[0, 0] > 1 else np.linalg.inv(zoom)) @ centre_crop(size)
 
 
 @lru_cache(maxsize=STAGES)
 def stage(source: Picture, size: Size) -> Array:
-    """The stage of a picture for views of `size`, made once for the views that follow each other; read-only."""
+    """Return the stage of an image for views of `size`, read-only; it is cached for consecutive views."""
     found = fit(source.load(), stage_size(size))
     found.flags.writeable = False
     return found
 
 
 def view(source: Picture, size: Size, placement: Array, entropy: list[int], strength: float) -> Array:
-    """Render one view of a picture: uint8 (H, W, 3) RGB of `size`; `placement` (3, 3) maps stage -> view."""
+    """Render one view of an image: uint8 (H, W, 3) RGB of `size`; `placement` (3, 3) maps stage -> view."""
     seen = warp_image(stage(source, size), placement, size)
     return photometric.change(seen, np.random.default_rng(entropy), strength)
 
 
 def sequence(source: Picture, kind: str, views: int, size: Size, seed: int) -> list[Pair]:
-    """The pairs of one picture; `kind` is `i` or `v`, and `source.key` the rest of the name of the sequence."""
+    """Make the pairs of one image; `kind` is `i` or `v`, and `source.key` the rest of the name of the sequence."""
     name = f"{kind}_{source.key}"
     placements, pictures = [], []
     for k in range(1, views + 1):
@@ -108,10 +108,10 @@ def sequence(source: Picture, kind: str, views: int, size: Size, seed: int) -> l
 def pairs(
     folder: Path, limit_sequences: int | None = None, seed: int = 0, pairs_per_photo: int = 1, size: Size = SIZE
 ) -> list[Pair]:
-    """One sequence per photo of a folder (searched recursively, in byte order), each of `pairs_per_photo` pairs.
+    """Make one sequence per photo of a folder (searched recursively, in byte order), with `pairs_per_photo` pairs each.
 
     Raises:
-        BadInput: no folder, or no image in it; a photo that cannot be decoded says so when it is loaded.
+        BadInput: no folder, or no image in it. A photo that cannot be decoded raises when it is loaded.
     """
     found = []
     for index, path in enumerate(images.list_images(folder, limit_sequences)):
@@ -121,7 +121,7 @@ def pairs(
 
 
 def drawn(count: int, seed: int = 0, pairs_per_picture: int = 1, size: Size = SIZE) -> list[Pair]:
-    """One sequence per held-out picture of `lf.data.drawn.procedural`, which training never sees."""
+    """One sequence per held-out image of `lf.data.drawn.procedural`, which training never sees."""
     stage, found = stage_size(size), []
     for index in range(count):
         family, number = procedural.held_out(index)

@@ -38,7 +38,7 @@ BROUGHT = ("TFLite_Detection_PostProcess", "NumericVerify", "Mfcc", "AudioSpectr
 
 @dataclass(frozen=True)
 class Verdict:
-    """Prediction for one operator; `rule`, `source` and `reason` are of the worst finding, "" if it maps."""
+    """Prediction for one operator; `rule`, `source` and `reason` of the worst finding, "" if it maps."""
 
     graph: int
     index: int
@@ -52,17 +52,17 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Report:
-    """The prediction.
+    """The prediction for a file.
 
     Attributes:
-        compiled: the file is what the compiler made; what it says is then no prediction.
-        rejected: why the compiler cannot read the file at all; then every operator is `cpu`.
+        compiled: True for a compiled file; the report then describes it and is not a prediction.
+        rejected: reason why the compiler cannot read the file; then every operator is `cpu`.
         operators: in order of execution.
-        prefix: operators before the first that stays on the CPU.
-        subgraphs: of the Edge TPU, that the operators which can map would fall into; the compiler makes the first.
-        parameter_bytes: of all constants that operators read.
+        prefix: number of operators before the first that stays on the CPU.
+        subgraphs: number of subgraphs of operators that can map; the compiler makes only the first.
+        parameter_bytes: bytes of all constants of operators.
         parameters: `fits`, `tight` or `streams` from the host in every run.
-        activation_bytes: of the largest tensor that is no constant.
+        activation_bytes: bytes of the largest tensor that is not a constant.
         activation: `fine`, `uncertain` or `unlikely`.
         largest: name and shape of that tensor.
     """
@@ -81,40 +81,40 @@ class Report:
 
     @property
     def counts(self) -> dict[str, int]:
-        """State -> operators."""
+        """Count the operators in each state."""
         found = Counter(each.state for each in self.operators)
         return {state: found[state] for state in STATES}
 
     @property
     def first(self) -> Verdict | None:
-        """The first operator that stays on the CPU of its own accord, or None; behind it others may follow."""
+        """Return the first operator that itself stays on the CPU, or None; later operators may have to follow it."""
         return next((each for each in self.operators if each.state == CPU), None)
 
     def by_kind(self) -> dict[str, dict[str, int]]:
-        """Operator -> state -> how many."""
+        """Count operators by kind and state."""
         found: dict[str, dict[str, int]] = {}
         for each in self.operators:
             found.setdefault(each.name, dict.fromkeys(STATES, 0))[each.state] += 1
         return found
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the report for JSON."""
         return {"target": "edgetpu", "compiler": COMPILER, "prediction": not self.compiled, "counts": self.counts} | (
             asdict(self)
         )
 
     def digest(self) -> dict[str, Any]:
-        """The same in short, for a card."""
+        """Return a summary for a card."""
         kept = ("prefix", "subgraphs", "parameter_bytes", "parameters", "activation_bytes", "activation")
         return {"counts": self.counts, **{name: getattr(self, name) for name in kept}, "operators": self.by_kind()}
 
 
 def examine(data: bytes, where: str) -> Report:
-    """Predict.
+    """Predict which operators of a file the Edge TPU compiler maps.
 
     Args:
         data: a .tflite file, with or without a card.
-        where: what to call it in errors.
+        where: name of the file for errors.
 
     Raises:
         BadInput: not a TFLite model, damaged, or without an operator.
@@ -162,7 +162,7 @@ def _as_compiled(operator: Operator) -> Finding | None:
 
 
 def _own(operator: Operator, graph: Graph) -> Finding | None:
-    """The worst of what speaks against an operator by itself, the first of those."""
+    """Return the first of the worst findings about an operator itself, or None."""
     found = [*(_custom(operator) if operator.code == CUSTOM else operators.particular(operator)), *general(operator)]
     if graph.graphs > 1:
         found.append(doubt("graphs", "K", f"the file has {graph.graphs} graphs"))
@@ -174,14 +174,14 @@ def _custom(operator: Operator) -> Iterator[Finding]:
 
 
 def _sets(graph: Graph, able: Sequence[bool]) -> list[set[int]]:
-    """The sets of operators that would be handed over together, in the order they run in."""
+    """Return the sets of operators that would be delegated together, in order of execution."""
     made = {id(tensor) for operator in graph.operators for tensor in operator.outputs}
     waits = [{id(t) for t in each.inputs if t is not None and id(t) in made} for each in graph.operators]
     there: set[int] = set()
     left, sets = list(range(len(graph.operators))), []
     while left:
         ready = [i for i in left if waits[i] <= there]
-        if not ready:  # a circle, which no interpreter runs
+        if not ready:  # a cycle, which no interpreter runs
             break
         kind, taken = able[ready[0]], set[int]()
         for i in left:  # in order of execution, so one round gathers all
@@ -215,7 +215,7 @@ def _in_one_region(graph: Graph, own: Sequence[Finding | None], sets: Sequence[s
 
 
 def _at_the_door(operator: Operator) -> bool:
-    """A conversion of the float input, which the region may follow."""
+    """Return whether an operator converts the float input; a mapped region may follow it."""
     return operator.name == "QUANTIZE" and all(tensor.quantized for tensor in operator.outputs)
 
 

@@ -26,8 +26,8 @@ from lf.runtimes.litert import COMPILED
 
 COMPILER = "edgetpu_compiler"
 FLAGS = ("-s", "-o", ".")  # show the table of operators; write into this folder
-SEARCH = "-d"  # look for a part from the inputs on that compiles
-TRIES = (FLAGS, FLAGS, (SEARCH, *FLAGS))  # an internal error may not come again
+SEARCH = "-d"  # search for a part, beginning at the inputs, that compiles
+TRIES = (FLAGS, FLAGS, (SEARCH, *FLAGS))  # repeated, because internal errors may be temporary
 SECONDS = 600.0
 NAME = "model.tflite"
 HOW = (
@@ -44,14 +44,14 @@ def export(
     Args:
         artifact: an int8 .tflite file.
         out: the file to write.
-        seconds: how long one run of the compiler may take.
-        images: must be None, for what was compiled runs on the device only.
-        settled: options of other targets, of which none may be given.
+        seconds: time limit of one run of the compiler.
+        images: must be None, because a compiled file runs only on the device.
+        settled: options of other targets; none may be given.
 
     Raises:
-        UsageError: no .tflite file, or a compiled one, or an option that was settled when the file was made.
-        Unavailable: the compiler is not installed; the text says what the prediction is, and where to get it.
-        GateFailed: it refuses the file, nothing maps, or the result has other inputs or outputs; nothing is written.
+        UsageError: not a .tflite file, a compiled file, or an option that is fixed when the file is made.
+        Unavailable: the compiler is not installed; the text gives the prediction, and says where to get it.
+        GateFailed: the compiler refuses the file, nothing maps, or inputs or outputs change; nothing is written.
         ConversionFailed: it took too long.
     """
     if artifact.path.suffix != ".tflite":
@@ -100,10 +100,10 @@ def _compiled(artifact: Artifact, data: bytes, folder: Path, compiler: str, pred
 
 
 def compile_in(folder: Path, compiler: str, where: str, predicted: Report, seconds: float) -> tuple[Log, list[Any]]:
-    """Run the compiler on NAME in `folder` until a run makes a file of which something maps.
+    """Run the compiler on NAME in `folder` until a run makes a file with mapped operators.
 
     Returns:
-        What the last run said, and the flags and the outcome of each.
+        The log of the last run, and the flags and the outcome of each run.
     """
     tries: list[dict[str, str]] = []
     for flags in TRIES:
@@ -126,7 +126,7 @@ def compile_in(folder: Path, compiler: str, where: str, predicted: Report, secon
 
 
 def run(command: Sequence[str], folder: Path, seconds: float) -> str:
-    """Output of a command; it and its children are ended after `seconds`.
+    """Run a command and return its output; it and its children are killed after `seconds`.
 
     Raises:
         ConversionFailed: it took longer.
@@ -143,7 +143,7 @@ def run(command: Sequence[str], folder: Path, seconds: float) -> str:
         try:
             said, _ = process.communicate(timeout=seconds)
         except BaseException as error:  # an interruption, too
-            with suppress(ProcessLookupError):  # it compiles in a child of its own
+            with suppress(ProcessLookupError):  # it compiles in a child process
                 os.killpg(process.pid, signal.SIGKILL)
             if isinstance(error, subprocess.TimeoutExpired):
                 text = f"{COMPILER} had not finished after {seconds:g} s; nothing was written"
@@ -153,7 +153,7 @@ def run(command: Sequence[str], folder: Path, seconds: float) -> str:
 
 
 def read_made(folder: Path, where: str) -> bytes:
-    """The compiled file, which must hold what the compiler makes of the operators that it maps."""
+    """Read the compiled file after checking that it has the custom operator of the compiler."""
     made = folder / f"{Path(NAME).stem}_edgetpu.tflite"
     data = made.read_bytes() if made.is_file() else b""
     try:
@@ -169,7 +169,7 @@ def read_made(folder: Path, where: str) -> bytes:
 
 
 def same_ends(before: Graph, after: Graph, where: str) -> None:
-    """Raise GateFailed unless inputs and outputs keep name, shape, type, scale and zero point; not their order."""
+    """Raise GateFailed unless inputs and outputs keep name, shape, type, scale and zero point, in any order."""
     for what, first, second in (("input", before.inputs, after.inputs), ("output", before.outputs, after.outputs)):
         expected, found = ({tensor.name: _end(tensor) for tensor in each} for each in (first, second))
         for name in {**expected, **found}:
@@ -185,9 +185,9 @@ def _end(tensor: Tensor) -> tuple[Any, ...]:
 
 
 def compared(predicted: Report, log: Log) -> tuple[dict[str, Any], list[str]]:
-    """Prediction and outcome of each kind of operator, and where they differ, in words.
+    """Compare prediction and outcome of each kind of operator; also describe the differences.
 
-    They agree when at least those map that were predicted to, and at most the uncertain ones beside them.
+    They agree if all operators predicted to map do so, and of the others at most the uncertain ones.
     """
     guess, found = predicted.by_kind(), log.by_kind()
     outcome: dict[str, Any] = {}

@@ -25,7 +25,7 @@ from lf.formats.derive import Draft, derive
 from lf.runtimes.litert import COMPILED, quiet
 
 NEAREST, VERSION = "RESIZE_NEAREST_NEIGHBOR", 2
-INPUTS = 4  # of random numbers, to compare the files on
+INPUTS = 4  # number of random inputs for comparing the files
 MOST = 1 << 30  # bytes of an activation
 
 
@@ -33,17 +33,17 @@ def fix(path: Path, out: Path) -> list[str]:
     """Repair a file.
 
     Args:
-        path: a .tflite file; its card, if it has one, goes along with a step more.
-        out: the file to write; one that needs nothing is written as it is.
+        path: a .tflite file; its card, if it has one, gets another step.
+        out: the file to write; a file that needs no repair is copied.
 
     Returns:
-        What was repaired, a line each; none if the file needs nothing.
+        The repairs, a line each; empty if the file needs none.
 
     Raises:
-        BadInput: not a TFLite model, or one that does not run here.
+        BadInput: not a TFLite model, or it does not run here.
         GateFailed: operators stay on the CPU and none of them can be repaired, or the repaired file gives other
             numbers; nothing is written.
-        UsageError: `out` is no .tflite file.
+        UsageError: `out` is not a .tflite file.
     """
     if out.suffix != ".tflite":
         raise UsageError(f"{out}: `fix` writes .tflite files; type: `output={out.stem}.tflite`")
@@ -78,7 +78,7 @@ def _left(report: Report) -> str:
 
 
 def repair(data: bytes, where: str) -> tuple[bytes, list[str]]:
-    """The repaired file without its archive, and what was repaired; else the same bytes and nothing."""
+    """Return the repaired file without its archive, and the repairs; without repairs, the same bytes."""
     model = tflite.read(data, where)
     if any(code.customCode == COMPILED.encode() for code in model.operatorCodes):
         return data, []
@@ -107,13 +107,13 @@ def repair(data: bytes, where: str) -> tuple[bytes, list[str]]:
 
 
 def _raised(view: Operator) -> bool:
-    """Whether it is a resize to the nearest of a version that its numbers do not need."""
+    """Return whether it is a nearest-neighbour resize with a higher version than it needs."""
     raised = view.version > VERSION or view.option("halfPixelCenters", False)
     return view.name == NEAREST and raised and _whole(view)
 
 
 def _whole(operator: Operator) -> bool:
-    """Whether it enlarges 8-bit images by whole factors."""
+    """Return whether it enlarges 8-bit images by integer factors."""
     image, resized = operator.input(0), operator.outputs[0] if operator.outputs else None
     if image is None or resized is None or operator.option("alignCorners", False):
         return False
@@ -125,7 +125,7 @@ def _whole(operator: Operator) -> bool:
 
 
 def _lower(model: Any, operators: list[Any], wrong: list[Any], name: str, version: int) -> None:
-    """Give `wrong` a code of that version of their own; those that no operator has any more are left out."""
+    """Give the operators `wrong` a separate code with that version, and remove unused codes."""
     if not wrong:
         return
     kind = getattr(tflite.schema().BuiltinOperator, name)
@@ -140,17 +140,17 @@ def _lower(model: Any, operators: list[Any], wrong: list[Any], name: str, versio
 
 
 def compare(before: bytes, after: bytes, where: str, report: Report) -> dict[str, Any]:
-    """Compare two files on random inputs on the CPU; return what the card says of it.
+    """Compare two files on random inputs on the CPU; return the result for the card.
 
     Args:
         before: the file.
-        after: the repaired one.
-        where: what to call it in errors.
-        report: on the file.
+        after: the repaired file.
+        where: name of the file for errors.
+        report: report on the file.
 
     Raises:
-        GateFailed: they do not give the same bits.
-        BadInput: the first does not run here, or it takes too much memory.
+        GateFailed: their outputs are not bit-identical.
+        BadInput: the first does not run here, or needs too much memory.
     """
     if report.activation_bytes > MOST:
         raise BadInput(f"{where}: an activation of {report.activation_bytes} bytes; too large to compare the files on")

@@ -11,7 +11,7 @@ import numpy as np
 from lf.core import Array
 from lf.formats import tflite
 
-INTEGERS = {"INT32": "<i4", "INT64": "<i8"}  # of axes, sizes, paddings
+INTEGERS = {"INT32": "<i4", "INT64": "<i8"}  # types of axes, sizes, paddings
 CUSTOM = 32  # BuiltinOperator
 LABEL = 40  # characters
 
@@ -23,13 +23,13 @@ class Tensor:
     Attributes:
         shape: sizes, NHWC for images.
         kind: a name of the schema's TensorType.
-        scale: one, one for each channel, or none where it is not quantized.
-        zero: zero points, as many.
+        scale: one scale, one for each channel, or none if it is not quantized.
+        zero: zero points, in the same number.
         axis: the channels' dimension.
         data: bytes of a constant; None if it is computed or an input.
-        buffer: where the constant lies.
-        outside: the constant lies behind the table of the file.
-        dynamic: a size is only known when it runs.
+        buffer: index of the buffer of the constant.
+        outside: True if the constant is stored after the table of the file.
+        dynamic: True if a size is only known at run time.
     """
 
     name: str
@@ -45,23 +45,23 @@ class Tensor:
 
     @property
     def bytes(self) -> int:
-        """In memory; of the types that have no whole bytes, as if they had one."""
+        """Size in memory, bytes; types of less than a byte count as one byte."""
         each = {**dict.fromkeys(("INT64", "FLOAT64", "UINT64"), 8), **dict.fromkeys(("INT32", "FLOAT32", "UINT32"), 4)}
         return math.prod(self.shape) * {**each, "INT16": 2, "FLOAT16": 2, "UINT16": 2}.get(self.kind, 1)
 
     @property
     def label(self) -> str:
-        """Its name, short: converters string together those of all that they fused."""
+        """Its name, shortened, as converters join the names of all fused operators."""
         first = self.name.partition(";")[0]
         return first if len(first) <= LABEL else f"...{first[3 - LABEL :]}"
 
     @property
     def quantized(self) -> bool:
-        """Whether it holds 8-bit values."""
+        """True if it holds 8-bit values."""
         return self.kind in ("INT8", "UINT8")
 
     def integers(self) -> list[int] | None:
-        """The values of a constant of INTEGERS; None if it is none."""
+        """Return the values of a constant of INTEGERS; None for other tensors."""
         if self.data is None or self.kind not in INTEGERS:
             return None
         return [int(value) for value in np.frombuffer(self.data.tobytes(), INTEGERS[self.kind])]
@@ -79,11 +79,11 @@ class Operator:
     Attributes:
         graph: index of its graph in the file.
         index: its place in the order of execution.
-        name: of the schema's BuiltinOperator; of a custom operator, `CUSTOM`.
-        code: its number there.
-        custom: what a custom operator calls itself.
-        inputs: None where one is left out.
-        options: as the schema has them; None for defaults.
+        name: name in the schema's BuiltinOperator; `CUSTOM` for custom operators.
+        code: number in BuiltinOperator.
+        custom: name of a custom operator.
+        inputs: input tensors, None for omitted ones.
+        options: options of the schema; None for defaults.
     """
 
     graph: int
@@ -97,21 +97,21 @@ class Operator:
     options: Any
 
     def option(self, name: str, default: Any = 0) -> Any:
-        """One of the options."""
+        """Return one of the options."""
         return getattr(self.options, name, default)
 
     def input(self, index: int) -> Tensor | None:
-        """An input, None if it is left out."""
+        """Return an input, None if it is omitted."""
         return self.inputs[index] if index < len(self.inputs) else None
 
     @property
     def constants(self) -> list[Tensor]:
-        """Inputs that the file holds."""
+        """Inputs that are constants."""
         return [tensor for tensor in self.inputs if tensor is not None and tensor.data is not None]
 
     @property
     def computed(self) -> list[Tensor]:
-        """Inputs that the file does not hold, and outputs."""
+        """Inputs that are not constants, and outputs."""
         return [*(tensor for tensor in self.inputs if tensor is not None and tensor.data is None), *self.outputs]
 
 
@@ -126,7 +126,7 @@ class Graph:
 
 
 def build(model: Any) -> Graph:
-    """The view of what `lf.formats.tflite.read` returns."""
+    """Build the graph from the result of `lf.formats.tflite.read`."""
     schema = tflite.schema()
     codes, kinds = _names(schema.BuiltinOperator), _names(schema.TensorType)
     operators, ends = [], []
@@ -153,7 +153,7 @@ def build(model: Any) -> Graph:
 
 
 def text(found: bytes | str | None) -> str:
-    """A name of the file, of printable characters."""
+    """Return a name of the file with printable characters only."""
     plain = found.decode(errors="replace") if isinstance(found, bytes) else found or ""
     return "".join(c if c.isprintable() else "?" for c in plain)
 

@@ -20,7 +20,7 @@ INPUT, WEIGHTS = 0, 1  # of the tensors that a convolution reads
 
 
 def groups(operator: Operator) -> int:
-    """Into how many groups a convolution divides its input; 1 for a dense one, and for any other operator."""
+    """Return the number of groups of a convolution; 1 for dense convolutions and other operators."""
     image, weights = operator.input(INPUT), operator.input(WEIGHTS)
     if operator.name != NAME or image is None or weights is None:
         return 1
@@ -30,7 +30,7 @@ def groups(operator: Operator) -> int:
 
 
 def mendable(operator: Operator) -> bool:
-    """Whether it is a grouped convolution of int8 weights around 0, whose channels its groups divide."""
+    """Return whether it is a grouped convolution with symmetric int8 weights that can be made dense."""
     image, weights, parts = operator.input(INPUT), operator.input(WEIGHTS), groups(operator)
     if parts == 1 or image is None or weights is None or weights.data is None:
         return False
@@ -39,7 +39,7 @@ def mendable(operator: Operator) -> bool:
 
 
 def raised(operator: Operator) -> bool:
-    """Whether it is a convolution of int8, dense or `mendable`, of a version that its numbers do not need."""
+    """Return whether it is an int8 convolution, dense or `mendable`, with a higher version than it needs."""
     weights = operator.input(WEIGHTS)
     if operator.name != NAME or operator.version <= DENSE or weights is None or weights.kind != "INT8":
         return False
@@ -48,12 +48,12 @@ def raised(operator: Operator) -> bool:
 
 
 def make_dense(model: Any, operator: Any, view: Operator) -> None:
-    """Give a grouped convolution weights of its own for all channels of its input.
+    """Convert a grouped convolution to a dense one, with weights for all channels of its input.
 
     Args:
-        model: what `lf.formats.tflite.read` returns, whose `operator` is changed.
-        operator: of the model.
-        view: the same as the rules see it, `mendable`.
+        model: result of `lf.formats.tflite.read`; its `operator` is changed.
+        operator: operator of the model.
+        view: the same as an `Operator`; it is `mendable`.
     """
     weights = view.input(WEIGHTS)
     assert weights is not None
@@ -69,7 +69,7 @@ def make_dense(model: Any, operator: Any, view: Operator) -> None:
 
 
 def _spread(kernel: Array, parts: int) -> Array:
-    """Weights (out, h, w, in / parts) -> (out, h, w, in), zeros where an output has nothing to do with an input."""
+    """Spread weights (out, h, w, in / parts) to (out, h, w, in), with zeros between different groups."""
     out, height, width, each = kernel.shape
     dense = np.zeros((parts, out // parts, height, width, parts, each), np.int8)
     for part, own in enumerate(kernel.reshape(parts, out // parts, height, width, each)):

@@ -10,13 +10,13 @@ from lf.edgetpu.rules import Finding, doubt, mib, refused, shown
 
 Check = Callable[[Operator], Iterator[Finding]]
 
-LARGE_RESHAPE = 1 << 16  # bytes; no limit is documented, and of such one was refused beside five smaller ones
+LARGE_RESHAPE = 1 << 16  # bytes; no limit is documented; one of this size was refused, five smaller ones were not
 SOFTMAX = 16_000  # elements
 BATCHED = 4  # with so many dimensions the first is the batch
 
 
 def weights(weights: int, bias: int, channels: int | None) -> Check:
-    """Weights and bias are the inputs so numbered; `channels` is the dimension that may have a scale each."""
+    """Check the inputs number `weights` and `bias`; `channels` is the dimension that may have its own scales."""
 
     def check(operator: Operator) -> Iterator[Finding]:
         tensor = operator.input(weights)

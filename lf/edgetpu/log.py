@@ -23,7 +23,7 @@ NUMBERS = {
 INTERNAL = "Internal compiler error"
 HEAD = re.compile(r"^Operator\s+Count\s+Status\s*$")
 ROW = re.compile(r"^([A-Za-z0-9_-]+)\s+(\d+)\s+(\S.*?)\s*$")
-UNREADABLE = (  # the most telling first
+UNREADABLE = (  # the most informative first
     (r"Didn't find op for builtin opcode '([^']+)' version '(\d+)'", "it does not know {0} version {1}"),
     (r"Encountered unresolved custom op: (.+?)\.?\s*$", "it does not know the custom operator {0}"),
     (r"(Internal compiler error)", "internal compiler error"),
@@ -40,13 +40,13 @@ class Log:
     """Log of a run of the compiler.
 
     Attributes:
-        version: of the compiler, "" if it did not say.
-        succeeded: it wrote a file; not that anything maps.
-        internal: it failed at itself, which may be otherwise the next time.
-        problem: why there is no file, "" if there is one.
+        version: version of the compiler, "" if unknown.
+        succeeded: True if it wrote a file, even if nothing maps.
+        internal: True for an internal error, which may be temporary.
+        problem: reason why there is no file, "" if there is one.
         rows: (operator, count, status) of its last table.
         memory: keys of MEMORY -> bytes.
-        numbers: keys of NUMBERS -> how many.
+        numbers: keys of NUMBERS -> count.
     """
 
     version: str
@@ -59,33 +59,33 @@ class Log:
 
     @property
     def mapped(self) -> int:
-        """Operators on the Edge TPU: of the table, or as the log counts them where it has no table."""
+        """Number of operators on the Edge TPU, from the table or, without a table, from the log."""
         if self.rows:
             return sum(count for _, count, status in self.rows if status == MAPPED)
         if "mapped" in self.numbers or not self.numbers.get("subgraphs"):
             return self.numbers.get("mapped", 0)
-        return self.numbers.get("operators", 0)  # it counts apart only when some do not map
+        return self.numbers.get("operators", 0)  # separate counts exist only if some do not map
 
     @property
     def total(self) -> int:
-        """All operators."""
+        """Number of all operators."""
         return sum(count for _, count, _ in self.rows) or self.numbers.get("operators", 0)
 
     def by_kind(self) -> dict[str, dict[str, int]]:
-        """Operator -> {"mapped", "cpu"} -> how many."""
+        """Count operators by kind, {"mapped", "cpu"}."""
         found: dict[str, dict[str, int]] = {}
         for name, count, status in self.rows:
             found.setdefault(name, {"mapped": 0, "cpu": 0})["mapped" if status == MAPPED else "cpu"] += count
         return found
 
     def as_dict(self) -> dict[str, Any]:
-        """For a card."""
+        """Return the log for a card."""
         table = [{"operator": name, "count": count, "status": status} for name, count, status in self.rows]
         return {"mapped": self.mapped, "operators": self.total, "memory": self.memory, "table": table}
 
 
 def parse(*texts: str) -> Log:
-    """Read the output of one run: what it printed and, where that has no table, its log file."""
+    """Parse the output of one run and, if it has no table, its log file."""
     lines = [line.strip() for text in texts for line in text.splitlines()]
     rows = next((found for text in texts if (found := _rows(text.splitlines()))), ())
     succeeded = any(line.startswith("Model compiled successfully") for line in lines)
@@ -101,7 +101,7 @@ def parse(*texts: str) -> Log:
 
 
 def _rows(lines: Iterable[str]) -> tuple[tuple[str, int, str], ...]:
-    """Of the last table: a search prints one for each of its tries."""
+    """Return the rows of the last table, as a search prints one for each try."""
     rows: list[tuple[str, int, str]] = []
     inside = False
     for line in lines:

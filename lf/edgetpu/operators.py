@@ -25,7 +25,7 @@ class Row:
         safe: the highest version that an int8 network needs.
         reads: the highest version that the compiler can read.
         checks: its limits.
-        known: False where that it is supported is general knowledge only.
+        known: False if support is not documented in a source here.
     """
 
     safe: int
@@ -106,7 +106,7 @@ OTHERS: dict[str, tuple[int, str]] = {
 
 
 def unreadable(operator: Operator) -> str | None:
-    """Why the compiler cannot even read a file with this operator, or None."""
+    """Return the reason why the compiler cannot read a file with this operator, or None."""
     row = OPERATORS.get(operator.name)
     reads = row.reads if row else OTHERS.get(operator.name, (None,))[0]
     if operator.code > NEWEST:
@@ -118,7 +118,7 @@ def unreadable(operator: Operator) -> str | None:
 
 
 def particular(operator: Operator) -> Iterator[Finding]:
-    """Findings on rules of this kind of operator."""
+    """Yield findings on rules of this kind of operator."""
     row = OPERATORS.get(operator.name)
     if row is None:
         hint = f"; {OTHERS[operator.name][1]}" if operator.name in OTHERS else ""

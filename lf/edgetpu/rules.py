@@ -48,7 +48,7 @@ RULES = {
 
 MIB = 1 << 20
 ON_CHIP = 8 * MIB  # of memory for program and parameters
-FITS = 6 * MIB  # what a large model was seen to keep there beside its program
+FITS = 6 * MIB  # parameters that a large model kept on the chip in addition to its program
 LARGE, TOO_LARGE = 4 * MIB, 8 * MIB  # of one activation
 NEWEST = 145  # BROADCAST_ARGS, the last builtin operator of TensorFlow 2.6
 SAME_SCALES = {
@@ -60,7 +60,7 @@ SAME_SCALES = {
 
 @dataclass(frozen=True)
 class Finding:
-    """Why an operator may stay on the CPU: one of STATES but `maps`, a key of RULES, a key of SOURCES, the reason."""
+    """Reason why an operator may stay on the CPU: a state (not `maps`), a key of RULES, a key of SOURCES, the text."""
 
     state: str
     rule: str
@@ -69,17 +69,17 @@ class Finding:
 
 
 def refused(rule: str, source: str, reason: str) -> Finding:
-    """A rule is broken: the CPU where the rule is sure, see SURE, else uncertain."""
+    """Make a finding for a broken rule: `cpu` for rules in SURE, otherwise uncertain."""
     return Finding(CPU if source in SURE else UNCERTAIN, rule, source, reason)
 
 
 def doubt(rule: str, source: str, reason: str) -> Finding:
-    """A rule is kept that does not promise anything."""
+    """Make an uncertain finding for a rule that guarantees nothing."""
     return Finding(UNCERTAIN, rule, source, reason)
 
 
 def general(operator: Operator) -> Iterator[Finding]:
-    """Findings on rules of every operator."""
+    """Yield findings on rules of every operator."""
     for tensor in operator.computed:
         if not tensor.quantized:
             yield refused("data-type", "D", f"an activation is {tensor.kind}, expected INT8 or UINT8")
@@ -125,10 +125,10 @@ def _same(operator: Operator) -> Iterator[Finding]:
 
 
 def shown(tensor: Tensor) -> str:
-    """Its shape: `1x240x320x64`."""
+    """Format the shape of a tensor: `1x240x320x64`."""
     return "x".join(map(str, tensor.shape)) or "scalar"
 
 
 def mib(count: int) -> str:
-    """Bytes: `4.69 MiB`."""
+    """Format bytes: `4.69 MiB`."""
     return f"{count / MIB:.2f} MiB" if count >= MIB // 100 else f"{count} bytes"

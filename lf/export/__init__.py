@@ -14,15 +14,15 @@ from lf.models import check_refinement
 
 @dataclass(frozen=True)
 class Target:
-    """A format.
+    """A target format.
 
     Attributes:
-        module: its code, with `export(artifact, out, **options) -> Artifact`, which writes nothing unless
-            the new file agrees with its parent.
-        suffix: what the names of its files end in.
+        module: its code, with `export(artifact, out, **options) -> Artifact`, which writes nothing unless the new file
+            agrees with its parent.
+        suffix: suffix of its files.
         about: one line for the help.
-        parent: what it starts from: a checkpoint, an onnx or a tflite file.
-        codec: how its files carry their card, where their suffix is new; see `lf.formats.cards.appended`.
+        parent: type of the parent: a checkpoint, an onnx or a tflite file.
+        codec: storage of the card in its files, for a new suffix; see `lf.formats.cards.appended`.
     """
 
     module: str
@@ -32,7 +32,7 @@ class Target:
     codec: cards.Codec | None = None
 
     def register(self) -> None:
-        """Have files with its suffix read and written."""
+        """Register the codec of its suffix for reading and writing."""
         cards.register([self.suffix], self.codec)
 
 
@@ -50,7 +50,7 @@ TARGETS: dict[str, Target] = {
 for _row in TARGETS.values():
     _row.register()
 
-CUTS = {  # where the graph of a file ends
+CUTS = {  # the ends of graphs
     "heads": "raw heads, which lf decodes: for every engine, and what is quantized",
     "features": "keypoints, scores, descriptors in so many slots: for engines that run the decode as well",
 }
@@ -65,16 +65,15 @@ def export(
     refine: str | None = None,
     **options: Any,
 ) -> Artifact:
-    """Turn a model file into another format.
+    """Convert a model file to another format.
 
     Args:
-        artifact: what to export.
+        artifact: the file to export.
         target: a row of TARGETS.
         out: the file to write; `<name of the parent><suffix>` in the current folder by default.
         cut: a row of CUTS.
-        refine: how points move off whole pixels, see `lf.models.decode.refined`; goes into the card, or the graph. None
-            leaves it as it is.
-        options: of the target; see its module.
+        refine: sub-pixel method, see `lf.models.decode.refined`, for the card or the graph. None does not change it.
+        options: options of the target; see its module.
 
     Raises:
         UsageError: unknown target, or a file or option that does not fit it.

@@ -20,16 +20,16 @@ from lf.extraction.extractor import Extractor
 from lf.models import Model
 from lf.models.decode import CELL, heatmap, unfold
 
-RELATIVE = 1e-4  # largest error of a map, as a share of its largest value; float32 in another order reads 1e-6
-SAME = 0.05  # px between two keypoints that count as one; networks without sub-pixel points put them on integers
-IDENTICAL = 0.999  # least share of keypoints in both
-SLACK = 1e-4  # of a score: nearer than this to a threshold or to a rival, rounding may decide either way
+RELATIVE = 1e-4  # largest error of a map, as a share of its largest value; float32 in another order causes 1e-6
+SAME = 0.05  # largest distance of equal keypoints, px; networks without sub-pixel points have integers
+IDENTICAL = 0.999  # least share of common keypoints
+SLACK = 1e-4  # relative difference of a score to a threshold or a rival within which rounding may decide
 FREE_SIZES = ((240, 320), (96, 136), (320, 240), (200, 408))  # H, W: what a file of free size is shown, see `sizes`
 
 
 @dataclass
 class Tally:
-    """Results so far: per head the largest error and value, and counts of keypoints."""
+    """Accumulated results: largest error and value of each head, and counts of keypoints."""
 
     error: dict[str, float] = field(default_factory=dict)
     value: dict[str, float] = field(default_factory=dict)
@@ -39,7 +39,7 @@ class Tally:
     pictures: int = 0
 
     def figures(self) -> dict[str, Any]:
-        """For the card."""
+        """Return the figures for the card."""
         heads = {
             name: {"max_abs": float(f"{error:.3g}"), "max_rel": float(f"{error / self.value[name]:.3g}")}
             for name, error in self.error.items()
@@ -54,7 +54,7 @@ class Tally:
 
     @property
     def identical(self) -> float:
-        """Share of the keypoints of either side that the other has, too."""
+        """Return the share of keypoints of both sides that the other side has, too."""
         return 1 - self.differing / max(1, self.keypoints)
 
 
@@ -68,14 +68,14 @@ def check(
     *,
     exact: bool = True,
 ) -> dict[str, Any]:
-    """Compare a new file with its parent on pictures.
+    """Compare a new file with its parent on images.
 
     Args:
-        parent: the file it was made from, run by backend `before`.
+        parent: its parent, run by backend `before`.
         candidate: the new file, run by backend `after`.
-        folder: of pictures; None draws them, for a file of free size in several sizes.
+        folder: folder of images; None draws them, in several sizes for a file of free size.
         relative: tolerance of the maps, see RELATIVE.
-        exact: the keypoints are to be the same, too; not so where the weights were rounded.
+        exact: True also compares keypoints; False for rounded weights.
 
     Returns:
         The figures for the card.
@@ -97,7 +97,7 @@ def check(
 
 @contextmanager
 def gated(parent: Artifact) -> Iterator[None]:
-    """Raise GateFailed where the new file gives non-finite values, and its parent does not."""
+    """Raise GateFailed if the new file gives non-finite values and its parent does not."""
     try:
         yield
     except BadModel as error:
@@ -107,7 +107,7 @@ def gated(parent: Artifact) -> Iterator[None]:
 
 
 def pictures(extractor: Extractor, folder: Path | None) -> Iterator[Array]:
-    """Pictures of a folder, or drawn ones of the sizes the file takes."""
+    """Yield images of a folder, or drawn images of the sizes that the file takes."""
     if folder:
         for path in images.list_images(folder, limit=agreement.PICTURES):
             yield images.read(path)
@@ -120,7 +120,7 @@ def pictures(extractor: Extractor, folder: Path | None) -> Iterator[Array]:
 
 
 def sizes(multiple: int) -> list[tuple[int, int]]:
-    """FREE_SIZES, every second one moved to odd multiples: sizes that a rounded stride or padding gets wrong."""
+    """Return FREE_SIZES, every second one moved to odd multiples, which show rounded strides or wrong padding."""
     odd = [((h // multiple | 1) * multiple, (w // multiple | 1) * multiple) for h, w in FREE_SIZES]
     return [size if index % 2 else plain for index, (plain, size) in enumerate(zip(FREE_SIZES, odd, strict=True))]
 
@@ -147,15 +147,15 @@ def _keypoints(a: Look, b: Look, extractor: Extractor, tally: Tally) -> None:
 
 
 def explained(a: Look, b: Look, only_a: Array, only_b: Array, extractor: Extractor) -> Array:
-    """Which of the differing keypoints, those of `a` then those of `b`, rounding may have decided.
+    """Return a mask of the differing keypoints, those of `a` then those of `b`, that rounding may explain.
 
-    A point may when the other side has it at thresholds lower by SLACK; when over there it scores within SLACK of a
-    rival in reach of suppression; or when it lies in reach of such a point, which did or did not suppress it. Rivals
-    are keypoints where suppression is greedy, all neighbours where a pixel that loses still counts.
+    Rounding may explain a point if the other side has it with thresholds lower by SLACK; if its score there is within
+    SLACK of a rival in reach of suppression; or if it is in reach of such a point, which may or may not suppress it.
+    Rivals are keypoints if suppression is greedy, and all neighbours for the max-filter rule.
     """
     settings = extractor.settings
     lower: dict[str, Any] = {name: value - SLACK for name, value in settings.items() if isinstance(value, float)}
-    lower |= dict.fromkeys({"limit"} & settings.keys())  # the thresholds, and how many points there may be
+    lower |= dict.fromkeys({"limit"} & settings.keys())  # thresholds, and the limit of points
     reach, radius = reach_of(settings), settings.get("radius", 1)
     points = np.concatenate([a.features.keypoints[only_a], b.features.keypoints[only_b]])
     may = np.zeros(len(points), bool)
@@ -177,12 +177,12 @@ def explained(a: Look, b: Look, only_a: Array, only_b: Array, extractor: Extract
 
 
 def reach_of(settings: Mapping[str, Any]) -> float:
-    """How far suppression reaches, in px: the corner of a square, plus a sub-pixel shift."""
+    """Return the reach of suppression, px: the corner of a square, plus a sub-pixel shift."""
     return float(settings.get("nms_radius", settings.get("radius", 1)) * 2**0.5 + 1)
 
 
 def ranked(row: Model, maps: Mapping[str, Array]) -> Array | None:
-    """The (H, W) scores of which a network's points are local maxima; None where suppression is greedy."""
+    """Return the map (H, W) with a network's points as local maxima; None if suppression is greedy."""
     if row.maxima is None:
         return None
     stacked = maps[row.maxima]
@@ -190,7 +190,7 @@ def ranked(row: Model, maps: Mapping[str, Array]) -> Array | None:
 
 
 def contested(score: Array, points: Array, radius: int = 1) -> Array:
-    """Which of `points` (N, 2) score within SLACK of the best other one of the square of side 2 * radius + 1."""
+    """Return a mask of `points` (N, 2) that score within SLACK of the best other pixel of their square of `radius`."""
     padded = np.pad(score, radius, constant_values=-np.inf)
     x, y = np.round(points).astype(np.intp).T
     steps = [(dy, dx) for dy in range(2 * radius + 1) for dx in range(2 * radius + 1) if (dy, dx) != (radius, radius)]
@@ -200,9 +200,9 @@ def contested(score: Array, points: Array, radius: int = 1) -> Array:
 
 
 def _ranks(seen: Look, points: Array, extractor: Extractor, lower: Mapping[str, Any]) -> Array:
-    """The value under each of `points` (N, 2) that suppression compares, kept or not; nan where it is too low."""
+    """Return the value that suppression compares for each of `points` (N, 2); NaN if it is too low."""
     head = extractor.model.descriptor
-    maps = {**seen.maps, head: seen.maps[head][:1]}  # one channel: positions are all that matters
+    maps = {**seen.maps, head: seen.maps[head][:1]}  # one channel, because only positions are needed
     pixels = agreement.decode(extractor, maps, seen.features.size, **lower, nms_radius=0)
     if not len(pixels):
         return np.full(len(points), np.nan)

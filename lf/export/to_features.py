@@ -25,16 +25,16 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 TOP_K = 1000
-PREFIX = "decode."  # of the names of what is appended
-NEAR = 1e-3  # px, and SCORE * NEAR of a score, between two keypoints that count as one
+PREFIX = "decode."  # prefix of the names of appended nodes and tensors
+NEAR = 1e-3  # largest difference of equal keypoints, px; SCORE * NEAR for scores
 SCORE = 0.01
-COSINE = 1e-5  # a descriptor may miss so much of a cosine of 1
-ROUNDING = 1e-5  # of a score: nearer than this to a threshold, to a rival or to the last slot, rounding decides
+COSINE = 1e-5  # largest difference of the cosine of two descriptors from 1
+ROUNDING = 1e-5  # relative difference of a score to a threshold, a rival or the last slot within which rounding decides
 
 
 @dataclass
 class Tally:
-    """Results so far; `missed` is the largest 1 - cosine of two descriptors of one keypoint."""
+    """Accumulated results; `missed` is the largest 1 - cosine of two descriptors of a keypoint."""
 
     pictures: int = 0
     keypoints: int = 0
@@ -43,7 +43,7 @@ class Tally:
     missed: float = 0.0
 
     def figures(self) -> dict[str, Any]:
-        """For the card."""
+        """Return the figures for the card."""
         identical = round(1 - self.differing / max(1, self.keypoints), 6)
         counts = {"pictures": self.pictures, "keypoints": self.keypoints, "identical": identical}
         return {**counts, "unexplained": self.unexplained, "cosine": float(f"{1 - self.missed:.7f}")}
@@ -58,19 +58,19 @@ def export(
     top_k: int = TOP_K,
     images: Path | None = None,
 ) -> Artifact:
-    """Append the decode to an ONNX file, or to what a checkpoint becomes.
+    """Append the decoder to an ONNX file, or to the ONNX export of a checkpoint.
 
     Args:
         artifact: ONNX of any scheme, or a checkpoint.
         out: the .onnx file.
-        size: (H, W) of the one input size of what a checkpoint becomes; None leaves both free; see OWN.
-        opset: of what a checkpoint becomes.
-        top_k: slots of the outputs.
-        images: folder of pictures for the parity check; None draws them.
+        size: fixed input size (H, W) of the export of a checkpoint; None leaves it free; see OWN.
+        opset: operator set of the export of a checkpoint.
+        top_k: number of slots of the outputs.
+        images: folder of images for the parity check; None draws them.
 
     Raises:
-        UsageError: neither ONNX nor a checkpoint, it decodes already, or no slots.
-        GateFailed: the file does not decode as numpy does; nothing is written.
+        UsageError: neither ONNX nor a checkpoint, the decoder is in the graph already, or no slots.
+        GateFailed: the decoder in the graph disagrees with the numpy decoder; nothing is written.
     """
     if top_k < 1:
         raise UsageError(f"`top_k={top_k}`: expected at least 1")
@@ -109,10 +109,10 @@ def _appended(parent: Artifact, top_k: int, images: Path | None) -> Draft:
 
 
 def append(proto: ModelProto, card: Card, top_k: int) -> ModelProto:
-    """The model with its raw heads decoded, with the settings of its row, into `top_k` slots.
+    """Append the decoder of the raw heads, with the settings of the row and `top_k` slots, to the model.
 
     Raises:
-        UsageError: the network's decode has no counterpart in ONNX, or the operator set is too old.
+        UsageError: the network's decoder has no ONNX form, or the operator set is too old.
         BadInput: the heads are not those of the card.
     """
     from onnx import TensorProto, checker, helper
@@ -150,13 +150,13 @@ def append(proto: ModelProto, card: Card, top_k: int) -> ModelProto:
 
 
 def check(parent: Artifact, candidate: Artifact, top_k: int, folder: Path | None) -> dict[str, Any]:
-    """Compare a file that decodes with numpy's decode of its parent's heads, on pictures.
+    """Compare the decoder in a graph with the numpy decoder on its parent's heads, on images.
 
     Args:
         parent: the ONNX file with raw heads.
         candidate: the same with `top_k` slots of features.
         top_k: as above.
-        folder: of pictures; None draws them, for a file of free size in several sizes.
+        folder: folder of images; None draws them, in several sizes for a file of free size.
 
     Returns:
         The figures for the card.
@@ -188,7 +188,7 @@ def check(parent: Artifact, candidate: Artifact, top_k: int, folder: Path | None
 
 
 def compare(a: Features, b: Features, maps: dict[str, Array], extractor: Extractor, top_k: int, tally: Tally) -> None:
-    """Add to `tally` how `b`, of the graph, differs from `a`, of numpy; `maps` are the heads both were made from."""
+    """Add the differences between `b` of the graph and `a` of numpy to `tally`; `maps` are the heads of both."""
     places = [np.column_stack([each.keypoints, each.scores * np.float32(SCORE**-1)]) for each in (a, b)]
     distance, index = agreement.nearest(*places)
     only = distance > NEAR, agreement.nearest(*places[::-1])[0] > NEAR
@@ -204,10 +204,10 @@ def compare(a: Features, b: Features, maps: dict[str, Array], extractor: Extract
 def _explained(
     a: Features, b: Features, only: tuple[Array, Array], maps: dict[str, Array], extractor: Extractor, top_k: int
 ) -> Array:
-    """Which of the keypoints in one alone, those of `a` then those of `b`, rounding may have decided.
+    """Return a mask of the keypoints of only one side, those of `a` then those of `b`, that rounding may explain.
 
-    It may at a threshold, at the last slot, between two of nearly equal score of which each suppresses the other; and
-    whatever lies in reach of such a point was or was not suppressed by it.
+    Rounding may decide at a threshold, at the last slot, and between two points with nearly equal scores that suppress
+    each other; and for points in reach of such a point, which may or may not suppress them.
     """
     points = np.concatenate([a.keypoints[only[0]], b.keypoints[only[1]]])
     scores = np.concatenate([a.scores[only[0]], b.scores[only[1]]])

@@ -26,10 +26,10 @@ from lf.runtimes import CHECKPOINTS
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-OPSET = 18  # what every engine of ours reads; 4 and 16-bit types would need 21
-OPSETS = range(18, 24)  # below 18 the exporter converts down, which it does not promise; above, ONNX Runtime may refuse
+OPSET = 18  # read by every engine here; 4 and 16-bit types would need 21
+OPSETS = range(18, 24)  # below, the exporter does not guarantee its conversion; above, ONNX Runtime may refuse
 SIZE = (240, 320)  # H, W
-OWN = (0, 0)  # the size of a file that has one, else `usual_size`
+OWN = (0, 0)  # stands for the fixed size of the file, otherwise `usual_size`
 INPUT = "image"
 
 
@@ -46,9 +46,9 @@ def export(
     Args:
         artifact: a checkpoint that torch reads.
         out: the .onnx file.
-        size: (H, W) of the one input size; None leaves both free.
+        size: fixed input size (H, W); None leaves it free.
         opset: version of the ONNX operator set, one of OPSETS.
-        images: folder of pictures for the parity check; None draws them.
+        images: folder of images for the parity check; None draws them.
 
     Raises:
         UsageError: not a checkpoint, or a size or opset that does not fit.
@@ -77,23 +77,23 @@ def export(
 
 
 def usual_size(card: Card) -> tuple[int, int]:
-    """Default (H, W) of a file with fixed input size: SIZE rounded to the multiples of the network."""
+    """Return the default (H, W) of a file with fixed input size: SIZE rounded to the multiples of the network."""
     return pick(NETWORKS, card.model, "network").fitted(SIZE)
 
 
 def through(
     artifact: Artifact, folder: Path, size: tuple[int, int] | None, opset: int | None, images: Path | None
 ) -> Artifact:
-    """The ONNX file in `folder` that a checkpoint becomes on the way to another format; see `export`, and OWN."""
+    """Export a checkpoint to an ONNX file in `folder`, as a step to another format; see `export`, and OWN."""
     wanted = usual_size(artifact.card) if size == OWN else size
     return export(artifact, Path(folder, "through.onnx"), size=wanted, opset=opset or OPSET, images=images)
 
 
 def trace(artifact: Artifact, size: tuple[int, int] | None, opset: int, batch: int = 1) -> ModelProto:
-    """The network of a checkpoint as an ONNX model for `batch` images at a time, without a trace of this machine.
+    """Convert the network of a checkpoint to an ONNX model for `batch` images, without data of this machine.
 
     Raises:
-        ConversionFailed: a batch normalisation is left, so quantization would go wrong quietly.
+        ConversionFailed: a batch normalisation remains; quantization would then be silently wrong.
     """
     import onnx
     import torch
@@ -105,7 +105,7 @@ def trace(artifact: Artifact, size: tuple[int, int] | None, opset: int, batch: i
         if fold := getattr(part, "fold", None):
             fold()
     free = torch.export.Dim.DYNAMIC
-    height, width = size or parity.sizes(model.multiple)[1]  # any that fits
+    height, width = size or parity.sizes(model.multiple)[1]  # any size that fits
     with quiet():
         program = torch.onnx.export(
             network.eval(),
@@ -130,14 +130,14 @@ def trace(artifact: Artifact, size: tuple[int, int] | None, opset: int, batch: i
 
 
 def tidy(proto: ModelProto, name: str) -> ModelProto:
-    """Name graph, sizes and layers; drop what the exporter notes of itself, the paths of this machine among it."""
+    """Name graph, sizes and layers; remove the exporter's notes, including paths of this machine."""
     graph = proto.graph
     proto.producer_name, proto.producer_version, proto.doc_string, graph.name = "lf", __version__, "", name
     for holder in (proto, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
         holder.ClearField("metadata_props")
         holder.ClearField("doc_string")
     for node in graph.node:
-        if node.op_type == "Conv":  # the exporter's names say nothing
+        if node.op_type == "Conv":  # the exporter's names are meaningless
             node.ClearField("name")
     onnx_model.named(proto)
     free = [dim.dim_param for dim in graph.input[0].type.tensor_type.shape.dim if dim.dim_param]
@@ -151,7 +151,7 @@ def tidy(proto: ModelProto, name: str) -> ModelProto:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence the exporter, which warns of its own code and logs every optional package that is absent."""
+    """Suppress the exporter's warnings about its own code and its log of missing optional packages."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -30,15 +30,15 @@ def export(
     """Export a float ONNX file or a checkpoint.
 
     Args:
-        artifact: what to export.
+        artifact: the file to export.
         out: the .tflite file.
-        size: (H, W) of the one input size, see OWN.
-        opset: of the ONNX file that a checkpoint becomes on the way.
-        images: folder of pictures for the parity check; None draws them.
-        half: store the weights in float16; they are computed with in float32.
+        size: fixed input size (H, W), see OWN.
+        opset: operator set of the intermediate ONNX file of a checkpoint.
+        images: folder of images for the parity check; None draws them.
+        half: store the weights in float16; computation stays in float32.
 
     Raises:
-        UsageError: neither float ONNX nor a checkpoint, a size that does not fit it, or a network with no TFLite form.
+        UsageError: neither float ONNX nor a checkpoint, a size that does not fit, or a network without a TFLite form.
         GateFailed: the file does not agree with its parent; nothing is written.
         Unavailable: onnx2tf or TensorFlow is not installed.
         LfError: the converter failed.
@@ -57,7 +57,7 @@ def export(
 
 
 def _sized(parent: Artifact, size: tuple[int, int]) -> Artifact:
-    """The same float ONNX file, shown pictures of one size only."""
+    """Return the float ONNX file with a fixed input size."""
     card = parent.card
     if card.features:
         raise UsageError(f"{parent.path}: contains its decoder; export to tflite starts from the file it was made from")

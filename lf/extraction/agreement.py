@@ -13,15 +13,15 @@ from lf.core import FEATURES, Array, Features, blaming
 from lf.data.drawn import procedural
 from lf.extraction.extractor import Extractor, checked
 
-PICTURES = 8  # drawn pictures; at 240x320 they hold some thousand keypoints, enough to see one in a thousand move
+PICTURES = 8  # drawn images; at 240x320 they have some thousand keypoints, so a share of one in a thousand is visible
 
-SIZE = (240, 320)  # H, W of drawn pictures for a file that takes every size
+SIZE = (240, 320)  # H, W of drawn images for a file that takes every size
 
-# Two backends give equal output of one file where:
-MAPS = 1e-4  # float: no value of a raw map differs by more, as a share of the largest of that map
-SHARED, NEAR = 0.99, 0.05  # float: so many of the keypoints have another within so many px, and the count is as near
+# Two backends agree on a file if:
+MAPS = 1e-4  # float: largest difference in a raw map, as a share of its largest value
+SHARED, NEAR = 0.99, 0.05  # float: least share of keypoints with a partner, least ratio of counts; px to a partner
 NOISE = 1e-2  # quantized: the power of the differences, as a share of the variance of that map
-TINY = 1e-30  # instead of zero, where a map is constant
+TINY = 1e-30  # replaces zero for constant maps
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Look:
 
 
 def look(extractor: Extractor, tensor: Array) -> Look:
-    """Run a prepared picture, (1, C, H, W) float32 as `Extractor.tensor` makes it.
+    """Run a prepared image, (1, C, H, W) float32 as `Extractor.tensor` makes it.
 
     Raises:
         LfError: a map is missing or misshapen.
@@ -44,36 +44,38 @@ def look(extractor: Extractor, tensor: Array) -> Look:
 
 
 def refuse_broken(extractor: Extractor) -> None:
-    """Raise BadModel if the network gives non-finite values of a drawn picture: what is made from it would as well."""
+    """Raise BadModel if the network gives non-finite values for a drawn image, as converted files would do the same."""
     picture = next(drawn(extractor.artifact.card.size or SIZE, 1))
     look(extractor, extractor.tensor(extractor.fit(picture)))
 
 
 def decode(extractor: Extractor, maps: dict[str, Array], size: tuple[int, ...], **changed: Any) -> Features:
-    """Keypoints of raw maps of a picture of `size` (W, H); `changed` settings replace the extractor's."""
+    """Decode raw maps of an image of `size` (W, H); `changed` settings replace the extractor's."""
     with blaming(extractor.artifact.path):
         return checked(*extractor.model.decode(maps, **{**extractor.settings, **changed}), (size[0], size[1]))
 
 
 def both(reference: Extractor, candidate: Extractor, pictures: Iterable[Array]) -> Iterator[tuple[Look, Look]]:
-    """Show every picture, prepared for `candidate`, to both."""
+    """Run both on every image, prepared for `candidate`."""
     for picture in pictures:
         yield pair(reference, candidate, candidate.tensor(candidate.fit(picture)))
 
 
 def pair(reference: Extractor, candidate: Extractor, tensor: Array) -> tuple[Look, Look]:
-    """Show a prepared picture to both."""
+    """Run both on a prepared image."""
     return look(reference, tensor), look(candidate, tensor)
 
 
 def drawn(size: tuple[int, int], count: int = PICTURES) -> Iterator[Array]:
-    """`count` pictures of `size` (H, W) px that neither training nor calibration ever sees; uint8 (H, W, 3) RGB."""
+    """Draw `count` images of `size` (H, W) px that training and calibration never use; uint8 (H, W, 3) RGB."""
     for index in range(count):
         yield procedural.held_out_picture(index, (max(32, size[0]), max(32, size[1])))
 
 
 def nearest(points: Array, others: Array) -> tuple[Array, Array]:
-    """For each of `points` (N, 2) the distance in px to the nearest of `others` (M, 2), and its index; inf if M = 0."""
+    """Return for each of `points` (N, 2) the distance to the nearest of `others` (M, 2), px, and its index.
+
+    The distance is inf if M = 0."""
     if not len(points) or not len(others):
         return np.full(len(points), np.inf, np.float32), np.zeros(len(points), np.intp)
     distance, index = cv2.batchDistance(points, others, cv2.CV_32F, normType=cv2.NORM_L2, K=1)
@@ -81,20 +83,20 @@ def nearest(points: Array, others: Array) -> tuple[Array, Array]:
 
 
 def near(points: Array, others: Array, within: float) -> Array:
-    """(N,) bool: which of `points` (N, 2) have one of `others` (M, 2) at most `within` px away."""
+    """Return a mask (N,) of `points` (N, 2) with one of `others` (M, 2) at most `within` px away."""
     found: Array = nearest(points, others)[0] <= within
     return found
 
 
 def differences(expected: Look, found: Look, quantized: bool) -> str:
-    """What is not equal in two looks of one file at one picture, within the tolerances above; empty if nothing is.
+    """Describe the differences of two runs of a file on one image beyond the tolerances above; "" if there are none.
 
     The conformance suite (tests/test_conformance.py) compares every backend within the same tolerances.
 
     Args:
-        expected: of the reference backend.
-        found: of another one.
-        quantized: whether the file holds quantized layers, which engines round in their own way.
+        expected: output of the reference backend.
+        found: output of another backend.
+        quantized: whether the file has quantized layers, which engines round differently.
     """
     points = tuple(expected.maps) == FEATURES  # decoded in the graph: lists, whose order may differ
     for head, values in {} if points else expected.maps.items():

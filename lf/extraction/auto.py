@@ -29,28 +29,28 @@ from lf.models import row_of
 from lf.runtimes import BACKENDS, backends_for
 
 AUTO = "auto"
-TURNS, SECONDS, LEAST = 9, 2.0, 3  # turns of a measurement: at most TURNS, and after SECONDS no more than LEAST
-GAIN = 0.97  # another backend is chosen where it takes at most this share of the time of the first
-SLOW = 2.0  # a backend that takes so many times as long in its second run takes no turns
-MOST = 480 * 640  # pixels; a larger picture is measured at this size, since the ratio of engines changes little above
+TURNS, SECONDS, LEAST = 9, 2.0, 3  # turns of a measurement: at most TURNS; at most LEAST after SECONDS
+GAIN = 0.97  # another backend is chosen if it takes at most this share of the time of the first
+SLOW = 2.0  # a backend this many times slower in its second run is not timed further
+MOST = 480 * 640  # pixels; a larger image is measured at this size, since the ratio of engines changes little above
 FOLDER = "backends"  # of the records, in the cache folder
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What `auto` chose for a file, and why.
+    """The backend that `auto` chose for a file, with the measured ratios.
 
     Attributes:
         file: name of the model file.
         backend: the chosen row of BACKENDS.
-        ratios: backend -> its time as a multiple of that of the first, the median over turns; the first has 1. Empty
-            where only one backend can run the file.
-        left_out: backend -> why it was not compared.
-        size: (height, width) of the picture that was measured, or None.
-        threads: of each engine.
+        ratios: backend -> time relative to the first backend, the median over turns; the first has 1. Empty if only one
+            backend can run the file.
+        left_out: backend -> reason why it was not compared.
+        size: (height, width) of the measured image, or None.
+        threads: number of threads of each engine.
         measured: day of the measurement, such as 2026-11-29.
-        fresh: whether it was measured just now, not read from the cache.
-        kept: why the measurement could not be kept; empty if it was.
+        fresh: True if it was measured now, False if read from the cache.
+        kept: reason why the measurement could not be stored; "" if it was.
     """
 
     file: str
@@ -64,7 +64,7 @@ class Choice:
     kept: str = ""
 
     def __str__(self) -> str:
-        """One line: the backend, and the ratio that decided."""
+        """Format the backend and the deciding ratio as one line."""
         if not self.ratios or not self.size:
             return f"{self.backend} runs {self.file}: no other backend for such files is installed"
         first, *others = self.ratios
@@ -82,16 +82,16 @@ class Choice:
 
 
 def choose(artifact: Artifact, threads: int, picture: Callable[[], Array | None]) -> Choice:
-    """The fastest backend of those that give equal output; measured once, then read from the cache.
+    """Choose the fastest backend with equal output; it is measured once, then read from the cache.
 
     Args:
         artifact: the model file.
         threads: of each engine.
-        picture: gives an image as `Extractor` takes it, of the size that is to be extracted; called only where there is
-            a choice. None stands for no image: the first backend is chosen then.
+        picture: returns an image for `Extractor`, of the size to extract; called only if there is a choice. If it
+            returns None, the first backend is chosen.
 
     Raises:
-        LfError: the first backend cannot run the file, see `Extractor`; another one never takes its place unasked.
+        LfError: the first backend cannot run the file, see `Extractor`; there is no fallback.
     """
     names = candidates(artifact)
     whole = picture() if len(names) > 1 else None
@@ -106,16 +106,16 @@ def choose(artifact: Artifact, threads: int, picture: Callable[[], Array | None]
 
 
 def keep(artifact: Artifact, threads: int, picture: Array, times: Mapping[str, Sequence[float]]) -> Choice | None:
-    """Write the record that `choose` reads from times that were measured in turns, as `lf tune` does.
+    """Write the record for `choose` from times measured in turns, as in `lf tune`.
 
     Args:
         artifact: the model file.
         threads: of each engine.
-        picture: an image of the size that was measured.
+        picture: an image of the measured size.
         times: backend -> times of each turn, in any unit; a candidate without times is left out.
 
     Returns:
-        The choice, or None where the first candidate or all others have no times.
+        The choice, or None if the first candidate or all others have no times.
     """
     names = candidates(artifact)
     timed = [name for name in names if times.get(name)]
@@ -129,7 +129,7 @@ def keep(artifact: Artifact, threads: int, picture: Array, times: Mapping[str, S
 
 
 def candidates(artifact: Artifact) -> list[str]:
-    """The backends that `auto` compares for a file: installed, not only on request, and able to run its network."""
+    """Return the backends that `auto` compares: installed, not only on request, and able to run the network."""
     unfit = row_of(artifact.card).not_on
     fits = [name for name in backends_for(artifact.path) if BACKENDS[name].installed and name not in unfit]
     first = backend_for(artifact)
@@ -137,7 +137,7 @@ def candidates(artifact: Artifact) -> list[str]:
 
 
 def records() -> list[Choice]:
-    """The choices in the cache folder, the latest first; a damaged record is passed over."""
+    """Read the choices in the cache folder, the latest first; damaged records are skipped."""
     found = []
     for path in sorted((cache.folder() / FOLDER).glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True):
         with suppress(LfError, KeyError, TypeError, ValueError, AttributeError):
@@ -146,7 +146,7 @@ def records() -> list[Choice]:
 
 
 def _small(artifact: Artifact, picture: Array) -> tuple[Array, tuple[int, int]]:
-    """The picture to measure, of at most MOST pixels, and the (H, W) that the network is given."""
+    """Return the image to measure, of at most MOST pixels, and the input size (H, W) of the network."""
     picture = check(picture)
     height, width = picture.shape[:2]
     if artifact.card.size:
@@ -158,7 +158,7 @@ def _small(artifact: Artifact, picture: Array) -> tuple[Array, tuple[int, int]]:
 
 
 def _record(artifact: Artifact, names: Sequence[str], threads: int, size: tuple[int, int]) -> ledger.Ledger:
-    """Where the choice between `names` for a file is kept.
+    """Return the path of the record of a choice between `names` for a file.
 
     Sizes count by their number of pixels, rounded to a power of 2: the ratio of two engines changes little within one.
     """
@@ -177,7 +177,7 @@ def _record(artifact: Artifact, names: Sequence[str], threads: int, size: tuple[
 
 
 def _read(content: Mapping[str, Any], artifact: Artifact, names: Sequence[str]) -> Choice | None:
-    """The choice in a record, or None where it is damaged."""
+    """Read the choice in a record; None if it is damaged."""
     with suppress(KeyError, TypeError, ValueError, AttributeError):
         found = _parse({**content, "file": artifact.path.name})
         return found if found.backend in names else None
@@ -205,7 +205,7 @@ def _keep(
     threads: int,
     size: tuple[int, int],
 ) -> Choice:
-    """Choose by the ratios, and write the record; a cache folder that cannot be written is no obstacle."""
+    """Choose by the ratios, and write the record. A cache folder that cannot be written is not an error."""
     first = next(iter(ratios))
     best = min(ratios, key=ratios.__getitem__)
     chosen = best if ratios[best] <= GAIN else first
@@ -229,7 +229,7 @@ def _keep(
 def _measure(
     artifact: Artifact, names: Sequence[str], threads: int, picture: Array
 ) -> tuple[dict[str, float], dict[str, str]]:
-    """Median ratios of the network's time to that of the first backend, and why others were left out."""
+    """Return median ratios of times to the first backend, and the reasons why others were left out."""
     opened, left_out = _equal(artifact, names, threads, picture)
     own = opened[names[0]]
     tensor = own.tensor(own.fit(picture))
@@ -252,17 +252,17 @@ def _measure(
 def _equal(
     artifact: Artifact, names: Sequence[str], threads: int, picture: Array
 ) -> tuple[dict[str, Extractor], dict[str, str]]:
-    """The backends that give what the first gives for a picture, opened, and why others are left out."""
+    """Open the backends that agree with the first on an image; also return the reasons why others are left out."""
     own = Extractor(artifact, names[0], threads)
     tensor = own.tensor(own.fit(picture))
     expected, opened, left_out = agreement.look(own, tensor), {names[0]: own}, dict[str, str]()
-    threads_of_opencv = cv2.getNumThreads()  # one number for the process, which a backend may set
+    threads_of_opencv = cv2.getNumThreads()  # a setting of the process, which a backend may change
     for name in names[1:]:
         try:
             other = Extractor(artifact, name, threads)
             found = agreement.look(other, tensor)
             why = agreement.differences(expected, found, artifact.card.scheme != "fp32")
-        except Exception as error:  # of an engine that is not asked for by name: it is left out, and lf doctor says why
+        except Exception as error:  # the engine was not requested by name: leave it out; lf doctor gives the reason
             why = one_line(error, 300)
         if why:
             left_out[name] = why
@@ -279,7 +279,7 @@ def _seconds(session: Session, tensor: Array) -> float:
 
 
 def named(artifact: Artifact, backend: str, threads: int, picture: Callable[[], Array | None]) -> str:
-    """The backend that was asked for; for `auto` the one that `choose` finds, which stderr then names with its ratio.
+    """Return the requested backend; for `auto`, choose it, and print it with its ratio on stderr.
 
     Raises:
         LfError: see `choose`.
@@ -290,7 +290,7 @@ def named(artifact: Artifact, backend: str, threads: int, picture: Callable[[], 
 
 
 def said(choice: Choice) -> Choice:
-    """Print a choice on stderr, where there was more than one backend; return it."""
+    """Print a choice on stderr if there was more than one backend; return it."""
     if choice.ratios:
         console.note(f"lf: {choice}")
     return choice

@@ -12,13 +12,13 @@ from typing import Any
 from lf.core import BadInput, LfError, Unavailable, UsageError
 from lf.core.packages import pip
 
-SECONDS = 10  # for a cluster to answer
+SECONDS = 10  # timeout for the answer of a cluster
 ERRORS = {kind.__name__: kind for kind in (LfError, UsageError, Unavailable, BadInput)}
 
 
 @contextmanager
 def connected() -> Iterator[Any]:
-    """Yield the package `ray`, connected with the cluster of RAY_ADDRESS or of this machine, else with a new one.
+    """Yield the package `ray`, connected to the cluster of RAY_ADDRESS or of this machine, otherwise to a new one.
 
     Raises:
         Unavailable: Ray is not installed, or its cluster does not answer.
@@ -44,22 +44,22 @@ def connected() -> Iterator[Any]:
 
 
 def told(error: LfError) -> list[str]:
-    """Kind and text of an error, for another machine; an exception would arrive wrapped in pages."""
+    """Convert an error to kind and text for another machine; Ray would wrap an exception in a long report."""
     kind = next(name for name, kind in reversed(ERRORS.items()) if isinstance(error, kind))
     return [kind, str(error)]
 
 
 def heard(words: list[str]) -> LfError:
-    """The error of such a description."""
+    """Convert such a description back to an error."""
     kind, text = words
     return ERRORS[kind](text)
 
 
 def _reach(address: str) -> None:
-    """Knock at host:port, where Ray itself would try for ten minutes and more.
+    """Check that host:port answers, because Ray itself would retry for ten minutes or longer.
 
     Raises:
-        Unavailable: nobody answers.
+        Unavailable: there is no answer.
     """
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not port.isdecimal():
@@ -71,5 +71,5 @@ def _reach(address: str) -> None:
 
 
 def _line(error: Exception) -> str:
-    """The last line of what Ray says, which is what happened; the others are where."""
+    """Return the last line of Ray's error, which is the message; the other lines are the stack trace."""
     return (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()

@@ -22,17 +22,17 @@ from lf.runtimes import BACKENDS, open_session
 
 
 class Extractor:
-    """A session with the decoding of its network.
+    """A session together with the decoder of its network.
 
     Attributes:
         session: the opened engine.
         model: the network's row.
-        settings: keyword arguments of the decoder; the row's, with what the caller overrides.
-        keypoints: the extractor whose points are described, or None for the network's own.
-        resize: (H, W) that was asked for, to which every image is resized; None leaves it to the file.
-        nms: px within which the best point was asked to suppress the others; None leaves that to the network.
+        settings: keyword arguments of the decoder: those of the row, with overrides.
+        keypoints: extractor of the points to describe; None for the network's own.
+        resize: requested input size (H, W); None leaves it to the file.
+        nms: requested radius of suppression, px; None leaves it to the network.
         segmentation: whether features have the segmentation of their image.
-        pyramidal: whether images are looked at in several scales, see `lf.extraction.pyramid`.
+        pyramidal: whether features are extracted at several scales, see `lf.extraction.pyramid`.
     """
 
     def __init__(
@@ -50,14 +50,14 @@ class Extractor:
     ) -> None:
         """Open `artifact` in `backend`; `settings` override the model's published thresholds.
 
-        `refine` says how points move off whole pixels, see `lf.models.decode.refined`; None leaves it to the file.
-        With `segmentation` the features have it, too. `extraction` is `pyramid`, see
-        `lf.extraction.pyramid`, or names one of the published settings of the network, see `Model.extractions`.
+        `refine` is the sub-pixel method, see `lf.models.decode.refined`; None leaves it to the file. With
+        `segmentation` features include it. `extraction` is `pyramid`, see `lf.extraction.pyramid`, or the name of
+        published settings of the network, see `Model.extractions`.
 
         Raises:
-            UsageError: `keypoints` was given, and the network has no dense descriptors; or `resize`, and the file or
-                the network takes other sizes; or `refine`, and the network has no score map; or no `segmentation`;
-                or `extraction`, and the network has none of that name.
+            UsageError: `keypoints` is given, but the network has no dense descriptors; or `resize`, but the file or the
+                network takes other sizes; or `refine`, but the network has no score map; or `segmentation`, but the
+                network has none; or `extraction`, but the network has none of that name.
         """
         load_plugins()  # also in worker processes
         self.artifact = artifact
@@ -88,11 +88,11 @@ class Extractor:
 
     @property
     def backend(self) -> str:
-        """The row of BACKENDS that runs it."""
+        """The row of BACKENDS that runs the file."""
         return self._opened[0]
 
     def again(self) -> Extractor:
-        """An extractor for another thread: with its own session, or this one if there is one device.
+        """Return an extractor for another thread, with its own session; or this extractor if there is only one device.
 
         Raises:
             LfError: see `lf.runtimes.open_session`.
@@ -104,7 +104,7 @@ class Extractor:
         return Extractor(self.artifact, *self._opened, points, self.resize, self.nms, **more)
 
     def __call__(self, image: Array, clock: Clock | None = None, top_k: int | None = None) -> Features:
-        """Keypoints of an image, the best `top_k` or all; at one scale unless the extraction is `pyramid`.
+        """Extract keypoints of an image, the best `top_k` or all, at one scale unless the extraction is `pyramid`.
 
         The image is a numpy array (H, W) grey or (H, W, 3) RGB, of uint8 or of floats from 0 to 1.
 
@@ -112,7 +112,7 @@ class Extractor:
         half-pixel exact.
 
         Raises:
-            BadInput: another kind of image, see `lf.data.images.check`, or one smaller than a cell of the network.
+            BadInput: another kind of image, see `lf.data.images.check`, or an image smaller than a cell of the network.
             BadModel: descriptors that are not of unit length, or a non-finite map.
         """
         clock = clock or Clock()
@@ -121,7 +121,7 @@ class Extractor:
         return found if top_k is None else found.top(top_k)
 
     def once(self, image: Array, clock: Clock, top_k: int | None = None) -> Features:
-        """Keypoints of an image at one scale, `top_k` or more, before the requested suppression."""
+        """Extract keypoints of an image at one scale, `top_k` or more, before the requested suppression."""
         with clock.phase("preprocess"):
             resized = self.fit(image)
             tensor = self.tensor(resized)
@@ -138,13 +138,13 @@ class Extractor:
             return replace(found, segmentation=seen)
 
     def maps(self, image: Array) -> dict[str, Array]:
-        """The raw maps of an image, name -> (c, h, w) float32; for the image see `__call__`."""
+        """Return the raw maps of an image, name -> (c, h, w) float32; for the image see `__call__`."""
         return _first(self.session.run(self.tensor(self.fit(image))))
 
     def check_engine(self) -> None:
         """Raise Unavailable if the engine does not run its network even on a small grey image.
 
-        What an engine raises does not tell an image that it cannot take from a device that is gone.
+        The error of an engine does not distinguish an unsuitable image from a missing device.
         """
         shape = self.artifact.card.size or (8 * max(8, self.model.multiple),) * 2
         try:
@@ -157,7 +157,7 @@ class Extractor:
     def _decode(
         self, maps: Mapping[str, Array], image: Array, tensor: Array, top_k: int | None
     ) -> tuple[Array, Array, Array]:
-        """Decode maps of what `tensor` made of an image; points are in pixels of the image, `top_k` or more."""
+        """Decode the maps of an image prepared by `tensor`; points are in pixels of the image, `top_k` or more."""
         maps = self.model.cut(maps, (image.shape[0], image.shape[1]))
         stretched = self._stretched(image, tensor)
         if self.keypoints is None or self.model.describe is None:
@@ -169,19 +169,19 @@ class Extractor:
         return found.keypoints, found.scores, self.model.describe(maps, found.keypoints / stretched)
 
     def _stretched(self, image: Array, tensor: Array) -> Array:
-        """(2,) factors, x and y, from points of the network to points of the image; see `Model.prepare`."""
+        """Return factors (2,), x and y, from points of the network to points of the image; see `Model.prepare`."""
         sides = np.array(image.shape[1::-1], np.float32) / np.array(tensor.shape[:1:-1], np.float32)
         return sides if self.model.prepare and not self.model.pads else np.ones_like(sides)
 
     def pyramid(self, image: Array, clock: Clock | None = None) -> Features:
-        """Keypoints over the published pyramid of the network: see R2D2 in `lf.models`.
+        """Extract keypoints over the published pyramid of the network: see R2D2 in `lf.models`.
 
         Scales start at 1 and shrink by 2^0.25; each level is resized from the one before; coordinates are multiplied
         by W/w without a half-pixel term, as published (arXiv 1906.06195, the authors' extraction).
 
         Raises:
-            BadInput: the network has no published pyramid, the file takes one size only, or the image is too small, or
-                of another kind than `__call__` takes.
+            BadInput: the network has no published pyramid, the file has a fixed size, or the image is too small, or not
+                an image that `__call__` takes.
         """
         rule = self.model.pyramid
         if rule is None:
@@ -198,7 +198,7 @@ class Extractor:
         found: list[Features] = []
         while scale + 0.001 >= max(rule["min_scale"], rule["min_size"] / longest):
             shape = round(width * scale), round(height * scale)
-            if min(shape) < self.model.multiple:  # of a thin picture
+            if min(shape) < self.model.multiple:  # for a narrow image
                 break
             if scale < 1:
                 with clock.phase("preprocess"):
@@ -209,7 +209,7 @@ class Extractor:
         return self._thinned(joined(found, (width, height)).top(int(rule["top_k"])))
 
     def _thinned(self, found: Features) -> Features:
-        """Keypoints after the requested suppression, if the decoder of the network has none."""
+        """Apply the requested suppression if the decoder of the network has none."""
         if not self.nms or "nms_radius" in self.settings:
             return found
         return found.take(peaks.thin(found.keypoints, found.scores, (found.size[1], found.size[0]), self.nms))
@@ -223,11 +223,11 @@ class Extractor:
             keypoints, scores, descriptors = self.model.decode(_first(maps), **self.settings)
             factor = np.array([size[0] / level.shape[1], size[1] / level.shape[0]], np.float32)
             found = checked(keypoints * self._stretched(level, tensor) * factor, scores, descriptors, size)
-            diameter = np.full(len(found), 32 / scale, np.float32)  # px of the support at scale 1
+            diameter = np.full(len(found), 32 / scale, np.float32)  # px, size of the support at scale 1
             return Features(found.keypoints, found.scores, found.descriptors, size, diameter)
 
     def fit(self, image: Array) -> Array:
-        """The image in the network's colours, resized if requested or if the input size is fixed; uint8.
+        """Convert an image to the network's colours, and resize it if requested or if the input size is fixed; uint8.
 
         Floats stay floats.
 
@@ -243,13 +243,13 @@ class Extractor:
         return cv2.resize(image, wanted[::-1], interpolation=how)
 
     def takes(self, size: tuple[int, int], wanted: tuple[int, int]) -> bool:
-        """Whether a picture (H, W) of `size` is what a network of the size `wanted` is shown, not resized before."""
+        """Return whether a network with the input size `wanted` takes an image of `size` (H, W) without resizing."""
         return size == wanted or (self.model.prepare is not None and self.model.fitted(size) == wanted)
 
     def tensor(self, image: Array) -> Array:
-        """What `fit` returns, uint8 or floats from 0 to 1 -> (1, C, H, W) float32, as `Model.prepare` makes it.
+        """Convert the result of `fit`, uint8 or floats from 0 to 1, to (1, C, H, W) float32, by `Model.prepare`.
 
-        Where the network takes the picture itself, it is cut to the network's multiple.
+        Without `Model.prepare`, the image is cropped to the network's multiple.
         """
         step = self.model.multiple
         height, width = (side - side % step for side in image.shape[:2])
@@ -265,7 +265,7 @@ class Extractor:
         return np.ascontiguousarray(planes, np.float32)
 
     def _colour(self, image: Array) -> Array:
-        """The checked image in the network's colours: every way into the network begins here."""
+        """Return the checked image in the network's colours; all images pass here."""
         image = check(image)
         if self.model.colours == 1 and image.ndim == 3:
             return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
@@ -275,7 +275,7 @@ class Extractor:
 
 
 def restore(keypoints: Array, scale: Array) -> Array:
-    """Keypoints (N, 2) of a resized image back to the original, `scale` = original / resized for x and y.
+    """Map keypoints (N, 2) of a resized image back to the original, `scale` = original / resized for x and y.
 
     Pixel centres are integers and areas are aligned: (k + 0.5) * s - 0.5.
     """
@@ -287,7 +287,7 @@ def _first(maps: dict[str, Array]) -> dict[str, Array]:
 
 
 def checked(keypoints: Array, scores: Array, descriptors: Array, size: tuple[int, int]) -> Features:
-    """The features that a network gives.
+    """Make the features of a network after checking them.
 
     Raises:
         BadModel: a value is not finite, or a descriptor is not of unit length.

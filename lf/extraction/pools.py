@@ -13,7 +13,7 @@ from lf.extraction.cluster import connected, heard, told
 from lf.extraction.extractor import Extractor
 from lf.extraction.store import Progress, Tally, extract_images, in_one_file, share
 
-SHARDS, IMAGES = 64, 500  # least number of shards, and most images in one; never of the cluster, so that a run resumes
+SHARDS, IMAGES = 64, 500  # least number of shards, most images in one; the same for all clusters, for resuming
 
 
 class Actor:
@@ -28,9 +28,9 @@ class Actor:
         self._workers = workers
 
     def __call__(self, row: dict[str, Any]) -> dict[str, str]:
-        """Extract one shard; everything is JSON, for Ray Data has tables in mind.
+        """Extract one shard; all values are JSON, because Ray Data expects tables.
 
-        {"shard": [i, n], "found": {name: file}} -> {"shard", "tally", "error"}: one of the last two is empty.
+        {"shard": [i, n], "found": {name: file}} -> {"shard", "tally", "error"}; either tally or error is empty.
         """
         index, count = json.loads(row["shard"])
         found = {name: Path(path) for name, path in json.loads(row["found"]).items()}
@@ -53,24 +53,24 @@ def on_ray(
     cpus: int = 1,
     workers: int = 1,
 ) -> Tally:
-    """`extract_images` in shards over the actors of Ray Data, as many as the cluster has cores for.
+    """Run `extract_images` in shards on actors of Ray Data, as many as the cluster has cores for.
 
-    The cluster is that of RAY_ADDRESS or of this machine, else one that is started here for the run. It must see the
-    model, the images and `out` under the same paths, and have the same versions of everything.
+    The cluster is that of RAY_ADDRESS or of this machine; without one, it is started here for the run. It must have the
+    model, the images and `out` under the same paths, and the same versions of all packages.
 
     Args:
-        opener: opens the model, in an actor; the paths in it are absolute.
+        opener: opens the model in an actor; its paths are absolute.
         found: name -> image file.
         out: the folder of the features.
-        layout: a row of LAYOUTS with a file for each image, or one for all.
-        top_k: keep the best so many.
+        layout: a row of LAYOUTS with a file for each image, or one file for all.
+        top_k: number of best keypoints to keep.
         progress: called with (images done, total, text).
-        cpus: cores that one worker keeps busy.
-        workers: images at a time in each actor.
+        cpus: number of cores of one worker.
+        workers: number of images in parallel in each actor.
 
     Raises:
-        Unavailable: Ray is not installed, its cluster does not answer, or no machine has so many cores.
-        LfError: what `extract_images` raises, in an actor or here; or Ray failed.
+        Unavailable: Ray is not installed, its cluster does not answer, or no machine has enough cores.
+        LfError: an error of `extract_images`, in an actor or here; or Ray failed.
     """
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     count = min(len(found), max(SHARDS, -(-len(found) // IMAGES)))
@@ -82,7 +82,7 @@ def on_ray(
         actors = _room(ray, cpus * workers)
         datasets.DataContext.get_current().enable_progress_bars = False
         spread = datasets.from_items(rows, override_num_blocks=count).map(
-            cast(Any, Actor),  # the types of Ray know functions only
+            cast(Any, Actor),  # Ray's type stubs only accept functions
             fn_constructor_args=(opener, out.absolute(), layout, top_k, workers),
             num_cpus=cpus * workers,
             compute=datasets.ActorPoolStrategy(min_size=1, max_size=min(actors, count)),
@@ -102,10 +102,10 @@ def _row(found: Mapping[str, Path], shard: tuple[int, int]) -> dict[str, str]:
 
 
 def _room(ray: Any, cpus: int) -> int:
-    """How many actors with so many cores the cluster holds at once.
+    """Return the number of actors with `cpus` cores each that fit into the cluster.
 
     Raises:
-        Unavailable: none.
+        Unavailable: not a single actor fits.
     """
     machines = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
     room = sum(cores // cpus for cores in machines)

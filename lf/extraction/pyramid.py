@@ -13,17 +13,17 @@ from lf.extraction.clock import Clock
 if TYPE_CHECKING:
     from lf.extraction.extractor import Extractor
 
-NAME = "pyramid"  # the extraction of that name
+NAME = "pyramid"  # name of this extraction
 STEP = 2**0.5  # between two levels
 SMALLEST = 0.25  # scale of the last level: two views may differ by a factor of 4
 
 
 def check_pyramid(extractor: Extractor) -> None:
-    """Refuse what has no pyramid.
+    """Raise UsageError if an extractor cannot use a pyramid.
 
     Raises:
-        UsageError: the file decodes in its graph or takes one size only, or the points are another detector's, or
-            a segmentation or a size was asked for.
+        UsageError: the file has the decoder in its graph or a fixed size, or the points come from another detector, or
+            a segmentation or a size was requested.
     """
     card, asked = extractor.artifact.card, f"`extraction={NAME}`: "
     where = str(extractor.artifact.path)
@@ -41,7 +41,7 @@ def check_pyramid(extractor: Extractor) -> None:
 
 
 def scaled(extractor: Extractor, image: Array, clock: Clock) -> Features:
-    """Keypoints of an image at scales 1, 2^-0.5, 0.5, 2^-1.5 and 0.25, best first.
+    """Extract keypoints of an image at scales 1, 2^-0.5, 0.5, 2^-1.5 and 0.25, best first.
 
     Every level is made from the image itself by area averaging; keypoints are mapped back half-pixel exact. Levels
     smaller than 8 cells of the network are left out. Scores of all levels compete.
@@ -72,7 +72,7 @@ def scaled(extractor: Extractor, image: Array, clock: Clock) -> Features:
 
 
 def joined(found: list[Features], size: tuple[int, int]) -> Features:
-    """The features of all levels of an image of `size` (W, H), level by level.
+    """Concatenate the features of all levels of an image of `size` (W, H), level by level.
 
     Raises:
         BadInput: there is no level.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lf.extraction.extractor import Extractor
 
 SUFFIX = ".seg.png"  # after the name of an image
-TURN = 0.618  # of the colour circle from one class without a colour to the next
+TURN = 0.618  # share of the colour circle between two classes without a colour
 
 
 def refuse_without(artifact: Artifact) -> None:
@@ -35,16 +35,16 @@ def refuse_without(artifact: Artifact) -> None:
 def read(
     maps: Mapping[str, Array], shown: tuple[int, ...], image: tuple[int, ...], size: tuple[int, ...]
 ) -> Segmentation:
-    """The segmentation among raw maps.
+    """Read the segmentation from raw maps.
 
     Args:
         maps: {head: (c, h, w)}.
-        shown: (H, W) of what the network was shown; less than `image` where its rest was cut off.
-        image: (H, W) of the image before that, which may be resized.
+        shown: (H, W) of the network's input; smaller than `image` if that was cropped.
+        image: (H, W) of the image before cropping, after resizing.
         size: (H, W) of the original image.
 
     Raises:
-        LfError: there is none.
+        LfError: there is no segmentation.
         BadModel: a value is not finite.
     """
     covered = [round(side * whole / fitted) for side, whole, fitted in zip(shown, size, image, strict=True)]
@@ -52,7 +52,7 @@ def read(
 
 
 def look(extractor: Extractor, image: Array) -> Segmentation:
-    """The segmentation of an image alone, without its keypoints; see `Extractor.__call__`."""
+    """Compute only the segmentation of an image, without keypoints; see `Extractor.__call__`."""
     fitted = extractor.fit(image)
     tensor = extractor.tensor(fitted)
     maps = {name: value[0] for name, value in extractor.session.run(tensor).items()}
@@ -60,13 +60,13 @@ def look(extractor: Extractor, image: Array) -> Segmentation:
 
 
 def classes(found: Segmentation, size: tuple[int, int]) -> Array:
-    """The class (H, W) uint8 of every pixel of an image of `size`, see `decide`.
+    """Return the class (H, W) uint8 of every pixel of an image of `size`, see `decide`.
 
-    What the network was not shown, less than a cell at the right and the bottom, has the class of the nearest pixel
-    that it was.
+    Cropped pixels, less than a cell at the right and the bottom, get the class of the nearest pixel of the network's
+    input.
 
     Raises:
-        UsageError: more classes than 8 bits hold.
+        UsageError: more classes than fit into 8 bits.
     """
     if len(found.logits) > 1 << 8:
         raise UsageError(f"{len(found.logits)} classes; expected at most 256 for an 8-bit mask")
@@ -75,10 +75,10 @@ def classes(found: Segmentation, size: tuple[int, int]) -> Array:
 
 
 def decide(logits: Array, size: tuple[int, int]) -> Array:
-    """The class (H, W) uint8 of every pixel: arg-max of logits (C, h, w) resized bilinearly before, areas aligned."""
+    """Return the class (H, W) uint8 of every pixel: arg-max of bilinearly resized logits (C, h, w), areas aligned."""
     best = np.full(size, -np.inf, np.float32)
     chosen = np.zeros(size, np.uint8)
-    for index, plane in enumerate(logits):  # one class at a time: of all at once a large image would not fit in memory
+    for index, plane in enumerate(logits):  # one class at a time: all classes of a large image would not fit in memory
         resized = cv2.resize(np.asarray(plane, np.float32), size[::-1], interpolation=cv2.INTER_LINEAR)
         above = resized > best
         best[above], chosen[above] = resized[above], index
@@ -86,7 +86,7 @@ def decide(logits: Array, size: tuple[int, int]) -> Array:
 
 
 def palette(card: Card) -> Array:
-    """(classes, 3) uint8 RGB: the colours of the card, or where it names no classes, hues far apart."""
+    """Return colours (classes, 3) uint8 RGB: those of the card, or distinct hues if it names no classes."""
     if card.classes:
         return np.array([colour for _, colour in card.classes], np.uint8)
     hues = (TURN * n % 1 for n in range(card.outputs[SEGMENTATION][0]))
@@ -94,5 +94,5 @@ def palette(card: Card) -> Array:
 
 
 def write(path: Path, found: Segmentation, size: tuple[int, int], card: Card) -> None:
-    """Write the class of every pixel of an image of `size` (H, W) as a PNG whose palette has the colours of classes."""
+    """Write the class of every pixel of an image of `size` (H, W) as a PNG with the colours of classes as palette."""
     write_palette(path, classes(found, size), palette(card))

@@ -21,12 +21,12 @@ from lf.runtimes import BACKENDS, backends_for
 
 Progress = Callable[[int, int, str], None]
 Item = TypeVar("Item")
-WHOLE = (0, 1)  # the only one of one shard
+WHOLE = (0, 1)  # the only shard
 
 
 @dataclass
 class Tally:
-    """written: features of so many were extracted. kept: of so many they were there. failed: image -> why."""
+    """written: number of images extracted now. kept: number extracted earlier. failed: image -> reason."""
 
     written: int = 0
     kept: int = 0
@@ -34,11 +34,11 @@ class Tally:
 
 
 def find(paths: Sequence[Path]) -> dict[str, Path]:
-    """Name -> file of images: those of a folder are named by their path inside of it, others by their file name.
+    """Find image files by name: the path inside a given folder, or the file name of a given file.
 
     Raises:
         BadInput: a folder without images.
-        UsageError: two images of one name.
+        UsageError: two images with the same name.
     """
     found: dict[str, Path] = {}
     for path in paths:
@@ -51,10 +51,10 @@ def find(paths: Sequence[Path]) -> dict[str, Path]:
 
 
 def share(found: Mapping[str, Item], shard: tuple[int, int]) -> dict[str, Item]:
-    """Items of the i-th of n shards, from 0: every n-th, beginning with the i-th.
+    """Return the items of shard i of n, counted from 0: every n-th item, beginning with the i-th.
 
     Raises:
-        UsageError: there is no such run.
+        UsageError: there is no such shard.
     """
     index, count = shard
     if not 0 <= index < count:
@@ -73,25 +73,24 @@ def extract_images(
     workers: int = 1,
     shard: tuple[int, int] = WHOLE,
 ) -> Tally:
-    """Extract the images that have no features yet; one that cannot be read is passed over and counted.
+    """Extract the images that have no features yet. Unreadable images are skipped and counted.
 
-    With `extractor.segmentation` the classes of image NAME go to `out/NAME.seg.png`.
-    Files are written here, one after the other, in the order of the images, whatever the workers finish first. The
-    runs of a layout with one file for all each write their own, see `shard_file`; the run of all images puts them
-    together.
+    With `extractor.segmentation` the classes of image NAME go to `out/NAME.seg.png`. Files are written one after the
+    other, in the order of the images, also with several workers. In a layout with one file for all, each shard writes
+    its own file, see `shard_file`; a run over all images merges them.
 
     Args:
         extractor: the opened model.
-        found: name -> image file, see `find`, or picture; of a shard its `share`.
+        found: name -> image file, see `find`, or image; for a shard, its `share`.
         out: the folder of the features.
-        layout: a row of LAYOUTS with a file for each image, or one for all.
-        top_k: keep the best so many.
+        layout: a row of LAYOUTS with a file for each image, or one file for all.
+        top_k: number of best keypoints to keep.
         progress: called with (done, total, name).
-        workers: images at a time, see `stream`.
-        shard: (i, n): of n runs that share the images, the i-th, from 0.
+        workers: number of images in parallel, see `stream`.
+        shard: (i, n): shard i of n, counted from 0.
 
     Raises:
-        UsageError: unknown layout, a shard that is not done, or see `claim`.
+        UsageError: unknown layout, an incomplete shard, or see `claim`.
         Unavailable: the layout needs a package that is not installed.
         BadModel: the network's maps are broken.
     """
@@ -112,7 +111,7 @@ def extract_images(
                 if isinstance(result, BadInput):
                     tally.failed[name] = str(result)
                     continue
-                if result.segmentation:  # before the features, which say that an image is done
+                if result.segmentation:  # before the features, which mark an image as done
                     shown, card = result.segmentation, extractor.artifact.card
                     segmentation.write(out / f"{name}{segmentation.SUFFIX}", shown, result.size[::-1], card)
                 store.write(name, result)
@@ -122,20 +121,20 @@ def extract_images(
 
 
 def in_one_file(layout: str) -> bool:
-    """Whether a layout keeps all images in one file, which one run at a time can write."""
+    """Return whether a layout has one file for all images, which only one run at a time can write."""
     return bool(LAYOUTS[layout].single)
 
 
 def shard_file(out: Path, shard: tuple[int, int], layout: str) -> Path:
-    """File of a shard, in a layout with one file for all images."""
+    """Return the file of a shard, in a layout with one file for all images."""
     return out / "shards" / f"{shard[0]}-of-{shard[1]}{LAYOUTS[layout].single}"
 
 
 def _of_shards(out: Path, layout: str, found: Iterable[str], todo: Collection[str]) -> dict[str, Store]:
-    """Which of the files of shards in `out` have which images.
+    """Return for each file of a shard in `out` its images.
 
     Raises:
-        UsageError: one of them is not done.
+        UsageError: a shard is incomplete.
     """
     row, folder = LAYOUTS[layout], shard_file(out, WHOLE, layout).parent
     for part in sorted(folder.glob(f"*-of-*{row.single}.part")):
@@ -154,10 +153,10 @@ def _of_shards(out: Path, layout: str, found: Iterable[str], todo: Collection[st
 
 
 def backend_for(artifact: Artifact) -> str:
-    """The first row of BACKENDS that runs such a file and is installed; where none is, the first, to say what it needs.
+    """Return the first installed row of BACKENDS that runs the file; if none is installed, the first, for its error.
 
     Raises:
-        UsageError: none does.
+        UsageError: no backend runs such files.
     """
     fits = backends_for(artifact.path)
     if not fits:
@@ -166,11 +165,11 @@ def backend_for(artifact: Artifact) -> str:
 
 
 def backend_of(out: Path, layout: str) -> str | None:
-    """The backend that the features in `out` are made with, as `claim` wrote it down; None where nothing says so."""
+    """Return the backend of the features in `out`, as recorded by `claim`; None without a record."""
     path = _note(out, layout)
     try:
         data = files.read_json(path, "what `lf extract` wrote") if path.is_file() else {}
-    except BadInput:  # `claim` says what to do about it
+    except BadInput:  # `claim` reports it
         return None
     made = data.get("backend") if isinstance(data, dict) else None
     return made if isinstance(made, str) else None
@@ -189,22 +188,22 @@ def claim(
     by: str = __name__,
     **more: Any,
 ) -> Path:
-    """Write down in `out` what its features are made with, or make sure that this is what is written there.
+    """Record in `out` the settings of its features, or check that the recorded settings are the same.
 
     Args:
         out: the folder of the features.
-        layout: of the features.
+        layout: layout of the features.
         extractor: the opened model.
         top_k: see `extract_images`.
-        taken: whether `out` already has features, for each name; looked at where nothing is written down.
-        by: the module that makes them.
-        more: what else features depend on; JSON.
+        taken: whether `out` already has features, for each name; used only without a record.
+        by: the module that makes the features.
+        more: other settings that features depend on; JSON.
 
     Returns:
-        The file that says it.
+        The file of the record.
 
     Raises:
-        UsageError: the features in `out` are made with something else.
+        UsageError: the features in `out` have other settings.
     """
     artifact, info = extractor.artifact, extractor.session.info
     made = {

@@ -18,14 +18,14 @@ from lf.core import Array, BadInput, BadModel, Features, console
 from lf.data import Picture, images
 from lf.extraction.extractor import Extractor
 
-AHEAD = 2  # items that are begun or waiting to be taken, for each worker: what bounds the memory
+AHEAD = 2  # items per worker that are begun or waiting; it limits the memory
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 def published(extractor: Extractor, image: Array, top_k: int | None = None) -> Features:
-    """Extract the best points as the authors do: over their pyramid if they have one and the file takes every size."""
+    """Extract the best points as published: over the network's pyramid if it has one and the file takes every size."""
     remark_resize(extractor, image)
     plain = extractor.pyramidal or extractor.keypoints or extractor.artifact.card.size is not None
     if plain or not extractor.model.pyramid:
@@ -34,7 +34,7 @@ def published(extractor: Extractor, image: Array, top_k: int | None = None) -> F
 
 
 def remark_resize(extractor: Extractor, image: Array) -> None:
-    """Say once in a process that images are resized, if the file takes one size and the image has another."""
+    """Print once per process that images are resized, if the file has a fixed size and the image has another."""
     fixed = extractor.artifact.card.size
     if fixed and extractor.resize is None and image.shape[:2] != fixed:
         _say_resized(extractor.artifact.path, fixed)
@@ -49,7 +49,7 @@ def _say_resized(path: Path, size: tuple[int, int]) -> None:
 
 
 def features_of(extractor: Extractor, path: Path | Picture, top_k: int | None = None) -> Features:
-    """The features of an image file or of a picture, best first, as `lf extract` writes them.
+    """Extract the features of an image file or image, best first, as in `lf extract`.
 
     Raises:
         BadInput: the file cannot be read, or the image is too small.
@@ -69,23 +69,23 @@ def features_of(extractor: Extractor, path: Path | Picture, top_k: int | None = 
 def stream(
     extractor: Extractor, paths: Iterable[Path | Picture], top_k: int | None = None, workers: int = 1
 ) -> Generator[Features | BadInput, None, None]:
-    """The features of image files, in the order of the files; for one that fails, why; see `in_order`.
+    """Yield the features of image files, in the order of the files, or the error of a file; see `in_order`.
 
     Args:
-        extractor: the opened model; one of the workers has it.
-        paths: image files or pictures; taken one by one.
-        top_k: keep the best so many.
-        workers: images at a time.
+        extractor: the opened model, which one of the workers uses.
+        paths: image files or images; read one by one.
+        top_k: number of best keypoints to keep.
+        workers: number of images in parallel.
 
     Raises:
-        BadModel: the network's maps are broken; at the turn of that image.
-        Unavailable: the engine does not run any more; likewise.
+        BadModel: the network's maps are broken; raised at that image.
+        Unavailable: the engine has stopped working; raised at that image.
     """
 
     def attempt(extractor: Extractor, path: Path | Picture) -> Features | BadInput:
         try:
             return features_of(extractor, path, top_k)
-        except BadModel:  # no other image would fare better
+        except BadModel:  # it would fail for all images
             raise
         except BadInput as error:
             return error
@@ -96,17 +96,17 @@ def stream(
 def in_order(
     extractor: Extractor, items: Iterable[Item], do: Callable[[Extractor, Item], Result], workers: int
 ) -> Generator[Result, None, None]:
-    """Results of `do` in the order of the items, several at a time.
+    """Yield the results of `do` in the order of the items, computed in parallel.
 
-    Every worker is a thread with a session of its own, which is opened when its turn first comes. No more than AHEAD
-    items for each worker are begun before they are taken. Close the iterator (`contextlib.closing`) to stop early:
-    items that are begun are finished, and no other is begun.
+    Every worker is a thread with its own session, which is opened when it is first needed. At most AHEAD items per
+    worker are begun before their results are taken. Close the iterator (`contextlib.closing`) to stop early: items that
+    are begun are finished, and no others are begun.
 
     Args:
-        extractor: the opened model; one of the workers has it.
-        items: taken one by one.
-        do: with the worker's extractor, what is to be done; what it raises is raised at the turn of its item.
-        workers: items at a time; with 1 no thread is started.
+        extractor: the opened model, which one of the workers uses.
+        items: items, read one by one.
+        do: (the worker's extractor, item) -> result; its errors are raised at the item.
+        workers: number of items in parallel; with 1 no thread is started.
     """
     if workers == 1:
         for item in items:
@@ -134,7 +134,7 @@ def in_order(
 
 @contextmanager
 def _one_thread_each() -> Iterator[None]:
-    """OpenCV's settings are the process's: no threads of its own, and no words while any worker decodes."""
+    """Disable OpenCV's own threads and log for the process while workers decode."""
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:

@@ -15,17 +15,17 @@ from lf.models.resolve import resolve
 
 @dataclass(frozen=True)
 class Variant:
-    """A file in a backend, as it is evaluated.
+    """A file in a backend, with settings of extraction.
 
     Attributes:
         artifact: the file.
         backend: a row of BACKENDS.
-        keypoints: a baseline whose points are described, such as `sift`; None for the network's own.
-        size: (H, W) to which the picture that the protocol gives is resized for the network, whose points then go back
-            to the protocol's pixels; None leaves it as it is.
-        nms: px within which the best point suppresses the others; None leaves that to the network.
-        refine: how points move off whole pixels, see `lf.models.decode.refined`; None leaves that to the network.
-        threshold: smallest score of a point; None leaves that to the network.
+        keypoints: a baseline that detects the points to describe, such as `sift`; None for the network's own.
+        size: input size (H, W) of the network; keypoints are mapped back to the protocol's pixels. None keeps the
+            protocol's size.
+        nms: radius of suppression, px; None leaves it to the network.
+        refine: sub-pixel method, see `lf.models.decode.refined`; None leaves it to the network.
+        threshold: smallest score of a point; None leaves it to the network.
         segmentation: whether features have the segmentation of their image.
         extraction: `pyramid`, or the name of published settings, see `Model.extractions`; None takes the row's.
     """
@@ -41,16 +41,16 @@ class Variant:
     extraction: str | None = None
 
     def opener(self, threads: int = 1) -> Callable[[], Extractor]:
-        """A function that opens this variant from any folder and process."""
+        """Return a function that opens this variant from any folder and process."""
         artifact = replace(self.artifact, path=self.artifact.path.absolute())
         return partial(replace(self, artifact=artifact).open, threads)
 
     def open(self, threads: int = 1) -> Extractor:
-        """The extractor of this variant.
+        """Open the extractor of this variant.
 
         Raises:
-            UsageError: an unknown baseline; a threshold that the decode cannot have, see `check_threshold`, or one
-                beside a baseline, whose points it does not choose; or see `Extractor`.
+            UsageError: an unknown baseline; a threshold that the decoder cannot use, see `check_threshold`, or a
+                threshold with a baseline, which it does not affect; or see `Extractor`.
         """
         points, settings = None, dict[str, Any]()
         if self.threshold is not None:

@@ -39,11 +39,10 @@ NETWORKS = {name: model for name, model in MODELS.items() if model.module}
 
 
 def row_of(card: Card) -> Model:
-    """The row of a file's network, from MODELS or the card's own description, with what its card changes.
+    """Return the row of a file's network, from MODELS or from the description in its card, with the card's changes.
 
-    The number of classes of a segmentation is that of the card's outputs.
-
-    Where the file decodes in its graph, one that reads features, at one scale.
+    The number of classes of a segmentation is that of the card's outputs. For files with the decoder in the graph, the
+    row reads features, at a single scale.
 
     Raises:
         BadInput: the card has a refinement that the network does not.
@@ -58,10 +57,10 @@ def row_of(card: Card) -> Model:
 
 
 def check_refinement(refine: str, card: Card, where: str) -> str:
-    """The same word, if the points of a file can be moved so.
+    """Return `refine` after checking that the file supports this refinement.
 
     Raises:
-        UsageError: no such refinement, or the network has no score map, or the file has decoded it.
+        UsageError: unknown refinement, or the network has no score map, or the decoder is in the graph.
     """
     pick(dict.fromkeys(REFINEMENTS), refine, "refinement")
     if card.features:
@@ -72,10 +71,10 @@ def check_refinement(refine: str, card: Card, where: str) -> str:
 
 
 def settings_of(extraction: str, card: Card, where: str) -> Mapping[str, Any]:
-    """The settings of a published extraction of a network, by its name.
+    """Return the settings of a published extraction of a network by name.
 
     Raises:
-        UsageError: the network has none of that name, or the file has decoded its maps.
+        UsageError: the network has no extraction of that name, or the decoder is in the graph.
     """
     known = row_of(card).extractions
     if card.features:
@@ -91,10 +90,10 @@ def settings_of(extraction: str, card: Card, where: str) -> Mapping[str, Any]:
 
 
 def check_threshold(threshold: float, card: Card, where: str) -> float:
-    """The same number, if the decode of a file can have it as the smallest score of a point.
+    """Return `threshold` after checking that the decoder can use it as smallest score of a point.
 
     Raises:
-        UsageError: the decode has no threshold, or the file has decoded already, or no score can reach the number.
+        UsageError: the decoder has no threshold or is in the graph, or no score can reach the number.
     """
     row, asked = row_of(card), f"`threshold={threshold:g}`"
     if card.features:
@@ -109,7 +108,7 @@ def check_threshold(threshold: float, card: Card, where: str) -> float:
 
 
 def check_size(size: tuple[int, int] | None, model: Model, name: str) -> None:
-    """Raise UsageError if a side is not a positive multiple of what the network needs, or the picture far too large."""
+    """Raise UsageError if a side is not a positive multiple of the network's, or the image is far too large."""
     step = model.multiple
     if size and size[0] * size[1] > MAX_PIXELS:
         raise UsageError(f"`size={size[0]}x{size[1]}`: expected at most {MAX_PIXELS // 1_000_000} million pixels")

@@ -19,12 +19,12 @@ from lf.models.row import CLASS_LAYER, SEGMENTATION
 
 
 def build(row: str, classes: int | None = None) -> nn.Module:
-    """The network of a row of MODELS with fresh weights; None takes the number of classes of the row."""
+    """Build the network of a row of MODELS with fresh weights; None takes the number of classes of the row."""
     return NETWORKS[row].for_classes(classes).build()
 
 
 def classes_of(state: State) -> int | None:
-    """Number of classes of the segmentation that a state dict of ours has; None without one."""
+    """Return the number of classes of the segmentation in a state dict of ours; None without a segmentation."""
     return len(state[CLASS_LAYER]) if CLASS_LAYER in state else None
 
 
@@ -52,10 +52,10 @@ def save(path: Path, module: nn.Module, card: Card) -> Artifact:
 
 
 def network(artifact: Artifact) -> nn.Module:
-    """The network of a checkpoint with its weights, in eval mode.
+    """Build the network of a checkpoint with its weights, in eval mode.
 
     Raises:
-        BadInput: see `load`; or the weights are of another row than the card says.
+        BadInput: see `load`; or the weights belong to another row than the card says.
     """
     row, state, _ = load(artifact.path)
     if row != artifact.card.model:
@@ -92,5 +92,5 @@ def _load_own(path: Path, card: Card) -> tuple[str, State, dict[str, str]]:
 def _tensors(data: bytes, path: Path) -> State:
     try:
         return load_tensors(data)
-    except (SafetensorError, KeyError, ValueError, RuntimeError) as error:  # a type that torch does not have
+    except (SafetensorError, KeyError, ValueError, RuntimeError) as error:  # for example a type that torch lacks
         raise BadInput(f"{path}: not a safetensors file that torch can read ({one_line(error)})") from error

@@ -17,17 +17,17 @@ from lf.models.peaks import local_maxima, nms, square
 
 Decoded = tuple[Array, Array, Array]
 CELL = 8  # px, side of the square that one detector position describes
-SMALL = 1e30  # a sum of maps that are not suspicious
-LOUDEST = 40.0  # of a logit: its exponential still fits float32
-OUTSIDE = 1e30  # a score beyond the edge that leaves a parabola without a top
+SMALL = 1e30  # largest sum of valid maps
+LOUDEST = 40.0  # largest logit: its exponential still fits float32
+OUTSIDE = 1e30  # score beyond the edge; a parabola through it has no maximum
 REFINEMENTS = ("none", "quadratic", "soft")  # see `refined`
-BLOCK = 1 << 19  # bytes that stay in a core's own cache between two readings
+BLOCK = 1 << 19  # bytes that stay in the cache of a core between two reads
 LINE = 16  # values in a line of the cache
 
 
 def heatmap(detector: Array) -> Array:
-    """Softmax over (65, h, w) logits, without the dustbin, cells unfolded: (8h, 8w) probabilities."""
-    # In place: a fresh megabyte per step costs more in page faults than the arithmetic.
+    """Compute probabilities (8h, 8w): softmax over (65, h, w) logits, dustbin removed, cells unfolded."""
+    # In place: page faults of new arrays would take longer than the arithmetic.
     cells = detector - detector.max(0)
     np.exp(cells, out=cells)
     total = cells.sum(0)
@@ -46,7 +46,7 @@ def unfold(cells: Array, side: int) -> Array:
 
 
 def odds(logits: Array) -> Array:
-    """p / (1 - p) of logits: where p itself is 1 in float32, they still differ."""
+    """Return p / (1 - p) of logits. They still differ where p is 1 in float32."""
     return np.asarray(np.exp(np.clip(logits, -LOUDEST, LOUDEST)))
 
 
@@ -54,15 +54,15 @@ def refined(score: Array, heat: Array, points: Array, how: str, reach: int = 2) 
     """Move integer points (N, 2) off whole pixels.
 
     Args:
-        score: (H, W), the map of which they are maxima.
-        heat: (H, W) weights, none below 0; of logits their odds.
+        score: (H, W), the points are its maxima.
+        heat: (H, W) weights, at least 0; for logits, their odds.
         points: x, y in px.
         how: `none` leaves them; `quadratic` fits a parabola to three scores along each axis, see `parabola`; `soft`
             takes the mean position of the heat, see `refine`.
-        reach: px, of `soft`.
+        reach: px, half the side of the square of `soft`.
 
     Raises:
-        LfError: another word.
+        LfError: unknown `how`.
     """
     if how not in REFINEMENTS:
         raise LfError(f"`refine={how}`: expected one of {', '.join(REFINEMENTS)}")
@@ -70,9 +70,9 @@ def refined(score: Array, heat: Array, points: Array, how: str, reach: int = 2) 
 
 
 def parabola(score: Array, points: Array) -> Array:
-    """Move integer points (N, 2) to the tops of parabolas through three scores along x and y, by half a pixel at most.
+    """Move integer points (N, 2) to the maxima of parabolas through three scores along x and y, at most half a pixel.
 
-    Where three scores have no top, as at an edge, that coordinate stays.
+    A coordinate stays if the parabola has no maximum, as at an edge.
     """
     padded = np.pad(score, 1, constant_values=OUTSIDE).reshape(-1)
     stride = score.shape[1] + 2
@@ -97,19 +97,19 @@ def refine(heat: Array, points: Array, reach: int = 2) -> Array:
     around = padded.reshape(-1)[((y + reach) * stride + x + reach)[:, None] + square(reach, stride)]
     patch = around.reshape(-1, side, side)
     span = np.arange(-reach, reach + 1, dtype=np.float32)
-    with np.errstate(invalid="ignore"):  # all is finite, yet BLAS was once seen to raise this flag
+    with np.errstate(invalid="ignore"):  # BLAS may raise this flag although all values are finite
         shift = np.stack([patch.sum(1) @ span, patch.sum(2) @ span], 1)
     moved: Array = points + shift / np.maximum(patch.sum((1, 2)), np.float32(1e-12))[:, None]
     return moved
 
 
 def sample(maps: Mapping[str, Array], name: str, at: Array) -> Array:
-    """Bilinear samples of unit-normalised cells, normalised again.
+    """Normalise cells to unit length, sample bilinearly, and normalise again.
 
     Args:
         maps: name -> (D, h, w) un-normalised.
-        name: of the map.
-        at: (N, 2) float32 x, y in cells; beyond the outermost centres the outermost value holds.
+        name: name of the map.
+        at: (N, 2) float32 x, y in cells, clamped to the outermost centres.
 
     Returns:
         (N, D) float32.
@@ -121,17 +121,17 @@ def sample(maps: Mapping[str, Array], name: str, at: Array) -> Array:
 
 
 def mix(maps: Mapping[str, Array], name: str, at: Array) -> Array:
-    """Bilinear samples (N, D) of a map (D, h, w) at points (N, 2) x, y in its pixels; beyond its edge that holds."""
+    """Sample a map (D, h, w) at points (N, 2) x, y in its pixels, bilinearly and clamped to the map: (N, D)."""
     index, weights = bilinear(at, *raw(maps, name).shape[1:])
     mixed: Array = np.einsum("kn,dkn->nd", weights, read(maps, name, index))
     return mixed
 
 
 def read(maps: Mapping[str, Array], name: str, index: Array) -> Array:
-    """Values (D, ...) of a map (D, h, w) at flat indices (...), all inside; they are checked as by `check_finite`.
+    """Read values (D, ...) of a map (D, h, w) at flat indices (...) inside it, and check them as `check_finite`.
 
-    Where most of the map's cache lines are touched, the whole map is checked, a few channels at a time: in order it
-    comes into the cache faster, and what the check brought there is not fetched again.
+    If most cache lines of the map are read, the whole map is checked first, a few channels at a time: sequential reads
+    are faster, and the following reads find the values in the cache.
     """
     head = raw(maps, name)
     flat = head.reshape(len(head), -1)
@@ -148,9 +148,9 @@ def read(maps: Mapping[str, Array], name: str, index: Array) -> Array:
 
 
 def _cells(maps: Mapping[str, Array], name: str, index: Array) -> tuple[Array, Array]:
-    """The cells (M, D) of a map (D, h, w) at flat indices (...), each once, and the rank (...) of each index in them.
+    """Read the unique cells (M, D) of a map (D, h, w) at flat indices (...), and the rank (...) of each index in them.
 
-    Only these cells are checked. In order, and each once, they are read several times as fast.
+    Only these cells are checked. Reading each once, in order, is several times as fast.
     """
     head = raw(maps, name)
     flat = head.reshape(len(head), -1)
@@ -165,7 +165,7 @@ def _cells(maps: Mapping[str, Array], name: str, index: Array) -> tuple[Array, A
 
 
 def bilinear(at: Array, rows: int, columns: int) -> tuple[Array, Array]:
-    """Flat indices (4, N) of the cells round points (N, 2) x, y in cells, and their weights; clamped to the map."""
+    """Return flat indices (4, N) of the cells around points (N, 2) x, y in cells, clamped to the map, and weights."""
     last = np.array([columns - 1, rows - 1], np.float32)
     at = np.clip(at, 0, last)
     low = np.floor(at)
@@ -176,12 +176,12 @@ def bilinear(at: Array, rows: int, columns: int) -> tuple[Array, Array]:
 
 
 def detect(heat: Array, threshold: float, nms_radius: int, border: int, top_k: int | None) -> tuple[Array, Array]:
-    """Points (N, 2) and scores (N,) of a heat map, descending."""
+    """Find points (N, 2) px and scores (N,), descending, in a heat map (H, W)."""
     width = heat.shape[1]
     first = local_maxima(heat, threshold, nms_radius)
     found = heat.reshape(-1)[first]
     if top_k and (inside := found[away(first, heat.shape, border)]).size > top_k:
-        # All of these are kept. So no lower score is among the best, and none changes what is kept of higher ones.
+        # All of these are kept. So no lower score is among the best, and lower scores suppress no higher ones.
         threshold = np.partition(inside, -top_k)[-top_k]
         first = first[found >= threshold]
     index = nms(heat, threshold, nms_radius, first=first)
@@ -190,21 +190,21 @@ def detect(heat: Array, threshold: float, nms_radius: int, border: int, top_k: i
 
 
 def away(index: Array, size: tuple[int, int], border: int) -> Array:
-    """Which flat indices (N,) are at least `border` px from the edges of (H, W); bool (N,)."""
+    """Return a mask (N,) of the flat indices (N,) that are at least `border` px from the edges of (H, W)."""
     y, x = np.divmod(index, size[1])
     inside: Array = (np.minimum(x, y) >= border) & (x < size[1] - border) & (y < size[0] - border)
     return inside
 
 
 def head(maps: Mapping[str, Array], name: str) -> Array:
-    """One map, contiguous float32 (c, h, w), finite."""
+    """Return one map, contiguous float32 (c, h, w), after checking that it is finite."""
     found = raw(maps, name)
     check_finite(found, name)
     return found
 
 
 def raw(maps: Mapping[str, Array], name: str) -> Array:
-    """One map, contiguous float32 (c, h, w), of whatever values."""
+    """Return one map, contiguous float32 (c, h, w), without checking its values."""
     if name not in maps:
         raise BadModel(f"the network gives no {name} map, only {', '.join(maps)}", remedy=ANOTHER)
     head = np.ascontiguousarray(maps[name], np.float32)
@@ -215,15 +215,15 @@ def raw(maps: Mapping[str, Array], name: str) -> Array:
 
 
 def check_alike(maps: Mapping[str, Array], *names: str) -> None:
-    """Raise BadModel unless the maps of these names have one size."""
+    """Raise BadModel unless the maps of these names have the same size."""
     if len({raw(maps, name).shape[1:] for name in names}) > 1:
         found = ", ".join(f"{name} {maps[name].shape}" for name in names)
         raise BadModel(f"maps of one size expected, found {found}", remedy=ANOTHER)
 
 
 def check_finite(values: Array, name: str) -> None:
-    """Raise BadModel unless all values are; OpenCV's engine makes the largest float of those that are not."""
-    with np.errstate(all="ignore"):  # the sum is twice as fast on large maps
+    """Raise BadModel unless all values are finite; OpenCV's engine replaces others by the largest float."""
+    with np.errstate(all="ignore"):  # a sum is twice as fast on large maps
         finite = abs(values.sum()) < SMALL or (np.abs(values) < np.finfo(np.float32).max).all()
     if not finite:
         raise BadModel.not_finite(f"the {name} map")

@@ -15,8 +15,8 @@ from lf.formats.onnx_graph import Graph
 from lf.models.decode import CELL, LOUDEST
 
 Built = tuple[str, str, str]
-END = 2**31 - 1  # of a slice: as far as there is
-EPSILON = 1e-12  # shortest length that a vector is divided by
+END = 2**31 - 1  # end of a slice up to the end of the axis
+EPSILON = 1e-12  # smallest length for normalisation
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Spots:
 
     Attributes:
         x, y: int64.
-        scores: float32, 0 where nothing was left to choose.
+        scores: float32, 0 for unused slots.
         index: int64, y * columns + x.
     """
 
@@ -37,17 +37,17 @@ class Spots:
 
 def heatmap(g: Graph, detector: str) -> str:
     """(1, 65, h, w) logits -> (1, 1, 8h, 8w) probabilities."""
-    # spelt out: ONNX Runtime's Softmax over channels takes three times as long on a CPU
+    # without Softmax: over channels, ONNX Runtime's takes three times as long on a CPU
     cells = g("Exp", g("Sub", detector, g("ReduceMax", detector, [1])))
     cells = g("Div", g("Slice", cells, [0], [-1], [1]), g("ReduceSum", cells, [1]))
     return g("DepthToSpace", cells, blocksize=CELL)
 
 
 def nms(g: Graph, score: str, radius: int) -> str:
-    """Greedy non-maximum suppression, exactly: what is kept of (1, 1, H, W) scores, the others 0; 0 is no candidate.
+    """Exact greedy non-maximum suppression of scores (1, 1, H, W): others become 0. Scores of 0 are no candidates.
 
-    The rounds of `lf.models.peaks.nms`, over the whole map: keep what leads its square, clear the squares of those,
-    until nothing is left. Real pictures take 2 to 4; every round keeps the best that is left, so it comes to an end.
+    It uses the rounds of `lf.models.peaks.nms` over the whole map: keep the leaders of squares and clear their squares,
+    until no candidate is left. Real images take 2 to 4 rounds. Every round keeps the best candidate, so the loop ends.
     """
 
     def step(states: list[str]) -> tuple[str, list[str]]:
@@ -61,7 +61,7 @@ def nms(g: Graph, score: str, radius: int) -> str:
 
 
 def leads(g: Graph, score: str, radius: int) -> str:
-    """(1, 1, H, W) bool: which positive pixels are above all before them in their square, and below none behind."""
+    """Return a mask (1, 1, H, W) of leaders: positive, above earlier pixels of their square, not below later ones."""
     left, right = either_side(g, score, radius, 3)
     row = g("Max", left, score, right)
     up, down = either_side(g, row, radius, 2)
@@ -70,10 +70,10 @@ def leads(g: Graph, score: str, radius: int) -> str:
 
 
 def top(g: Graph, score: str, margin: int, top_k: int) -> Spots:
-    """The best `top_k` of a map (1, 1, H, W) of scores above 0, but for a margin of so many pixels."""
+    """Choose the best `top_k` scores above 0 of a map (1, 1, H, W), outside a margin in px."""
     rows, columns = sides(g, score)
     inner = g("Slice", score, [margin] * 2, [-margin] * 2, [2, 3]) if margin else score
-    flat = g("Pad", g("Reshape", inner, [-1]), [0, top_k])  # there may be fewer than `top_k`
+    flat = g("Pad", g("Reshape", inner, [-1]), [0, top_k])  # a map may have fewer pixels than `top_k`
     scores, index = g.several("TopK", 2, flat, [top_k])
     width = g("Max", g("Sub", columns, 2 * margin), [1])
     last = g("Sub", rows, [1]), g("Sub", columns, [1])
@@ -83,7 +83,7 @@ def top(g: Graph, score: str, margin: int, top_k: int) -> Spots:
 
 
 def sides(g: Graph, tensor: str) -> tuple[str, str]:
-    """(1,) int64 each: rows and columns of a map."""
+    """Return rows and columns of a map, (1,) int64 each."""
     rows, columns = (g("Shape", tensor, start=axis, end=axis + 1) for axis in (2, 3))
     return rows, columns
 
@@ -98,10 +98,10 @@ def any_left(g: Graph, score: str) -> str:
 
 
 def either_side(g: Graph, score: str, radius: int, axis: int) -> tuple[str, str]:
-    """The largest of the `radius` pixels before each along an axis, and of those behind it; 0 beyond the edge."""
+    """Return the maxima of the `radius` pixels before and after each pixel along an axis; 0 beyond the edge."""
     kernel = [radius if axis == along else 1 for along in (2, 3)]
     windows = g("MaxPool", score, kernel_shape=kernel, pads=[side - 1 for side in kernel] * 2)
-    pads = [0] * 8  # not before the pooling: ONNX Runtime would make both one, and refuse pads as wide as the kernel
+    pads = [0] * 8  # after the pooling: ONNX Runtime would fuse a pad before it, and refuse pads as wide as the kernel
     pads[axis] = pads[axis + 4] = 1
     windows = g("Pad", windows, pads)
     return g("Slice", windows, [0], [-radius - 1], [axis]), g("Slice", windows, [radius + 1], [END], [axis])
@@ -145,7 +145,7 @@ def refine(g: Graph, heat: str, spots: Spots, reach: int = 2) -> str:
     rows, across = np.repeat(span, len(span)), np.tile(span, len(span))
     corner = g("Add", g("Mul", g("Add", spots.y, reach), columns), g("Add", spots.x, reach))
     index = g("Add", g("Unsqueeze", corner, [1]), g("Add", g("Mul", rows, columns), across))
-    patch = g("Gather", g("Reshape", padded, [-1]), index)  # (K, 25) where the reach is 2
+    patch = g("Gather", g("Reshape", padded, [-1]), index)  # (K, 25) for a reach of 2
     moments = g("MatMul", patch, np.stack([across, rows], 1).astype(np.float32))
     mass = g("Max", g("ReduceSum", patch, [1]), EPSILON)
     return g("Add", places(g, spots), g("Div", moments, mass))
@@ -164,7 +164,7 @@ def sample(g: Graph, descriptor: str, at: str) -> str:
 
 
 def bilinear(g: Graph, at: str, descriptor: str) -> list[tuple[str, str]]:
-    """For each of the four cells round points (K, 2), clamped to the map: its flat index (K,) and its weight (K,)."""
+    """Return flat index (K,) and weight (K,) of each of the four cells around points (K, 2), clamped to the map."""
     rows, columns = sides(g, descriptor)
     axes: list[list[tuple[str, str]]] = []
     for axis, side in ((1, rows), (0, columns)):
@@ -220,7 +220,7 @@ def softplus(g: Graph, logit: str) -> str:
 
 
 def poison(g: Graph, scores: str, *maps: str) -> str:
-    """The scores, or nan in all of them when a map holds a non-finite value: comparisons would only drop it."""
+    """Return the scores, or NaN for all if a map has a non-finite value, because comparisons would drop it silently."""
     for each in maps:
         whole = g("ReduceSum", each, keepdims=0)
         broken = g("Or", g("IsNaN", whole), g("IsInf", whole))

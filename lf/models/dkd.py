@@ -19,17 +19,18 @@ def keypoints(
     rounds: int | None = None,
     limit: int | None = None,
 ) -> tuple[Array, Array]:
-    """Maxima of a map of every pixel, moved to their 5x5 soft-argmax; scores are read again where they moved to.
+    """Find maxima of a score map and move them to their 5x5 soft-argmax; final scores are read at the moved points.
 
     Args:
         score: (H, W) probabilities.
         threshold: smallest score of a pixel.
         nms_radius: px; a point suppresses the square of side 2 * nms_radius + 1 round it.
-        border: px; points nearer to the left or the top than the first are dropped, to the right or bottom the second.
-        temperature: probabilities are divided by it where the soft-argmax reads them.
+        border: px; points nearer to the left or top edge than the first number, or to the right or bottom edge than the
+            second, are dropped.
+        temperature: the soft-argmax divides probabilities by it.
         refine: how points move off whole pixels, see `lf.models.decode.refined`.
-        rounds: of suppression, see `lf.models.peaks.nms`.
-        limit: keep so many of the best pixels; None keeps all.
+        rounds: number of rounds of suppression, see `lf.models.peaks.nms`.
+        limit: number of best pixels to keep; None keeps all.
 
     Returns:
         keypoints (N, 2) float32 px, scores (N,) float32 descending.

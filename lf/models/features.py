@@ -11,12 +11,12 @@ from lf.models.decode import Decoded
 
 
 def features(maps: Mapping[str, Array], *, top_k: int | None = None) -> Decoded:
-    """Read what a file gives that decodes in its graph: keypoints (K, 2), scores (K,), descriptors (K, D).
+    """Read the outputs of a file with the decoder in its graph: keypoints (K, 2), scores (K,), descriptors (K, D).
 
-    Slots that nothing fills have the score 0. The result is best first, in whatever order the file has them.
+    Unused slots have the score 0. The result is sorted, best first.
 
     Raises:
-        LfError: one of them is missing or has another shape.
+        LfError: an output is missing or has another shape.
     """
     if lost := [name for name in FEATURES if name not in maps]:
         raise LfError(f"the network gives no {lost[0]}, only {', '.join(maps)}; is the file what its card says?")
@@ -26,6 +26,6 @@ def features(maps: Mapping[str, Array], *, top_k: int | None = None) -> Decoded:
             f"features of shapes {points.shape}, {scores.shape}, {descriptors.shape}; expected (K, 2), (K,), (K, D)"
         )
     used = np.flatnonzero(scores != 0)
-    best = np.argsort(-np.nan_to_num(scores[used], nan=np.inf), kind="stable")  # nan is used, so that somebody notices
+    best = np.argsort(-np.nan_to_num(scores[used], nan=np.inf), kind="stable")  # NaN sorts first, so that it is noticed
     used = used[best][:top_k]
     return points[used], scores[used], descriptors[used]

@@ -14,14 +14,14 @@ from pickle import UnpicklingError
 from types import FunctionType
 from typing import Any
 
-MOST_OPCODES = 5_000_000  # of one pickle; a state dict of a thousand tensors has 30,000
+MOST_OPCODES = 5_000_000  # opcodes of one pickle; a state dict of a thousand tensors has 30,000
 MOST_NAMED = 500  # characters of the name of a class
 MOST_SHOWN = 80  # characters of a name in an error
 _WITH_VALUE = (
     "INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT UNICODE SHORT_BINUNICODE BINUNICODE BINUNICODE8 "
     "STRING BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8"
 )
-LITERALS = frozenset(_WITH_VALUE.split())  # opcodes that push what stands beside them
+LITERALS = frozenset(_WITH_VALUE.split())  # opcodes that push their own argument
 CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 REBUILDERS = ("._reconstruct", "._reconstructor", ".__newobj__")  # of numpy, copyreg; the class comes first
 
@@ -30,8 +30,8 @@ class Placeholder:
     """Stands for an object of a class that is not in the table.
 
     Attributes:
-        name: MODULE.CLASS, or what the pickle calls instead of a class.
-        items: what the pickle puts into it by name, as into a dictionary; None where it puts nothing.
+        name: MODULE.CLASS, or the object that the pickle calls instead of a class.
+        items: items that the pickle sets by name, as in a dictionary; None without items.
     """
 
     __slots__ = ("items", "name")
@@ -42,7 +42,7 @@ class Placeholder:
 
 
 class OtherTensor(Placeholder):
-    """Stands for numbers that may be weights, kept in a way that is not read: quantized, sparse, a numpy array."""
+    """Stands for numbers that may be weights in an unsupported form: quantized, sparse, a numpy array."""
 
     __slots__ = ()
 
@@ -52,37 +52,37 @@ def load(file: io.BytesIO, table: Mapping[str, Any], persistent: Callable[[Any],
 
     Args:
         file: read up to the end of that pickle.
-        table: MODULE.NAME -> what it stands for; a function in it is called where the pickle calls it.
+        table: MODULE.NAME -> replacement; functions in it are called when the pickle calls them.
         persistent: returns the object of a persistent id.
 
     Raises:
-        Exception: of any kind, where the pickle is damaged or has more than MOST_OPCODES opcodes.
+        Exception: of any kind, if the pickle is damaged or has more than MOST_OPCODES opcodes.
     """
     return _Machine(table, persistent).run(file)
 
 
 def shown(name: object) -> str:
-    """A name from a file as it may stand in an error: printable and short."""
+    """Make a name from a file printable and short, for an error."""
     text = str(name)[: MOST_SHOWN + 1]
     text = text if text.isprintable() else ascii(text)
     return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
 
 
 def put(target: dict[Any, Any], key: Any, value: Any) -> None:
-    """Set an item where the key is a name or a small number; leave out keys that are slow to hash or collide."""
+    """Set an item if the key is a name or a small number. Other keys may be slow to hash or collide."""
     if type(key) is str or (type(key) is int and abs(key) < 1 << 60):
         target[key] = value
 
 
 class _Machine:
-    """The method `do_x` is the opcode X; its argument is what stands beside the opcode in the pickle, or None."""
+    """Executes opcodes: the method `do_x` is the opcode X; it receives the argument in the pickle, or None."""
 
     def __init__(self, table: Mapping[str, Any], persistent: Callable[[Any], Any]) -> None:
         self.table, self.persistent = table, persistent
         self.stack: list[Any] = []
         self.below: list[list[Any]] = []  # the stacks below each mark
         self.memo: dict[int, Any] = {}
-        self.names: dict[str, str] = {}  # each name once, however often it is asked for
+        self.names: dict[str, str] = {}  # one string for equal names
 
     def run(self, file: io.BytesIO) -> Any:
         for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
@@ -109,7 +109,7 @@ class _Machine:
         self.stack = []
 
     def marked(self) -> list[Any]:
-        """Take what is above the last mark off the stack, the mark included."""
+        """Pop all items above the last mark from the stack, and the mark."""
         above, self.stack = self.stack, self.below.pop()
         return above
 
@@ -207,17 +207,17 @@ class _Machine:
         self.marked()
         self.stack.append(Placeholder("builtins.frozenset"))
 
-    # --- what runs code in a real unpickler ---
+    # --- opcodes that run code in a real unpickler ---
 
     def find(self, module: Any, name: Any) -> Any:
-        """The table's function for a class or function name, else a placeholder."""
+        """Return the table's function for a class or function name, or a placeholder."""
         if type(module) is not str or type(name) is not str or len(module) + len(name) > MOST_NAMED:
             raise UnpicklingError(f"a class whose name is no text of at most {MOST_NAMED} characters")
         full = f"{module}.{name}"
         return self.table[full] if full in self.table else Placeholder(self.names.setdefault(full, full))
 
     def call(self, function: Any, arguments: Any) -> None:
-        """Push the result of a function of the table, else a placeholder."""
+        """Push the result of a function of the table, or a placeholder."""
         if type(arguments) is not tuple:
             raise UnpicklingError("a call whose arguments are no tuple")
         if isinstance(function, FunctionType):  # only the table holds functions

@@ -18,17 +18,17 @@ State = dict[str, Tensor]
 Adopted = tuple[str, State]
 Wanted = dict[str, tuple[str, Tensor]]  # name in the file -> our name, and a tensor of that shape and type
 
-ALIKE = 0.5  # share of tensors in common from which a state dict "looks like" a family
+ALIKE = 0.5  # smallest share of common tensors of a state dict that "looks like" a family
 WEIGHTS = (  # integers would be weights only with their scale
     *(torch.float32, torch.float64, torch.float16, torch.bfloat16),
     *(torch.float8_e4m3fn, torch.float8_e4m3fnuz, torch.float8_e5m2, torch.float8_e5m2fnuz),
 )
-MOST_CLASSES = 1 << 16  # of a segmentation, that are compared
+MOST_CLASSES = 1 << 16  # largest number of classes of a segmentation to compare
 COUNTER = "num_batches_tracked"  # of batch normalisation, without effect on a trained network
 
 
 class Misfit(BadInput):
-    """A state dict is nearly that of a network; `share` is how nearly, 1 where only the choice is not clear."""
+    """A state dict nearly fits a network; `share` is the share of matching tensors, 1 if several networks fit."""
 
     def __init__(self, text: str, share: float = 1.0) -> None:
         super().__init__(text)
@@ -36,15 +36,15 @@ class Misfit(BadInput):
 
 
 def match(state: Mapping[str, Any], candidates: Iterable[tuple[str, Callable[[str], str]]]) -> Adopted | None:
-    """Find the row whose tensors `state` holds, all of them and nothing else, by names and shapes.
+    """Find the row with exactly the tensors of `state`, by names and shapes.
 
     Args:
-        state: public name -> tensor. What wraps the names (see `lf.models.state_dicts.bare`) is ignored.
+        state: public name -> tensor. Wrappers of names are ignored, see `lf.models.state_dicts.bare`.
             `num_batches_tracked` may be missing, as before torch 0.4.1; it becomes 0.
         candidates: (row, function from our tensor name to the public one).
 
     Raises:
-        Misfit: `state` is mostly one of the candidates, or fits several; the text says why it is not taken.
+        Misfit: `state` is similar to a candidate, or fits several; the text gives the reason.
     """
     unwrapped = _unwrap(state)
     fits, nearest, why = dict[str, State](), ALIKE, ""
@@ -71,7 +71,7 @@ def match(state: Mapping[str, Any], candidates: Iterable[tuple[str, Callable[[st
 
 @lru_cache(256)
 def _wanted(row: str, public: Callable[[str], str], classes: int | None = None) -> tuple[Wanted, bool]:
-    """The tensors of a row by bare name; by public name, and True, where bare names would not tell them apart."""
+    """Return the tensors of a row by bare name and False; or by public name and True if bare names are ambiguous."""
     shapes = _shapes(row, classes)
     names = state_dicts.bare(map(public, shapes))
     if len({*names.values()}) < len(shapes):
@@ -80,7 +80,7 @@ def _wanted(row: str, public: Callable[[str], str], classes: int | None = None) 
 
 
 def _resized(row: str, public: Callable[[str], str], wanted: Wanted, held: Mapping[str, Any]) -> Wanted:
-    """The same tensors for as many classes as the file has, where the network has a segmentation."""
+    """Return the same tensors for the number of classes of the file, if the network has a segmentation."""
     if not NETWORKS[row].per_class:
         return wanted
     found = held.get(next(name for name, (own, _) in wanted.items() if own == CLASS_LAYER))
@@ -96,7 +96,7 @@ def _shapes(row: str, classes: int | None) -> State:
 
 
 def _unwrap(state: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
-    """The state dict by bare names, and what to say where two names become one and their tensors differ."""
+    """Return the state dict by bare names, and a remark if different tensors get the same name."""
     held, origin, twice = dict[str, Any](), dict[str, str](), ""
     for name, plain in state_dicts.bare(state).items():
         if plain in held and not same(held[plain], state[name]):
@@ -106,7 +106,7 @@ def _unwrap(state: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
 
 
 def same(a: Any, b: Any) -> bool:
-    """Whether two values are the same tensor."""
+    """Return whether two values are the same tensor."""
     return isinstance(a, Tensor) and isinstance(b, Tensor) and a.dtype == b.dtype and torch.equal(a, b)
 
 
@@ -140,12 +140,12 @@ def _misfit(held: Mapping[str, Any], wanted: Wanted, wrong: list[str], more: lis
 
 
 def itself(own: str) -> str:
-    """The public name of a tensor that is saved under ours."""
+    """Return our name as the public name, for tensors that are saved under our names."""
     return own
 
 
 def unclear(rows: Iterable[str]) -> Misfit:
-    """The error if tensors fit several networks."""
+    """Return the error for tensors that fit several networks."""
     return Misfit(
         f"checkpoint fits {' and '.join(rows)} alike, whose tensors have the same names and shapes; "
         "expected a .safetensors with a card that says which, as lf train writes it"

@@ -10,23 +10,23 @@ import numpy as np
 
 from lf.core import Array
 
-BLOCK = 1 << 14  # pixels whose squares are read at a time
+BLOCK = 1 << 14  # pixels in a block, whose squares are read together
 
 
 def nms(score: Array, threshold: float, radius: int, rounds: int | None = None, first: Array | None = None) -> Array:
-    """Greedy non-maximum suppression, exactly, in rounds.
+    """Exact greedy non-maximum suppression, in rounds.
 
-    The greedy rule: visit by falling score, equal scores by index; keep what is not suppressed, and let it suppress its
-    square. A candidate that leads its square is kept by that rule whatever happens elsewhere. So every round keeps all
-    such leaders and clears their squares. The leaders of the first round are the local maxima of the map, so only what
-    their squares leave is sorted.
+    The greedy rule: visit candidates by descending score, equal scores by index; keep each candidate that is not
+    suppressed, and suppress its square. The best candidate of its own square is always kept by this rule. So every
+    round keeps all such leaders and clears their squares. The leaders of the first round are the local maxima of the
+    map, so only the candidates that remain after it are sorted.
 
     Args:
         score: (H, W) float32.
         threshold: smallest score of a candidate.
         radius: px, Chebyshev.
-        rounds: stop after so many, as some networks publish; None goes on to the end.
-        first: what `local_maxima` gives for this map, threshold and radius, if it is known.
+        rounds: number of rounds, for networks published with a limit; None continues to the end.
+        first: result of `local_maxima` for this map, threshold and radius, if known.
 
     Returns:
         (N,) flat indices in descending score.
@@ -42,14 +42,14 @@ def nms(score: Array, threshold: float, radius: int, rounds: int | None = None, 
 
 
 def _later_rounds(score: Array, candidates: Array, radius: int, rounds: int | None) -> Array:
-    """Flat indices (N,) that `nms` keeps in its later rounds.
+    """Return the flat indices (N,) that `nms` keeps in its later rounds.
 
-    Only candidates within twice the radius of a leader can become leaders in the round after it.
+    Only candidates within twice the radius of a leader can become leaders in the next round.
     """
     height, width = score.shape
     order = falling(score, candidates)
     count, margin = len(order), 2 * radius
-    # Ranks instead of scores: ties are settled once. OpenCV filters floats only; float32 is exact up to 2**24.
+    # Ranks replace scores, so that ties are resolved once. OpenCV filters floats only; float32 is exact up to 2**24.
     stride = width + 2 * margin
     ranks = np.full((height + 2 * margin, stride), count, np.float32 if count < 1 << 24 else np.float64)
     flat = ranks.reshape(-1)
@@ -75,7 +75,7 @@ def _later_rounds(score: Array, candidates: Array, radius: int, rounds: int | No
 
 
 def thin(points: Array, scores: Array, size: tuple[int, int], radius: int) -> Array:
-    """Greedy suppression, as by `nms`, of points (N, 2) px inside (H, W): which are kept, best first; one per pixel."""
+    """Suppress points (N, 2) px inside (H, W) as `nms`; return indices of kept points, best first, one per pixel."""
     last = np.array([size[1] - 1, size[0] - 1])
     x, y = np.clip(np.round(points), 0, last).astype(np.intp).T
     order = np.argsort(-scores, kind="stable")
@@ -87,12 +87,12 @@ def thin(points: Array, scores: Array, size: tuple[int, int], radius: int) -> Ar
 
 
 def falling(score: Array, index: Array) -> Array:
-    """Flat indices (N,) of a float32 map, sorted by falling score; of equals the lowest index first.
+    """Sort flat indices (N,) of a float32 map by descending score; ties by ascending index.
 
-    The bits of floats order as the floats do, and integers sort in half the time of a stable `argsort`.
+    The bits of floats have the order of the floats, and integers sort in half the time of a stable `argsort`.
     """
     bits = (score.reshape(-1)[index] + np.float32(0)).view(np.int32)  # the sum makes -0 a 0
-    bits ^= (bits >> 31) & 0x7FFFFFFF  # below 0 the larger bits are the smaller number
+    bits ^= (bits >> 31) & 0x7FFFFFFF  # negative floats have reversed order
     keys = (~bits).astype(np.int64) << 32 | index
     keys.sort()
     sorted_index: Array = keys & 0xFFFFFFFF
@@ -100,10 +100,10 @@ def falling(score: Array, index: Array) -> Array:
 
 
 def local_maxima(score: Array, threshold: float, radius: int = 1) -> Array:
-    """Flat indices (N,), ascending, of the pixels >= `threshold` that lead their square; of equals the first.
+    """Return ascending flat indices (N,) of pixels >= `threshold` that are maxima of their square; ties: the first.
 
-    The square has the side 2 * radius + 1. Unlike `nms`, a pixel that loses still counts against its neighbours: the
-    max-filter rule that R2D2 and others publish.
+    The square has the side 2 * radius + 1. Unlike in `nms`, suppressed pixels still suppress their neighbours: the
+    max-filter rule of R2D2 and others.
     """
     width, side = score.shape[1], 2 * radius + 1
     index = np.flatnonzero((score >= threshold) & (score == cv2.dilate(score, np.ones((side, side), np.uint8))))
@@ -118,6 +118,6 @@ def local_maxima(score: Array, threshold: float, radius: int = 1) -> Array:
 
 
 def square(radius: int, stride: int) -> Array:
-    """Flat offsets of the (2 * radius + 1)^2 pixels round a pixel, in a map of `stride` columns."""
+    """Return flat offsets of the (2 * radius + 1)^2 pixels around a pixel, in a map of `stride` columns."""
     span = np.arange(-radius, radius + 1)
     return np.add.outer(span * stride, span).reshape(-1)

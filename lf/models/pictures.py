@@ -10,28 +10,28 @@ EPSILON = 1e-5  # added to a variance before its root
 
 
 def padded(picture: Array, multiple: int) -> Array:
-    """(H, W, 3) floats -> (3, h, w) float32, black at the right and the bottom up to multiples of `multiple` px."""
+    """Pad (H, W, 3) floats with black at the right and the bottom to multiples of `multiple` px: (3, h, w) float32."""
     room = [(0, -side % multiple) for side in picture.shape[:2]]
     return np.pad(np.moveaxis(picture, 2, 0).astype(np.float32), [(0, 0), *room])
 
 
 def mean_grey(picture: Array) -> Array:
-    """(H, W, 3) floats -> (H, W) float32: the plain mean of the three colours, no luma."""
+    """Convert (H, W, 3) floats to (H, W) float32: the mean of the three colours, not luma."""
     grey: Array = picture.sum(2, dtype=np.float32) / np.float32(picture.shape[2])
     return grey
 
 
 def whiten(plane: Array) -> Array:
-    """(H, W) -> the same with mean 0 and deviation 1 over the whole picture; a flat picture becomes 0."""
+    """Normalise (H, W) to mean 0 and standard deviation 1 over the whole image; a flat image becomes 0."""
     centred = plane - plane.mean(dtype=np.float64)
     variance = np.square(centred, dtype=np.float64).mean()
     return np.asarray(centred / np.sqrt(variance + EPSILON), np.float32)
 
 
 def stretch(plane: Array, size: tuple[int, int], corners: bool = True) -> Array:
-    """(H, W) -> `size` (h, w), bilinear, without smoothing.
+    """Resize (H, W) to `size` (h, w), bilinearly, without smoothing.
 
-    The centres of the corner pixels stay corners, or the areas of both pictures are aligned.
+    With `corners`, the centres of the corner pixels are aligned; otherwise, the areas of both images.
     """
     for axis, wanted in enumerate(size):
         if plane.shape[axis] == wanted:

@@ -13,12 +13,12 @@ from lf.models import NETWORKS, state_dicts
 from lf.models.inert_pickle import shown
 from lf.models.match import Adopted, Misfit, State, itself, match, same, unclear
 
-LEAST = 5  # tensors of a network; an optimizer holds dictionaries of up to four
-MOST_DICTS = 1000  # that are compared with the networks
+LEAST = 5  # least number of tensors of a network; an optimizer holds dictionaries of up to four
+MOST_DICTS = 1000  # largest number of dictionaries to compare with the networks
 
 
 def _recognise(state: Mapping[str, Any]) -> Adopted | None:
-    """Ask every network file for its public names, then ours; one that fits wins over one that nearly does."""
+    """Try the public names of every network, then ours. An exact match is preferred to a near match."""
     fits, near = dict[str, State](), list[BadInput]()
     for module in dict.fromkeys(model.module for model in NETWORKS.values()):
         try:
@@ -45,10 +45,10 @@ def _share(error: BadInput) -> float:
 
 
 def adopt(content: Any, path: Path) -> Adopted:
-    """The one state dict of a known network in the content of a checkpoint, wherever it stands.
+    """Find the state dict of a known network in the content of a checkpoint, at any level.
 
     Raises:
-        BadInput: none is there, or there are several that differ.
+        BadInput: there is none, or there are several different ones.
     """
     dicts = _large(content, path)
     fits, near = list[tuple[str, Adopted]](), list[tuple[float, str]]()
@@ -70,7 +70,7 @@ def adopt(content: Any, path: Path) -> Adopted:
 
 
 def _large(content: Any, path: Path) -> list[tuple[str, dict[str, Any]]]:
-    """The dictionaries of tensors that may be a network."""
+    """Return the dictionaries of tensors that may be a network."""
     dicts = state_dicts.find(content)
     if not dicts:
         raise BadInput(
@@ -88,7 +88,7 @@ def _count(found: tuple[str, dict[str, Any]]) -> int:
 
 
 def _only(fits: list[tuple[str, Adopted]], path: Path) -> Adopted:
-    """The one network, however many copies of it there are."""
+    """Return the network; several equal copies are allowed, different networks are an error."""
     where, (row, state) = fits[0]
     for other, (its_row, its_state) in fits[1:]:
         if its_row != row or not all(same(tensor, its_state[name]) for name, tensor in state.items()):
@@ -101,7 +101,7 @@ def _only(fits: list[tuple[str, Adopted]], path: Path) -> Adopted:
 
 
 def _check_alone(state: dict[str, Any]) -> None:
-    """Raise Misfit where one part of a state dict is a known network and the rest is something else."""
+    """Raise Misfit if one part of a state dict is a known network and the rest is something else."""
     found = {}
     large = {first: part for first, part in state_dicts.groups(state).items() if len(part) >= LEAST}
     for first, part in large.items() if len(large) <= MOST_DICTS else ():

@@ -12,15 +12,15 @@ SHIPPED = Path(__file__).parent / "weights"
 
 
 def shipped() -> dict[str, Path]:
-    """Name -> file of the weights and baselines that come with lf."""
+    """Return the files of shipped weights and baselines by name."""
     return {path.stem: path for path in sorted(SHIPPED.glob("*.*")) if path.suffix in (".safetensors", ".card")}
 
 
 def resolve(name_or_path: str | Path) -> Artifact:
-    """Open the model a user asks for. A public checkpoint gets its card here; torch is imported for that only.
+    """Open a model by name or path. A public checkpoint gets its card here; torch is imported only for that.
 
     Raises:
-        UsageError: neither a shipped name nor the path of a file.
+        UsageError: neither the name of shipped weights nor the path of a file.
         BadInput: see `lf.formats.model_file.load` and `lf.models.checkpoint.load`.
     """
     name = str(name_or_path)
@@ -30,7 +30,7 @@ def resolve(name_or_path: str | Path) -> Artifact:
         return _known(Artifact(path, card)) if card else _public(path)
     if path.suffix in model_file.CODECS:
         return _known(model_file.load(path))
-    if not path.exists():  # before torch takes seconds to import
+    if not path.exists():  # check first: the import of torch takes seconds
         raise BadInput(f"{path}: no such file; expected a checkpoint") if path.suffix else UsageError(_no_such(name))
     return _public(path)
 
@@ -45,7 +45,7 @@ def _public(path: Path) -> Artifact:
 
 def _known(artifact: Artifact) -> Artifact:
     if artifact.card.network:
-        row_of(artifact.card)  # raises where the description in the card is none
+        row_of(artifact.card)  # raises if the description in the card is invalid
     elif artifact.card.model not in MODELS:
         known = ", ".join(MODELS)
         raise BadInput(f"{artifact.path}: its card names model '{artifact.card.model}'; known: {known}")

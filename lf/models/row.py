@@ -15,57 +15,57 @@ if TYPE_CHECKING:
 Decoder = Callable[..., tuple[Array, Array, Array]]
 Describer = Callable[[Mapping[str, Array], Array], Array]
 
-SEGMENTATION = "segmentation"  # the head whose channels are classes
-CLASS_LAYER = "segmentation.out.bias"  # tensor of a network with as many numbers as it has classes
+SEGMENTATION = "segmentation"  # the head with a channel per class
+CLASS_LAYER = "segmentation.out.bias"  # tensor of a network with a number per class
 UNKNOWN_LICENCE = "unknown: see the publisher"
-COUNTED = (480, 640)  # H, W of the picture that `multiply_adds` is of
+COUNTED = (480, 640)  # H, W of the image for `multiply_adds`
 
 
 @dataclass(frozen=True)
 class Model:
-    """A network and how its raw maps become keypoints.
+    """A network, and the decoder of its raw maps to keypoints.
 
     Attributes:
         module: dotted name of the module of the network: `build(**options) -> torch.nn.Module` and
             `adopt(state) -> (row name, own state dict) | None`, which recognises a public checkpoint by its keys.
             None for a baseline without weights, which only the backend `opencv` runs.
-        channels: of what the network takes: 1 is grey, 3 is RGB, unless `prepare` makes it.
-        multiple: height and width must be multiples of this; `extract` cuts the right and bottom rest off, unless
-            `prepare` fits the picture.
-        heads: output name -> (channels, stride), in output order; the stride is 0 where an output holds weights of the
-            decode, (1, channels, rows, columns), the same for every picture.
+        channels: input channels: 1 is grey, 3 is RGB, unless `prepare` makes the input.
+        multiple: height and width are multiples of this; `extract` crops the image at the right and the bottom, unless
+            `prepare` fits it.
+        heads: output name -> (channels, stride), in output order. A stride of 0 marks weights of the decoder,
+            (1, channels, rows, columns), the same for every image.
         decode: (maps {name: (c, h, w)}, **settings, top_k) -> keypoints (N, 2) px, scores (N,), descriptors (N, D).
-        describe: (maps, points (N, 2) px) -> unit descriptors (N, D) at any points, or None if it has no dense ones.
+        describe: (maps, points (N, 2) px) -> unit descriptors (N, D) at any points; None without dense descriptors.
         settings: keyword arguments of `decode`: the published thresholds.
-        keep_float: heads whose last convolutions stay float when quantized, because they were measured to be fragile.
-        float_layers: what the names of convolutions begin with that stay float as well.
+        keep_float: heads with last convolutions that stay float when quantized; they were measured to be fragile.
+        float_layers: prefixes of the names of other convolutions that stay float.
         pyramid: arguments of the published multi-scale extraction, or None for a single scale.
         about: one line for `lf models`.
-        parameters: trainable numbers.
-        multiply_adds: of the network for a picture of COUNTED; a test counts them, and says what to type here.
-        options: keyword arguments of `build`; for a baseline, what `lf.runtimes.opencv` makes it from.
-        descriptor: the head of a network that holds its descriptors.
-        maxima: the head whose local maxima are its points, where a pixel that loses still counts against its
-            neighbours; with one channel per pixel of a square it is laid out first, and 65 are SuperPoint's. None where
-            suppression is greedy or there is none. The setting `radius` says how far maxima reach, 1 without it.
-        licence: of its published weights.
-        code_licence: of its published code.
-        source: where its published weights are, `PUBLISHER OWNER/NAME, FILE`; "" if nobody publishes any.
+        parameters: number of trainable parameters.
+        multiply_adds: multiply-adds of the network for an image of COUNTED; a test counts them and prints the number.
+        options: keyword arguments of `build`; for a baseline, those of `lf.runtimes.opencv`.
+        descriptor: the head with the descriptors.
+        maxima: the head with keypoints at its local maxima by the max-filter rule (`peaks.local_maxima`). With one
+            channel per pixel of a square, its squares are unfolded first; 65 channels are those of SuperPoint. None if
+            suppression is greedy or missing. The setting `radius` is the radius of maxima, 1 by default.
+        licence: licence of its published weights.
+        code_licence: licence of its published code.
+        source: source of its published weights, `PUBLISHER OWNER/NAME, FILE`; "" if there are none.
         not_on: rows of BACKENDS that cannot run it; the conformance suite checks that they refuse it.
-        on_cpu: kinds of operators of its int8 TFLite file that the Edge TPU does not take, as `lf check` predicts once
-            `--fix` has repaired what it can; None where no such file was made.
-        decode_onnx: `MODULE:FUNCTION` that builds the same decode inside an ONNX graph, or None if there is none.
-        prepare: picture (H, W, 3) RGB in [0, 1] -> (channels, h, w) that the network takes, of sides that fit it; None
-            where it takes the picture itself. The host does it in float, in front of every engine.
-        extractions: name -> settings of a published extraction, which replace those of `settings`; with `top_k`, the
-            most keypoints.
-        loudest: no score of its decode is larger; 1 for probabilities.
-        pads: what `prepare` adds up to the next multiples lies at the `end`, right and bottom, or at `both` sides, the
-            smaller half at the left and the top; maps of every pixel are cut to the picture. Where it is empty,
-            `prepare` stretches down to the multiples below, and points go back by W / w and H / h, as published.
-        parent: row of the same network without its segmentation, whose weights training starts from; else "".
-        per_class: parameters for each class of the segmentation, whose number differs from file to file; 0 where there
-            is no segmentation.
+        on_cpu: kinds of operators of its int8 TFLite file that stay on the CPU, as `lf check` predicts after `--fix`;
+            None if no such file was made.
+        decode_onnx: `MODULE:FUNCTION` that builds the same decoder inside an ONNX graph, or None.
+        prepare: image (H, W, 3) RGB in [0, 1] -> input (channels, h, w) with sides that fit; None if the network takes
+            the image itself. It runs on the host, in float, before every engine.
+        extractions: name -> settings of a published extraction, which replace `settings`; `top_k` is the largest number
+            of keypoints.
+        loudest: upper limit of scores; 1 for probabilities.
+        pads: side at which `prepare` pads to the next multiples: `end` is right and bottom; `both` sides, with the
+            smaller half at the left and the top. Maps at full size are cut to the image. Empty: `prepare` resizes down
+            to multiples, and points are mapped back by W / w and H / h, as published.
+        parent: row of the same network without its segmentation, for initial weights of training; otherwise "".
+        per_class: number of parameters for each class of the segmentation; 0 without a segmentation. The number of
+            classes differs from file to file.
     """
 
     module: str | None
@@ -99,11 +99,11 @@ class Model:
 
     @property
     def classes(self) -> int:
-        """Number of classes of the segmentation; 0 where there is none."""
+        """Number of classes of the segmentation; 0 without a segmentation."""
         return self.heads[SEGMENTATION][0] if self.per_class else 0
 
     def for_classes(self, count: int | None) -> Model:
-        """The row of a network for `count` classes; None, or no segmentation, leaves the row as it is."""
+        """Return the row for `count` classes; it does not change for None or without a segmentation."""
         if not self.per_class or not count or count == self.classes:
             return self
         heads = {**self.heads, SEGMENTATION: (count, self.heads[SEGMENTATION][1])}
@@ -112,27 +112,27 @@ class Model:
 
     @property
     def colours(self) -> int:
-        """Of the pictures that it is shown: 1 for grey, 3 for RGB."""
+        """Channels of the images before `prepare`: 1 for grey, 3 for RGB."""
         return 3 if self.prepare else self.channels
 
     @property
     def family(self) -> str:
-        """Name of the folder of the network, or of its module where that is in none; "" for a baseline."""
+        """Name of the folder of the network, or of its module if it has no folder; "" for a baseline."""
         return self.module.split(".")[-2:][0] if self.module else ""
 
     @property
     def length(self) -> int:
-        """Numbers in a descriptor; bits, where it is binary."""
+        """Length of a descriptor; in bits if it is binary."""
         return self.heads[self.descriptor][0] if self.descriptor in self.heads else self.heads["points"][0] - 4
 
     def fitted(self, size: tuple[int, int]) -> tuple[int, int]:
-        """The (H, W) that the network is shown of a picture of `size`, whose rest is cut off, stretched or padded."""
+        """Return the input size (H, W) of the network for an image of `size`, after cropping, resizing or padding."""
         more = self.multiple - 1 if self.pads else 0
         height, width = ((side + more) // self.multiple * self.multiple for side in size)
         return height, width
 
     def cut(self, maps: Mapping[str, Array], size: tuple[int, int]) -> Mapping[str, Array]:
-        """The maps of a picture (H, W) of `size`, those of every pixel without what `pads` added."""
+        """Return the maps of an image of `size` (H, W), with padding removed from maps at full size."""
         if not self.pads:
             return maps
         room = (whole - side for whole, side in zip(self.fitted(size), size, strict=True))
@@ -141,6 +141,6 @@ class Model:
         return {name: maps[name][:, *inner] if self.heads[name][1] == 1 else maps[name] for name in maps}
 
     def build(self) -> nn.Module:
-        """The network with fresh weights."""
+        """Build the network with fresh weights."""
         network: nn.Module = importlib.import_module(self.module or "").build(**self.options)
         return network

@@ -10,17 +10,17 @@ from torch import Tensor
 
 from lf.models.inert_pickle import OtherTensor, Placeholder, shown
 
-# what torch.compile, data-parallel training, FSDP and training scripts put before the names, at any level
+# prefixes of names by torch.compile, data-parallel training, FSDP and training scripts, at any level
 WRAPPERS = {"_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "model", "net", "network"}
 COUNTERS = {"n_averaged"}  # of torch.optim.swa_utils.AveragedModel, beside the names of the network
-MOST_LEVELS = 8  # of nested containers that are searched
+MOST_LEVELS = 8  # largest depth of nested containers to search
 MOST_NAMED = 3  # entries of a checkpoint in an error
 
 
 def find(content: Any) -> list[tuple[str, dict[str, Any]]]:
     """List the dictionaries of named tensors, outermost first, each with the keys that lead to it.
 
-    What else they hold is left out: numbers, words, settings, and containers, which are searched themselves.
+    Other entries are left out: numbers, words, settings. Containers are searched.
     """
     found, seen = [], set[int]()
     queue = deque([("", content, 0)])
@@ -42,7 +42,7 @@ def find(content: Any) -> list[tuple[str, dict[str, Any]]]:
 
 
 def bare(names: Iterable[str]) -> dict[str, str]:
-    """Map each name to the same name without wrappers, and without the parts that all of them begin with.
+    """Map each name to the same name without wrappers and without the common first parts of all names.
 
     `module._orig_mod.conv1a.weight` and `extractor.model.conv1a.weight` become `conv1a.weight`.
     """
@@ -53,10 +53,10 @@ def bare(names: Iterable[str]) -> dict[str, str]:
 
 
 def _shared(names: list[list[str]]) -> int:
-    """How many parts all of the names begin with, the last part of a name left out."""
+    """Return the number of common first parts of all names, without the last part of a name."""
     if not names:
         return 0
-    least, most = min(names), max(names)  # of sorted names the first and the last differ soonest
+    least, most = min(names), max(names)  # the first and the last of sorted names have the shortest common prefix
     shared = 0
     while shared < min(len(least), len(most)) - 1 and least[shared] == most[shared]:
         shared += 1
@@ -64,7 +64,7 @@ def _shared(names: list[list[str]]) -> int:
 
 
 def groups(state: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The parts of a state dict by the first part of their names."""
+    """Split a state dict by the first part of names."""
     found: dict[str, dict[str, Any]] = {}
     for name, value in state.items():
         first, dot, rest = name.partition(".")
@@ -74,19 +74,19 @@ def groups(state: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def kind(value: Any) -> str:
-    """Kind of a value, for errors."""
+    """Name the kind of a value, for errors."""
     if isinstance(value, Tensor):
         return f"a tensor {size(value)}"
     return shown(value.name) if isinstance(value, Placeholder) else type(value).__name__
 
 
 def size(value: Any) -> str:
-    """The shape of a tensor, or what is there instead of one."""
+    """Format the shape of a tensor, or describe another value."""
     return str(tuple(value.shape)) if isinstance(value, Tensor) else f"({kind(value)})"
 
 
 def contents(content: Any) -> str:
-    """Contents that are not a state dict, for errors."""
+    """Describe contents that are not a state dict, for errors."""
     if isinstance(content, Placeholder):
         return f"an object of {shown(content.name)}; save its weights with torch.save(model.state_dict(), FILE)"
     if not isinstance(content, dict) or not content:

@@ -27,12 +27,12 @@ Storage = Callable[[str, torch.dtype, int], Tensor]
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # torch/serialization.py
 LEGACY_PROTOCOL = 1001
 MOST_DIMENSIONS = 64
-MOST_INFLATED = 4  # how many times a zip of weights may grow; deflate makes random weights 1.1 times smaller
+MOST_INFLATED = 4  # largest ratio of inflated to stored bytes; deflate makes random weights 1.1 times smaller
 MOST_REASON = 200  # characters of an error of a library
 
 
 def read(data: bytes, path: Path) -> Any:
-    """The object in the bytes of a .pth, .pt, .pth.tar or .ckpt; `path` is for the error text.
+    """Return the object in the bytes of a .pth, .pt, .pth.tar or .ckpt; `path` is for error texts.
 
     Raises:
         BadInput: another file type, truncated, a zip bomb, or a damaged pickle.
@@ -124,7 +124,7 @@ def _numbers(raw: bytes, dtype: torch.dtype, count: int, swapped: bool) -> Tenso
 
 
 def _load(file: io.BytesIO, storage: Storage) -> Any:
-    """The next pickle of `file`; the numbers of tensors come from `storage(key, dtype, count)`."""
+    """Load the next pickle of `file`; `storage(key, dtype, count)` returns the numbers of tensors."""
     seen: dict[str, Tensor] = {}
 
     def persistent(pid: Any) -> Any:
@@ -132,7 +132,7 @@ def _load(file: io.BytesIO, storage: Storage) -> Any:
             raise UnpicklingError("a reference that is none of torch.save")
         if pid[0] == "module":  # a class and its source
             return pid[1]
-        kind, dtype, key, _, count, *view = pid  # the fourth is the device it was on
+        kind, dtype, key, _, count, *view = pid  # the fourth is the device
         if kind != "storage" or not isinstance(dtype, torch.dtype):
             raise UnpicklingError("it holds a storage of an unknown kind")
         if type(count) is not int:
@@ -152,7 +152,7 @@ def _ordered(pairs: Any = (), *_: object) -> dict[Any, Any]:
     if type(pairs) is list:
         for key, value in pairs:
             inert_pickle.put(made, key, value)
-        pairs.clear()  # called a million times with one list, the call makes one dictionary
+        pairs.clear()  # so that repeated calls with the same list stay cheap
     return made
 
 
@@ -162,26 +162,26 @@ def _mapping(*_: object) -> dict[Any, Any]:
 
 
 def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: object) -> Tensor:
-    """`torch._utils._rebuild_tensor_v2`: a view; torch refuses one that leaves its storage."""
+    """`torch._utils._rebuild_tensor_v2`: a view; torch refuses views that exceed their storage."""
     if not isinstance(storage, Tensor) or max(len(size), len(stride)) > MOST_DIMENSIONS:
         raise UnpicklingError(f"a tensor without numbers, or of more than {MOST_DIMENSIONS} dimensions")
     return storage.as_strided(size, stride, offset)
 
 
 def _typed_tensor(storage: Any, offset: Any, size: Any, stride: Any, *rest: Any) -> Tensor | OtherTensor:
-    """`torch._utils._rebuild_tensor_v3`: the storage holds bytes of the type that stands last."""
+    """`torch._utils._rebuild_tensor_v3`: the storage holds bytes; the last argument is the type."""
     dtype = rest[2]
     if not isinstance(dtype, torch.dtype) or len(storage) % dtype.itemsize:
         raise UnpicklingError("a tensor whose type is unknown, or does not fit its numbers")
     try:
         typed = storage.view(dtype)
-    except RuntimeError:  # torch has types of which it makes no tensors
+    except RuntimeError:  # torch cannot make tensors of some types
         return OtherTensor(f"a tensor of {dtype}")
     return _tensor(typed, offset, size, stride)
 
 
 def _first(wrapped: Any = (), *_: object) -> Any:
-    """`_rebuild_parameter`, `torch.Size` and their like: what they wrap."""
+    """`_rebuild_parameter`, `torch.Size` and similar: return the wrapped value."""
     return wrapped
 
 
@@ -191,7 +191,7 @@ def _from_type(function: Any, kind: Any, arguments: Any, *_: object) -> Any:
 
 
 def _no_plain(kind: str) -> Callable[..., OtherTensor]:
-    """A tensor that torch accepts and no network here has: it may stand beside the weights."""
+    """Return a loader of tensors that no network here has, but that may be beside the weights."""
     return lambda *_: OtherTensor(kind)
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int, str], None]
 
-BITS = (3, 4, 8, 16, 32)  # what the weights of a single layer may have; with 16 and 32 it is computed in float
+BITS = (3, 4, 8, 16, 32)  # allowed bits of the weights of a layer; with 16 and 32 it is computed in float
 
 
 def quantize(
@@ -44,32 +44,32 @@ def quantize(
     rounding: str | None = None,
     progress: Progress = lambda done, total, text: None,
 ) -> Artifact:
-    """Make a file with fewer bits from a float one.
+    """Quantize a float ONNX file.
 
     Args:
         artifact: a float ONNX file.
         scheme: a row of SCHEMES.
-        images: folder of photos to calibrate on; schemes that need none leave it alone. Without it, the ranges count
-            that training for this very scheme learned, where the card of the file has them.
+        images: folder of calibration photos; schemes without calibration ignore it. Without it, ranges from
+            quantization-aware training for this scheme are used, if the card of the file has them.
         out: the file to write; `<name of the parent>.<scheme><suffix>` in the current folder by default.
-        writer: a row of WRITERS, whose dialect is written.
-        size: (H, W) of the one input size, for a writer whose files have one, from a file of free size; 240x320 by
+        writer: a row of WRITERS, for the target runtime.
+        size: (H, W) of the input, for a writer of files with a fixed size from a file of free size; 240x320 by
             default.
-        calibration: how ranges are found, a name of CALIBRATIONS; the scheme's usual one by default.
-        limit: use at most so many photos; the scheme's usual number by default.
-        seed: chooses the photos when there are more.
-        exclude: root of a benchmark none of whose images may be used.
-        bits: head or convolution -> bits of its weights, one of BITS, where it is to differ from the scheme; the heads
-            that the network's row calls fragile have 32 otherwise. 32 is float; 16 computes in float as well, and may
-            lie between layers that compute in integers.
-        rounding: how weights are rounded, a name of ROUNDINGS; the scheme's usual one by default.
+        calibration: method to find ranges, a name of CALIBRATIONS; the scheme's by default.
+        limit: largest number of photos; the scheme's by default.
+        seed: seed of the choice of photos.
+        exclude: root of a benchmark; none of its images may be used.
+        bits: head or convolution -> bits of its weights, one of BITS, if they differ from the scheme. Fragile heads of
+            the network's row have 32 by default. 32 is float; 16 also computes in float, and may be between layers that
+            compute in integers.
+        rounding: method to round weights, a name of ROUNDINGS; the scheme's by default.
         progress: (done, total, text), called per photo and per layer.
 
     Raises:
-        UsageError: unknown scheme, writer, calibration, rounding or layer, a rounding that the scheme does not
-            allow, a size that does not fit, no folder of photos, words on photos where none are looked at, or a file
-            that is not float ONNX.
-        BadInput: no usable photo, photos of a benchmark, or a network that gives non-finite values itself.
+        UsageError: unknown scheme, writer, calibration, rounding or layer; a rounding that the scheme does not allow;
+            a size that does not fit; no folder of photos; options of photos without calibration; or a file that is not
+            float ONNX.
+        BadInput: no usable photo, photos of a benchmark, or the float network itself gives non-finite values.
         ConversionFailed: the result gives non-finite values, or would not run in integers; nothing is written.
     """
     float_onnx(artifact)
@@ -123,14 +123,14 @@ def prepare(
     rounding: str | None = None,
     progress: Progress = lambda done, total, text: None,
 ) -> tuple[str, Photos | None]:
-    """Check all that can be checked of the options of `quantize` without its ONNX file.
+    """Check the options of `quantize` as far as possible without the ONNX file.
 
     Args:
-        artifact: the ONNX file, or the checkpoint that it is to be exported from.
-        scheme: see `quantize`, as all others.
+        artifact: the ONNX file, or the checkpoint from which it will be exported.
+        scheme: see `quantize`, also for the other arguments.
 
     Returns:
-        The rounding, and the photos, None where none are looked at.
+        The rounding, and the photos or None without calibration.
 
     Raises:
         UsageError, BadInput: see `quantize`.
@@ -173,12 +173,12 @@ def prepare(
 
 
 def usual_name(artifact: Artifact, scheme: str, writer: str = "ort") -> Path:
-    """The file in the current folder that a quantized one is written to where none is named."""
+    """Return the default file for a quantized artifact, in the current folder."""
     return Path(f"{artifact.path.stem}.{scheme}{WRITERS[writer].suffix}")
 
 
 def _sized(artifact: Artifact, size: tuple[int, int], writer: Writer) -> Artifact:
-    """The same file, shown pictures of one size only."""
+    """Return the same file with a fixed input size, for a writer that needs one."""
     asked, own = f"`size={size[0]}x{size[1]}`", artifact.card.size
     if not writer.one_size:
         raise UsageError(f"{asked}: `writer={writer.name}` keeps the size of {artifact.path}; leave `size` out")
@@ -189,7 +189,7 @@ def _sized(artifact: Artifact, size: tuple[int, int], writer: Writer) -> Artifac
 
 
 def _rounding(scheme: str, rounding: str) -> str:
-    """The same name, if the scheme can be rounded so."""
+    """Return the rounding after checking that the scheme allows it."""
     row = SCHEMES[scheme]
     apart = row.per_channel and row.static and not row.naive
     if pick(ROUNDINGS, rounding, "rounding").settings and not apart:
@@ -201,13 +201,13 @@ def _rounding(scheme: str, rounding: str) -> str:
 
 
 def learned_ranges(artifact: Artifact, scheme: str) -> Mapping[str, tuple[float, float]]:
-    """Ranges for `scheme` that training recorded in the card; empty if there are none.
+    """Return the ranges for `scheme` that training recorded in the card; empty if there are none.
 
     Returns:
         (low, high) of `<convolution>.input` and `<convolution>.output`.
 
     Raises:
-        BadInput: they are not in the card, or no ranges.
+        BadInput: the card lacks the ranges, or they are invalid.
     """
     steps = [step for step in artifact.card.made if step.command == "train" and step.scheme == scheme]
     try:
@@ -219,10 +219,10 @@ def learned_ranges(artifact: Artifact, scheme: str) -> Mapping[str, tuple[float,
 
 
 def float_onnx(artifact: Artifact) -> Artifact:
-    """The same artifact, if it is what quantization starts from.
+    """Return the artifact after checking that it is a float ONNX file that can be quantized.
 
     Raises:
-        UsageError: it is not float, or no ONNX file.
+        UsageError: it is not float, or not an ONNX file.
         BadInput: another tool has optimised or quantized it.
     """
     if artifact.card.features:
@@ -250,7 +250,7 @@ def open_photos(
     rounding: str = "nearest",
     progress: Progress = lambda done, total, text: None,
 ) -> Photos | None:
-    """The photos that a scheme is calibrated on, None if it needs none; see `quantize`.
+    """Open the calibration photos of a scheme, None if it needs none; see `quantize`.
 
     Raises:
         UsageError: unknown scheme or calibration, or no folder of photos.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 # Photos. SuperPoint in w8a8 loses this much repeatability with 8, 32 and 100: 0.005, 0.001, 0.001 by percentile, and
-# by minmax, with 1, 8, 32, 100 and 300: 0.005, 0.004, 0.004, 0.006, 0.012, for every photo only widens its ranges.
+# by minmax, with 1, 8, 32, 100 and 300: 0.005, 0.004, 0.004, 0.006, 0.012, because each photo can only widen ranges.
 LIMIT = 32
 
 STATIC = "lf.quantize.write.qdq:static"
@@ -15,21 +15,21 @@ HALF = "lf.quantize.write.qdq:half"
 
 @dataclass(frozen=True)
 class Scheme:
-    """A number format. The names are a grammar: w, bits of a weight, a, bits of an activation, -what is different.
+    """A number format. Names follow a grammar: w, bits of weights, a, bits of activations, - and a variant.
 
     Attributes:
         weights: bits of a weight.
-        activations: bits of an activation; 32 where they stay float.
-        about: one line for the help, with what it costs on ONNX Runtime where that is more than float.
-        per_channel: every output channel of a convolution has a scale of its own.
-        naive: quantize every operator there is, the fragile heads and the pointwise tails included.
+        activations: bits of an activation; 32 if they stay float.
+        about: one line for the help, with the cost on ONNX Runtime if it is more than that of float.
+        per_channel: True gives every output channel of a convolution its own scale.
+        naive: quantize all operators, including fragile heads and pointwise tails.
         write: MODULE:FUNCTION that writes such an ONNX file, see `lf.quantize.write.qdq.static`.
-        symmetric: the zero of an activation is the middle of its range.
-        calibration: the usual way to find the ranges, a name of CALIBRATIONS.
-        limit: the usual number of photos.
-        rounding: the usual way to round weights, a name of ROUNDINGS; those that training left on a grid stay there.
-        slow: why a file may be slower than its parent, where that is expected.
-        writers: rows of WRITERS that make such files.
+        symmetric: zero is the middle of the range of an activation.
+        calibration: default method to find ranges, a name of CALIBRATIONS.
+        limit: default number of photos.
+        rounding: default method to round weights, a name of ROUNDINGS; weights on a grid from training do not change.
+        slow: reason why a file may be slower than its parent, if that is expected.
+        writers: rows of WRITERS that write the scheme.
     """
 
     weights: int
@@ -47,17 +47,17 @@ class Scheme:
 
     @property
     def calibrated(self) -> bool:
-        """Whether it needs photos."""
+        """True if the scheme needs photos."""
         return self.activations in (8, 16) and self.static
 
     @property
     def static(self) -> bool:
-        """Whether weights lie on grids, whose bits may differ by layer, and ranges are those of photos."""
+        """True if weights lie on grids, with bits that may differ by layer, and ranges come from photos."""
         return self.write == STATIC
 
     @property
     def integer(self) -> bool:
-        """Whether its convolutions run in integers."""
+        """True if convolutions run in integers."""
         return self.activations == 8
 
 

@@ -12,11 +12,11 @@ class Writer:
     """A writer of quantized files for one runtime.
 
     Attributes:
-        name: of its row.
+        name: name of its row.
         module: dotted name of a module with a function `quantize`: see `lf.quantize.write.ort.quantize`.
-        suffix: of the files it writes.
+        suffix: suffix of the files it writes.
         about: one line for the help.
-        one_size: its files take pictures of one size only.
+        one_size: True if its files have a fixed input size.
     """
 
     name: str
@@ -27,7 +27,7 @@ class Writer:
 
     @property
     def schemes(self) -> tuple[str, ...]:
-        """The rows of SCHEMES that it writes."""
+        """Rows of SCHEMES that it writes."""
         return tuple(name for name, row in SCHEMES.items() if self.name in row.writers)
 
 

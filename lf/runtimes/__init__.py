@@ -18,24 +18,24 @@ from lf.formats.finite import refuse_onnx
 
 @dataclass(frozen=True)
 class Backend:
-    """A way to run model files.
+    """A backend: runs model files with one engine.
 
     Attributes:
-        module: file in `lf.runtimes` with `open_session(artifact, threads, **options) -> Session`, which raises
-            Unavailable when what was asked for is not what would run. It may have `examine(**options) -> (whether it
-            can run here, detail)` for `lf doctor`, where a package alone says too little.
-        package: what must be importable.
-        extra: of `lf.core.packages.pip`, which brings it.
-        suffixes: what the names of the model files that it runs end in; see `backends_for`.
+        module: module in `lf.runtimes` with `open_session(artifact, threads, **options) -> Session`, which raises
+            Unavailable instead of falling back. It may have `examine(**options) -> (whether it can run here, detail)`
+            for `lf doctor`, if an importable package is not enough.
+        package: package that must be importable.
+        extra: extra of lf that installs the package, see `lf.core.packages.pip`.
+        suffixes: suffixes of the model files that it runs; see `backends_for`.
         about: one line for `lf doctor`.
         options: keyword arguments of its `open_session`.
         maker: the command that makes such files.
-        one_session: its device takes one at a time, whose `run` lets one thread in after the other.
-        codec: how its files carry their card, where their suffix is new; see `lf.formats.cards.appended`.
-        resource: what a machine of a pool must have, a custom resource of Ray; empty where any will do.
-        asked: why `auto` never chooses it, so that it runs only where it is asked for; empty where `auto` may.
-        distributions: what may bring its package, where that is not called as the package.
-        instructions: flags of `lf.core.machine.NAMES` -> where its kernels use them; empty for everywhere.
+        one_session: True if its device takes one session at a time; `run` then serves one thread after the other.
+        codec: storage of the card in its files, for a new suffix; see `lf.formats.cards.appended`.
+        resource: custom resource of Ray that a machine of a pool must have; "" for none.
+        asked: reason why `auto` never chooses it; "" if `auto` may.
+        distributions: distributions that install the package, if their names differ from it.
+        instructions: flags of `lf.core.machine.NAMES` -> operators that use them; "" for all.
     """
 
     module: str
@@ -53,17 +53,17 @@ class Backend:
     instructions: Mapping[str, str] = field(default_factory=dict)
 
     def register(self) -> None:
-        """Have files with its suffixes read and written."""
+        """Register the codec of its suffixes for reading and writing."""
         cards.register(self.suffixes, self.codec)
 
     @property
     def installed(self) -> bool:
-        """Whether its package can be imported; says nothing of devices."""
+        """True if its package can be imported; devices are not checked."""
         return importlib.util.find_spec(self.package) is not None
 
     @property
     def version(self) -> str:
-        """Of what brings its package, as installed; nothing is imported. Empty where that is not known."""
+        """Version of the installed distribution, found without importing; "" if unknown."""
         for name in (*self.distributions, self.package):
             try:
                 return importlib.metadata.version(name)
@@ -75,11 +75,11 @@ class Backend:
         """Import its package.
 
         Raises:
-            Unavailable: it is installed, and cannot be imported.
+            Unavailable: it is installed but cannot be imported.
         """
         try:
             importlib.import_module(self.package)
-        except Exception as error:  # a library that is missing or was built for another system, a broken installation
+        except Exception as error:  # missing or unsuitable libraries, or a broken installation
             raise Unavailable(
                 f"the package {self.package} cannot be imported ({one_line(error, 300)}); install it again: "
                 + pip(self.extra, again=True)
@@ -208,7 +208,7 @@ for _row in BACKENDS.values():
 
 
 def backends_for(path: Path) -> list[str]:
-    """The rows that a file is meant for by its name: `a_edgetpu.tflite` is for `edgetpu` and not for `tflite`."""
+    """Return the backends for a file by its name: `a_edgetpu.tflite` is for `edgetpu` and not for `tflite`."""
     ends = {name: [len(end) for end in row.suffixes if path.name.endswith(end)] for name, row in BACKENDS.items()}
     longest = max((length for found in ends.values() for length in found), default=0)
     return [name for name, found in ends.items() if longest in found]
@@ -218,8 +218,8 @@ def open_session(artifact: Artifact, backend: str, threads: int = 1) -> Session:
     """Open a model file in an engine.
 
     Raises:
-        UsageError: unknown backend, or one that does not run this kind of file.
-        Unavailable: the engine, its provider or its device is not there.
+        UsageError: unknown backend, or it does not run this kind of file.
+        Unavailable: the engine, its provider or its device is missing.
         BadInput: the engine refuses the file, or a constant in it is not finite.
     """
     row = pick(BACKENDS, backend, "backend")

@@ -23,20 +23,20 @@ from lf.runtimes.tflite_signature import signature
 
 LIBRARY, DEVICE = "LF_EDGETPU_LIBRARY", "LF_EDGETPU_DEVICE"
 NAMES = {"darwin": "libedgetpu.1.dylib", "win32": "edgetpu.dll"}
-VERSION = re.compile(r"BuildLabel\(.*\), RuntimeVersion\(\d+\)")  # what edgetpu_version() answers
-KINDS = ("pci", "usb")  # of edgetpu_device_type
+VERSION = re.compile(r"BuildLabel\(.*\), RuntimeVersion\(\d+\)")  # answer of edgetpu_version()
+KINDS = ("pci", "usb")  # values of edgetpu_device_type
 PROVIDER = "edgetpu"
-SECONDS = 120  # a device that answers takes a few
+SECONDS = 120  # timeout; a working device answers in a few
 INSTALL = "install libedgetpu1-std in the version for this LiteRT: see docs/how-to/raspberry-pi.md"
 
 
 def open_session(artifact: Artifact, threads: int) -> LitertSession:
-    """Open a compiled file on the Edge TPU, after it has run in a process of its own.
+    """Open a compiled file on the Edge TPU, after a test run in a separate process.
 
     Raises:
-        UsageError: not compiled for the Edge TPU: it would run on the CPU; or LF_EDGETPU_DEVICE is no device.
-        Unavailable: no library, no device, no permission, or they do not fit together; see `probe`.
-        BadInput: its tensors are not what its card says.
+        UsageError: not compiled for the Edge TPU, so it would run on the CPU; or LF_EDGETPU_DEVICE is not a device.
+        Unavailable: no library, no device, no permission, or incompatible versions; see `probe`.
+        BadInput: its tensors do not match its card.
     """
     model, compiled = load(artifact)
     if not compiled:
@@ -51,15 +51,15 @@ def open_session(artifact: Artifact, threads: int) -> LitertSession:
 
 
 def library() -> str:
-    """The library to load: a path, or a name for the loader."""
+    """Return the library to load: a path, or a name for the loader."""
     return os.environ.get(LIBRARY) or NAMES.get(sys.platform, "libedgetpu.so.1")
 
 
 def device() -> str:
-    """The device to use; empty for any.
+    """Return the device to use; "" for any.
 
     Raises:
-        UsageError: not what libedgetpu takes.
+        UsageError: libedgetpu does not take it.
     """
     text = os.environ.get(DEVICE, "")
     if not re.fullmatch(r"(usb|pci)?(:\d+)?", text):
@@ -68,16 +68,16 @@ def device() -> str:
 
 
 def provider(found: dict[str, Any]) -> str:
-    """`edgetpu` if it was the installed libedgetpu with a device; another name for whatever else answers like it."""
+    """Return `edgetpu` for the installed libedgetpu with a device; another name for a stand-in library."""
     genuine = LIBRARY not in os.environ and VERSION.fullmatch(found["library"]["version"]) and found["devices"]
     return PROVIDER if genuine else f"{PROVIDER} (library {found['library']['path']})"
 
 
 def delegate(name: str, wanted: str) -> Any:
-    """The delegate of the library; it must live as long as the interpreter that has it.
+    """Load the delegate of the library; it must live as long as its interpreter.
 
     Raises:
-        Unavailable: the device cannot be opened, which a moment ago it could.
+        Unavailable: the device cannot be opened, although the test run could.
     """
     from ai_edge_litert.interpreter import load_delegate
 
@@ -89,19 +89,19 @@ def delegate(name: str, wanted: str) -> Any:
 
 @cache
 def probe(name: str, wanted: str, path: str | None = None, sha256: str | None = None) -> dict[str, Any]:
-    """Open the device, and a file on it, in a separate process, whose crash does not end this one.
+    """Open the device, and a file on it, in a separate process, so that a crash does not end this one.
 
     Args:
-        name: of the library.
+        name: name of the library.
         wanted: device.
-        path: of a compiled file to run once, or None to look at library and devices only.
-        sha256: of that file: another one is probed anew.
+        path: compiled file to run once, or None to check only library and devices.
+        sha256: sha256 of the file, as key of cached results.
 
     Returns:
         {"library": {"path", "sha256", "version"}, "devices": ["usb /sys/...", ...]}
 
     Raises:
-        Unavailable: what is missing, and what to do about it.
+        Unavailable: something is missing; the text says what to do.
     """
     command = [sys.executable, "-m", "lf.runtimes.edgetpu_probe", json.dumps([name, wanted, path])]
     try:
@@ -118,7 +118,7 @@ def probe(name: str, wanted: str, path: str | None = None, sha256: str | None = 
 
 
 def _why(found: dict[str, Any], name: str, wanted: str, code: int) -> str:
-    """The error, by the step that the probe reached."""
+    """Return the error for the step that the probe reached."""
     step, error = found.get("step", "start"), found.get("error", "")
     here = ", ".join(found.get("devices", ())) or "none"
     if code < 0:
@@ -150,7 +150,7 @@ def _signal(code: int) -> str:
 
 
 def examine() -> tuple[bool, str]:
-    """Whether there is an Edge TPU, and which, or what to do; for `lf doctor`."""
+    """Check for `lf doctor` whether there is an Edge TPU; also return its name, or what to do."""
     try:
         found = probe(library(), device())
     except (Unavailable, UsageError) as error:

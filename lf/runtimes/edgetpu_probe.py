@@ -29,12 +29,12 @@ class Device(ctypes.Structure):
 
 
 def tell(**what: Any) -> None:
-    """One line of JSON."""
+    """Print one line of JSON."""
     print(json.dumps(what), flush=True)
 
 
 def probe(name: str, wanted: str, path: str | None) -> None:
-    """Take the steps; an error is printed and ends them.
+    """Run the steps; an error is printed and ends them.
 
     Raises:
         OSError: the library cannot be loaded, or the file cannot be read.
@@ -71,7 +71,7 @@ def probe(name: str, wanted: str, path: str | None) -> None:
 
 
 def devices(loaded: ctypes.CDLL) -> list[tuple[str, str]]:
-    """("pci" or "usb", path) of each, in the library's order."""
+    """Return ("pci" or "usb", path) of each device, in the library's order."""
     loaded.edgetpu_list_devices.restype = ctypes.POINTER(Device)
     loaded.edgetpu_list_devices.argtypes = (ctypes.POINTER(ctypes.c_size_t),)
     loaded.edgetpu_free_devices.argtypes = (ctypes.POINTER(Device),)
@@ -87,7 +87,7 @@ def devices(loaded: ctypes.CDLL) -> list[tuple[str, str]]:
 
 
 def where(name: str) -> str:
-    """The file that the loader took for a library, where the system tells; its name else."""
+    """Return the file that the loader opened for a library, or its name if the system does not tell."""
     with suppress(OSError):
         wanted = Path(name).resolve().name if Path(name).exists() else Path(name).name.partition(".so")[0]
         for line in Path("/proc/self/maps").read_text().splitlines():
@@ -98,7 +98,7 @@ def where(name: str) -> str:
 
 
 def digest(path: str) -> str | None:
-    """Hex sha256 of a file, None if it cannot be read."""
+    """Return the hex sha256 of a file, None if it cannot be read."""
     with suppress(OSError):
         return hashlib.sha256(Path(path).read_bytes()).hexdigest()
     return None

@@ -20,11 +20,11 @@ class HostHead:
     """y = W (x * x if `square` else x) + b at every pixel.
 
     Attributes:
-        name: of the head.
+        name: name of the head.
         source: output tensor of the file, (1, Cin, h, w) outside of the session.
         weight: (Cout, Cin) float32.
         bias: (Cout,) float32.
-        square: whether x is squared first.
+        square: True squares x first.
     """
 
     name: str
@@ -44,7 +44,7 @@ class HostHead:
         return int(self.weight.shape[0])
 
     def __call__(self, value: Array) -> Array:
-        """(1, Cin, h, w) float32 -> (1, Cout, h, w) float32."""
+        """Compute y (1, Cout, h, w) float32 from x (1, Cin, h, w) float32."""
         _, channels, height, width = value.shape
         flat = value.reshape(channels, -1)
         found = self.weight @ (flat * flat if self.square else flat) + self.bias[:, None]
@@ -52,10 +52,10 @@ class HostHead:
 
 
 def host_heads(card: Card, where: str) -> tuple[HostHead, ...]:
-    """Heads that the last step of the card left to the host; none in other files.
+    """Return the heads that the last step of the card leaves to the host; empty for other files.
 
     Raises:
-        BadInput: not the description of a head of this card.
+        BadInput: an entry does not describe a head of this card.
     """
     steps = next((step.host for step in reversed(card.made) if step.host), [])
     try:

@@ -16,11 +16,11 @@ from lf.formats import tflite
 from lf.formats.finite import refuse_tflite
 from lf.runtimes.tflite_signature import signature
 
-COMPILED = "edgetpu-custom-op"  # custom code of the one operator that the compiler makes of all that it maps
+COMPILED = "edgetpu-custom-op"  # custom code of the operator into which the compiler merges all mapped operators
 
 
 class LitertSession:
-    """One interpreter, opened and ready; it and its delegate are freed with the session, in this order."""
+    """One opened interpreter; it and its delegate are freed with the session, in this order."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class LitertSession:
         self._where, self._heads = str(artifact.path), tuple(artifact.card.outputs)
         self._signature, self._turn = signature(artifact, model), threading.Lock()
         delegates = [] if delegate is None else [delegate]
-        # written anew: the interpreter trusts what it is given, and `read` has looked at all of this
+        # serialised again, because `read` has checked exactly this, and the interpreter checks nothing
         content = tflite.write(model)
         try:
             with quiet():
@@ -53,12 +53,12 @@ class LitertSession:
             raise BadInput(f"{self._where}: LiteRT cannot load it: {one_line(error)}") from error
         self._agree()
         steps = Counter(str(step["op_name"]) for step in self._interpreter._get_ops_details())
-        used = provider if steps["DELEGATE"] else "CPU"  # kernels of its own: the delegate took nothing
+        used = provider if steps["DELEGATE"] else "CPU"  # CPU: the delegate took no operator
         said = {"operators": dict(steps), "host_heads": [head.name for head in self._signature.host], **(notes or {})}
         self.info = SessionInfo("litert", importlib.metadata.version("ai-edge-litert"), used, threads, said)
 
     def run(self, image: Array) -> dict[str, Array]:
-        """See `lf.core.Session`; B = 1, and the one size of the file.
+        """See `lf.core.Session`; B = 1, and the fixed size of the file.
 
         Raises:
             BadInput: another size or batch.
@@ -72,7 +72,7 @@ class LitertSession:
             )
         levels = port.encode(np.asarray(image, np.float32))
         try:
-            with self._turn:  # an interpreter has one input and one set of outputs
+            with self._turn:  # an interpreter has one input and one set of outputs for all threads
                 self._interpreter.set_tensor(port.index, levels)
                 self._interpreter.invoke()
                 found = [self._interpreter.get_tensor(port.index) for port in outputs]
@@ -83,7 +83,7 @@ class LitertSession:
         return {name: maps[name] for name in self._heads}
 
     def _agree(self) -> None:
-        """Raise BadInput where an operator makes another shape than the file declares."""
+        """Raise BadInput if an operator makes another shape than the file declares."""
         details = self._interpreter.get_output_details()
         made = {entry["index"]: tuple(int(side) for side in entry["shape"]) for entry in details}
         for port in self._signature.outputs:
@@ -92,10 +92,10 @@ class LitertSession:
 
 
 def load(artifact: Artifact) -> tuple[Any, bool]:
-    """The model of a file, and whether it is compiled for the Edge TPU.
+    """Load the model of a file; also return whether it is compiled for the Edge TPU.
 
     Raises:
-        BadInput: damaged, of more than one graph, or with a constant that is not finite.
+        BadInput: damaged, with more than one graph, or with a constant that is not finite.
     """
     where = str(artifact.path)
     model = tflite.read(files.read_bytes(artifact.path, "a TFLite model"), where)

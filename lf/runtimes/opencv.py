@@ -10,7 +10,7 @@ import numpy as np
 from lf.core import Array, Artifact, SessionInfo, Unavailable, pick
 from lf.models import MODELS
 
-CV: Any = cv2  # its type stubs miss what differs between 4 and 5
+CV: Any = cv2  # its type stubs do not cover the differences between 4 and 5
 
 
 def _make(detector: str, **arguments: Any) -> Any:
@@ -25,7 +25,7 @@ def _make(detector: str, **arguments: Any) -> Any:
 
 
 def _numbers(descriptors: Array, root: bool) -> Array:
-    """Bits as +-1; numbers as they are, or the square roots of their shares."""
+    """Convert descriptors: bits to +-1; numbers unchanged, or as square roots of their shares (RootSIFT)."""
     if descriptors.dtype == np.uint8:
         return np.unpackbits(descriptors, axis=1).astype(np.float32) * 2 - 1
     if root:
@@ -34,7 +34,7 @@ def _numbers(descriptors: Array, root: bool) -> Array:
 
 
 class OpenCvSession:
-    """One detector; OpenCV's number of threads is the process's."""
+    """One detector. OpenCV's number of threads is a setting of the process."""
 
     def __init__(self, artifact: Artifact, threads: int) -> None:
         """Make the detector.
@@ -52,7 +52,7 @@ class OpenCvSession:
         self.info = SessionInfo("opencv", cv2.__version__, "cpu", threads)
 
     def run(self, image: Array) -> dict[str, Array]:
-        """(1, 1, H, W) float32 in [0, 1] -> {"points": (1, 4 + D, 1, N)}; see `lf.models.opencv.decode.points`."""
+        """Run on (1, 1, H, W) float32 in [0, 1]: {"points": (1, 4 + D, 1, N)}; see `lf.models.opencv.decode.points`."""
         cv2.setNumThreads(self._threads)
         grey = np.round(image[0, 0] * 255).astype(np.uint8)
         found, descriptors = self._detector.detectAndCompute(grey, None)
@@ -60,7 +60,7 @@ class OpenCvSession:
         if found:
             rows[:, :4] = [(*point.pt, point.size, point.response) for point in found]
             numbers = _numbers(descriptors, self._root)
-            rows[:, 4:] = numbers[:, : self._length]  # AKAZE fills its last byte up with zeros
+            rows[:, 4:] = numbers[:, : self._length]  # AKAZE pads its last byte with zeros
         return {"points": rows.T[None, :, None]}
 
 

@@ -17,7 +17,7 @@ OLDEST = 5  # major version; the importer of 4 was not compared with the other e
 
 
 class OpenCvDnnSession:
-    """One network; OpenCV's number of threads is the process's, so every run sets its own again."""
+    """One network. OpenCV's number of threads is a setting of the process, so every run sets it."""
 
     def __init__(self, artifact: Artifact, threads: int) -> None:
         """Read `artifact`; quantized layers are computed in float32 on the grid of their levels.
@@ -25,9 +25,9 @@ class OpenCvDnnSession:
         Raises:
             Unavailable: this OpenCV has no such engine.
             BadInput: not a model that OpenCV can read.
-            UsageError: one that it would compute wrongly.
+            UsageError: OpenCV would compute the model wrongly.
         """
-        if artifact.card.features:  # it gives nan for the Loop
+        if artifact.card.features:  # its Loop gives NaN
             raise UsageError(
                 f"{artifact.path}: OpenCV cannot run a decode in the graph; give it the file with raw heads"
             )
@@ -36,7 +36,7 @@ class OpenCvDnnSession:
             raise Unavailable(f"{detail}; type: pip install -U opencv-contrib-python-headless")
         try:
             data = widened(files.read_bytes(artifact.path, "an ONNX model"))
-            with quiet():  # it writes its errors to stderr as well
+            with quiet():  # it also writes its errors to stderr
                 self._network = CV.dnn.readNetFromONNX(np.frombuffer(data, np.uint8))
         except (cv2.error, ValueError, IndexError) as error:
             raise BadInput(f"{artifact.path}: OpenCV cannot load it: {one_line(error, 300)}") from error
@@ -49,14 +49,14 @@ class OpenCvDnnSession:
         """See `lf.core.Session`; B = 1.
 
         Raises:
-            BadInput: other channels or another size than the file's: OpenCV itself would compute something.
+            BadInput: other channels or another size than the file's: OpenCV would compute without an error.
         """
         wanted = (1, *self._input)
         if image.ndim != 4 or any(side not in (None, given) for side, given in zip(wanted, image.shape, strict=True)):
             shape = ", ".join("any" if side is None else str(side) for side in wanted)
             raise BadInput(f"{self._path}: takes one image, ({shape}); got {image.shape}")
         try:
-            with self._turn:  # a network has one input and one set of outputs
+            with self._turn:  # a network has one input and one set of outputs for all threads
                 cv2.setNumThreads(self._threads)
                 self._network.setInput(np.ascontiguousarray(image, np.float32))
                 maps = self._network.forward(self._outputs)
@@ -66,7 +66,7 @@ class OpenCvDnnSession:
 
 
 def examine() -> tuple[bool, str]:
-    """Whether this OpenCV has the engine, and its version; for `lf doctor`."""
+    """Check for `lf doctor` whether this OpenCV has the engine; also return its version."""
     here = f"OpenCV {cv2.__version__}"
     if int(cv2.__version__.split(".")[0]) < OLDEST or not hasattr(cv2, "dnn"):
         return False, f"this {here} is too old, or without its dnn module: expected {OLDEST} or newer"

@@ -19,13 +19,13 @@ class OpenVinoSession:
 
         Args:
             artifact: an ONNX file, float or QDQ.
-            threads: of one inference.
-            precision: of what is not quantized: "f32", or "bf16", which needs a processor with bf16 instructions.
+            threads: number of threads of one inference.
+            precision: precision of float layers: "f32", or "bf16", which needs a processor with bf16 instructions.
 
         Raises:
             Unavailable: the processor does not compute in `precision`.
             BadInput: not a model that OpenVINO can compile, or one without the outputs of its card.
-            UsageError: 16-bit activations, of which it computes something else without a word (2026.4).
+            UsageError: 16-bit activations, which it silently computes wrongly (2026.4).
         """
         import openvino
 
@@ -53,7 +53,7 @@ class OpenVinoSession:
         if lost := [name for name in self._names if name not in self._outputs]:
             given = ", ".join(sorted(self._outputs))
             raise BadInput(f"{artifact.path}: its card promises {lost[0]}, it gives {given}; make it again")
-        self._mine = threading.local()  # a request serves one thread at a time
+        self._mine = threading.local()  # one request per thread
         self.info = SessionInfo("openvino", openvino.__version__, f"CPU {precision}", threads)
 
     def run(self, image: Array) -> dict[str, Array]:
@@ -69,7 +69,7 @@ class OpenVinoSession:
 
 
 def _read(core: Any, artifact: Artifact) -> Any:
-    """The network of an ONNX file, of which OpenVINO computes what is meant."""
+    """Read the network of an ONNX file in a form that OpenVINO computes correctly."""
     import openvino
 
     try:
@@ -83,7 +83,7 @@ def _read(core: Any, artifact: Artifact) -> Any:
 
 
 def examine(precision: str) -> tuple[bool, str]:
-    """Whether the processor computes in `precision`, as OpenVINO itself sees it; for `lf doctor`."""
+    """Check for `lf doctor` whether OpenVINO can compute in `precision` on this processor."""
     import openvino
 
     if precision == "bf16" and "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):

@@ -20,12 +20,12 @@ from lf.formats.protobuf import message
 from lf.quota import cores
 
 CPU = "CPUExecutionProvider"
-MEMORY = {"CUDAExecutionProvider": "cuda", "TensorrtExecutionProvider": "cuda"}  # where a provider's tensors live
+MEMORY = {"CUDAExecutionProvider": "cuda", "TensorrtExecutionProvider": "cuda"}  # memory of a provider's tensors
 ALSO = {"TensorrtExecutionProvider": ", and TensorRT itself: pip install tensorrt-cu12"}
 
 
 class OrtSession:
-    """One inference session: explicit threads, sequential, no spinning (it burns the CPU of whatever runs beside)."""
+    """One inference session: explicit threads, sequential, no spinning, which would take CPU time from others."""
 
     def __init__(self, path: Path, session: Any, threads: int, provider: str) -> None:
         """Use `session`, an onnxruntime.InferenceSession that runs the file `path` on `provider`."""
@@ -51,7 +51,7 @@ class OrtSession:
         return maps
 
     def _bound(self, image: Array) -> list[Any]:
-        """Input and outputs in the device's memory: each crosses once, and all is done when this returns."""
+        """Run with input and outputs in the device's memory: each is copied once, and the run is complete on return."""
         binding, memory = self._session.io_binding(), MEMORY[self.info.provider]
         binding.bind_cpu_input(self._input, image)
         for name in self._outputs:
@@ -64,7 +64,7 @@ class OrtSession:
 
 
 def examine(provider: str) -> tuple[bool, str]:
-    """Whether a graph of one node runs on `provider`, which its name in a list does not promise; for `lf doctor`."""
+    """Check for `lf doctor` whether a graph of one node runs on `provider`; being listed does not guarantee it."""
     import onnxruntime as ort
 
     try:
@@ -76,7 +76,7 @@ def examine(provider: str) -> tuple[bool, str]:
 
 
 def census(artifact: Artifact, threads: int, image: Array, provider: str) -> dict[str, Any]:
-    """Operators that ONNX Runtime runs, by its profile of one inference.
+    """Count the operators that ONNX Runtime runs, from its profile of one inference.
 
     Args:
         artifact: an ONNX file.
@@ -98,7 +98,7 @@ def census(artifact: Artifact, threads: int, image: Array, provider: str) -> dic
             session.run(None, {session.get_inputs()[0].name: image})
         events = json.loads(Path(session.end_profiling()).read_text())
     nodes = [event for event in events if event["cat"] == "Node" and event["name"].endswith("_kernel_time")]
-    nodes = nodes[len(nodes) // 2 :]  # the first inference also asks for memory
+    nodes = nodes[len(nodes) // 2 :]  # the first inference also allocates memory
     operators, spent = Counter(node["args"]["op_name"] for node in nodes), Counter[str]()
     for node in nodes:
         spent[node["args"]["provider"]] += node["dur"]  # microseconds
@@ -110,7 +110,7 @@ def census(artifact: Artifact, threads: int, image: Array, provider: str) -> dic
 
 
 def _open(read: Callable[[], bytes], threads: int, provider: str, where: str) -> Any:
-    """An inference session of the ONNX file that `read` gives; errors as `open_session` says, naming `where`."""
+    """Open an inference session of the ONNX file from `read`; errors of `open_session` name `where`."""
     import onnxruntime as ort
 
     available = [p for p in ort.get_available_providers() if p != "AzureExecutionProvider"]
@@ -123,7 +123,7 @@ def _open(read: Callable[[], bytes], threads: int, provider: str, where: str) ->
         data = read()
         options = options_for(data, threads, provider)
         with warnings.catch_warnings():
-            warnings.simplefilter("error", UserWarning)  # ORT warns where it falls back
+            warnings.simplefilter("error", UserWarning)  # ORT warns if it falls back
             session = _loaded(data, options, provider)
     except UserWarning as error:
         raise Unavailable(f"{provider} was requested, but ONNX Runtime would use another: {error}") from error
@@ -140,8 +140,8 @@ def _open(read: Callable[[], bytes], threads: int, provider: str, where: str) ->
 def _loaded(data: bytes, options: Any, provider: str) -> Any:
     """Open a session of ONNX bytes, without ONNX Runtime's own fallback to the CPU, which it reports on stdout.
 
-    Where two layers share weights or zero points, ONNX Runtime cannot make products exact (see `_exact_and_idle`). Such
-    a file is computed in float, which is exact, too.
+    If two layers share weights or zero points, ONNX Runtime cannot make products exact (see `_exact_and_idle`). Such a
+    file is computed in float, which is exact, too.
     """
     import onnxruntime as ort
 
@@ -157,7 +157,7 @@ def _loaded(data: bytes, options: Any, provider: str) -> Any:
 
 
 def _one_node() -> bytes:
-    """An ONNX file, y = Relu(x) of one float, written as its protobuf schema (onnx.proto) numbers the fields."""
+    """Return an ONNX file, y = Relu(x) of one float, serialised by hand with the field numbers of onnx.proto."""
     shape = message(2, message(1, b"\x08\x01"))  # one side, of 1
     kind = message(2, message(1, b"\x08\x01" + shape))  # a tensor of float
     node = message(1, b"x") + message(2, b"y") + message(4, b"Relu")
@@ -167,24 +167,24 @@ def _one_node() -> bytes:
 
 
 def options_for(data: bytes, threads: int, provider: str) -> Any:
-    """Options of a session that is measured: `threads` threads, and no way back to the CPU from another provider."""
+    """Return options of a session to measure: `threads` threads, no fallback from another provider to the CPU."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    options.log_severity_level = 4  # errors are raised, too
+    options.log_severity_level = 4  # errors are raised anyway
     _exact_and_idle(options)
     if provider != CPU:
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-    if weights_only(data):  # they become float once, now, and not in every run
+    if weights_only(data):  # convert to float once, when opened, and not in every run
         options.add_session_config_entry("session.disable_quant_qdq", "1")
     return options
 
 
 def making(level: str = "ORT_ENABLE_ALL") -> Any:
-    """Options of a session in which a file is made, not measured: on all cores, silent, without threads that spin."""
+    """Return options of a session for making a file, not measuring: all cores, silent, no spinning threads."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()

@@ -24,7 +24,7 @@ def open_session(artifact: Artifact, threads: int) -> ort.OrtSession:
 
     Raises:
         Unavailable: the provider has no device here, or does not take the whole network.
-        BadInput: not a model that it can load.
+        BadInput: the provider cannot load the model.
     """
     import onnxruntime
 
@@ -46,7 +46,7 @@ def open_session(artifact: Artifact, threads: int) -> ort.OrtSession:
 
 
 def examine() -> tuple[bool, str]:
-    """Whether the provider has a CPU device here, and its version; for `lf doctor`."""
+    """Check for `lf doctor` whether the provider has a CPU device here; also return its version."""
     from importlib.metadata import version
 
     provider, devices = _devices()
@@ -59,7 +59,7 @@ def _absent(provider: str) -> str:
 
 
 def _devices() -> tuple[str, list[Any]]:
-    """The name of the provider, and its devices that are CPUs.
+    """Return the name of the provider, and its CPU devices.
 
     Raises:
         Unavailable: this onnxruntime is too old for plug-ins, or cannot load this one.
@@ -74,7 +74,7 @@ def _devices() -> tuple[str, list[Any]]:
 
 @cache
 def _registered() -> str:
-    """The name of the provider, whose library is registered now; that can be done once in a process."""
+    """Register the library of the provider, once per process, and return its name."""
     import onnxruntime
     import onnxruntime_ep_openvino as plugin
 

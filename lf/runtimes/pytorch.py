@@ -9,7 +9,7 @@ from lf.models import MODELS
 
 
 class TorchSession:
-    """The float network in eager mode on the CPU. The number of threads is torch's, and so the process's."""
+    """The float network in eager mode on the CPU. Torch's number of threads is a setting of the process."""
 
     def __init__(self, artifact: Artifact, threads: int) -> None:
         """Load the checkpoint."""

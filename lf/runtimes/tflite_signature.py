@@ -13,18 +13,18 @@ import numpy as np
 from lf.core import Array, Artifact, BadInput, Card
 from lf.runtimes.float_heads import HostHead, host_heads
 
-# TensorType -> what a tensor that goes in or out may hold, and its limits
+# TensorType -> numpy type of inputs and outputs, and its limits
 TYPES: dict[int, tuple[Any, int, int]] = {0: (np.float32, 0, 0), 3: (np.uint8, 0, 255), 9: (np.int8, -128, 127)}
 
 
 class Port:
-    """One tensor that goes in or out: float32 (1, C, H, W) outside; (1, H, W, C) of its own type inside."""
+    """One input or output: float32 (1, C, H, W) outside the session; (1, H, W, C) of its own type inside."""
 
     def __init__(self, where: str, index: int, tensor: Any) -> None:
-        """Take a `TensorT` and its place in the graph.
+        """Store a `TensorT` and its index in the graph.
 
         Raises:
-            BadInput: a type that no file of ours has, or 8 bits without one scale and zero point.
+            BadInput: an unsupported type, or 8 bits without a single scale and zero point.
         """
         self.name, self.index = tensor.name.decode(), int(index)
         self.shape = tuple(tensor.shape.tolist())
@@ -43,7 +43,7 @@ class Port:
             self._scale, self._zero = np.float32(scales[0]), int(zeros[0])
 
     def encode(self, image: Array) -> Array:
-        """(1, C, H, W) float32 -> (1, H, W, C): round half to even, then clip, as the kernels do."""
+        """Convert (1, C, H, W) float32 to (1, H, W, C): round half to even, then clip, as the kernels do."""
         rows = np.moveaxis(image, 1, 3)
         if self._floats:
             return np.ascontiguousarray(rows)
@@ -51,7 +51,7 @@ class Port:
         return np.ascontiguousarray(np.clip(levels, self._least, self._most, out=levels).astype(self._dtype))
 
     def decode(self, value: Array) -> Array:
-        """(1, h, w, C) -> (1, C, h, w) float32."""
+        """Convert (1, h, w, C) to (1, C, h, w) float32."""
         planes = np.ascontiguousarray(np.moveaxis(value, 3, 1))
         return planes if self._floats else (planes.astype(np.float32) - self._zero) * self._scale
 
@@ -61,8 +61,8 @@ class Signature:
     """Inputs and outputs of a file, checked against its card.
 
     Attributes:
-        image: the one input.
-        outputs: the tensors of heads, and of what the host computes others from.
+        image: the only input.
+        outputs: the tensors of heads, and those from which the host computes heads.
         host: heads that the host computes.
     """
 
@@ -72,10 +72,10 @@ class Signature:
 
 
 def signature(artifact: Artifact, model: Any) -> Signature:
-    """Look at the tensors of a file that `load` has read.
+    """Check the tensors of a file, loaded by `load`, against its card.
 
     Raises:
-        BadInput: they are not what its card says.
+        BadInput: they do not match its card.
     """
     where, card, graph = str(artifact.path), artifact.card, model.subgraphs[0]
     image = _the_input(where, _ports(where, graph, graph.inputs), card)
@@ -100,10 +100,10 @@ def _the_input(where: str, inputs: list[Port], card: Card) -> Port:
 def _by_name(
     where: str, outputs: list[Port], card: Card, image: tuple[int, ...], host: tuple[HostHead, ...]
 ) -> list[Port]:
-    """The tensors of heads, and of what the host computes others from.
+    """Find the tensors of heads, and those from which the host computes heads.
 
     Raises:
-        BadInput: one is missing or misshapen; the text lists what there is.
+        BadInput: a tensor is missing or has a wrong shape; the text lists the existing ones.
     """
     named, computed = {port.name: port for port in outputs}, {head.name: head for head in host}
     there = ", ".join(f"{port.name} {port.shape}" for port in outputs) or "none"

@@ -16,22 +16,22 @@ from lf.core import Artifact, SessionInfo, Unavailable, one_line
 from lf.models import MODELS
 from lf.runtimes.pytorch import TorchSession
 
-FIRST = (240, 320)  # H, W in px of the picture that is compiled for; cut to what a network takes
-NEEDED = "#include <Python.h>\n#include <omp.h>\n"  # by the code that Inductor writes
+FIRST = (240, 320)  # H, W in px of the first compiled size; cropped to the network's multiple
+NEEDED = "#include <Python.h>\n#include <omp.h>\n"  # includes of the code that Inductor writes
 
 
 class CompiledSession(TorchSession):
-    """A network compiled for pictures of any size when it is opened; the number of threads is the process's.
+    """A network that is compiled for all image sizes when opened. The number of threads is a setting of the process.
 
-    Inductor asserts what it assumed of a size, and compiles once more at the first picture that breaks it: far smaller
-    or far larger than `FIRST`. Two sessions of one network and one number of threads share their code.
+    Inductor checks its assumptions about sizes, and compiles again at the first image that violates them: far smaller
+    or far larger than `FIRST`. Sessions with the same network and number of threads share their code.
     """
 
     def __init__(self, artifact: Artifact, threads: int) -> None:
-        """Load the checkpoint and compile it, which takes a quarter of a minute or more where it is not cached.
+        """Load the checkpoint and compile it, which takes 15 s or more if it is not cached.
 
         Raises:
-            Unavailable: no C++ compiler that works, or it cannot compile this.
+            Unavailable: no working C++ compiler, or it cannot compile the network.
             BadInput: see `lf.models.checkpoint.network`.
         """
         there, detail = examine()
@@ -45,14 +45,14 @@ class CompiledSession(TorchSession):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", DeprecationWarning)  # torch of itself
                 self.run(np.zeros((1, row.channels, *row.fitted(FIRST)), np.float32))
-        except RuntimeError as error:  # of its front end, of its back end, and of the compiler
+        except RuntimeError as error:  # errors of its front end, its back end and the compiler
             why = one_line(error, 300)
             raise Unavailable(f"torch.compile cannot compile {artifact.path}: {why}; type: `backend=torch`") from error
         self.info = SessionInfo("torch.compile", torch.__version__, "cpu", threads)
 
 
 def examine() -> tuple[bool, str]:
-    """Whether Inductor's compiler is here and finds what it needs; for `lf doctor`. torch is not imported."""
+    """Check for `lf doctor`, without importing torch, whether Inductor's compiler works and finds its headers."""
     compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
     include = f"-I{sysconfig.get_path('include')}"
     command = [compiler, "-fsyntax-only", "-fopenmp", include, "-x", "c++", "-"]

@@ -24,26 +24,26 @@ if TYPE_CHECKING:
     from lf.quantize.search.sensitivity import Drop
 
 BACKEND = "ort-cpu"
-USUAL = ("kp2d-fixed", "mma")  # protocols, of which those are used that the metrics need
+USUAL = ("kp2d-fixed", "mma")  # default protocols; only those that the metrics need are used
 
 
 class Judge:
     """Evaluates variants of one float file on pairs that stay the same; see `lf.quantize.search.sensitivity.Evaluate`.
 
     The features of the float file are kept on disk, those of a variant in memory until all protocols have scored it.
-    Pictures stay in memory.
+    Images stay in memory.
     """
 
     def __init__(
         self, parent: Artifact, pairs: Sequence[Pair], data: str, metrics: Mapping[str, Protocol], cache: Path
     ) -> None:
-        """Remember what is to be compared; nothing runs yet.
+        """Store the files, data and metrics to compare; nothing runs yet.
 
         Args:
             parent: the float file.
-            pairs: to evaluate on.
-            data: what they were opened by.
-            metrics: row of METRICS -> the protocol that measures it, as `choose` finds.
+            pairs: pairs to evaluate on.
+            data: name of their dataset.
+            metrics: row of METRICS -> the protocol that measures it, from `choose`.
             cache: folder of the features of the float file.
         """
         self._parent, self._pairs, self._data, self._metrics, self._cache = parent, kept(pairs), data, metrics, cache
@@ -57,7 +57,7 @@ class Judge:
         return {"data": dataset_digest(self._pairs), "protocols": rules, "metrics": [*self._metrics]}
 
     def __call__(self, variant: Artifact, progress: Progress) -> dict[str, Drop]:
-        """Metric -> how much worse the variant is."""
+        """Evaluate a variant: metric -> drop from the float file."""
         from lf.quantize.search.sensitivity import Drop
 
         if not self._before:
@@ -72,7 +72,7 @@ class Judge:
         return drops
 
     def _runs(self, artifact: Artifact, cache: Path | None, progress: Progress) -> dict[str, Run]:
-        """Protocol -> run."""
+        """Evaluate a file: protocol -> run."""
         runs: dict[str, Run] = {}
         variant = Variant(artifact, BACKEND)
         how: dict[str, Any] = {"extractor": variant.open(), "cache": cache}
@@ -87,10 +87,10 @@ class Judge:
 
 
 def yielded(metrics: Iterable[str], protocols: str | None) -> dict[str, Protocol]:
-    """`choose` among the metrics that the protocols yield.
+    """Call `choose` with the metrics that the protocols have.
 
     Raises:
-        UsageError: an unknown protocol, or protocols that yield none of the metrics.
+        UsageError: an unknown protocol, or protocols with none of the metrics.
     """
     metrics, rules = [*metrics], _rules(protocols)
     some = [metric for metric in metrics if any(_yields(rule, metric) for rule in rules)]
@@ -98,10 +98,10 @@ def yielded(metrics: Iterable[str], protocols: str | None) -> dict[str, Protocol
 
 
 def choose(metrics: Iterable[str], protocols: str | None) -> dict[str, Protocol]:
-    """Metric -> the first protocol that yields it, of those named with commas, or of USUAL.
+    """Choose for each metric the first protocol that has it, of `protocols` (separated by commas) or of USUAL.
 
     Raises:
-        UsageError: an unknown name, a metric of which neither more nor less is better, or one that no protocol yields.
+        UsageError: an unknown name, a metric without a better direction, or a metric that no protocol has.
     """
     judges = {name: row for name, row in METRICS.items() if row.higher_is_better is not None}
     rules = _rules(protocols)
@@ -129,10 +129,10 @@ def _yields(rule: Protocol, metric: str) -> bool:
 
 
 def parse_budget(text: str) -> dict[str, float]:
-    """`correctness@1=0.01,repeatability=0.005` -> metric -> by how much it may be worse.
+    """Parse a budget, `correctness@1=0.01,repeatability=0.005`: metric -> largest drop.
 
     Raises:
-        UsageError: not such a list.
+        UsageError: the text is not such a list.
     """
     budget: dict[str, float] = {}
     for word in text.split(","):
@@ -151,7 +151,7 @@ def parse_budget(text: str) -> dict[str, float]:
 
 
 def open_pairs(data: str, metrics: Mapping[str, Protocol], limit_sequences: int | None) -> list[Pair]:
-    """The pairs that all protocols of `metrics` evaluate."""
+    """Open the pairs that all protocols of `metrics` evaluate."""
     without = tuple(dict.fromkeys(name for rule in metrics.values() for name in rule.without))
     pairs = open_dataset(data, limit_sequences, exclude=without)
     for rule in metrics.values():
@@ -160,7 +160,7 @@ def open_pairs(data: str, metrics: Mapping[str, Protocol], limit_sequences: int 
 
 
 def halves(pairs: Sequence[Pair], seed: int) -> tuple[list[Pair], list[Pair]]:
-    """Two halves without a sequence in common, `i_` and `v_` sequences dealt to both alike.
+    """Split the pairs into two halves without a common sequence; `i_` and `v_` sequences are shared evenly.
 
     Raises:
         UsageError: fewer than two sequences.

@@ -12,13 +12,13 @@ from lf.core.console import Progress
 if TYPE_CHECKING:
     from lf.quantize.search.journal import Journal
 
-EVALUATIONS = 40  # files that a search evaluates at most, by default
+EVALUATIONS = 40  # default limit of evaluated files in a search
 MEASURED_BY = "lf.studies.accuracy_drop"
 PARTS = {"search": "the pairs of the search", "confirm": "the others"}
 
 
 class Study(NamedTuple):
-    """Rows of a sensitivity study, the file that keeps them, the picture, and the protocols that measured them."""
+    """Rows of a sensitivity study, the file that keeps them, the image, and the protocols that measured them."""
 
     rows: Sequence[Mapping[str, Any]]
     journal: Journal
@@ -37,16 +37,16 @@ def study_layers(
     photos: Mapping[str, Any],
     progress: Progress,
 ) -> Study:
-    """Measure what quantizing each layer of a float ONNX file alone costs the geometry.
+    """Measure the drop of geometric metrics when a single layer of a float ONNX file is quantized, for each layer.
 
     Args:
         parent: a float ONNX file.
-        out: folder for rows, features and picture; the same folder resumes.
+        out: folder for rows, features and image; the same folder resumes.
         data: see `lf.data.open_dataset`.
         images: folder of calibration images.
         scheme: a row of SCHEMES.
-        protocol: names with commas; None takes what the metrics need.
-        limit_sequences: use the first so many.
+        protocol: names separated by commas; None takes those that the metrics need.
+        limit_sequences: number of first sequences to use.
         photos: `calibration`, `limit` and `seed` of the calibration images.
         progress: called with (done, total, text).
     """
@@ -59,7 +59,7 @@ def study_layers(
 
     float_onnx(parent)
     row, metrics = studied(scheme), yielded(ranking.TOLERANCES, protocol)
-    plotter()  # fails before the work if it is not installed
+    plotter()  # raises before the work if matplotlib is not installed
     judge = Judge(parent, open_pairs(data, metrics, limit_sequences), data, metrics, out / "cache")
     known = {name: value or getattr(row, name, value) for name, value in photos.items()}
     about = circumstances(parent, images, known, MEASURED_BY, "lf.quantize.search.sensitivity")
@@ -73,7 +73,7 @@ def study_layers(
 
 
 def check_study(scheme: str, protocol: str | None, images: Path | None, photos: Mapping[str, Any]) -> None:
-    """Raise what `study_layers` can say of its options before there is an ONNX file."""
+    """Check the options of `study_layers` as far as possible without the ONNX file."""
     from lf.benchmarks.report import ranking
     from lf.benchmarks.report.figures import plotter
     from lf.quantize import open_photos
@@ -87,7 +87,7 @@ def check_study(scheme: str, protocol: str | None, images: Path | None, photos: 
 
 
 class Where(NamedTuple):
-    """On what drops are measured, how often at most, and the folder that keeps it: see `lf search`."""
+    """Data for measuring drops, the limit of evaluations, and the folder with the state: see `lf search`."""
 
     data: str
     protocol: str | None
@@ -106,14 +106,14 @@ def check_search(
     asked: dict[str, int],
     options: dict[str, Any],
 ) -> None:
-    """Raise what `within` can say of its options before there is an ONNX file."""
+    """Check the options of `within` as far as possible without the ONNX file."""
     from lf.quantize import prepare
     from lf.quantize.search.sensitivity import studied
     from lf.studies.accuracy_drop import choose, parse_budget
 
     choose(parse_budget(budget), where.protocol)
     studied(scheme)
-    known = options if images else {**options, "seed": 0}  # without photos it only splits the pairs
+    known = options if images else {**options, "seed": 0}  # without photos, the seed only splits the pairs
     prepare(artifact, scheme, images, output, bits=asked, **known)
 
 
@@ -128,7 +128,7 @@ def within(
     options: dict[str, Any],
     progress: Progress,
 ) -> Artifact:
-    """Quantize with the cheapest bits that keep a budget, and say what they are and cost."""
+    """Quantize with the cheapest bits that keep a budget; also return the bits and their cost."""
     from lf.quantize import float_onnx, usual_name
     from lf.quantize.search import budget as mixed
     from lf.quantize.search.journal import Journal, circumstances

@@ -12,7 +12,7 @@ HIDDEN = ("files", "ranges", "command")  # long lists; `lf inspect --json` has t
 
 
 def page(artifact: Artifact) -> str:
-    """Network, inputs and outputs of the file, and a section for each step."""
+    """Format the network, the inputs and outputs of the file, and a section for each step."""
     card = artifact.card
     channels, *size = card.input
     free = "x".join(map(str, size)) if all(size) else "any size"
@@ -44,7 +44,7 @@ def _step(index: int, step: Mapping[str, Any]) -> str:
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """`parity.max_difference`, its value; lists in one line, long ones as their number of entries."""
+    """Yield (name, value), such as `parity.max_difference`; long lists are replaced by their length."""
     for name, value in values.items():
         if name in HIDDEN and prefix:
             yield f"{prefix}{name}", f"{len(value)} entries" if hasattr(value, "__len__") else str(value)

@@ -10,7 +10,7 @@ from lf.edgetpu.rules import COMPILER, ON_CHIP, SOURCES, mib
 
 
 def page(path: Path, report: Report) -> str:
-    """Output of `lf check`: a row for all operators of a kind and state, then the sums."""
+    """Format the output of `lf check`: a row for all operators of a kind and state, then the sums."""
     if report.compiled:
         title = f"{path}: compiled already; what the compiler left on the CPU"
     else:
@@ -45,7 +45,7 @@ def _summary(report: Report) -> list[str]:
 
 
 def _places(found: list[Verdict]) -> str:
-    """`0, 2-5, 9`."""
+    """Format places as `0, 2-5, 9`."""
     places: list[list[int]] = []
     for each in found:
         if places and each.index == places[-1][-1] + 1:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from lf.train import Recipe
     from lf.train.sample import Sample
 
-PAIRS, SINGLES, COLUMNS = 4, 9, 3  # pairs, and single images in so many columns, by default
-PICTURES = 48  # of a recipe's are made for its sheet: thousands look alike
+PAIRS, SINGLES, COLUMNS = 4, 9, 3  # default numbers of pairs and of single images, and columns of single images
+PICTURES = 48  # images made for the sheet of a recipe, which has thousands of similar ones
 SHAPES = "shapes"
 SIZE = (240, 320)  # px of a drawn shape
 NUMBER_NOTE = "Numbers: the same point of the scene in both images."
@@ -52,12 +52,12 @@ def draw(
     count: int | None = None,
     progress: console.Progress = lambda done, total, text: None,
 ) -> Path:
-    """Draw what a source holds as one picture.
+    """Draw what a source holds as one image.
 
     Args:
-        spec: a dataset, labelled images, a recipe, `shapes`, or a folder of photos that have labels.
-        output: the picture.
-        photos: with a recipe: the sources it learns from.
+        spec: a dataset, labelled images, a recipe, `shapes`, or a folder of photos with labels.
+        output: image file to write.
+        photos: with a recipe: sources of training images.
         change: with a recipe: settings, KEY=VALUE.
         labels: with a folder of photos: the folder of their labels.
         count: pairs or images to draw.
@@ -106,7 +106,7 @@ def _dataset(spec: str, count: int | None) -> Page:
 
 
 def _posed(spec: str, pairs: list[Pair], count: int | None) -> Page:
-    """Pairs with a relative pose; of drawn scenes with the flow that their depth gives."""
+    """Draw pairs with a relative pose; for drawn scenes, with the flow from their depth."""
     from lf.data import contact_sheets
     from lf.data.posed import correspond, scenes
 
@@ -191,7 +191,7 @@ def _recipe(name: str, recipe: Recipe, data: list[str] | None, count: int | None
 
 
 def _pairs(title: str, made: Sequence[Sample], classes: LabelSet | None) -> Page:
-    """Pairs of views; of a recipe that learns classes with their masks, in place of numbers where there are labels."""
+    """Draw pairs of views; for a recipe that learns classes, with masks."""
     from lf.data import contact_sheets
     from lf.data.masks import pictures
 
@@ -213,7 +213,7 @@ def _pairs(title: str, made: Sequence[Sample], classes: LabelSet | None) -> Page
 def _samples(
     name: str, recipe: Recipe, data: list[str], count: int | None, progress: console.Progress
 ) -> tuple[list[Sample], int]:
-    """The samples of the first steps, and how many of the recipe's pictures were made for them."""
+    """Return the samples of the first steps, and the number of images made for them."""
     import tempfile
 
     import torch
@@ -228,7 +228,7 @@ def _samples(
             f"recipe {name}: its method {recipe.method} cannot show what it sees; "
             f"give the class Method in {kind.__module__} a sample(), see lf/train/sample.py"
         )
-    own = getattr(kind, "collect", None)  # of a method that learns from pairs of other kinds
+    own = getattr(kind, "collect", None)  # for methods that learn from posed pairs
     cpu = torch.device("cpu")
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
@@ -249,7 +249,7 @@ def _samples(
 
 
 def _few(recipe: Recipe, data: list[str]) -> tuple[Recipe, list[str]]:
-    """The recipe with PICTURES of its pictures, and how many each source gives."""
+    """Reduce a recipe to PICTURES images; also return the sources with their counts."""
     from lf.train.pictures import shares
 
     some = [(source, n * PICTURES // recipe.pictures if n else PICTURES) for source, n in shares(data, recipe.pictures)]
@@ -258,6 +258,6 @@ def _few(recipe: Recipe, data: list[str]) -> tuple[Recipe, list[str]]:
 
 
 def _spread(total: int, count: int) -> list[int]:
-    """`count` indices of `total`, evenly from the first to the last."""
+    """Return `count` indices below `total`, evenly spaced from the first to the last."""
     count = min(total, count)
     return [round(i * (total - 1) / max(1, count - 1)) for i in range(count)]

@@ -18,12 +18,12 @@ from lf.quantize import quantize
 from lf.studies.doctor import examine
 
 PROTOCOL = "kp2d-fixed"
-DATA = "procedural:60"  # sequences of two pictures, from families and seeds that training never sees
-CALIBRATION = 32  # pictures, from the training families
+DATA = "procedural:60"  # sequences of two images, from families and seeds that training never sees
+CALIBRATION = 32  # images, from the training families
 
 
 def demo(out: Path, threads: int, progress: console.Progress) -> None:
-    """Float checkpoint -> ONNX -> w8a8 -> one benchmark of all three -> table and picture, in `out`."""
+    """Export a shipped checkpoint to ONNX, quantize it to w8a8, and benchmark all three; results go to `out`."""
     checkpoint = resolve(DEFAULT)
     console.note(f"1/4 export {checkpoint.path.name} to ONNX and compare it with PyTorch")
     exported = export(checkpoint, "onnx", out / f"{DEFAULT}.onnx", size=PROTOCOLS[PROTOCOL].size)

@@ -16,12 +16,12 @@ from lf.quota import affinity, cores, quota
 from lf.runtimes import BACKENDS, Backend
 
 Row = dict[str, Any]
-SHOWN = 5  # choices of `auto`
-CONTRIBUTORS = ("dev", "docs")  # extras that users need not know of
+SHOWN = 5  # number of choices of `auto` to show
+CONTRIBUTORS = ("dev", "docs")  # extras for contributors
 
 
 def examine() -> list[Row]:
-    """One row {"name", "ok", "detail"} per backend and extra, of the processor, its cores, and two clashing wheels."""
+    """Return a row {"name", "ok", "detail"} for each backend and extra, the processor, its cores, clashing wheels."""
     rows = [{"name": name, **_backend(name)} for name in BACKENDS]
     rows += [_cpu(), _instructions(), _cores(), *_auto()]
     if _version("onnxruntime") and _version("onnxruntime-gpu"):
@@ -47,7 +47,7 @@ def _backend(name: str) -> Row:
 
 
 def _used(row: Backend) -> str:
-    """Which of the instructions for few bits that this processor has an engine uses."""
+    """Return the instructions for few bits that this processor has and the engine uses."""
     flags = [flag for flag in cpu()[1] if flag in NAMES]
     used = [
         NAMES[flag] + (f" ({row.instructions[flag]})" if row.instructions[flag] else "")
@@ -69,7 +69,7 @@ def _cpu() -> Row:
 
 
 def _instructions() -> Row:
-    """Which instructions for 8-bit and bfloat16 products the processor has, and which it lacks."""
+    """List the instructions for 8-bit and bfloat16 products that the processor has, and those it lacks."""
     flags = cpu()[1]
     there = [name for flag, name in NAMES.items() if flag in flags]
     lacking = [name for flag, name in NAMES.items() if flag not in flags]
@@ -78,7 +78,7 @@ def _instructions() -> Row:
 
 
 def _auto() -> list[Row]:
-    """The latest choices of `auto` on this machine, and which backends were left out, with the reason."""
+    """List the latest choices of `auto` on this machine, and the backends that were left out, with the reason."""
     return [
         {
             "name": "auto",
@@ -90,7 +90,7 @@ def _auto() -> list[Row]:
 
 
 def _cores() -> Row:
-    """How many cores the defaults of --workers and the like go by."""
+    """Return the number of cores that defaults of --workers and similar options use."""
     limit = quota()
     limited = "no CPU quota" if limit is None else f"CPU quota of its container {limit:g}"
     return {
@@ -101,7 +101,7 @@ def _cores() -> Row:
 
 
 def _extras() -> list[Row]:
-    """Packages of each extra, and which are missing, by the package's metadata."""
+    """List the packages of each extra and those that are missing, from the metadata of the package."""
     needs: dict[str, list[str]] = {}
     for text in importlib.metadata.requires(DISTRIBUTION) or []:
         found = re.match(r"([A-Za-z0-9._-]+).*;.*extra == ['\"]([^'\"]+)['\"]", text)

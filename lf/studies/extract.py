@@ -19,7 +19,7 @@ from lf.extraction.variant import Variant
 from lf.models import SEGMENTATION
 from lf.quota import cores
 
-TRIED = 10  # images that are tried, until one can be read, for what `auto` measures
+TRIED = 10  # largest number of images to try until one can be read, for `auto`
 MAPS = {SEGMENTATION: "the class of every pixel, IMAGE.seg.png; in layout superpoint pred_mask of the first image"}
 
 
@@ -47,15 +47,15 @@ def extract(
         images: image files and folders; for a layout of pairs, one dataset.
         out: folder for the features.
         layout: a row of LAYOUTS.
-        backend: a row of BACKENDS, or `auto`: that of the features in `out`, or the fastest here where there are none.
+        backend: a row of BACKENDS, or `auto`: the backend of the features in `out`, or the fastest if there are none.
         threads: threads of each engine.
-        workers: images at a time; None takes the free cores, in a pool 1.
+        workers: number of images in parallel; None takes the free cores, in a pool 1.
         shard: (I, N): process shard I of N.
         pool: a row of POOLS, or None for this machine.
-        top_k: keep the best so many keypoints.
-        keypoints: describe the points of this baseline.
-        maps: what else to write of each image, of MAPS.
-        extraction: published settings of the network, by their name.
+        top_k: number of best keypoints to keep.
+        keypoints: baseline that detects the points to describe.
+        maps: rows of MAPS to write for each image.
+        extraction: name of published settings of the network.
         progress: called with (done, total, text).
 
     Raises:
@@ -90,7 +90,7 @@ def extract(
 
 
 def _readable(found: Mapping[str, Path], dataset: str | None) -> Array | None:
-    """The first image of a dataset, or the first of `found` that can be read; None where none can."""
+    """Return the first image of a dataset, or the first readable image of `found`; None if none can be read."""
     if dataset is not None:
         return open_dataset(dataset, 1)[0].first.load()
     for path in islice(found.values(), TRIED):

@@ -18,18 +18,18 @@ from lf.runtimes import CHECKPOINTS
 
 @contextmanager
 def float_onnx_of(artifact: Artifact, folder: Path, check: Callable[[], object]) -> Iterator[Artifact]:
-    """Yield the artifact itself, or the ONNX file that a checkpoint is exported to.
+    """Yield the artifact itself if it is an ONNX file, otherwise an ONNX file exported from the checkpoint.
 
-    That file is kept in `folder` once the block has ended well, unless a file of its name is there: that one stays.
+    The exported file is moved to `folder` if the block ends without error. An existing file of its name is kept.
 
     Args:
         artifact: an ONNX file, or a checkpoint.
-        folder: where the ONNX file is kept.
-        check: raises what can be said of the options before the export, which takes longest.
+        folder: folder for the ONNX file.
+        check: checks the options before the export, which takes long.
 
     Raises:
-        GateFailed: the ONNX file gives other numbers than the checkpoint.
-        LfError: what the block raises; it names the checkpoint where that names the temporary ONNX file.
+        GateFailed: the ONNX file computes other numbers than the checkpoint.
+        LfError: an error of the block, with the name of the checkpoint instead of the temporary ONNX file.
     """
     if artifact.path.suffix not in CHECKPOINTS:
         yield artifact
@@ -51,7 +51,7 @@ def float_onnx_of(artifact: Artifact, folder: Path, check: Callable[[], object])
 
 
 def _same(path: Path, made: Artifact) -> Artifact | None:
-    """The file at `path`, if it is the same network: cards may differ in a last digit of their figures."""
+    """Return the file at `path` if it is the same network; cards may differ in the last digit of figures."""
     try:
         there = model_file.load(path)
     except (BadInput, OSError):

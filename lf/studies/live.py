@@ -24,8 +24,8 @@ from lf.extraction.stream import remark_resize
 
 Progress = Callable[[int, int, str], None]
 CODECS = {".avi": "MJPG", ".mp4": "mp4v"}
-TRAIL = 15  # frames that a track is drawn for
-REACH = 0.1  # of the diagonal: a match that jumps further is no motion
+TRAIL = 15  # length of a drawn track, frames
+REACH = 0.1  # share of the diagonal; longer matches are not taken as motion
 DOT = 1.6  # px
 
 
@@ -34,15 +34,15 @@ class Tracks:
     """Earlier positions of the keypoints of the last frame.
 
     Attributes:
-        features: of the last frame.
-        trails: for each of its keypoints the (x, y) in px of the frames it was followed through, oldest first.
+        features: features of the last frame.
+        trails: for each of its keypoints, its (x, y) in px in earlier frames, oldest first.
     """
 
     features: Features | None = None
     trails: list[list[Array]] = field(default_factory=list)
 
     def follow(self, features: Features) -> list[list[Array]]:
-        """Link the keypoints of the next frame to their mutual nearest neighbours; the trails of its keypoints."""
+        """Link the keypoints of the next frame to their mutual nearest neighbours; return the trail of each."""
         trails: list[list[Array]] = [[] for _ in range(len(features))]
         if self.features is not None:
             i, j = mutual(self.features.descriptors, features.descriptors, "dot")
@@ -58,7 +58,7 @@ class Tracks:
 
 
 def draw(frame: Array, trails: list[list[Array]], text: str) -> Array:
-    """The frame with a disc at each keypoint, blue if it is followed and grey if it is new, and a line behind it."""
+    """Draw a disc at each keypoint of a frame, blue if it is followed and grey if it is new, and its trail."""
     canvas = np.ascontiguousarray(frame).copy()
     for trail in trails:
         if len(trail) > 1:
@@ -74,11 +74,12 @@ def draw(frame: Array, trails: list[list[Array]], text: str) -> Array:
 
 @contextmanager
 def writer(out: Path, rate: float) -> Iterator[Callable[[Array], None]]:
-    """Yield what takes the annotated frames: one video, whole or not at all, or a folder of pictures, each of them so.
+    """Yield a function that writes annotated frames to a video or a folder of images; no file is left half written.
 
     Raises:
-        UsageError: a file of another type, or see `lf.core.files.atomic`; a frame of another size than the first.
-        Unavailable: this OpenCV does not write such videos.
+        UsageError: an unsupported type of file; a frame with another size than the first; or see
+            `lf.core.files.atomic`.
+        Unavailable: this OpenCV cannot write such videos.
     """
     if out.suffix not in CODECS:
         if out.suffix:
@@ -125,7 +126,7 @@ class Seen:
     followed: list[int] = field(default_factory=list)
 
     def __str__(self) -> str:
-        """One line."""
+        """Format the counts as one line."""
         after = self.followed[1:]
         return (
             f"{len(self.keypoints)} frames, {np.median(self.milliseconds):.1f} ms each to extract (median), "
@@ -141,7 +142,7 @@ def run(
     limit: int | None = None,
     progress: Progress = lambda done, total, text: None,
 ) -> Seen:
-    """Extract, follow, draw, write; until the source ends, `limit` frames are done, or a camera is interrupted.
+    """Extract, follow, draw and write until the source ends, `limit` frames are done, or a camera is interrupted.
 
     Raises:
         BadInput, Unavailable: see `lf.data.frames`.

@@ -18,11 +18,11 @@ from lf.train.recipe import Recipe
 
 WORDS = SHIPPED / "cards.toml"
 TAGS = ("keypoint-detection", "local-features", "image-matching", "quantization")
-NOT_SET = ("model", "method", "about", "data", "init", "settings")  # what a recipe's name says, or another option
+NOT_SET = ("model", "method", "about", "data", "init", "settings")  # set by the name of a recipe or by another option
 
 
 def page(name: str) -> str:
-    """The model card of shipped weights in Markdown.
+    """Return the model card of shipped weights in Markdown.
 
     Raises:
         UsageError: no weights of that name ship with lf.
@@ -50,9 +50,9 @@ def page(name: str) -> str:
 
 
 def command(name: str, steps: Sequence[Step], index: int) -> str:
-    """The command of one of the trainings of shipped weights: its pictures, and settings that differ from the recipe.
+    """Return the command of a training of shipped weights: images, and settings that differ from the recipe.
 
-    A later training starts from the weights of the one before it.
+    A later training starts from the weights of the training before it.
     """
     step, places = steps[index], [name if len(steps) == 1 else f"{name}-{n + 1}" for n in range(len(steps))]
     words = ["lf", "train", name, "--out", places[index]]
@@ -65,19 +65,19 @@ def command(name: str, steps: Sequence[Step], index: int) -> str:
         if was is not None and setting.name not in NOT_SET and _sides(was) != _sides(now):
             words += ["--set", f"{setting.name}={was}"]
     settings = step.options.get("settings", {})
-    for key, now in RECIPES[name].settings.items():  # a setting that this lf has no more cannot be typed
+    for key, now in RECIPES[name].settings.items():  # only settings that this lf still has
         if key in settings and _sides(settings[key]) != _sides(now):
             words += ["--set", f"{key}={settings[key]}"]
     return shlex.join(words)
 
 
 def _sides(value: Any) -> Any:
-    """A value of a recipe, squares as pairs and tuples as lists."""
+    """Convert a value of a recipe: squares to pairs, tuples to lists."""
     return list(value) if isinstance(value, tuple) else [value, value] if isinstance(value, int) else value
 
 
 def _front(artifact: Artifact) -> str:
-    """The YAML that a hub reads."""
+    """Return the YAML front matter for model hubs."""
     licence = artifact.card.weights["licence"].lower()
     lines = [f"license: {licence}", f"library_name: {DISTRIBUTION}", "pipeline_tag: keypoint-detection", "tags:"]
     return "\n".join(["---", *lines, *(f"  - {tag}" for tag in TAGS), "---"])
@@ -107,7 +107,7 @@ def _sources(step: Step) -> list[str]:
 
 
 def _data(step: Step, known: Mapping[str, str]) -> Iterator[str]:
-    """A line for each source of pictures: what the card says of it, else what is known of its name."""
+    """Yield a line for each source of images, from the card or, without an entry there, by the name of the source."""
     recorded = {each["source"]: f"{each['pictures']}, {each['licence']}" for each in step.extra.get("data", ())}
     for source in _sources(step):
         place, _, count = source.partition(":")

@@ -18,7 +18,7 @@ RIGHT = ("parameters", "GMAC", "dim")
 
 
 def facts(name: str, row: Model) -> dict[str, Any]:
-    """Facts about a row, for JSON."""
+    """Return facts about a row, for JSON."""
     file = shipped().get(name) if row.module else None
     return {
         "about": row.about,
@@ -40,13 +40,13 @@ def facts(name: str, row: Model) -> dict[str, Any]:
 
 
 def backends(row: Model) -> list[str]:
-    """The rows of BACKENDS that run a network, once it is in a file of theirs."""
+    """Return the rows of BACKENDS that run a network in a file of their type."""
     fits = {name for name, backend in BACKENDS.items() if (BASELINE in backend.suffixes) == (row.module is None)}
     return [name for name in BACKENDS if name in fits and name not in row.not_on]
 
 
 def int8(row: Model) -> dict[str, Any] | None:
-    """Schemes of 8-bit weights and activations by writer, and what stays in float; None for a baseline."""
+    """Return the schemes of 8-bit weights and activations by writer, and the float layers; None for baselines."""
     if row.module is None:
         return None
     runs = backends(row)
@@ -56,7 +56,7 @@ def int8(row: Model) -> dict[str, Any] | None:
 
 
 def table(rows: Mapping[str, Model]) -> str:
-    """A line for each network, 100 columns at most, and what the columns mean."""
+    """Format a line for each network, at most 100 characters wide, and a legend."""
     lines = [HEAD, *(_line(name, facts(name, row)) for name, row in rows.items())]
     widths = [max(len(line[i]) for line in lines) for i in range(len(HEAD))]
     aligned = ["  ".join(_padded(*cell) for cell in zip(HEAD, line, widths, strict=True)).rstrip() for line in lines]
@@ -77,7 +77,7 @@ def table(rows: Mapping[str, Model]) -> str:
 
 
 def page(name: str, row: Model) -> str:
-    """All that is known of a network, a line for each fact."""
+    """Format all facts about a network, a line for each."""
     known = facts(name, row)
     lines = {
         "network": name,
@@ -98,12 +98,12 @@ def page(name: str, row: Model) -> str:
 
 
 def _head(name: str, channels: int, stride: int) -> str:
-    """`score 1@1/8`; weights of the decode have no stride."""
+    """Format a head as `score 1@1/8`; weights of the decoder have no stride."""
     return f"{name} {channels}@1/{stride}" if stride else f"{name} {channels} (weights)"
 
 
 def _licence(name: str, row: Model) -> str | None:
-    """Of the weights that ship, else of those that others publish; None where there are none."""
+    """Return the licence of shipped or, without these, of published weights; None without weights."""
     path = shipped().get(name)
     card = model_file.read_card(path) if path and row.module else None
     if card:
@@ -116,7 +116,7 @@ def _line(name: str, known: Mapping[str, Any]) -> tuple[str, ...]:
     network = known["int8"] is not None
     on_cpu = known["on_cpu"]
     refused = "no" if network and "tflite" not in known["backends"] else ""
-    maps = sum(stride > 0 for _, stride in known["heads"].values())  # the others hold weights
+    maps = sum(stride > 0 for _, stride in known["heads"].values())  # other heads hold weights
     return (
         name,
         f"{known['parameters']:,}" if network else "-",

@@ -29,8 +29,8 @@ def sweep(
         plan: TOML file, see `lf.studies.sweep_plan`.
         out: folder for everything.
         progress: (done, total, text).
-        pool: row of POOLS whose machines evaluate and time; files are made here. None does all here.
-        needs: what those machines must have, see `lf.benchmarks.run.pool`.
+        pool: row of POOLS: its machines evaluate and time, files are made here. None does everything here.
+        needs: resources that the machines must have, see `lf.benchmarks.run.pool`.
     """
     if needs and not pool:
         raise UsageError("`needs` says what the machines of a pool must have; type: `pool=ray`")
@@ -46,13 +46,13 @@ def sweep(
 
 
 def outline(plan: Path, out: Path) -> str:
-    """Files and runs that exist and that are to be made."""
+    """List the files and runs that exist and those that are missing."""
     runs = _opened(plan, out)
     return _there(make(runs.plan, out, None), runs)
 
 
 def _opened(plan: Path, out: Path, pool: str | None = None, needs: Mapping[str, float] | None = None) -> Runs:
-    """The runs of a plan; a dataset that is missing is found before hours of work."""
+    """Open the runs of a plan; a missing dataset raises before hours of work."""
     spread = pick(POOLS, pool, "pool") if pool else None
     runs = Runs(load(plan, WRITERS, OPTIONS), out, spread, needs or {})
     for data in runs.plan.data:
@@ -62,7 +62,7 @@ def _opened(plan: Path, out: Path, pool: str | None = None, needs: Mapping[str, 
 
 
 def _write(plan: Path, runs: Runs, rows: Sequence[Row]) -> None:
-    """Both files, of the runs there are by now."""
+    """Write the table and the results file from the existing runs."""
     measured = [runs.latency(some) or {} for some in runs.together(rows)] if runs.plan.repeats else []
     latency = {name: timing for found in measured for name, timing in found.items()}
     found = {(job.row.network, job.row.scheme, job.data.name, job.protocol): runs.kept(job) for job in runs.jobs(rows)}
@@ -80,7 +80,7 @@ def _write(plan: Path, runs: Runs, rows: Sequence[Row]) -> None:
 
 
 def _there(rows: Sequence[Row], runs: Runs) -> str:
-    """Output of a dry run: files, runs and times to be made."""
+    """Format the output of a dry run: missing files, runs and times."""
     todo = [job for job in runs.jobs(rows) if not job.row.refused and runs.kept(job) is None]
     lines, times = [], 0
     for some in runs.together(rows):

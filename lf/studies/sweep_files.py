@@ -21,7 +21,7 @@ from lf.quantize.calibrate.photos import digest
 from lf.studies.sweep_plan import FLOAT, Network, Plan, Row
 
 DECODED = "the file decodes in its graph, and only raw heads are quantized; give the file with raw heads"
-OPTIONS: dict[str, type] = {  # of `lf.quantize.quantize`
+OPTIONS: dict[str, type] = {  # options of `lf.quantize.quantize`
     "calibration": str,
     "limit": int,
     "seed": int,
@@ -31,16 +31,16 @@ OPTIONS: dict[str, type] = {  # of `lf.quantize.quantize`
 
 
 def make(plan: Plan, out: Path, progress: console.Progress | None) -> list[Row]:
-    """The rows of the tables, network by network, float first; files that are not there are made in `out/models`.
+    """Make missing files in `out/models`; return the rows of the tables, network by network, float first.
 
     Args:
-        plan: what is asked for.
+        plan: the plan.
         out: folder of the sweep.
-        progress: (done, total, text); None to make nothing and see what is there.
+        progress: (done, total, text); None only lists existing files.
 
     Raises:
-        UsageError: a file that is not float, has another size than the protocols, or is of another network.
-        BadInput: a photo to calibrate on is in the data.
+        UsageError: a file is not float, has another size than the protocols, or belongs to another network.
+        BadInput: a calibration photo is in the data.
     """
     folder, rows = out / "models", list[Row]()
     photos = _photos(plan)
@@ -52,7 +52,7 @@ def make(plan: Plan, out: Path, progress: console.Progress | None) -> list[Row]:
     }
     _refuse_leak(plan, photos, [row for some in added.values() for row in some])
     for network, parent in opened:
-        if not row_of(parent.card).module and not parent.card.features:  # a baseline, of which nothing is made
+        if not row_of(parent.card).module and not parent.card.features:  # nothing is made from a baseline
             rows.append(Row(network.name, FLOAT, parent))
             continue
         base = _float(network, parent, folder, progress)
@@ -66,7 +66,7 @@ def make(plan: Plan, out: Path, progress: console.Progress | None) -> list[Row]:
 
 
 def _photos(plan: Plan) -> dict[str, str]:
-    """sha256 -> name of the photos to calibrate on."""
+    """Return the names of calibration photos by sha256."""
     return {digest(path): path.name for path in list_images(plan.images)} if plan.images else {}
 
 
@@ -81,7 +81,7 @@ def _added(network: str, name: str, path: Path, of: Artifact, suffix: str) -> Ro
 
 
 def _refuse_leak(plan: Plan, photos: dict[str, str], added: list[Row]) -> None:
-    """Raise BadInput if a photo that calibrated a file, or is to, lies in a folder of the data."""
+    """Raise BadInput if a calibration photo of a file is in a folder of the data."""
     used = dict(photos)
     for row in added:
         for step in row.artifact.card.made if row.artifact else ():
@@ -95,12 +95,12 @@ def _refuse_leak(plan: Plan, photos: dict[str, str], added: list[Row]) -> None:
 
 
 def _fit(artifact: Artifact, plan: Plan) -> Artifact:
-    """The same ONNX file, of the one size of the protocols where the writer's files have only one.
+    """Return the ONNX file, fixed to the size of the protocols if files of the writer have a fixed size.
 
-    That size is what the network is shown of the protocols' pictures, see `Model.fitted`.
+    The size is the input size for the protocols' images, see `Model.fitted`.
 
     Raises:
-        UsageError: it takes one size only and a protocol evaluates at another, or the protocols have several.
+        UsageError: its fixed size is not that of a protocol, or the protocols have several sizes.
     """
     sizes = {name: PROTOCOLS[name].size for data in plan.data for name in data.protocols}
     size, one_size = artifact.card.size, WRITERS[plan.writer].one_size
@@ -123,7 +123,7 @@ def _fit(artifact: Artifact, plan: Plan) -> Artifact:
 
 
 def _float(network: Network, parent: Artifact, folder: Path, progress: console.Progress | None) -> Artifact | None:
-    """The ONNX file that all others are made from."""
+    """Make the float ONNX file, from which all others are made."""
     if parent.card.scheme != FLOAT:
         raise UsageError(f"{parent.path}: is {parent.card.scheme}; a sweep starts from float, put this one under add")
     if parent.path.suffix == ".onnx":
@@ -139,7 +139,7 @@ def _exported(
     progress: console.Progress | None,
     **options: Any,
 ) -> Artifact | None:
-    """The float file with such a name that `parent` becomes, in `folder`."""
+    """Export `parent` to a float file with this name in `folder`."""
     from lf.export import TARGETS, export
 
     target = next(name for name, row in TARGETS.items() if row.suffix == suffix)
@@ -150,7 +150,7 @@ def _exported(
 
 
 def _recipe(module: str, parent: Artifact) -> dict[str, Any]:
-    """Identity of a file: its parent, options and code."""
+    """Return the identity of a file: its parent, options and code."""
     return {**versions(module), "parent": parent.sha256}
 
 
@@ -167,8 +167,8 @@ def _scheme(
     folder: Path,
     progress: console.Progress | None,
 ) -> Row:
-    """The row of one quantized file; of one that its guards refuse, with what they say."""
-    if base is None:  # not made in a dry run
+    """Make the row of a quantized file; if its checks refuse it, the row has the reason."""
+    if base is None:  # a dry run makes no files
         return Row(network.name, scheme, None)
     if base.card.features:
         return Row(network.name, scheme, None, DECODED)
@@ -190,7 +190,7 @@ def _scheme(
 
 
 def with_decode(row: Row, out: Path, progress: console.Progress) -> Row | None:
-    """The same file with its decode in the graph, as `lf export --cut features` makes it; None if it is not ONNX."""
+    """Make the same file with the decoder in the graph, as `lf export --cut features`; None if it is not ONNX."""
     from lf.export import export
 
     parent = row.artifact
@@ -201,7 +201,7 @@ def with_decode(row: Row, out: Path, progress: console.Progress) -> Row | None:
     progress(0, 1, f"{row.network} {row.scheme}: the decode into its graph")
     try:
         made, refused = _once(path, _recipe("lf.export", parent), partial(export, parent, "onnx", path, cut="features"))
-    except (UsageError, GateFailed) as error:  # of this network, or of this file
+    except (UsageError, GateFailed) as error:  # errors of this network or file
         made, refused = None, str(error)
     return Row(row.network, name, made, refused)
 
@@ -211,15 +211,15 @@ def _within(what: str, progress: console.Progress) -> console.Progress:
 
 
 def _once(path: Path, recipe: dict[str, Any], make: Callable[[], Artifact] | None) -> tuple[Artifact | None, str]:
-    """The file at `path` if it was made by this recipe, else by `make`, if any; or why its guards refuse it.
+    """Return the file at `path` if this recipe made it, or else call `make`, if given; or the reason of refusal.
 
-    What was made, and of what, is kept beside it.
+    The recipe and the result are stored beside the file.
     """
     record = ledger.resume(path.with_name(f"{path.name}.json"), recipe, "restart")
     if refused := record.content.get("refused"):
         return None, refused
     if sha256 := record.content.get("sha256"):
-        with suppress(BadInput):  # absent or damaged: made again
+        with suppress(BadInput):  # missing or damaged: make again
             artifact = model_file.load(path)
             if artifact.sha256 == sha256:
                 return artifact, ""

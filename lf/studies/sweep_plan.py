@@ -37,8 +37,8 @@ from lf.data import DATASETS, DRAWN, masks
 from lf.models.resolve import shipped
 from lf.runtimes import BACKENDS
 
-FLOAT = "fp32"  # the row that every other one of its network is compared with
-Kinds = Mapping[str, tuple[type, Any]]  # key -> its type, and its default; REQUIRED where there is none
+FLOAT = "fp32"  # the row with which all others of the network are compared
+Kinds = Mapping[str, tuple[type, Any]]  # key -> type and default; REQUIRED without a default
 REQUIRED = object()
 KINDS = {str: "a text in quotes", int: "a whole number", float: "a number", list: "a list", dict: "a table"}
 PLAN: Kinds = {
@@ -61,10 +61,10 @@ class Data:
     """A dataset.
 
     Attributes:
-        name: for tables and file names.
-        root: as typed.
-        where: the same from the current folder, for `lf.data.open_dataset`.
-        folder: of its pictures, None where they are drawn.
+        name: name in tables and file names.
+        root: the dataset as typed.
+        where: the same relative to the current folder, for `lf.data.open_dataset`.
+        folder: folder of its images; None for drawn images.
         protocols: names of PROTOCOLS.
     """
 
@@ -77,14 +77,14 @@ class Data:
 
 @dataclass(frozen=True)
 class Network:
-    """A float network and what is made of it.
+    """A float network and the files to make from it.
 
     Attributes:
-        name: of its file, for tables and file names.
-        file: what `lf.models.resolve.resolve` opens.
-        schemes: to quantize it in.
-        add: ready-made files that stand beside, by their names in the tables.
-        options: scheme -> keyword arguments for making it.
+        name: name in tables and file names.
+        file: name or path, for `lf.models.resolve.resolve`.
+        schemes: schemes to quantize it in.
+        add: existing files to compare, by their names in the tables.
+        options: scheme -> keyword arguments of quantization.
     """
 
     name: str
@@ -98,8 +98,8 @@ class Network:
 class Plan:
     """A sweep file, read and checked; see the module.
 
-    The writer makes what the backend runs; `size` is that of `lf.extraction.variant.Variant`; times are divided by
-    those of the network `reference`, or of the float file of each where it is "".
+    The writer makes files for the backend; `size` is that of `lf.extraction.variant.Variant`; times are divided by
+    those of the network `reference`, or, if it is "", of each network's float file.
     """
 
     images: Path | None
@@ -116,13 +116,13 @@ class Plan:
 
 @dataclass(frozen=True)
 class Row:
-    """One row of the tables: a file of a network, or why there is none.
+    """One row of the tables: a file of a network, or the reason why it is missing.
 
     Attributes:
         network: name of the network.
-        scheme: FLOAT, a scheme, or the name of a file that was added.
-        artifact: the file; None where it could not be made.
-        refused: why it could not.
+        scheme: FLOAT, a scheme, or the name of an added file.
+        artifact: the file; None if it could not be made.
+        refused: the reason why it could not be made.
     """
 
     network: str
@@ -137,10 +137,10 @@ def load(path: Path, writers: Mapping[str, Any], options: Mapping[str, type]) ->
     Args:
         path: the TOML file.
         writers: quantization writers by name, with their `suffix` and `schemes`.
-        options: what a scheme may be made with, and of what type it is.
+        options: options of quantization, with their types.
 
     Raises:
-        BadInput: not TOML, an unknown or missing key, a value of another type or out of range, a name given twice.
+        BadInput: not TOML, an unknown or missing key, a value of another type or out of range, a duplicate name.
         UsageError: an unknown scheme, protocol, backend, metric or option.
     """
     try:
@@ -180,11 +180,11 @@ def load(path: Path, writers: Mapping[str, Any], options: Mapping[str, type]) ->
 
 
 def writer_for(backend: str, writers: Mapping[str, Any], where: str) -> str:
-    """Name of the writer that makes what a backend runs.
+    """Return the name of the writer for a backend.
 
 
     Raises:
-        UsageError: an unknown backend, or none does.
+        UsageError: an unknown backend, or no writer makes its files.
     """
     runs = pick(BACKENDS, backend, "backend").suffixes
     fits = [name for name, row in writers.items() if row.suffix in runs]
@@ -196,7 +196,7 @@ def writer_for(backend: str, writers: Mapping[str, Any], where: str) -> str:
 
 
 def _read(table: Any, known: Kinds, where: str) -> dict[str, Any]:
-    """The values of a table, defaults filled in."""
+    """Return the values of a table, with defaults filled in."""
     if not isinstance(table, dict):
         raise BadInput(f"{where}: expected a table with {', '.join(known)}, got {table!r}")
     if unknown := sorted(table.keys() - known):
@@ -240,7 +240,7 @@ def _data(table: Any, base: Path, where: str) -> Data:
 
 
 def located(root: str, base: Path) -> tuple[str, Path | None]:
-    """A dataset's name with its folder taken from `base`, see `lf.data.open_dataset`; and that folder."""
+    """Resolve the folder in a dataset's name relative to `base`, see `lf.data.open_dataset`; return name and folder."""
     name, _, where = root.partition(":")
     if name in DRAWN:
         return root, None
@@ -251,12 +251,12 @@ def located(root: str, base: Path) -> tuple[str, Path | None]:
             return f"{name}:{place}", images
         folder = base / files.expand(where)
         return f"{name}:{folder}", folder
-    folder = (base / files.expand(root)).resolve()  # absolute: its name cannot be taken for that of a dataset
+    folder = (base / files.expand(root)).resolve()  # absolute, so that it is not mistaken for the name of a dataset
     return str(folder), folder
 
 
 def name_of(file: str) -> str:
-    """Name of a network in tables and file names."""
+    """Return the name of a network in tables and file names."""
     return file if file in shipped() else Path(file).stem.removesuffix(".pth")
 
 

@@ -23,7 +23,7 @@ from lf.runtimes import backends_for
 from lf.studies.sweep_plan import FLOAT, Data, Plan, Row
 
 Name = tuple[str, str]  # network, scheme
-TIMED = "kp2d"  # the protocol at whose size, one scale, latency is measured
+TIMED = "kp2d"  # latency is measured at the size of this protocol, at one scale
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,11 @@ class Runs:
     """The runs of a plan, kept below `out`.
 
     Attributes:
-        plan: what is to be run.
-        out: a folder; `runs/` and `latency/` are for keeps, of `cache/` only what the file at work needs.
+        plan: the plan.
+        out: a folder; `runs/` and `latency/` are kept, `cache/` holds only data of the current file.
         pool: evaluates and times on other machines; None does it here.
-        needs: what those must have.
-        failed: why a file could not be evaluated, by network and scheme.
+        needs: resources that these machines must have.
+        failed: reason why a file could not be evaluated, by network and scheme.
     """
 
     plan: Plan
@@ -55,11 +55,11 @@ class Runs:
     _opened: dict[tuple[str, tuple[str, ...]], tuple[list[Pair], str]] = field(default_factory=dict)
 
     def pairs(self, data: Data, protocol: str) -> tuple[list[Pair], str]:
-        """The pairs of a dataset under a protocol, and their digest."""
+        """Open the pairs of a dataset under a protocol; also return their digest."""
         key = data.where, PROTOCOLS[protocol].without
         if key not in self._opened:
             found = open_dataset(data.where, exclude=key[1])
-            if protocol in data.protocols:  # not that of the times, which only takes a picture
+            if protocol in data.protocols:  # the protocol of times only needs an image
                 PROTOCOLS[protocol].check(found, data.where)
             self._opened[key] = found, dataset_digest(found)
         return self._opened[key]
@@ -74,13 +74,13 @@ class Runs:
         return [job for job in self.jobs(rows) if job.row.artifact and self.kept(job) is None]
 
     def kept(self, job: Job) -> Run | None:
-        """The run of a job, if it was computed of the same file, data, protocol and engine, by the same code."""
+        """Return the stored run of a job with the same file, data, protocol, engine and code; None without one."""
         if job.row.artifact is None:
             return None
         try:
             (run,) = results.load(self._path(job))
         except (BadInput, ValueError):
-            return None  # absent or damaged: computed again
+            return None  # missing or damaged: compute again
         found = {
             **{name: getattr(run, name) for name in ("dataset_digest", "protocol_digest", "backend")},
             "sha256": run.artifact.sha256,
@@ -96,15 +96,15 @@ class Runs:
         return None if ledger.differences(found, expected) else run
 
     def evaluate(self, jobs: Sequence[Job], progress: Progress, after: Callable[[], None]) -> None:
-        """Compute the runs of `jobs`, those of one file together; a file that cannot be evaluated goes to `failed`.
+        """Compute the runs of `jobs`, grouped by file. A file that cannot be evaluated is recorded in `failed`.
 
         Args:
-            jobs: of `todo`.
-            progress: (done, total, text), called per pair, of all pairs.
-            after: called whenever a network is done.
+            jobs: jobs of `todo`.
+            progress: (done, total, text), called per pair, over all pairs.
+            after: called after each network.
 
         Raises:
-            LfError: of a float file, or where it would be of every file.
+            LfError: the error concerns a float file, or all files.
         """
         if self.pool:
             self._spread(self.pool, jobs, progress)
@@ -118,14 +118,14 @@ class Runs:
             except LfError as error:
                 self._fail(job, error)
             following = jobs[index + 1].row if index + 1 < len(jobs) else None
-            if following != job.row:  # gigabytes, where points are many: those of one file at a time
+            if following != job.row:  # features of one file at a time: they can be gigabytes
                 shutil.rmtree(cache, ignore_errors=True)
             if following is None or following.network != job.row.network:
                 after()
         shutil.rmtree(self.out / "cache", ignore_errors=True)
 
     def _spread(self, pool: Pool, jobs: Sequence[Job], progress: Progress) -> None:
-        """Compute the runs of `jobs` on the machines of a pool; each is kept as it comes."""
+        """Compute the runs of `jobs` on the machines of a pool; each is stored when it arrives."""
         for done, answer in enumerate(pool([self._work(job) for job in jobs]), 1):
             job = jobs[answer.index]
             if answer.error:
@@ -141,7 +141,7 @@ class Runs:
         return Work((variant,), located(job.data.where), digest, job.protocol, self.plan.threads, needs=needs)
 
     def _fail(self, job: Job, error: LfError) -> None:
-        """Note why a file could not be evaluated; raise what would be so of every file, or is of a float one."""
+        """Record the reason why a file could not be evaluated; raise errors of float files and of all files."""
         if job.row.scheme == FLOAT or isinstance(error, UsageError | Unavailable | DiskFull):
             raise error
         self.failed[job.row.network, job.row.scheme] = str(error)
@@ -165,13 +165,13 @@ class Runs:
         return self.out / "runs" / name
 
     def together(self, rows: Sequence[Row]) -> list[list[Row]]:
-        """The rows that are timed in turns: those of each network, or all if the plan has a reference."""
+        """Group the rows that are timed in turns: by network, or all together if the plan has a reference."""
         if self.plan.reference:
             return [[*rows]]
         return [list(some) for _, some in groupby(rows, lambda row: row.network)]
 
     def latency(self, rows: Sequence[Row]) -> dict[Name, Timing] | None:
-        """The kept latency of rows that are timed together; None if it was not measured of just these files."""
+        """Return the stored latency of rows timed together; None if it was not measured with exactly these files."""
         latency = self._latency(rows)
         try:
             kept = latency.content["timings"]
@@ -180,10 +180,10 @@ class Runs:
                 for row in self._timed(rows)
             }
         except (BadInput, KeyError, TypeError, AttributeError):
-            return None  # absent or damaged: measured again
+            return None  # missing or damaged: measure again
 
     def measure(self, rows: Sequence[Row], progress: Progress) -> None:
-        """Time files in turns, on the first picture of the first dataset, and keep it."""
+        """Time files in turns, on the first image of the first dataset, and store the times."""
         timed = self._timed(rows)
         pair = self.pairs(self.plan.data[0], TIMED)[0][0]
         variants = [Variant(row.artifact, self._backend(row.artifact)) for row in timed if row.artifact]
@@ -196,7 +196,7 @@ class Runs:
         self._latency(rows).write(timings=kept)
 
     def _timed_in(self, pool: Pool, variants: Sequence[Variant], base: int) -> list[Timing]:
-        """Time variants in turns on one machine of a pool, which has what all of them need."""
+        """Time variants in turns on one machine of a pool that has the resources of all."""
         needs = {name: amount for each in variants for name, amount in needs_of(each, self.needs).items()}
         data, digest = self.plan.data[0], self.pairs(self.plan.data[0], TIMED)[1]
         work = Work((*variants,), located(data.where), digest, TIMED, self.plan.threads, needs=needs)
@@ -206,7 +206,7 @@ class Runs:
         return [*answer.timings]
 
     def _backend(self, artifact: Artifact) -> str:
-        """The backend of the plan, or that of a baseline."""
+        """Return the backend of the plan, or that of a baseline."""
         fits = backends_for(artifact.path)
         return self.plan.backend if self.plan.backend in fits else fits[0]
 
@@ -228,10 +228,10 @@ class Runs:
 
 
 def timed(run: Run, timing: Timing | None) -> Run:
-    """A run with the latency of its file, if its protocol evaluates at the size at which that was measured."""
+    """Return a run with the latency of its file, if the protocol evaluates at the size of the timed image."""
     return run.timed(timing) if timing and PROTOCOLS[run.protocol].size == PROTOCOLS[TIMED].size else run
 
 
 def _within(before: int, whole: int, what: str, progress: Progress) -> Progress:
-    """Progress of a part that begins after `before` of the `whole`."""
+    """Return the progress of a part that begins after `before` of the `whole`."""
     return lambda done, total, text: progress(before + done, whole, f"{what} {text}")

@@ -38,15 +38,15 @@ def page(
     failed: Mapping[Name, str],
     latency: Mapping[Name, Timing],
 ) -> str:
-    """The page.
+    """Format the page of a sweep.
 
     Args:
-        title: its first line.
-        plan: what was asked for.
-        rows: the files, each network's float one first.
-        find: the runs there are of a dataset under a protocol.
-        failed: why a file could not be evaluated.
-        latency: of the files that were timed.
+        title: first line.
+        plan: the plan.
+        rows: the files, each network's float file first.
+        find: returns the existing runs of a dataset under a protocol.
+        failed: reasons why files could not be evaluated.
+        latency: latency of the timed files.
     """
     why = {(row.network, row.scheme): row.refused for row in rows if row.refused} | dict(failed)
     sections, seen, facts = [], list[Run](), list[str]()
@@ -78,7 +78,7 @@ def table(
     why: Mapping[Name, str],
     latency: Mapping[Name, Timing],
 ) -> str:
-    """One dataset under one protocol: a line for each file; arguments as of `page`."""
+    """Format one dataset under one protocol, a line for each file; arguments as in `page`."""
     first = next(iter(runs.values()))
     usual = columns(first.protocol)
     names = [name for name in dict.fromkeys((*usual, *goals)) if name in first.summary]
@@ -108,14 +108,14 @@ def _cell(base: Run, run: Run, metric: str, mark: str) -> str:
 
 
 def verdicts(base: Run, run: Run, goals: Mapping[str, float]) -> dict[str, str]:
-    """MISSED, OPEN or "" of each goal that the run has a number for."""
+    """Return MISSED, OPEN or "" for each goal for which the run has a number."""
     found = {}
     for metric, limit in goals.items():
         if metric in run.summary:
             try:
                 (verdict,) = gate.compare([base], [run], [Gate(metric, limit)])
                 found[metric] = "" if verdict.passed else MISSED if verdict.drop > limit else OPEN
-            except BadInput:  # undefined on every pair
+            except BadInput:  # undefined for all pairs
                 found[metric] = MISSED
     return found
 
@@ -127,7 +127,7 @@ def _goal(marks: Mapping[str, str]) -> str:
 
 
 def times(timing: Timing | None) -> str:
-    """Time over that of float or of the reference: `0.31 [0.30, 0.32] (0.38 [0.37, 0.39])`, of network and all."""
+    """Format times relative to float or the reference: `0.31 [0.30, 0.32] (0.38 [0.37, 0.39])`, network and total."""
     if not timing:
         return "-"
     network, whole = (latency_stats.said(timing, phase) for phase in ("network", "end_to_end"))
@@ -135,7 +135,7 @@ def times(timing: Timing | None) -> str:
 
 
 def files(rows: Sequence[Row], why: Mapping[Name, str]) -> str:
-    """Which file each line is, how it was calibrated, and why it has no numbers where it has none."""
+    """List the file of each line, its calibration, and the reason if it has no numbers."""
     lines = []
     for row in rows:
         steps = row.artifact.card.made if row.artifact else ()
@@ -154,7 +154,7 @@ def _calibration(step: Step) -> str:
     found = step.calibration
     if not found:
         return "-"
-    if found.folder is None:  # ranges that training brought
+    if found.folder is None:  # ranges come from training
         return str(found.method)
     return f"{found.count} of {found.folder}, {found.method}, seed {found.seed}"
 

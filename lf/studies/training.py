@@ -13,7 +13,7 @@ from lf.train import Recipe
 
 
 class Trained(NamedTuple):
-    """The weights of a run, and how fast it went: `images_per_s` and `data_share`, or None."""
+    """The weights of a run, and its speed: `images_per_s` and `data_share`, or None."""
 
     path: Path
     throughput: Mapping[str, float] | None
@@ -38,20 +38,20 @@ def train(
 
     Args:
         recipe: what to train.
-        photos: sources of pictures, see `lf.train.pictures.collect`.
+        photos: sources of images, see `lf.train.pictures.collect`.
         out: folder of the run.
         device: auto, cpu or cuda.
         threads: threads of the processor.
         save_every: steps between checkpoints.
         boards: rows of BOARDS to log to.
         validate: dataset of the validation, see `lf.data.open_dataset`; None leaves it out.
-        protocol: of the validation.
+        protocol: protocol of the validation.
         validate_every: steps between validations.
-        validate_pairs: most pairs.
-        keep_best: metric by which the best weights are kept too.
+        validate_pairs: largest number of pairs.
+        keep_best: metric that selects the best weights, which are stored, too.
 
     Returns:
-        The weights; None in a process of a distributed run that does not write them.
+        The weights; None in processes of a distributed run that do not write them.
     """
     from lf.train.boards import BOARDS
     from lf.train.loop import train as run

@@ -31,7 +31,7 @@ from lf.studies.sweep_plan import FLOAT, Data, Network, Plan, Row, located, name
 from lf.studies.sweep_runs import Runs
 
 BUDGET = "repeatability=0.005,correctness@1=0.01,matching_score=0.01,localization_error=0.02"
-BACKENDS_TRIED = ("ort-cpu", "openvino")  # by default, where they are installed
+BACKENDS_TRIED = ("ort-cpu", "openvino")  # by default, if they are installed
 RESULTS = "results.json"
 LEGEND = (
     "->: the fastest file whose mean drops are within the budget. *: no other file is at least as accurate, fast and "
@@ -47,7 +47,7 @@ class Tuned:
 
     Attributes:
         candidates: every file, backend, size and number of threads; fp32 in the first backend first.
-        budget: metric -> how much its mean may drop.
+        budget: metric -> largest drop of its mean.
         paths: sha256 -> file.
         out: folder of the results and the page.
     """
@@ -63,12 +63,12 @@ class Tuned:
         return pareto.fastest(self.candidates)
 
     def document(self) -> dict[str, Any]:
-        """The best, what nothing beats, and the results file; JSON."""
+        """Return the best candidate, the Pareto front and the results file; JSON."""
         front = [one.answer for one in pareto.front(self.candidates)]
         return {"best": self.best and self.best.answer, "front": front, "results": str(self.out / RESULTS)}
 
     def page(self) -> str:
-        """The table, its legend and where the report is."""
+        """Format the table, its legend and the path of the report."""
         parts = [header_of_network(self.candidates[0].run), pareto.table(self.candidates, self.budget), LEGEND]
         return "\n\n".join([*parts, str(self.out / web.PAGE)])
 
@@ -79,7 +79,7 @@ class Tuned:
             raise GateFailed(f"nothing that was tried is within {said}; allow more, or try other formats and backends")
 
     def answer(self) -> str:
-        """The fastest within the budget, and its file."""
+        """Format the fastest candidate within the budget, and its file."""
         assert self.best is not None
         return f"fastest within the budget: {self.best.name}, {self.paths[self.best.run.artifact.sha256 or '']}"
 
@@ -99,11 +99,11 @@ def tune(
     repeats: int,
     progress: console.Progress,
 ) -> Tuned:
-    """Evaluate and time a network in backends, schemes, sizes and threads; see `lf tune --help` for the words.
+    """Evaluate and time a network in backends, schemes, sizes and threads; for the parameters see `lf tune --help`.
 
     Raises:
-        UsageError: a file that is not float, or an unknown name.
-        Unavailable: a backend is not installed; found before the work.
+        UsageError: a file is not float, or a name is unknown.
+        Unavailable: a backend is not installed; raised before the work.
     """
     parent = resolve(model)
     if parent.card.scheme != FLOAT:
@@ -127,7 +127,7 @@ def tune(
 
 
 def _sizes(text: str | None, protocol: str, parent: Artifact) -> list[tuple[int, int] | None]:
-    """The input sizes to try: None is that of the protocol."""
+    """Parse the input sizes to try; None is the size of the protocol."""
     sizes = [_size(each) for each in text.split(",")] if text else []
     for size in sizes:
         check_resize(pick(PROTOCOLS, protocol, "protocol"))
@@ -158,7 +158,7 @@ def _plan(
     protocol: str,
     size: tuple[int, int] | None,
 ) -> Plan:
-    """A sweep over one network in one backend at one size, in those of the schemes that are made for it."""
+    """Plan a sweep over one network in one backend at one size, with the schemes that the backend runs."""
 
     for scheme in schemes:
         pick(SCHEMES, scheme, "scheme")
@@ -182,9 +182,9 @@ def _plan(
 def _measured(
     plans: list[Plan], out: Path, counts: list[int], decoded: bool, repeats: int, progress: console.Progress
 ) -> tuple[list[Run], dict[str, Path]]:
-    """A run with its latency for every file, backend, size and number of threads; fp32 of the first backend first.
+    """Measure a run with latency for every file, backend, size and number of threads; fp32 of the first backend first.
 
-    And where the files are, by their sha256.
+    Also return the paths of the files by sha256.
     """
 
     (data,) = plans[0].data
@@ -224,7 +224,7 @@ def _measured(
 
 
 def _keep_choices(variants: Sequence[Variant], threads: Sequence[int], times: Sequence[Timing], picture: Array) -> None:
-    """Keep which backend is fastest for each file and number of threads, for `auto` to choose it."""
+    """Store the fastest backend for each file and number of threads, for `auto`."""
     asked = {
         (variant.artifact.sha256, variant.size, count): variant
         for variant, count in zip(variants, threads, strict=True)

@@ -21,15 +21,15 @@ if TYPE_CHECKING:
     from lf.train.boards import Board
     from lf.train.state import Run
 
-SCALARS = 25  # steps between the numbers on a board
+SCALARS = 25  # steps between numbers on a board
 LOG = "validation.jsonl"
-FOLDER = "validation"  # weights as they were validated last, and pictures
+FOLDER = "validation"  # holds the last validated weights, and images
 
 Numbers = Mapping[str, float | None]
 
 
 class Validation:
-    """The weights that a run would ship now, under a protocol, on pairs that stay the same."""
+    """Evaluates the current resulting weights of a run under a protocol, on fixed pairs."""
 
     def __init__(self, data: str, protocol: str, limit: int, threads: int, best: str | None) -> None:
         """Open the dataset and choose its pairs.
@@ -37,13 +37,13 @@ class Validation:
         Args:
             data: see `lf.data.open_dataset`.
             protocol: row of PROTOCOLS.
-            limit: most pairs; of more, so many evenly chosen ones.
-            threads: of the engine.
-            best: metric by which the best weights so far are kept; None keeps none.
+            limit: largest number of pairs, chosen evenly.
+            threads: number of threads of the engine.
+            best: metric that selects the best weights to store; None stores none.
 
         Raises:
-            UsageError: an unknown name, or a metric of which neither more nor less is better.
-            BadInput: the folder does not hold what it should.
+            UsageError: an unknown name, or a metric without a better direction.
+            BadInput: the folder is not a valid dataset.
         """
         self.data, self.threads, self.best = data, threads, best
         self.rule = rule = pick(PROTOCOLS, protocol, "protocol")
@@ -57,7 +57,7 @@ class Validation:
         self.shown = next((pair for pair in self.pairs if pair.sequence.startswith("v_")), self.pairs[0])
 
     def __call__(self, run: Run, step: int) -> tuple[Numbers, dict[str, Array]]:
-        """The numbers, also a line of `validation.jsonl`, and pictures of one pair, also in the folder `validation`."""
+        """Return numbers, and images of one pair; write them to `validation.jsonl` and the folder `validation`."""
         from lf.train import state
 
         artifact = state.publish(run, run.out / FOLDER / f"{run.recipe.model}.safetensors", step)
@@ -73,14 +73,14 @@ class Validation:
         return numbers, drawn
 
     def _leads(self, log: Path, step: int, value: float | None) -> bool:
-        """Whether `value` is above those of all earlier steps."""
+        """Return whether `value` is above those of all earlier steps."""
         lines = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
         before = [line.get(self.best) for line in lines if line["step"] < step]
         rivals = [self.sign * other for other in before if other is not None]
         return value is not None and self.sign * value > max(rivals, default=-np.inf)
 
     def _draw(self, variant: Variant, title: str) -> dict[str, Array]:
-        """One pair as the protocol sees it, see `figures.draw_pair`, and the score map of its first image."""
+        """Draw one pair at the protocol's size, see `figures.draw_pair`, and the score map of its first image."""
         extractor = variant.open(self.threads)
         drawn = figures.draw_pair(figures.predictor(extractor, self.rule, None), self.shown, title)
         if self.rule.truth == "classes":
@@ -90,10 +90,10 @@ class Validation:
 
 
 class Watch:
-    """Called by the loop after every step: validates when it is time, and tells the boards."""
+    """Called by the loop after every step: validates at intervals, and reports to the boards."""
 
     def __init__(self, boards: Sequence[Board], validation: Validation | None, every: int, progress: Progress) -> None:
-        """Validate every so many steps and after the last one."""
+        """Validate every `every` steps and after the last step."""
         self.boards, self.validation, self.every, self.progress = boards, validation, every, progress
         self.pace: Mapping[str, float] = {}
 
@@ -113,6 +113,6 @@ class Watch:
                     board.picture(run, step, f"validation/{name}", picture)
 
     def close(self) -> None:
-        """Have the boards write what is left."""
+        """Close the boards, so that they write everything."""
         for board in self.boards:
             board.close()

@@ -14,7 +14,7 @@ from lf.train.recipe import show as show
 
 
 def _kp2d(model: str, size: tuple[int, int], about: str, **changes: Any) -> Recipe:
-    """The published recipe: 118,000 photos 50 times over in batches of 8, the rate halved after 40."""
+    """Make a published recipe of KP2D: 50 epochs of 118,000 photos, batches of 8, learning rate halved after 40."""
     return Recipe(
         model=model,
         method="kp2d",
@@ -33,20 +33,20 @@ def _kp2d(model: str, size: tuple[int, int], about: str, **changes: Any) -> Reci
 
 
 def _published(model: str, method: str, about: str, **changes: Any) -> Recipe:
-    """Settings of SuperPoint's training stages: Adam with neither decay, schedule nor clipping."""
+    """Make a recipe of one of SuperPoint's training stages: Adam without weight decay, schedule or clipping."""
     own = {"steps": 200_000, "size": (240, 320), "batch": 8, "lr": 1e-4, "pictures": 0, **changes}
     return Recipe(model=model, method=method, about=about, weight_decay=0.0, **PLAIN, **own)
 
 
 def _tiny(model: str, about: str, **changes: Any) -> Recipe:
-    """The published recipe of KP2Dtiny, with the schedule that its code states and does not follow."""
+    """Make the published recipe of KP2Dtiny. Its code states this schedule, but does not follow it."""
     settings = {"descriptor_weight": 2.0, "max_angle": 90.0, "jitter": (0.0, 0.5, 0.2, 0.05), **changes}
     published = _kp2d(model, (88, 88), about, **settings)
     return dataclasses.replace(published, steps=37_000, batch=32, decay_steps=(18_500,), picture_size=176)
 
 
 def _short(model: str, steps: int, about: str, lr: float = 1.5e-3) -> Recipe:
-    """KP2D's method for one core, on small pictures, with the descriptor loss that learns fastest there."""
+    """Make a recipe of KP2D's method for one core: small images, and the descriptor loss that learns fastest there."""
     return Recipe(
         model=model,
         method="kp2d",
@@ -213,7 +213,7 @@ RECIPES: dict[str, Recipe] = {
     "kp2dtiny-f-coral": _tiny("kp2dtiny-f-coral", "KP2DtinyF for the Edge TPU, published for 88x88", io_points=50),
     "kp2dtiny-s-coral": _short("kp2dtiny-s-coral", 10_000, "KP2DtinyS for the Edge TPU: an hour of one core"),
     "kp2dtiny-f-small": _short("kp2dtiny-f-coral", 6_000, "KP2DtinyF for the Edge TPU: an hour of one core"),
-    "kp2dtiny-baseline-small": _short(  # at the rate of the others its shifts saturate and learn nothing any more
+    "kp2dtiny-baseline-small": _short(  # at the learning rate of the others its shifts saturate and stop learning
         "kp2dtiny-baseline", 3_300, "KP2D's network without dropout: an hour of one core", lr=3e-4
     ),
     "distil": Recipe(

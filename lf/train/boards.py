@@ -13,20 +13,20 @@ from lf.train.state import Run, identity
 
 
 class Board(Protocol):
-    """Interface of boards. Steps only grow; after a resume later steps are replaced."""
+    """Interface of boards. Steps increase; after a resume, later steps are replaced."""
 
     def scalars(self, run: Run, step: int, values: Mapping[str, float | None]) -> None:
-        """Show numbers by their names, `group/name`; None is undefined and left out."""
+        """Show numbers by name, `group/name`. None means undefined and is left out."""
 
     def picture(self, run: Run, step: int, name: str, picture: Array) -> None:
-        """Show uint8 (H, W, 3) RGB."""
+        """Show an image: uint8 (H, W, 3) RGB."""
 
     def close(self) -> None:
-        """Write what is not written yet."""
+        """Write everything that is still in memory."""
 
 
 class TensorBoard:
-    """Event files in the folder `tb` of the run; look at them with: tensorboard --logdir OUT/tb."""
+    """Event files in the folder `tb` of the run. To open them: tensorboard --logdir OUT/tb."""
 
     def __init__(self) -> None:
         """Find the package.
@@ -63,10 +63,10 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """A run of the project `lf` at Weights & Biases; a resumed training goes on in the same one.
+    """A run of the project `lf` at Weights & Biases. A resumed training continues the same run.
 
     Raises:
-        Unavailable: at the first number, that the service cannot be reached.
+        Unavailable: the service cannot be reached. Raised at the first number.
     """
 
     def __init__(self) -> None:

@@ -27,9 +27,9 @@ NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
 def prepare(
     network: nn.Module, model: Model, weight_bits: int, activation_bits: int, pictures: Iterable[Tensor]
 ) -> nn.Module:
-    """A copy of the graph of `network` that computes as its quantized file will.
+    """Return a copy of the graph of `network` that computes as its quantized file will.
 
-    Batch norms are folded and dropout is left out: both would move the ranges from step to step. Names and shapes of
+    Batch norms are folded and dropout is removed: both would move the ranges from step to step. Names and shapes of
     the network's own tensors stay; `plain` gives their values.
 
     Args:
@@ -70,12 +70,12 @@ def prepare(
 
 
 def plain(network: nn.Module, own: Iterable[str]) -> dict[str, Tensor]:
-    """The values of the network's `own` tensors, by name: weights lie on their grid."""
+    """Return the network's `own` tensors by name, with weights rounded to their grid."""
     return {name: operator.attrgetter(name)(network).detach() for name in own}
 
 
 def ranges(network: nn.Module) -> dict[str, list[float]]:
-    """Learned ranges: place -> [low, high]."""
+    """Return the learned ranges: place -> [low, high]."""
     found = {}
     for module in _activations(network):
         low, high = (float(end.detach()) for end in module.range())
@@ -88,7 +88,7 @@ def _activations(network: nn.Module) -> Iterator[Activations]:
 
 
 def _simplify(traced: fx.GraphModule) -> None:
-    """Fold batch norms into the convolutions before them and take dropout out."""
+    """Fold batch norms into the convolutions before them, and remove dropout."""
     modules = dict(traced.named_modules())
     for node in list(traced.graph.nodes):
         module = _module(traced, node)
@@ -112,7 +112,7 @@ def _simplify(traced: fx.GraphModule) -> None:
 
 
 def _integer(traced: fx.GraphModule, model: Model) -> list[fx.Node]:
-    """The convolutions that will run in integers: all but the last ones of the heads that stay float."""
+    """Return the convolutions that will run in integers: all but the last ones of the heads that stay float."""
     heads = next(node for node in traced.graph.nodes if node.op == "output").args[0]
     floats = set[fx.Node]()
     for name, head in zip(model.heads, heads, strict=True):
@@ -127,7 +127,7 @@ def _integer(traced: fx.GraphModule, model: Model) -> list[fx.Node]:
 
 
 def _places(traced: fx.GraphModule, convolutions: Iterable[fx.Node]) -> Mapping[fx.Node, list[str]]:
-    """The tensors that are quantized, and what they are to the convolutions that read and write them."""
+    """Map each tensor to quantize to its places: `CONVOLUTION.input` where it is read, `.output` where written."""
     found: dict[fx.Node, list[str]] = {}
     for node in convolutions:
         written = node
@@ -137,13 +137,13 @@ def _places(traced: fx.GraphModule, convolutions: Iterable[fx.Node]) -> Mapping[
     for node in convolutions:
         read = node.all_input_nodes[0]
         if isinstance(_module(traced, read), nn.MaxPool2d) and read.all_input_nodes[0] in found:
-            read = read.all_input_nodes[0]  # of levels, a pooling gives levels
+            read = read.all_input_nodes[0]  # max pooling keeps quantized values on their levels
         found.setdefault(read, []).append(f"{node.target}.input")
     return found
 
 
 def _round_bias(traced: fx.GraphModule, node: fx.Node, reads: Activations) -> None:
-    """Of a convolution, or of what is left of its batch norm."""
+    """Round the bias of a convolution, and the bias that remains of its batch norm."""
     conv = traced.get_submodule(str(node.target))
     after = [_module(traced, user) for user in node.users]
     for module in (conv, *(m for m in after if isinstance(m, Folded) and m.adds)):
@@ -152,7 +152,7 @@ def _round_bias(traced: fx.GraphModule, node: fx.Node, reads: Activations) -> No
 
 
 def _joins(traced: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether a node becomes part of the convolution before it."""
+    """Return whether a node is fused into the convolution before it: ReLU or a folded batch norm."""
     return isinstance(_module(traced, node), Folded | nn.ReLU) or node.target is F.relu
 
 

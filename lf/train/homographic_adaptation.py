@@ -1,7 +1,7 @@
 """Homographic adaptation (arXiv 1712.07629, section 5): corners found in many views of a photo.
 
-The photo is made smaller or larger, in proportion, to about the area of `size`; its sides become multiples of what the
-network needs. Labels are in pixels of the ORIGINAL photo, pixel centres at integers.
+The photo is resized to about the area of `size` and keeps its proportions; its sides become multiples
+of what the network needs. Labels are in pixels of the ORIGINAL photo, pixel centres at integers.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ WARP = superpoint_views.WARPS["adaptation"]
 
 @dataclass(frozen=True)
 class Settings:
-    """How photos are labelled. The defaults are the published values.
+    """Settings of labelling. The defaults are the published values.
 
     Attributes:
         warps: views per photo; the first is the photo itself.
-        size: (H, W) whose area a photo is brought to, px.
+        size: (H, W), px. A photo is resized to about this area, and keeps its proportions.
         threshold: smallest mean probability of a label.
         nms_radius: px of the network's image.
         border: px of the network's image within which there is no label.
-        top_k: most labels of a photo.
-        seed: of the homographies, together with the photo's bytes.
+        top_k: largest number of labels of a photo.
+        seed: seed of the homographies, combined with the photo's sha256.
         bf16: run the network in bfloat16.
     """
 
@@ -50,12 +50,12 @@ class Settings:
 
 
 def supported() -> list[str]:
-    """The rows of MODELS that can label: those with a detector of 65 classes per cell."""
+    """Return the rows of MODELS that can label: networks with a detector of 65 classes per cell."""
     return [name for name, row in MODELS.items() if row.heads.get("detector") == (65, decode.CELL) and row.module]
 
 
 class Labeller:
-    """Photo -> labels."""
+    """Finds labels in photos with one network."""
 
     def __init__(self, artifact: Artifact, settings: Settings, device: torch.device) -> None:
         """Load the network, in evaluation mode.
@@ -75,7 +75,7 @@ class Labeller:
         self.network: nn.Module = checkpoint.network(artifact).to(device)
 
     def __call__(self, photo: Array, digest: str) -> Array:
-        """Points (N, 3) float32 x, y, score, best first, of a photo (H, W, 3) uint8 with this sha256.
+        """Label a photo (H, W, 3) uint8 RGB with this sha256: points (N, 3) float32 x, y, score, best first.
 
         Raises:
             BadModel: a map is not finite.
@@ -100,7 +100,7 @@ class Labeller:
 
     @torch.inference_mode()
     def adapt(self, picture: Tensor, seed: int) -> Tensor:
-        """The mean heat map (H, W) of a picture (1, C, H, W) over all views: sum of heats / sum of masks."""
+        """Return the mean heat map (H, W) of an image (1, C, H, W) over all views: sum of heats / sum of masks."""
         size = (picture.shape[2], picture.shape[3])
         draws = _Draws(self.settings.warps, seed)
         homographies = superpoint_views.sample(draws, size, WARP)
@@ -116,7 +116,7 @@ class Labeller:
         return total[0] / total[1].clamp(min=1e-6)
 
     def heat(self, view: Tensor) -> Tensor:
-        """Probabilities (B, 1, H, W) of views (B, C, H, W)."""
+        """Return the probability of a point at each pixel (B, 1, H, W) of views (B, C, H, W)."""
         view = view.contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.bf16):
             logits = self.network(view)[self.place]
@@ -138,7 +138,7 @@ class _Draws:
 
 
 def _fit(size: tuple[int, ...], wanted: tuple[int, int], multiple: int) -> tuple[int, int]:
-    """The size (H, W) of about the area of `wanted` and about the proportions of `size`."""
+    """Return a size (H, W) with about the area of `wanted` and about the proportions of `size`."""
     scale = (wanted[0] * wanted[1] / (size[0] * size[1])) ** 0.5
     height, width = (max(multiple, round(side * scale / multiple) * multiple) for side in size)
     return height, width

@@ -28,7 +28,7 @@ MANIFEST = "manifest.json"
 
 
 class Labels(NamedTuple):
-    """Of a photo: points (N, 3) x, y, score, px of the photo; and the sha256 of its bytes."""
+    """Labels of a photo: points (N, 3) x, y in px of the photo, and score; the sha256 of the photo's bytes."""
 
     points: Array
     sha256: str
@@ -36,7 +36,7 @@ class Labels(NamedTuple):
 
 @dataclass
 class Tally:
-    """What a run did: photos labelled, labelled before, and unreadable ones with the reason; points in all labelled."""
+    """Counts of a run: photos labelled now, labelled earlier, and unreadable with the reason; points in total."""
 
     labelled: int = 0
     kept: int = 0
@@ -56,20 +56,20 @@ def label(
     threads: int = 1,
     progress: Progress,
 ) -> Tally:
-    """Label the photos below `data`; what `out` already holds is kept.
+    """Label the photos below `data`. Labels that `out` already holds are kept.
 
-    For each photo `out/NAME.npz` with points (N, 3) float32 x, y, score, best first, px of the photo; size (2,) int64
-    width, height; sha256, of the photo's bytes. `out/manifest.json` says how they were made.
+    Each photo gets a file `out/NAME.npz`: points (N, 3) float32 x, y, score, best first, px of the photo; size (2,)
+    int64 width, height; sha256 of the photo's bytes. `out/manifest.json` holds the settings and the network.
 
     Args:
         artifact: a checkpoint whose network has a detector of 65 classes per cell.
         data: folder of photos, searched recursively.
         out: folder of the labels.
-        settings: what decides the labels.
-        shard: (i, n): of n runs that share the photos, the i-th, from 0.
-        limit: label the first so many photos, shared by all runs.
+        settings: settings of the labels.
+        shard: (i, n): label share i of n, counted from 0.
+        limit: label only this many photos, the first ones; shards share them.
         device: auto, cpu or cuda.
-        threads: of torch on the CPU.
+        threads: number of torch threads on the CPU.
         progress: called with (done, total, text).
 
     Raises:
@@ -112,7 +112,7 @@ def label(
 
 
 def read_labels(folder: Path) -> dict[str, Labels]:
-    """Name of each photo, relative to the labelled folder -> its labels.
+    """Read a folder of labels: name of each photo, relative to the labelled folder -> its labels.
 
     Raises:
         BadInput: no folder of labels, or a damaged file in it.
@@ -120,16 +120,16 @@ def read_labels(folder: Path) -> dict[str, Labels]:
     if not (folder / MANIFEST).is_file():
         raise BadInput(f"{folder}: holds no {MANIFEST}; make them with: `label(CHECKPOINT, photos=DIR, out={folder})`")
     found = {}
-    for path in sorted(path for path in folder.rglob("*.npz") if path.name[0] != "."):  # else being written
+    for path in sorted(path for path in folder.rglob("*.npz") if path.name[0] != "."):  # skip half-written files
         found[path.relative_to(folder).as_posix().removesuffix(".npz")] = _read(path)
     return found
 
 
 def points_of(known: dict[str, Labels], folder: Path, name: str, sha256: str) -> Array:
-    """The points of the photo `name` among the labels `known` of `folder`.
+    """Return the points (N, 3) of the photo `name` among the labels `known` of `folder`.
 
     Raises:
-        BadInput: it has none, or those of a photo of other bytes.
+        BadInput: the photo has no labels, or they belong to a photo with other bytes.
     """
     if name not in known:
         raise BadInput(
@@ -144,7 +144,7 @@ def points_of(known: dict[str, Labels], folder: Path, name: str, sha256: str) ->
 
 
 def _claim(out: Path, artifact: Artifact, settings: Settings, count: int) -> Path:
-    """Write the manifest, or find the same one there; return its path."""
+    """Write the manifest, or check that the existing one is equal; return its path."""
     digest = hashlib.sha256(files.read_bytes(artifact.path, "a checkpoint")).hexdigest()
     own = {"checkpoint": digest, **asdict(settings), "size": list(settings.size), "batch": BATCH}
     remedy = f"choose another `out`, or delete the labels: rm -r {out}"
@@ -157,7 +157,7 @@ def _is_done(path: Path, digest: str) -> bool:
     try:
         return path.is_file() and _read(path).sha256 == digest
     except BadInput:
-        return False  # damaged: it is made again
+        return False  # damaged: label the photo again
 
 
 def _read(path: Path) -> Labels:

@@ -1,6 +1,6 @@
 """Sources of labels: corners, the network's own homographic adaptation, or `lf label`.
 
-Labels are (N, LABELS, 3) float32: x, y in px of the square, score in (0, 1] falling; score 0 fills up.
+Labels are (N, LABELS, 3) float32: x, y in px of the square, score in (0, 1], best first; padding has score 0.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from lf.train.pictures import Crop, Pictures
 from lf.train.views import random_views
 from lf.train.views.random_views import Dice
 
-LABELS = 448  # most points kept per picture: 28 % of the cells of a 320x320 picture
+LABELS = 448  # most points kept per image: 28 % of the cells of a 320x320 image
 FAINTEST_CORNER = 0.008  # of the mean strength below: about 400 points in a photo of 320x320
 FAINTEST_HEAT = 0.015  # the published threshold of homographic adaptation
 BORDER = 4  # px
 ADAPTATION = random_views.Spread(scale=(0.7, 1.4), rotation=25.0, tilt=0.12, shift=0.2)
-TOGETHER = 8  # pictures adapted at a time
+TOGETHER = 8  # images adapted at a time
 
 
 def first_labels(recipe: Recipe, pictures: Pictures) -> Tensor:
-    """What the setting `labels` says: `corners`, or a folder that `lf label` made.
+    """Return the first labels (N, LABELS, 3) x, y, score: corners, or those that `lf label` wrote into a folder.
 
     Raises:
-        BadInput: that folder has no labels for one of the pictures, or those of another photo of its name.
+        BadInput: the folder has no labels for one of the images, or has labels of another photo of the same name.
     """
     if recipe.settings["labels"] == "corners":
         every = (pictures.take(torch.tensor([i]))[0, 0].cpu().numpy() for i in range(len(pictures)))
         return torch.stack([_strongest(_corners(picture), FAINTEST_CORNER) for picture in every])
     folder = Path(recipe.settings["labels"])
     known = read_labels(folder)
-    # labelled images are named without their suffix, and are known by their bytes
+    # the names of labelled images have no suffix, so their bytes identify them
     same = {each.sha256: name for name, each in known.items()} if pictures.masked else {}
     names = [same.get(crop.sha256, crop.name) for crop in pictures.crops]
     return torch.stack(
@@ -52,7 +52,7 @@ def first_labels(recipe: Recipe, pictures: Pictures) -> Tensor:
 
 
 def adapt(recipe: Recipe, pictures: Pictures, network: nn.Module, device: torch.device) -> Tensor:
-    """Homographic adaptation of all pictures by a network in training: few views each, and no gradient."""
+    """Label all images with a network in training, by homographic adaptation over few views and without gradients."""
     network.eval()
     with torch.no_grad():
         starts = range(0, len(pictures), TOGETHER)
@@ -62,7 +62,7 @@ def adapt(recipe: Recipe, pictures: Pictures, network: nn.Module, device: torch.
 
 
 def _adapt(recipe: Recipe, pictures: Pictures, network: nn.Module, device: torch.device, start: int) -> Tensor:
-    """The mean heat map over random views of some pictures, then its maxima."""
+    """Return the maxima of the mean heat map over random views of some images."""
     square = (recipe.picture_size, recipe.picture_size)
     index = torch.arange(start, min(start + TOGETHER, len(pictures)))
     some = pictures.take(index)
@@ -85,7 +85,7 @@ def _adapt(recipe: Recipe, pictures: Pictures, network: nn.Module, device: torch
 
 
 def _cut(points: Array, crop: Crop, side: int) -> Tensor:
-    """Those of a photo's points that lie in a square cut from it."""
+    """Return the points of a photo that lie in a square cut from it, in pixels of the square."""
     points = points[np.argsort(-points[:, 2], kind="stable")]
     at = (points[:, :2] - (crop.left, crop.top) + 0.5) * (side / crop.side) - 0.5
     inside = ((at >= BORDER) & (at <= side - 1 - BORDER)).all(1)
@@ -93,7 +93,7 @@ def _cut(points: Array, crop: Crop, side: int) -> Tensor:
 
 
 def _corners(picture: Array) -> Array:
-    """Corner strength (P, P): root of the structure tensor's smaller eigenvalue, mean over 3 scales, finest first."""
+    """Return corner strength (P, P): root of the structure tensor's smaller eigenvalue, weighted mean over 3 scales."""
     height, width = picture.shape
     total = np.zeros((height, width), np.float32)
     scales = (1.0, 0.7, 0.5)
@@ -101,12 +101,12 @@ def _corners(picture: Array) -> Array:
         small = cv2.resize(picture, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
         smooth = cv2.GaussianBlur(small, (0, 0), 1.0)
         strength = np.sqrt(np.maximum(cv2.cornerMinEigenVal(smooth, 3), 0))
-        total += factor * cv2.resize(strength, (width, height), interpolation=cv2.INTER_CUBIC)  # fine scales say where
+        total += factor * cv2.resize(strength, (width, height), interpolation=cv2.INTER_CUBIC)  # fine scales weigh more
     return total / sum(scales)
 
 
 def _strongest(heat: Array, faintest: float) -> Tensor:
-    """The LABELS strongest local maxima (9x9) of a map (P, P) -> (LABELS, 3) x, y, score in (0, 1]; zeros fill up."""
+    """Return the LABELS strongest local maxima (9x9) of a map (P, P): (LABELS, 3) x, y, score, padded with zeros."""
     peak = heat == cv2.dilate(heat, np.ones((9, 9), np.uint8))
     peak &= heat > faintest
     peak[:BORDER], peak[-BORDER:], peak[:, :BORDER], peak[:, -BORDER:] = False, False, False, False
@@ -119,7 +119,7 @@ def _strongest(heat: Array, faintest: float) -> Tensor:
 
 
 def _filled(at: Array, score: Array) -> Tensor:
-    """Points (n, 2), best first, with their scores as shares of the best -> (LABELS, 3)."""
+    """Pad points (n, 2), best first, to (LABELS, 3), with scores divided by the best score."""
     filled = np.zeros((LABELS, 3), np.float32)
     count = min(len(at), LABELS)
     filled[:count, :2] = at[:count]
@@ -128,7 +128,7 @@ def _filled(at: Array, score: Array) -> Tensor:
 
 
 def _top(before: Array, at: Array, after: Array) -> Array:
-    """Where the parabola through three neighbours, the middle one largest, has its top: -0.5 to 0.5."""
+    """Return the offset, -0.5 to 0.5, of the peak of the parabola through a local maximum and its two neighbours."""
     bend = np.maximum(2 * at - before - after, 1e-12)
     top: Array = np.clip((after - before) / (2 * bend), -0.5, 0.5)
     return top

@@ -16,15 +16,15 @@ EXPECTED = "labelled images, such as `photos=masks:DIR` or `photos=masks:DIR@cam
 
 
 def learns_classes(recipe: Recipe) -> bool:
-    """Whether the network of a recipe has a segmentation."""
+    """Return whether the network of a recipe has a segmentation."""
     return bool(MODELS[recipe.model].per_class)
 
 
 def label_set(recipe: Recipe, data: Sequence[str]) -> LabelSet | None:
-    """The classes that the sources of a run have in common; None for a network without a segmentation.
+    """Return the label set that all sources of a run share; None for a network without a segmentation.
 
     Raises:
-        UsageError: sources without masks for a segmentation, masks for another network, or several label sets.
+        UsageError: a segmentation with sources without masks, masks for another network, or several label sets.
         BadInput: see `lf.data.masks.labelled`.
     """
     masked = [source for source in data if source.startswith(PREFIX)]
@@ -47,22 +47,22 @@ def label_set(recipe: Recipe, data: Sequence[str]) -> LabelSet | None:
 
 
 def without_count(source: str) -> str:
-    """`masks:DIR` of `masks:DIR:200`."""
+    """Remove the count of a source: `masks:DIR:200` -> `masks:DIR`."""
     name, _, count = source.rpartition(":")
     return name if count.isdecimal() else source
 
 
 def squares(recipe: Recipe, source: str, count: int) -> Iterator[tuple[Labelled, tuple[int, int, int], Array]]:
-    """`count` labelled images of a source, or all of fewer, each in a square.
+    """Yield up to `count` labelled images of a source, each padded to a square.
 
-    The square is as wide as the longer side of the image, and holds it whole, centred. What it holds beyond the image
-    is the image mirrored, and VOID in the mask.
+    The square is as wide as the longer side of the image, with the image in its middle. Beyond the image, pixels are
+    mirrored and the mask is VOID.
 
     Yields:
         (labelled image, left, top and side of the square in its pixels, (P, P, 4) uint8: RGB and class).
 
     Raises:
-        BadInput: a mask cannot be read, or is of another image.
+        BadInput: a mask cannot be read, or belongs to another image.
     """
     items = labelled(source).items
     if len(items) > count:

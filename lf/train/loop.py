@@ -26,11 +26,11 @@ from lf.train.views.random_views import Dice
 from lf.train.workers import Workers, find_device
 
 EVERY = 250  # steps between checkpoints
-LOOK = {"cpu": 1, "cuda": 25}  # steps between looks at the loss: on a GPU a look waits for it
+LOOK = {"cpu": 1, "cuda": 25}  # steps between checks of the loss: on a GPU a check waits for the GPU
 
 MOMENTUM = {"sgd": 0.9, "sgd-plain": 0.0}
 
-Watch = Callable[[Run, int], None]  # after every step, in the first process, with the steps done; before a checkpoint
+Watch = Callable[[Run, int], None]  # called in the first process after each step, before its checkpoint
 
 
 def train(
@@ -47,11 +47,11 @@ def train(
     """Run `recipe` on `data` and write `out/<model>.safetensors`; continue where an earlier run in `out` stopped.
 
     Under torchrun every process does this for its share of the batch; the first one writes, and calls `watch` and
-    `progress`. A checkpoint is kept every so many steps, which changes nothing of the result.
+    `progress`. Checkpoints, written every `EVERY` steps, do not change the result.
 
     Raises:
         UsageError: `out` holds a run of another recipe, or cannot be written.
-        BadInput: `data` holds no pictures, the checkpoint in `out` is damaged, or `init` gives a non-finite loss.
+        BadInput: `data` holds no images, the checkpoint in `out` is damaged, or `init` gives a non-finite loss.
         Unavailable: the device is not there.
         LfError: the loss is not finite; the last good checkpoint stays.
     """
@@ -82,7 +82,7 @@ def train(
                 with pace.paused():
                     if watch:
                         watch(run, done)
-                    if keep:  # the log first: whoever resumes replaces its later lines, none is lost
+                    if keep:  # the log first: a resumed run replaces later lines, so no line is lost
                         state.record(out / LOG, done, run.numbers())
                         state.save(run, done)
         if workers.first:
@@ -94,16 +94,16 @@ def train(
 def _gradients(
     run: Run, workers: Workers, parameters: Sequence[nn.Parameter], step: int
 ) -> tuple[torch.Tensor, Mapping[str, Any], Any]:
-    """Leave the gradients of the loss in the parameters, averaged over all processes and clipped.
+    """Compute the gradients of the loss, averaged over all processes and clipped; they are stored in the parameters.
 
     Returns:
-        Whether loss and gradients are finite, the parts of the loss, and when the views were ready.
+        True if loss and gradients are finite; the parts of the loss; the time when the views were ready.
 
     Raises:
-        BadModel: the loss of the weights that the recipe starts from is not finite.
+        BadModel: the loss of the initial weights is not finite.
     """
     recipe = run.recipe
-    torch.manual_seed(recipe.seed * 1_000_003 + step + (workers.rank << 42))  # dropout resumes exactly too
+    torch.manual_seed(recipe.seed * 1_000_003 + step + (workers.rank << 42))  # so that dropout, too, resumes exactly
     dice = Dice(recipe.seed, step, recipe.batch, workers.device, workers.own)
     loss, parts = run.method.loss(run.network, dice)
     if step == 0 and recipe.init and not workers.agree(bool(loss.detach().isfinite())):
@@ -116,7 +116,7 @@ def _gradients(
 
 
 def _update(run: Run, workers: Workers) -> None:
-    """Move the weights along their gradients, and what is averaged of them."""
+    """Take an optimiser step, and update averaged statistics and the running mean of the weights."""
     run.optimiser.step()
     workers.average_statistics(run.network)
     if run.averaged is not None:
@@ -124,14 +124,14 @@ def _update(run: Run, workers: Workers) -> None:
 
 
 def fitted(recipe: Recipe) -> Recipe:
-    """The recipe for the network that its `init` holds, where the method trains any network."""
+    """Return the recipe, with `model` replaced by the network of `init` if the method trains any network."""
     if not recipe.init or not getattr(method_of(recipe), "any_network", False):
         return recipe
     return dataclasses.replace(recipe, model=checkpoint.load(resolve(recipe.init).path)[0])
 
 
 def method_of(recipe: Recipe) -> Any:
-    """The class `Method` of a recipe: of a file here, or of the module of another package, whose name has a dot."""
+    """Return the class `Method` of a recipe: from `lf.train.methods`, or from another package if the name has a dot."""
     name = recipe.method if "." in recipe.method else f"lf.train.methods.{recipe.method}"
     return importlib.import_module(name).Method
 
@@ -139,7 +139,7 @@ def method_of(recipe: Recipe) -> Any:
 def _prepare(
     recipe: Recipe, data: Sequence[str], out: Path, workers: Workers, threads: int, progress: Progress
 ) -> tuple[Run, int]:
-    """The run with everything in the state where it continues, and the step to begin with."""
+    """Return the run, restored to the state where it continues, and the first step to compute."""
     left = state.read(recipe, data, out, workers.device)
     if recipe.weight_bits and not recipe.init:
         raise UsageError(
@@ -148,12 +148,12 @@ def _prepare(
     if left and workers.first:
         state.warn_of_change(left, recipe, out)
     if workers.first:
-        state.begin(recipe, data, out)  # an `out` that cannot be written is found now
+        state.begin(recipe, data, out)  # fails now if `out` cannot be written
     try:
         return _begin(recipe, data, out, workers, threads, progress, left)
     except LfError:
         if workers.first and left is None:
-            (out / SETTINGS).unlink(missing_ok=True)  # nothing has begun: the folder is free for other settings
+            (out / SETTINGS).unlink(missing_ok=True)  # training has not begun: other settings may use the folder
         raise
 
 
@@ -166,7 +166,7 @@ def _begin(
     progress: Progress,
     left: dict[str, Any] | None,
 ) -> tuple[Run, int]:
-    """What `_prepare` gives, from the state that an earlier start left."""
+    """Build the run and restore the state of an earlier start, if there is one; return as `_prepare` does."""
     torch.set_num_threads(threads)
     torch.manual_seed(recipe.seed)
     classes = label_set(recipe, data)
@@ -194,9 +194,9 @@ def _begin(
 
 
 def _initial(recipe: Recipe, classes: int | None) -> tuple[nn.Module, dict[str, str]]:
-    """Fresh weights, or those of the checkpoint that the recipe fine-tunes, and what is known of these.
+    """Return a network with fresh weights or with those of `init`, and the origin, sha256 and licence of `init`.
 
-    A segmentation may start from the row that has all but it.
+    A network with a segmentation may start from the row that has all its other heads.
     """
     network = checkpoint.build(recipe.model, classes)
     if not recipe.init:
@@ -215,14 +215,14 @@ def _initial(recipe: Recipe, classes: int | None) -> tuple[nn.Module, dict[str, 
 
 
 def _quantized(recipe: Recipe, network: nn.Module, pictures: Pictures) -> nn.Module:
-    """The network made to learn with few bits; where its ranges begin, all processes find from the same pictures."""
+    """Prepare a network for quantization-aware training. All processes find the initial ranges on the same images."""
     squares = (pictures.take(torch.tensor([index])) for index in range(min(CALIBRATION, len(pictures))))
     sized = (nn.functional.interpolate(square, recipe.size, mode="bilinear", antialias=True) for square in squares)
     return fake_quantize.prepare(network, MODELS[recipe.model], recipe.weight_bits, recipe.activation_bits, sized)
 
 
 def _parameters(network: nn.Module, method: Any) -> list[nn.Parameter]:
-    """What is trained: of the network all, or what the method chooses, and what the method adds."""
+    """Return the parameters to train: those of the network, or those that the method chooses, and those it adds."""
     extra = [] if method.extra is None else list(method.extra.parameters())
     own = method.trained(network) if hasattr(method, "trained") else network.parameters()
     return [*(parameter for parameter in own if parameter.requires_grad), *extra]

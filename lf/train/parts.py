@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from lf.core import UsageError
 from lf.models import Model
 
-SIDE = 64  # px at least, of the picture that finds out
+SIDE = 64  # px, smallest side of the image for finding the layers
 
 
 def check(model: Model, name: str, method: str) -> None:
@@ -21,12 +21,12 @@ def check(model: Model, name: str, method: str) -> None:
 
 
 def maps_of(model: Model, outputs: tuple[Tensor, ...]) -> dict[str, Tensor]:
-    """Head -> map, float32."""
+    """Name the outputs of a network by head, as float32 (B, C, h, w)."""
     return {head: output.float() for head, output in zip(model.heads, outputs, strict=True)}
 
 
 def descriptors(network: nn.Module, model: Model, images: Tensor) -> Tensor:
-    """The raw descriptors of images, float32, without the rest of the network where that can be left out."""
+    """Return raw descriptors (B, D, h, w) float32 of images (B, C, H, W); computes only their layers if possible."""
     describe = getattr(network, "describe", None)
     if describe is not None:
         found: Tensor = describe(images)
@@ -35,7 +35,7 @@ def descriptors(network: nn.Module, model: Model, images: Tensor) -> Tensor:
 
 
 def split(network: nn.Module, model: Model) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """The parameters that descriptors depend on, and all others."""
+    """Return the parameters that descriptors depend on, and all others."""
     every = list(network.parameters())
     for each in every:
         each.requires_grad_(True)
@@ -53,11 +53,11 @@ def split(network: nn.Module, model: Model) -> tuple[list[nn.Parameter], list[nn
 
 
 def focus(network: nn.Module, trained: list[nn.Parameter], others_learn: bool) -> None:
-    """Let only some parameters learn; the norms of the rest keep what they remember.
+    """Freeze all parameters except `trained`; norms without trained parameters keep their running statistics.
 
     Args:
-        network: to be changed.
-        trained: its parameters that learn.
+        network: changed in place.
+        trained: parameters of the network to train.
         others_learn: whether modules without parameters are in training mode.
     """
     chosen = {id(each) for each in trained}

@@ -29,25 +29,25 @@ from lf.train import Recipe, labelled
 Progress = Callable[[int, int, str], None]
 FILE = "pictures.npy"
 INDEX = "pictures.json"
-CALIBRATION = 32  # pictures over which the ranges of activations begin, as many as lf quantize takes
-SMALLEST_CUT = 0.5  # of a photo's shorter side, where several squares are cut from one photo
+CALIBRATION = 32  # images for the initial ranges of activations, the default of lf quantize
+SMALLEST_CUT = 0.5  # smallest square as a share of a photo's shorter side, if several are cut from one photo
 
 
 class Crop(NamedTuple):
-    """Where a square came from: file relative to its root (or `procedural/SEED`), px of that picture, its sha256."""
+    """Origin of a square: file relative to its root (or `procedural/SEED`), position in px of that image, sha256."""
 
     name: str
     left: int
     top: int
     side: int
-    sha256: str  # of the file's bytes; empty where it was drawn
+    sha256: str  # of the file's bytes; empty for drawn images
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """The squares of a run: (N, P, P, C) uint8, C channels of RGB or grey, and where each came from.
+    """The squares of a run: (N, P, P, C) uint8, RGB or grey, and the origin of each.
 
-    With `masked` the last channel is none of the picture, but the class of every pixel.
+    With `masked` the last channel is the class of every pixel.
     """
 
     squares: Array
@@ -59,7 +59,7 @@ class Pictures:
         return len(self.squares)
 
     def on(self, device: torch.device) -> Pictures:
-        """The same pictures for training there; on a GPU they are moved whole if they fill less than half of it."""
+        """Return the same images for training on `device`; moved to a GPU if they fill less than half of its memory."""
         squares: Any = self.squares
         if device.type == "cuda" and squares.nbytes < torch.cuda.mem_get_info(device)[0] / 2:
             squares = torch.from_numpy(np.array(squares)).to(device)
@@ -84,27 +84,27 @@ class Pictures:
 
 
 def collect(recipe: Recipe, data: Sequence[str], out: Path, progress: Progress, begun: bool = False) -> Pictures:
-    """Draw or cut the squares of a run into `out`, or open those that an earlier start of it left there.
+    """Draw or cut the squares of a run into `out`, or open the squares that an earlier start left there.
 
     Args:
         recipe: `pictures` squares of `picture_size` px, with the channels of its model; see `enough`.
-        data: sources, each `procedural` (training families of `lf.data.drawn.procedural`), `shapes` (primitives of
-            `lf.data.drawn.synthetic_shapes`), a folder of photos, searched recursively, or for a segmentation labelled
-            images, `masks:WHERE`, see `lf.data.masks.labelled`. `SOURCE:N` takes N squares,
-            the others share the rest evenly. A folder of more photos than that gives the centres of some, a folder of
-            fewer several random squares of each.
+        data: sources. Each is `procedural` (training families of `lf.data.drawn.procedural`), `shapes` (primitives of
+            `lf.data.drawn.synthetic_shapes`), a folder of photos, searched recursively, or, for a segmentation,
+            labelled images, `masks:WHERE`, see `lf.data.masks.labelled`. `SOURCE:N` takes N squares; the others share
+            the rest evenly. If a folder has more photos than that, central squares of some are taken; if it has
+            fewer, several random squares of each.
         out: folder of the run.
         progress: called with (done, total, text).
-        begun: whether training with the squares has begun: then they stay, whatever code made them.
+        begun: True if training with the squares has begun. Then they are kept, even if the code that made them changed.
 
     Raises:
         UsageError: counts that do not add up.
-        BadInput: no folder, or none of its files is a usable image.
+        BadInput: the folder is missing, or none of its files is a usable image.
     """
     wanted = enough(recipe, data)
     settings = {"data": list(data), **{k: getattr(recipe, k) for k in ("pictures", "picture_size", "seed", "model")}}
     own, code = {**settings, "pictures": wanted}, versions(__name__)
-    ignored = (*code, "pictures") if begun else ()  # they stay as the code made them with which it began
+    ignored = (*code, "pictures") if begun else ()  # squares of a begun run are kept
     index = ledger.resume(out / INDEX, {**own, **code}, "restart", ignore=ignored, before="settings")
     masked = labelled.learns_classes(recipe)
     if kept := _kept(out, index, masked):
@@ -128,9 +128,9 @@ def collect(recipe: Recipe, data: Sequence[str], out: Path, progress: Progress, 
 
 
 def enough(recipe: Recipe, data: Sequence[str]) -> int:
-    """How many squares a run needs: the recipe's, or fewer where its steps cannot see as many.
+    """Return the number of squares of a run: that of the recipe, or fewer if its steps cannot use so many.
 
-    Sources with a count give that many, and 0 takes every photo once, however short the run is.
+    Counts in sources, and 0 for every photo once, hold even for short runs.
     """
     if not recipe.pictures or any(source.rpartition(":")[2].isdecimal() for source in data):
         return recipe.pictures
@@ -139,7 +139,7 @@ def enough(recipe: Recipe, data: Sequence[str]) -> int:
 
 
 def _kept(out: Path, index: ledger.Ledger, masked: bool) -> Pictures | None:
-    """What an earlier start left; None where that is absent or damaged, for it can be made again."""
+    """Return the squares of an earlier start; None if they are missing or damaged, as they can be made again."""
     try:
         squares = np.load(out / FILE, mmap_mode="r")
         crops = tuple(Crop(*crop) for crop in index.content["crops"])
@@ -150,14 +150,14 @@ def _kept(out: Path, index: ledger.Ledger, masked: bool) -> Pictures | None:
 
 
 def reserve(path: Path) -> None:
-    """Claim the disk of a file now, where the system can: a full disk under a memory map would kill the process."""
+    """Reserve the disk space of a file if the system can: a full disk under a memory map would kill the process."""
     if hasattr(os, "posix_fallocate"):
         with path.open("r+b") as file:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
 def shares(data: Sequence[str], total: int) -> list[tuple[str, int]]:
-    """How many squares each source gives: what its `:N` says, or an even share of the rest; 0 where `total` is 0.
+    """Return each source and its number of squares: `N` of `SOURCE:N`, or an even share of the rest; 0 if `total` is 0.
 
     Raises:
         UsageError: a count is 0, or the counts are more than `total`, or leave a source without any.
@@ -182,7 +182,7 @@ def shares(data: Sequence[str], total: int) -> list[tuple[str, int]]:
 
 
 def _count(source: str) -> int:
-    """How many photos there are."""
+    """Count the photos of a source."""
     if source in DRAWN:
         raise UsageError(f"this recipe takes every photo once: give it `photos=DIR`, or say how many: {source}:1500")
     if source.startswith(PREFIX):
@@ -191,7 +191,7 @@ def _count(source: str) -> int:
 
 
 def _squares(recipe: Recipe, sources: Sequence[tuple[str, int]]) -> Iterator[tuple[Crop, Array]]:
-    """Every square with its origin: RGB uint8 (P, P, 3); of labelled images (P, P, 4), with the classes."""
+    """Yield every square with its origin: RGB uint8 (P, P, 3); (P, P, 4) with the classes for labelled images."""
     for source, count in sources:
         make = _draw if source in DRAWN else _labelled if source.startswith(PREFIX) else _cut
         yield from make(recipe, source, count)
@@ -244,7 +244,7 @@ def _cut(recipe: Recipe, source: str, count: int) -> Iterator[tuple[Crop, Array]
 
 
 def _place(rng: np.random.Generator, picture: Picture, size: tuple[int, ...], whole: bool) -> Crop:
-    """The square of a photo of (H, W): the central one, or a random one."""
+    """Return a square of a photo of (H, W): the central one if `whole`, otherwise a random one."""
     height, width = size
     short = min(height, width)
     if whole:

@@ -26,14 +26,14 @@ from lf.train import Recipe
 from lf.train.pictures import FILE, INDEX, Crop, Pictures, Progress, reserve
 from lf.train.views.random_views import Dice
 
-DRAWN = 100  # scenes that are drawn by default
-EACH = 1000  # numbers of drawn scenes between those of two seeds
-LEAST_BASELINE = 1e-6  # of the world's unit; where two cameras have one centre no point has a line
+DRAWN = 100  # default number of drawn scenes
+EACH = 1000  # scene numbers per seed
+LEAST_BASELINE = 1e-6  # in units of the world; cameras with the same centre have no epipolar lines
 
 
 @dataclass(frozen=True)
 class PosedPairs:
-    """The views of a run, and which of them are pairs.
+    """The views of a run, and their pairs.
 
     Attributes:
         pictures: all views.
@@ -66,7 +66,7 @@ class PosedPairs:
 
 
 def collect(recipe: Recipe, data: Sequence[str], out: Path, progress: Progress, begun: bool = False) -> PosedPairs:
-    """Read or draw the views of a run into `out`, or open those that an earlier start of it left there.
+    """Read or draw the views of a run into `out`, or open the views that an earlier start left there.
 
     Args:
         recipe: at most `pictures` views, 0 for all, of its `size` and with the channels of its model; its settings
@@ -74,10 +74,10 @@ def collect(recipe: Recipe, data: Sequence[str], out: Path, progress: Progress, 
         data: sources, each `scenes:N` (drawn scenes of `lf.data.posed.drawn.training`), `posed:DIR` or a folder.
         out: folder of the run.
         progress: called with (done, total, text).
-        begun: whether training with the views has begun: then they stay, whatever code made them.
+        begun: True if training with the views has begun. Then they are kept, even if the code that made them changed.
 
     Raises:
-        UsageError: a source that has no camera poses.
+        UsageError: a source has no camera poses.
         BadInput: a folder without cameras, an image that cannot be read, or no usable pair.
     """
     own: dict[str, Any] = {"data": list(data), **{k: getattr(recipe, k) for k in ("pictures", "size", "seed", "model")}}
@@ -87,7 +87,7 @@ def collect(recipe: Recipe, data: Sequence[str], out: Path, progress: Progress, 
     if kept := _kept(out, index.content):
         return kept
     found, chosen = _chosen(recipe, data)
-    places = sorted({(s, v) for s, *pair in chosen for v in pair})  # views of one scene together: they share textures
+    places = sorted({(s, v) for s, *pair in chosen for v in pair})  # by scene: its views share textures
     number = {place: n for n, place in enumerate(places)}
     grey = MODELS[recipe.model].channels == 1
     cameras: list[list[list[float]]] = []
@@ -112,7 +112,7 @@ def collect(recipe: Recipe, data: Sequence[str], out: Path, progress: Progress, 
 
 
 def fitted(image: Array, size: tuple[int, int]) -> tuple[Array, Array]:
-    """The middle of an image at `size` (H, W), as much of it as fits, and the (3, 3) map of its pixels to there."""
+    """Resize and crop the centre of an image (H, W, C) to `size` (H, W); also the (3, 3) map of its pixels to there."""
     height, width = image.shape[:2]
     scale = max(size[0] / height, size[1] / width)
     shape = max(size[1], round(width * scale)), max(size[0], round(height * scale))
@@ -126,10 +126,10 @@ def fitted(image: Array, size: tuple[int, int]) -> tuple[Array, Array]:
 
 
 def _chosen(recipe: Recipe, data: Sequence[str]) -> tuple[list[Scene], list[tuple[int, int, int]]]:
-    """All scenes, and the pairs to learn from: scene, first and second view; at random, as many as `pictures` allows.
+    """Return all scenes, and random training pairs (scene, first view, second view), as many as `pictures` allows.
 
     Raises:
-        BadInput: there are none.
+        BadInput: there are no pairs.
     """
     found = [scene for source in data for scene in _scenes(recipe, source)]
     rng, usable, total = np.random.default_rng(recipe.seed), list[tuple[int, int, int]](), 0
@@ -154,7 +154,7 @@ def _chosen(recipe: Recipe, data: Sequence[str]) -> tuple[list[Scene], list[tupl
 
 
 def _scenes(recipe: Recipe, source: str) -> list[Scene]:
-    """The scenes of one source; of `scenes:N` no more than have `pictures` views."""
+    """Return the scenes of one source; for `scenes:N`, no more than `pictures` views need."""
     name, colon, count = source.partition(":")
     if name != "scenes" or (not colon and Path(source).exists()):
         return scenes(source)
@@ -174,7 +174,7 @@ def _usable(scene: Scene, i: int, j: int, max_turn: float) -> bool:
 
 
 def _kept(out: Path, content: Mapping[str, Any]) -> PosedPairs | None:
-    """What an earlier start left; None where that is absent or damaged, for it can be made again."""
+    """Return the views of an earlier start; None if they are missing or damaged, as they can be made again."""
     try:
         return _opened(out, content)
     except (OSError, ValueError, EOFError, KeyError, TypeError, IndexError):

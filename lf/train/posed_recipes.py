@@ -9,21 +9,21 @@ from lf.train.recipe import PLAIN, Recipe
 _POSED = {"temperature": 60.0, "jitter": (1.0, 1.0, 1.0, 0.4), "light": 0.0, "max_turn": 80.0, "most_pairs": 5_000}
 _LINES = {"cell": 16, "line_steps": 100, "search_window": 0.1, "anchor_noise": 0.0707, "mask": 0.1}
 _REWARD = {"batch_loss": "per_pair", "penalty": 0.001}
-# Descriptors of a short stage 1 are much alike: at 60 each matches with everything a bit, a point's reward is no more
-# than its penalty, and scores only flatten (docs/training.md)
+# Descriptors of a short stage 1 are similar: at temperature 60 each matches many others a little. The reward of a point
+# is then no larger than its penalty, and scores only become flat (docs/training.md)
 _SHARP = {"temperature": 300.0}
-_TWO_CORES = {"jitter": (0.0, 0.0, 0.0, 0.0), "light": 1.0}  # of grey networks: the changes of the others here
+_TWO_CORES = {"jitter": (0.0, 0.0, 0.0, 0.0), "light": 1.0}  # grey networks: changes of light instead of colours
 
 
 def _posed(model: str, method: str, about: str, settings: dict[str, Any], **more: Any) -> Recipe:
-    """What the two stages of PoSFeat have in common: pairs with camera poses, as published all of them at 480x640."""
+    """Make a recipe of PoSFeat: all pairs with camera poses at 480x640, as published."""
     published = {"size": (480, 640), "pictures": 0, "schedule": "step", "decay": 0.1, "weight_decay": 0.0}
     chosen = {**PLAIN, **published, **more}
     return Recipe(model=model, method=method, about=about, data="scenes", settings={**_POSED, **settings}, **chosen)
 
 
 def _two_cores(model: str, method: str, about: str, settings: dict[str, Any], **more: Any) -> Recipe:
-    """The same on small drawn views."""
+    """Make a recipe of PoSFeat on small drawn views, for two cores."""
     return Recipe(
         model=model,
         method=method,
@@ -46,7 +46,7 @@ ROWS: dict[str, Recipe] = {
         _LINES,
         **{"steps": 100_000, "batch": 8, "lr": 1e-4, "decay_steps": (90_000,)},
     ),
-    "posfeat-detection": _posed(  # the rate of the sum over 6 pairs, 1e-3, for their mean
+    "posfeat-detection": _posed(  # the published rate 1e-3 for a sum over 6 pairs, converted to their mean
         "posfeat",
         "posfeat_detection",
         "stage 2, published: scores by reinforcement, from init=CHECKPOINT of stage 1",

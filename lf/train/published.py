@@ -81,6 +81,4 @@ SEGMENTATION = {
     "segmentation_loss": "cross-entropy",
     "segmentation_weight": 1.0,
 }
-LABELLED = "masks:"  # the folder is the user's
-
-# no published recipe warms up, clips gradients or computes in half precision
+LABELLED = "masks:"  # the user gives the folder

@@ -1,8 +1,8 @@
 """Quantizers with straight-through gradients: weights, activations, folded batch norms.
 
-The derivative of rounding counts as one (arXiv 1308.3432). Steps and ranges are learned with the weights (LSQ, arXiv
-1902.08153; LSQ+, arXiv 2004.09576), as factors exp(p) of where they began: an optimiser whose steps have the size of
-its rate then moves each in proportion, and weight decay draws it to where it began.
+The derivative of rounding is taken as one (arXiv 1308.3432). Steps and ranges are learned with the weights (LSQ, arXiv
+1902.08153; LSQ+, arXiv 2004.09576), as factors exp(p) of their initial values. Steps of Adam then change each in
+proportion to its size, and weight decay pulls each to its initial value.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-LEVELS = 255  # steps of an activation
-SHRINK = torch.linspace(0.4, 1, 61)  # shares of a channel's largest weight that are tried as the end of its grid
-TINY = 1e-6  # the least end of a range: what is zero in every picture has to have a step, too
+LEVELS = 255  # number of steps in the range of an activation
+SHRINK = torch.linspace(0.4, 1, 61)  # candidates for the end of a grid, as shares of the channel's largest weight
+TINY = 1e-6  # smallest end of a range, so that a tensor of zeros has a step, too
 
 
 class _Round(torch.autograd.Function):
-    """To the nearest integer, halves to even; the gradient passes straight through."""
+    """Rounding to the nearest integer, halves to even, with the identity as gradient."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -31,20 +31,20 @@ class _Round(torch.autograd.Function):
 
 
 def nearest(x: Tensor) -> Tensor:
-    """The nearest integers; their gradient passes straight through."""
+    """Round to the nearest integers, with the identity as gradient."""
     rounded: Tensor = _Round.apply(x)  # type: ignore[no-untyped-call]
     return rounded
 
 
 class Weights(nn.Module):
-    """The weights of a convolution (O, ...) on the grid {-end, ..., end} * step, a step per output channel.
+    """The weights of a convolution (O, ...) on the grid {-end, ..., end} * step, with a step per output channel.
 
-    With 8 bits the largest weight of a channel is always the end of its grid, as in the file; with fewer it need not
-    be: the step starts where the squared error is least and is learned.
+    With 8 bits the end of a grid is always the largest weight of the channel, as in the file. With fewer bits the step
+    is learned; it starts with the least squared error.
     """
 
     def __init__(self, weight: Tensor, bits: int) -> None:
-        """Find the steps for weights as they are now."""
+        """Find the initial steps for these weights."""
         super().__init__()
         self.end = int(2 ** (bits - 1)) - 1
         self.factor = None if bits == 8 else nn.Parameter(weight.new_zeros(len(weight)))
@@ -52,31 +52,31 @@ class Weights(nn.Module):
         self.register_buffer("step", _best_step(weight.detach(), self.end) if bits < 8 else None)
 
     def forward(self, weight: Tensor) -> Tensor:
-        """The weights on their grid."""
+        """Round the weights to their grid."""
         step = self.steps(weight).view(-1, *[1] * (weight.ndim - 1))
         rounded: Tensor = nearest(weight / step).clamp(-self.end, self.end) * step
         return rounded
 
     def steps(self, weight: Tensor) -> Tensor:
-        """(O,) of the grids of weights (O, ...)."""
+        """Return the steps (O,) of the grids of weights (O, ...)."""
         if self.factor is None:
             return weight.detach().flatten(1).abs().amax(1).clamp(min=TINY) / self.end
         return self.step * self.factor.exp()
 
 
 class Bias(nn.Module):
-    """A bias (O,) on the grid of the sums it joins: integers times the step of the input times that of the weights.
+    """A bias (O,) on the grid of its accumulator: integers times the steps of the input and of the weights.
 
-    With 4 bits that is coarse enough to move one in a hundred values to the next level.
+    With 4 bits this grid is so coarse that one in a hundred values moves to the next level.
     """
 
     def __init__(self, conv: nn.Module, reads: Activations) -> None:
-        """Of a convolution with parametrized weights that reads `reads`."""
+        """Store the convolution, which has parametrized weights, and its input `reads`."""
         super().__init__()
-        self._parts: list[Any] = [conv, reads]  # in a list, or they would be part of this module's state
+        self._parts: list[Any] = [conv, reads]  # in a list, so that they are not part of this module's state
 
     def forward(self, bias: Tensor) -> Tensor:
-        """The bias on its grid."""
+        """Round the bias to its grid."""
         conv, reads = self._parts
         if reads.observing:
             return bias
@@ -90,15 +90,15 @@ class Activations(nn.Module):
     """A tensor on 256 levels from low <= 0 to high >= 0, zero among them.
 
     Attributes:
-        places: what it quantizes, `<convolution>.input` and `<convolution>.output`.
-        observing: it passes everything through and remembers the extremes.
+        places: names of the quantized tensor, `<convolution>.input` and `<convolution>.output`.
+        observing: True: tensors pass unchanged and their extremes are recorded.
     """
 
     low: Tensor
     high: Tensor
 
     def __init__(self, places: Iterable[str]) -> None:
-        """Nothing seen."""
+        """Start with an empty range."""
         super().__init__()
         self.places, self.observing = tuple(places), True
         self.register_buffer("low", torch.zeros(()))
@@ -106,7 +106,7 @@ class Activations(nn.Module):
         self.factors = nn.Parameter(torch.zeros(2))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> the same on its levels, float32."""
+        """Round (B, C, H, W) to the levels; float32."""
         if self.observing:
             self.low = torch.minimum(self.low, x.detach().amin().float())
             self.high = torch.maximum(self.high, x.detach().amax().float())
@@ -117,26 +117,26 @@ class Activations(nn.Module):
         return (levels - zero) * step
 
     def range(self) -> tuple[Tensor, Tensor]:
-        """(low, high)."""
+        """Return the range (low, high)."""
         low, high = self.factors.exp()
         return self.low * low, self.high * high
 
     def step(self) -> Tensor:
-        """Between two levels."""
+        """Return the distance of two levels."""
         low, high = self.range()
         return (high - low) / LEVELS
 
 
 class Folded(nn.Module):
-    """What is left of a batch norm that its convolution took in: nothing, or the bias that the latter has no place for.
+    """Rest of a batch norm after folding: an identity, plus the bias if the convolution has none.
 
-    It keeps the names of the norm, with values that make the norm itself an exact identity (but for that bias).
+    It keeps the names of the norm's tensors, with values that make the norm exactly the identity (without that bias).
     """
 
     def __init__(self, norm: Any, bias: Tensor | None) -> None:
-        """Take the place of `norm`; `bias` (C,) is what to add.
+        """Replace `norm`, and add `bias` (C,) if given.
 
-        The variance is one less than `eps`, which is added to it: float32 rounds the sum to exactly one.
+        The variance is 1 - eps, so that float32 rounds variance + eps to exactly one.
         """
         super().__init__()
         self.adds = bias is not None
@@ -151,12 +151,12 @@ class Folded(nn.Module):
         self.register_buffer("num_batches_tracked", norm.num_batches_tracked)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> the same with the bias."""
+        """Add the bias to (B, C, H, W)."""
         return x + self.bias.view(-1, 1, 1) if self.adds else x
 
 
 def _best_step(weight: Tensor, end: int) -> Tensor:
-    """(O, ...) -> (O,) the steps of least squared error."""
+    """Return the steps (O,) with the least squared error of weights (O, ...)."""
     rows = weight.flatten(1)
     full = rows.abs().amax(1, keepdim=True).clamp(min=TINY) / end
     steps = full * SHRINK.to(full)  # (O, 61)

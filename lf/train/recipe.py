@@ -1,7 +1,7 @@
 """Recipe: settings of a training run, changed by `--set`.
 
-A dataclass, not a model of pydantic: its rules look at several settings at once, and an error is one line that names
-the setting as it is typed.
+It is a dataclass, not a pydantic model: rules use several settings at once, and an error is one line that names the
+setting as the user types it.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ ABOVE_ZERO = (  # every other number may be 0
     *("scale", "adaptations", "temperature", "io_points", "patch_ratio", "trials"),
     *("cell", "line_steps", "search_window", "mask", "max_turn"),
 )
-GIVEN = ("model", "method", "about", "data", "settings")  # what makes it that recipe; all else can be overridden
+GIVEN = ("model", "method", "about", "data", "settings")  # identify the recipe; all other fields can be overridden
 
 BITS = {"weight_bits": (0, 3, 4, 8), "activation_bits": (0, 8)}  # 0 leaves them float
 
-CHOICES: dict[str, tuple[str, ...]] = {  # what a setting that is a word may say, METHOD.NAME in one method
+CHOICES: dict[str, tuple[str, ...]] = {  # values of settings that are words; METHOD.NAME for a single method
     "optimiser": ("adamw", "adam", "sgd", "sgd-plain"),
     "schedule": ("cosine", "step", "constant"),
     "view_pairs": ("wide", "published"),
@@ -45,12 +45,12 @@ CHOICES: dict[str, tuple[str, ...]] = {  # what a setting that is a word may say
     "segmentation_loss": ("cross-entropy", "dice", "dice-fork", "cross-entropy+dice"),
 }
 
-# no published recipe warms up, clips gradients or computes in half precision
+# published recipes have no warm-up, gradient clipping or half precision
 PLAIN: dict[str, Any] = {"optimiser": "adam", "schedule": "constant", "warmup": 0, "clip": 0.0, "bf16": False}
 
-Rule = Callable[[Any, Mapping[str, Any]], bool]  # of a setting and all that are given
+Rule = Callable[[Any, Mapping[str, Any]], bool]  # of the value of a setting, and all settings
 
-RULES: dict[str, tuple[Rule, str]] = {  # what else must hold, and what to say was expected
+RULES: dict[str, tuple[Rule, str]] = {  # conditions on settings, and the text that an error gives as expected
     "relabel": (lambda value, _: max(value, default=0) < 1, "shares of the run below 1, as 0.3,0.6"),
     "ema": (lambda value, _: value < 1, "below 1"),
     "points": (lambda value, given: value or given.get("descriptor_loss") != "sparse", "at least 1 for sparse"),
@@ -85,32 +85,32 @@ RULES: dict[str, tuple[Rule, str]] = {  # what else must hold, and what to say w
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a training run is made of; everything here is stored in the card of the weights.
+    """Settings of a training run; all are stored in the card of the weights.
 
     Attributes:
         model: row of MODELS.
         method: file in `lf.train.methods` with a class `Method(recipe, pictures, device)`, or the dotted name of such
             a module of another package.
         about: one line for `lf train --help`.
-        data: where its pictures come from by default, see `lf.train.pictures.collect`.
+        data: default source of images, see `lf.train.pictures.collect`.
         steps: optimiser steps.
         batch: pairs of views per step, over all processes.
         size: (H, W) of a view, pixels; `size=240x320`, or one number for a square.
         lr: peak learning rate; linear warm-up over `warmup` steps, then the schedule.
-        optimiser: adamw, adam (weight decay as L2, as the published recipes have it) sgd (momentum 0.9) or
-            sgd-plain (none).
-        schedule: cosine to zero; step: times `decay` after each of the `decay_steps`; constant.
-        clip: largest gradient norm; 0 leaves gradients alone.
-        ema: decay per step of the running mean of the weights, which is then what ships; 0 ships the last weights.
-        pictures: how many squares are drawn, or cut from photos, before the first step; 0 takes every photo once.
+        optimiser: adamw, adam (weight decay as L2, as in published recipes), sgd (momentum 0.9) or sgd-plain (no
+            momentum).
+        schedule: `cosine` to zero; `step`: multiply the rate by `decay` after each of the `decay_steps`; `constant`.
+        clip: largest gradient norm; 0 does not clip.
+        ema: decay per step of the running mean of the weights, which becomes the result; 0 takes the last weights.
+        pictures: number of squares drawn, or cut from photos, before the first step; 0 takes every photo once.
         picture_size: side of a square, pixels.
-        seed: of the weights, the pictures and every view.
+        seed: seed of the weights, the images and all views.
         bf16: run the network in bfloat16 (losses stay float32).
         init: checkpoint or shipped weights to fine-tune; empty starts from fresh weights.
-        weight_bits: of the weights of convolutions in quantization-aware training, 3, 4 or 8: see
+        weight_bits: bits of convolution weights in quantization-aware training: 3, 4 or 8, see
             `lf.train.fake_quantize`; 0 trains a float network.
-        activation_bits: the same of activations, 8; 0 leaves them float.
-        settings: what the method alone reads; its docstring explains them.
+        activation_bits: bits of activations: 8; 0 leaves them float.
+        settings: settings of the method; its docstring explains them.
     """
 
     model: str
@@ -139,17 +139,17 @@ class Recipe:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse what would fail in the middle of a run.
+        """Check the settings, so that no run fails in the middle.
 
         Raises:
-            UsageError: a number is not finite, too small, or of bits that no file has; a size does not fit the network;
+            UsageError: a number is not finite, too small, or an unsupported number of bits; a size does not fit;
                 a word is unknown; or a rule is broken.
         """
         row = pick(MODELS, self.model, "model")
         multiple = row.multiple
         if row.prepare:
             raise UsageError(
-                f"recipe: model={self.model}; expected a network that sees pictures as they are to learn from"
+                f"recipe: model={self.model} prepares images on the host; expected one that does not: lf models"
             )
         given = self.flat()
         for name, value in given.items():
@@ -169,15 +169,15 @@ class Recipe:
             raise UsageError(f"recipe: activation_bits={self.activation_bits} needs weight_bits too, for example 8")
 
     def flat(self) -> dict[str, Any]:
-        """Everything `--set` can change, by its name there."""
+        """Return all settings that `--set` can change, by name."""
         own = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in GIVEN}
         return {**own, **self.settings}
 
     def override(self, assignments: Sequence[str]) -> Recipe:
-        """Apply `key=value` assignments, each parsed by the type that the recipe has there.
+        """Apply `key=value` assignments; each value is parsed as the type of the current value.
 
         Raises:
-            UsageError: unknown key, or a value of another type or out of range.
+            UsageError: the key is unknown, or the value has another type or is out of range.
         """
         changes = dict(self._parse(text) for text in assignments)
         settings = {key: changes.pop(key, value) for key, value in self.settings.items()}
@@ -210,5 +210,5 @@ def _read(key: str, value: str, default: Any) -> Any:
 
 
 def show(name: str, value: Any) -> str:
-    """The value of a setting as `--set` takes it."""
+    """Format the value of a setting as `--set` takes it."""
     return ("x" if name == "size" else ",").join(map(str, value)) if isinstance(value, tuple) else str(value)

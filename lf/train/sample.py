@@ -1,6 +1,6 @@
 """Samples of a training step for `lf data show`: `Method.sample(dice) -> list[Sample]`.
 
-A method without it trains as well; it only cannot be shown.
+It is optional: a method without it can train, but `lf data show` cannot show it.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from lf.data import contact_sheets
 
 @dataclass(frozen=True)
 class Sample:
-    """The view, or the two views, that a step makes of one picture.
+    """The view or the pair of views that a step makes of one image.
 
     Attributes:
-        views: uint8 (H, W, 3) RGB each.
-        labels: of each view (N, 3) x, y, score, px; score 0 does not count. None where the method needs no labels.
-        flow: (H, W, 2) float32, where each pixel of the first view lies in the second, x then y; NaN where it does
-            not. None for a single view.
-        masks: of each view (H, W) uint8, the class of every pixel, `lf.data.masks.VOID` where it is ignored. None where
-            the method learns no classes.
+        views: one or two, uint8 (H, W, 3) RGB each.
+        labels: labels of each view (N, 3): x, y in px, score; score 0 does not count. None if the method has no labels.
+        flow: (H, W, 2) float32, position in the second view of each pixel of the first, x then y; NaN outside. None for
+            a single view.
+        masks: classes of each view (H, W) uint8, `lf.data.masks.VOID` for ignored pixels. None if the method learns no
+            classes.
     """
 
     views: tuple[Array, ...]
@@ -34,7 +34,7 @@ class Sample:
 
 
 def single(views: Tensor, labels: Tensor) -> list[Sample]:
-    """Samples of views (B, C, H, W) in [0, 1] with labels (B, N, 3)."""
+    """Make samples of views (B, C, H, W) in [0, 1] with labels (B, N, 3)."""
     return [Sample((_picture(view),), (_array(found),)) for view, found in zip(views, labels, strict=True)]
 
 
@@ -47,14 +47,14 @@ def pairs(
     aflow: Tensor | None = None,
     masks: Tensor | None = None,
 ) -> list[Sample]:
-    """Samples of pairs whose first views come before the second ones.
+    """Make samples of pairs of views; first views come before second views.
 
     Args:
         views: (2 B, C, H, W) in [0, 1].
         labels: (2 B, N, 3) x, y, score.
         homography: (B, 3, 3) from pixels of the first to pixels of the second view.
-        inside: (2 B, H, W) bool, what of the views is picture; the rest has no flow. None means all.
-        aflow: instead of these two, (B, 2, H, W): x, y in the second view, NaN outside.
+        inside: (2 B, H, W) bool, pixels inside the image; others have no flow. None means all.
+        aflow: (B, 2, H, W), instead of `homography` and `inside`: x, y in the second view, NaN outside.
         masks: (2 B, H, W) classes.
     """
     count, size = len(views) // 2, (views.shape[-2], views.shape[-1])
@@ -80,6 +80,6 @@ def _array(tensor: Tensor) -> Array:
 
 
 def _picture(view: Tensor) -> Array:
-    """(C, H, W) in [0, 1] -> uint8 (H, W, 3)."""
+    """Convert a view (C, H, W) in [0, 1] to uint8 (H, W, 3) RGB."""
     levels = (_array(view.float()).clip(0, 1) * 255).round().astype(np.uint8).transpose(1, 2, 0)
     return np.repeat(levels, 3, axis=2) if levels.shape[2] == 1 else levels

@@ -30,21 +30,21 @@ SETTINGS = "recipe.json"
 
 @dataclass
 class Run:
-    """What a run is made of while it runs; `watch` functions get it.
+    """State of a training run; `watch` functions receive it.
 
     Attributes:
         recipe: the settings.
-        data: the sources of its pictures.
+        data: the sources of its images.
         out: its folder.
-        network: bare, in training mode.
-        averaged: its running mean, or None.
-        optimiser: of the network and of what the method adds.
-        method: gives the loss.
-        parent: origin, sha256 and licence of the weights that are fine-tuned; empty where there are none.
-        began: see `made_by`, when the run began; empty if that is not known.
+        network: the network in training mode, without wrappers.
+        averaged: running mean of the network's weights, or None.
+        optimiser: optimiser of the network and of the method's `extra`.
+        method: makes batches and computes the loss.
+        parent: origin, sha256 and licence of the weights of `init`; empty for fresh weights.
+        began: versions (`made_by`) at the start of the run; empty if unknown.
         classes: the class table of a segmentation, see `lf.core.Card`.
-        parts: the parts of the last loss looked at; of the first process where there are several.
-        pace: since this start: steps per second, images per second, and the share of a step spent on making views.
+        parts: parts of the last checked loss, in the first process.
+        pace: since this start: steps per second, images per second, and the share of time spent on making views.
     """
 
     recipe: Recipe
@@ -61,34 +61,34 @@ class Run:
     pace: dict[str, float] = dataclasses.field(default_factory=dict)
 
     def shipped(self) -> nn.Module:
-        """The network whose weights are the result: the running mean where the recipe keeps one."""
+        """Return the network with the resulting weights: the running mean if the recipe keeps one."""
         module: nn.Module = self.network if self.averaged is None else self.averaged.module
         return module
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """Those that are the result, as the network of MODELS has them; on their grid where they have few bits."""
+        """Return the resulting weights with the names of the network of MODELS, rounded to their grid if quantized."""
         with torch.device("meta"):
             own = checkpoint.build(self.recipe.model).state_dict()
         return {name: value.contiguous().cpu() for name, value in fake_quantize.plain(self.shipped(), own).items()}
 
     def numbers(self) -> dict[str, float]:
-        """What the log says of a step."""
+        """Return the numbers of a step for the log."""
         pace = {name: round(value, 4) for name, value in self.pace.items()}
         return {"lr": self.optimiser.param_groups[0]["lr"], **pace, **self.parts}
 
 
 def identity(recipe: Recipe, data: Sequence[str]) -> dict[str, Any]:
-    """What makes a run that run."""
+    """Return the settings that identify a run."""
     return {"recipe": dataclasses.asdict(recipe), "data": list(data)}
 
 
 def made_by() -> dict[str, str]:
-    """What the steps of a run depend on beside its settings: versions and code."""
+    """Return the versions of packages and code that the steps of a run depend on."""
     return {**versions("lf.train.loop"), "torch": str(torch.__version__)}
 
 
 def save(run: Run, step: int) -> None:
-    """Write the checkpoint from which `restore` goes on after `step` steps."""
+    """Write the checkpoint after `step` steps, for `restore`."""
     state = {
         "identity": json.dumps(identity(run.recipe, run.data)),
         "step": step,
@@ -110,20 +110,20 @@ def begin(recipe: Recipe, data: Sequence[str], out: Path) -> None:
 
 
 def read(recipe: Recipe, data: Sequence[str], out: Path, where: torch.device) -> dict[str, Any] | None:
-    """The state of an earlier run in `out`, or None.
+    """Read the state of an earlier run in `out`, or return None.
 
     Raises:
-        UsageError: it belongs to other settings.
-        BadInput: it is damaged.
+        UsageError: the run has other settings.
+        BadInput: the checkpoint is damaged.
     """
     path, own, remedy = out / CHECKPOINT, identity(recipe, data), f"choose another `out`, or begin anew: rm -r {out}"
-    if not path.exists():  # perhaps of a run that is still before its first checkpoint, or was killed there
+    if not path.exists():  # a run may not have reached its first checkpoint
         ledger.resume(out / SETTINGS, own, work=out, remedy=remedy)
         return None
     try:
         state: dict[str, Any] = torch.load(path, map_location=where, weights_only=True)
         owner = json.loads(state["identity"])
-    except Exception as error:  # torch raises a dozen kinds on damaged files
+    except Exception as error:  # torch raises many kinds of errors on damaged files
         raise BadInput(f"{path}: not a checkpoint of lf train, or a damaged one; remove it to start again") from error
     if found := ledger.differences(owner, own):
         raise ledger.refusal(out, found, remedy)
@@ -131,7 +131,7 @@ def read(recipe: Recipe, data: Sequence[str], out: Path, where: torch.device) ->
 
 
 def warn_of_change(state: Mapping[str, Any], recipe: Recipe, out: Path) -> None:
-    """Say that a run, which is not done, goes on with other code than it began with; it is not refused for that."""
+    """Warn if an unfinished run continues with other code than it began with."""
     before = state.get("versions")
     other = ledger.differences(before, made_by()) if before else []
     if other and state["step"] < recipe.steps:
@@ -142,7 +142,7 @@ def warn_of_change(state: Mapping[str, Any], recipe: Recipe, out: Path) -> None:
 
 
 def restore(state: Mapping[str, Any], run: Run) -> int:
-    """Bring a run to where `state` was saved; the step to go on with."""
+    """Restore a run from `state`; return the next step."""
     run.network.load_state_dict(state["network"])
     run.optimiser.load_state_dict(state["optimiser"])
     if run.averaged is not None:
@@ -154,19 +154,19 @@ def restore(state: Mapping[str, Any], run: Run) -> int:
 
 
 def record(path: Path, step: int, values: Mapping[str, Any]) -> None:
-    """Append a line to a file of JSON lines; lines from this step on, which a killed run left, are replaced."""
+    """Append a line to a file of JSON lines, and remove lines of this and later steps, which a killed run left."""
     lines = path.read_text().splitlines() if path.exists() else []
     kept = [line for line in lines if json.loads(line)["step"] < step]
     files.write_bytes(path, "".join(f"{line}\n" for line in [*kept, json.dumps({"step": step, **values})]).encode())
 
 
 def publish(run: Run, path: Path, step: int | None = None) -> Artifact:
-    """Write the weights that `run` would ship now, with a card that says how they came about.
+    """Write the current resulting weights of `run`, with a card that describes how they were trained.
 
     Args:
-        run: what is trained.
-        path: ends in .safetensors.
-        step: how many steps they have seen, where that is not all of them.
+        run: state of the run.
+        path: file to write, `.safetensors`.
+        step: number of steps, if the run is not complete.
     """
     from safetensors.torch import save as pack
 
@@ -174,7 +174,7 @@ def publish(run: Run, path: Path, step: int | None = None) -> Artifact:
     tensors = pack(run.weights())
     origin = f"lf train {run.recipe.method}, pictures: {' '.join(run.data)}"
     options = {**dataclasses.asdict(run.recipe), "data": list(run.data)}
-    licence = run.parent.get("licence", "Apache-2.0")  # weights that are tuned keep the licence they came with
+    licence = run.parent.get("licence", "Apache-2.0")  # fine-tuned weights keep the licence of `init`
     made: dict[str, Any] = {"command": "train", "options": options}
     made["versions"] = {"lf": __version__, "torch": torch.__version__}
     if run.began and run.began != made_by():

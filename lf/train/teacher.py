@@ -12,7 +12,7 @@ from lf.models.resolve import resolve
 
 
 class Teacher:
-    """A network of the user's that describes given points; it is never trained and never shipped.
+    """A network, given by the user, that describes given points. It is never trained and never part of the result.
 
     Attributes:
         weights: {"model", "origin", "sha256", "licence"} of its checkpoint, for the card of the student.
@@ -22,7 +22,7 @@ class Teacher:
         """Load the checkpoint `name`, a file or shipped weights, for views of `size` (H, W) px.
 
         Raises:
-            UsageError: it has no descriptors at given points, or takes no views of that size.
+            UsageError: it cannot describe given points, or cannot take views of that size.
             BadInput: see `lf.models.checkpoint.load`.
         """
         artifact = resolve(name)
@@ -51,7 +51,7 @@ class Teacher:
         return torch.from_numpy(np.stack(found)).to(self.device)
 
     def _prepared(self, views: Tensor) -> Tensor:
-        """The views as the teacher wants them, (B, C, H, W)."""
+        """Convert views to the channels of the teacher, (B, C, H, W)."""
         if prepare := self.row.prepare:
             pictures = views.expand(-1, 3, -1, -1).movedim(1, 3).cpu().numpy()
             return torch.from_numpy(np.stack([prepare(each) for each in pictures])).to(self.device)
@@ -61,14 +61,14 @@ class Teacher:
 
 
 def similarity_loss(learned: Tensor, taught: Tensor, valid: Tensor) -> Tensor:
-    """Mean squared difference of the cosine similarities of all pairs of valid points, as EdgePoint2 distils.
+    """Mean squared difference of the cosine similarities of all pairs of valid points, as in EdgePoint2.
 
-    Descriptors need not be equally long: what is compared is how alike two points are (arXiv 2504.17280).
+    Descriptors may have different lengths, because only similarities are compared (arXiv 2504.17280).
 
     Args:
         learned: unit descriptors (B, N, D) of the student.
-        taught: those (B, N, E) of the teacher, of the same points.
-        valid: (B, N), which points count.
+        taught: unit descriptors (B, N, E) of the teacher, at the same points.
+        valid: (B, N) bool, points that count.
     """
     both = (valid[:, :, None] & valid[:, None, :]).float()
     error = (learned @ learned.transpose(1, 2) - taught @ taught.transpose(1, 2)).square()

@@ -13,27 +13,27 @@ from lf.train.views.random_views import mark
 
 
 class Pace:
-    """Times the steps of one start of a run.
+    """Measures the time of steps since the start of the process.
 
-    On a GPU only the steps that are looked at are timed on its own clock, because that waits for it.
+    On a GPU, only steps whose loss is checked are timed with CUDA events, because reading these waits for the GPU.
     """
 
     def __init__(self, first: int, images: int, device: torch.device) -> None:
-        """Take the first step, the images per step over all processes, and where they are computed."""
+        """Store the first step, the images per step over all processes, and the device."""
         self._first, self._images, self._device = first, images, device
         self._started = time.monotonic()
         self._seconds = self._data_seconds = 0.0
         self._begin: Any = None
 
     def begin(self) -> None:
-        """A step begins."""
+        """Mark the begin of a step."""
         self._begin = mark(self._device)
 
     def look(self, ready: Any, done: int) -> dict[str, float]:
-        """The pace after `done` steps, the last of which marked `ready` when its views were made (None: it did not).
+        """Return the pace after `done` steps. `ready` is the mark of the last step when its views were made, or None.
 
         Returns:
-            steps_per_s and images_per_s since this start, pauses left out; data_share, of a step, in [0, 1].
+            steps_per_s and images_per_s since this start, without pauses; data_share of a step, in [0, 1].
         """
         end = mark(self._device)
         self._seconds += _between(self._begin, end)
@@ -44,14 +44,14 @@ class Pace:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """What happens inside does not count."""
+        """Exclude the time inside the context."""
         before = time.monotonic()
         yield
         self._started += time.monotonic() - before
 
 
 def _between(begin: Any, end: Any) -> float:
-    """Seconds from one mark to another."""
+    """Return the seconds between two marks."""
     if isinstance(begin, float):
         return float(end - begin)
     end.synchronize()

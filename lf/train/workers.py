@@ -1,8 +1,8 @@
 """Processes of one training run: one, or several under torchrun that share each batch.
 
-Ours, with one all-reduce after the backward pass: DistributedDataParallel averages in hooks of a single forward pass of
-a single module, while a method may call its network several times, leave a head out, or train a network beside it
-(`Method.extra`). The networks here are small enough that nothing is lost by it.
+Gradients are averaged by one all-reduce after the backward pass. DistributedDataParallel is not used: it supports a
+single forward pass of a single module, while a method may call its network several times, leave out a head, or train a
+second network (`Method.extra`). The networks here are small, so little is lost.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from torch import Tensor, distributed, nn
 
 from lf.core import Unavailable, UsageError, pick
 
-PATIENCE = timedelta(days=1)  # the others wait while the first one collects pictures or validates
+PATIENCE = timedelta(days=1)  # other processes wait while the first collects images or validates
 
 
 def rank() -> int:
-    """The number of this process among those that torchrun started; 0 is the first, or the only one."""
+    """Return the rank of this process under torchrun; 0 is the first or only process."""
     return int(os.environ.get("RANK", "0"))
 
 
 def find_device(name: str) -> torch.device:
-    """Where to compute: `auto`, `cpu` or `cuda`.
+    """Return the device with the name `auto`, `cpu` or `cuda`.
 
     Raises:
-        UsageError: another name.
-        Unavailable: the device is not there.
+        UsageError: unknown name.
+        Unavailable: the device is missing.
     """
     found = "cuda" if torch.cuda.is_available() else "cpu"
     name = pick({"auto": found, "cpu": "cpu", "cuda": "cuda"}, name, "device")
@@ -43,19 +43,19 @@ def find_device(name: str) -> torch.device:
 
 
 class Workers:
-    """This process among those of the run.
+    """This process, and its share of the work of the run.
 
     Attributes:
         device: where this process computes.
-        own: which pairs of the batch are its own.
-        first: whether it is the one that writes.
+        own: slice of the batch's pairs that this process computes.
+        first: whether this is the first process, which writes files.
     """
 
     def __init__(self, device: torch.device, batch: int) -> None:
         """Join the others if torchrun started this process.
 
         Raises:
-            UsageError: the batch cannot be shared out evenly.
+            UsageError: the batch is not a multiple of the number of processes.
         """
         self.count = int(os.environ.get("WORLD_SIZE", "1"))
         self.rank = rank()
@@ -79,7 +79,7 @@ class Workers:
             distributed.destroy_process_group()
 
     def prepare(self, network: nn.Module) -> nn.Module:
-        """The network, or on several GPUs the same with batch norms that see the pairs of all processes."""
+        """Return the network; on several GPUs, with batch norms that use the pairs of all processes."""
         if self.count == 1 or self.device.type != "cuda":
             return network
         convert: Any = nn.SyncBatchNorm.convert_sync_batchnorm  # it has no stubs
@@ -87,7 +87,7 @@ class Workers:
         return converted
 
     def average_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Average the gradients over the processes; what a loss leaves out has the gradient zero, alone as together."""
+        """Average the gradients over the processes. Parameters without a gradient get zeros, also in one process."""
         for parameter in parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
@@ -95,7 +95,7 @@ class Workers:
             self._average([cast(Tensor, parameter.grad) for parameter in parameters])
 
     def average_statistics(self, network: nn.Module) -> None:
-        """Average what batch norms remember; on GPUs they are the same already, see `prepare`."""
+        """Average the running statistics of batch norms; on GPUs they are equal already, see `prepare`."""
         remembered = [buffer for buffer in network.buffers() if buffer.is_floating_point()]
         if self.count > 1 and self.device.type != "cuda" and remembered:
             self._average(remembered)
@@ -108,7 +108,7 @@ class Workers:
             tensor.copy_(part.view(tensor.shape))
 
     def agree(self, fine: bool) -> bool:
-        """Whether all processes are fine."""
+        """Return whether `fine` is true in all processes."""
         if self.count == 1:
             return fine
         count = torch.tensor(int(fine), device=self.device)
@@ -116,6 +116,6 @@ class Workers:
         return cast(int, count.item()) == self.count
 
     def wait(self) -> None:
-        """Until all processes are here."""
+        """Wait until all processes are here."""
         if self.count > 1:
             distributed.barrier()

@@ -1,7 +1,7 @@
 """Resize images to the size of a protocol, and convert the homography between them.
 
 Section and Q numbers: docs/concepts/protocols.md. The published geometries scale about pixel (0, 0), although resizing
-aligns areas (Q9). The `true` ones prepare the same pictures and say where their pixels really went.
+aligns areas (Q9). `true` geometries prepare the same images, with the exact homography.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class Geometry(NamedTuple):
         name: for digests.
         prepare: (image uint8 (H, W, 3) RGB, channels 1 or 3, size) -> uint8 (h, w) grey or (h, w, 3) colour.
         matrix: (native size, size) -> (3, 3), native pixels -> prepared pixels.
-        sizes: native sizes of both images -> the sizes that their matrices are made of.
-        kept: (native size, size) -> rows and columns of the native image, from the top left, that are not cut off.
+        sizes: native sizes of both images -> the sizes used for their matrices.
+        kept: (native size, size) -> number of rows and columns of the native image, from the top left, after cropping.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Geometry(NamedTuple):
     kept: Callable[[Size, Size], Size] = lambda native, size: native
 
     def homography(self, native: Array, size0: Size, size1: Size, size: Size) -> Array:
-        """(3, 3) between the prepared images, from the (3, 3) between the native ones and their sizes."""
+        """Return the homography (3, 3) between prepared images, from that between native images and their sizes."""
         first, second = (self.matrix(old, size) for old in self.sizes(size0, size1))
         return np.asarray(second @ native @ np.linalg.inv(first))
 
@@ -53,12 +53,12 @@ def _grey(image: Array, channels: int) -> Array:
 
 
 def _cover(native: Size, size: Size) -> float:
-    """The scale at which an image just covers `size`."""
+    """Return the smallest scale at which an image covers `size`."""
     return max(size[0] / native[0], size[1] / native[1])
 
 
 def _kept(native: Size, size: Size) -> Size:
-    """Rows and columns, from the top left, that the crop of section 1 keeps."""
+    """Return the number of rows and columns, from the top left, that the crop of section 1 keeps."""
     scale = _cover(native, size)
     return int(size[0] / scale), int(size[1] / scale)
 
@@ -129,7 +129,7 @@ AREA_SQUEEZE = Geometry("area-squeeze", _squeeze_area, resize_matrix)  # section
 
 
 def pillow_bicubic(image: Array, size: Size) -> Array:
-    """uint8 (H, W, C) at another (H, W), byte for byte as Pillow's `Image.resize` does it by default since version 7.
+    """Resize uint8 (H, W, C) to another (H, W), byte for byte as Pillow's `Image.resize` since version 7.
 
     Columns first, then rows, each pass rounded to 8 bits; a cubic (a = -0.5) stretched by the shrink factor, so that
     every pixel counts; weights in integers. Source: Pillow, src/libImaging/Resample.c.
@@ -139,7 +139,7 @@ def pillow_bicubic(image: Array, size: Size) -> Array:
 
 
 def _resample(image: Array, new: int) -> Array:
-    """Axis 1 of (N, L, C) from L pixels to `new`."""
+    """Resample axis 1 of (N, L, C) from L to `new` pixels."""
     pixels, weights = _taps(image.shape[1], new)
     total = np.full((image.shape[0], new, image.shape[2]), 1 << (FRACTION - 1), np.int32)  # one half: rounds
     for pixel, weight in zip(pixels.T, weights.T, strict=True):
@@ -148,7 +148,7 @@ def _resample(image: Array, new: int) -> Array:
 
 
 def _taps(old: int, new: int) -> tuple[Array, Array]:
-    """(new, taps) pixels of a line of `old` that make each new one, and their weights in units of 2^-FRACTION."""
+    """Return the source pixels (new, taps) of each new pixel of a line, and their weights times 2^FRACTION."""
     stretch = max(old / new, 1.0)
     centre = (np.arange(new) + 0.5) * (old / new)
     first = np.maximum((centre - 2 * stretch + 0.5).astype(int), 0)

@@ -14,7 +14,7 @@ from lf.core import Array, Features
 
 
 def _in_both_views(f0: Features, f1: Features, homography: Array, k: int | None) -> tuple[Array, Array]:
-    """Indices of the `k` best points of each image that the other sees too, in ascending score order."""
+    """Return indices of the `k` best points of each image that are visible in the other, in ascending score order."""
     seen0, seen1 = metrics.shared_view(f0.keypoints, f1.keypoints, homography, f0.size)
     return metrics.best(f0.scores, k, seen0), metrics.best(f1.scores, k, seen1)
 
@@ -28,7 +28,7 @@ def _homography_scores(
     repeatability_px: float,
     correctness_px: Sequence[float],
 ) -> Scores:
-    """Metrics that sections 1 and 2 share, from the points of repeatability and one estimate per order."""
+    """Compute the metrics that sections 1 and 2 share."""
     points = f0.keypoints[top[0]], f1.keypoints[top[1]]
     repeatability, localization = metrics.repeatability(*points, homography, repeatability_px)
     errors = [metrics.corner_error(homography, estimate.homography, f0.size) for estimate in estimates]
@@ -85,7 +85,7 @@ def superpoint_true_score(
     orders: int,
     ap: str,
 ) -> Scores:
-    """Section 6: section 1 with the truth as judge. A match is right within `matching_px` of the true homography."""
+    """Section 6: section 1, but a match is correct if it is within `matching_px` of the true homography."""
     top = _in_both_views(f0, f1, homography, k)
     i, j = mutual(f0.descriptors, f1.descriptors, "l2")
     matched = f0.keypoints[i], f1.keypoints[j]
@@ -113,7 +113,7 @@ def kp2d_score(
     ransac: metrics.Ransac,
     orders: int,
 ) -> Scores:
-    """Section 2. `k` is taken after the view filter, but for the matching score without it."""
+    """Section 2. The `k` best points are chosen after the view filter; for the matching score, without it."""
     top0, top1 = top = _in_both_views(f0, f1, homography, k)
     i, j = mutual(f0.descriptors[top0], f1.descriptors[top1], "l2")
     estimates = metrics.estimate_in_orders(f0.keypoints[top0[i]], f1.keypoints[top1[j]], ransac, orders)

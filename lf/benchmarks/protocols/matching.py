@@ -10,12 +10,12 @@ from lf.core import Array
 
 Metric = Literal["l2", "dot"]
 
-ROWS, BLOCK = 1024, 1 << 22  # of similarities held at once: at most 16 MiB in float32
-CLOSE = 0.05  # a distance of unit vectors, below which float32 has too few digits of its square: float64 decides there
+ROWS, BLOCK = 1024, 1 << 22  # similarities in memory: at most 16 MiB in float32
+CLOSE = 0.05  # distance of unit vectors; below it, float32 squares are too inexact, and float64 decides
 
 
 def nearest(desc0: Array, desc1: Array, metric: Metric) -> tuple[Array, Array]:
-    """Nearest neighbours without cross-check, both ways from one product; equal distances go to the lowest index.
+    """Find nearest neighbours in both directions, without cross-check. Ties go to the lowest index.
 
     Args:
         desc0: (N0, D) descriptors of the first image.
@@ -40,7 +40,7 @@ def nearest(desc0: Array, desc1: Array, metric: Metric) -> tuple[Array, Array]:
 
 
 def mutual(desc0: Array, desc1: Array, metric: Metric) -> tuple[Array, Array]:
-    """Pairs that are each other's nearest neighbour: OpenCV's cross-check (protocols, section 0).
+    """Find mutual nearest neighbours: OpenCV's cross-check (protocols, section 0).
 
     Args:
         desc0: (N0, D) descriptors of the first image.
@@ -57,13 +57,13 @@ def mutual(desc0: Array, desc1: Array, metric: Metric) -> tuple[Array, Array]:
 
 
 def distinct(desc0: Array, desc1: Array, ratio: float, both: bool) -> tuple[Array, Array]:
-    """Mutual nearest neighbours by the dot product that are clearly nearer than the second best (Lowe's ratio test).
+    """Find mutual nearest neighbours by the dot product that pass Lowe's ratio test.
 
     Args:
         desc0: (N0, D) unit descriptors of the first image.
         desc1: (N1, D) unit descriptors of the second image.
-        ratio: most that the Euclidean distance to the nearest may be of that to the second nearest.
-        both: whether the test must hold from the second image to the first, too.
+        ratio: largest ratio of the Euclidean distances to the nearest and to the second nearest descriptor.
+        both: True: the test must also hold from the second image to the first.
 
     Returns:
         (M,) indices i into `desc0`, ascending, and (M,) indices j into `desc1`.
@@ -80,7 +80,7 @@ def distinct(desc0: Array, desc1: Array, ratio: float, both: bool) -> tuple[Arra
 
 
 def _second(a: Array, b: Array, best: Array) -> Array:
-    """(N,) the largest product of each row of `a` with another row of `b` than `best`; -1 where there is none."""
+    """Return the largest product (N,) of each row of `a` with a row of `b` other than `best`; -1 if there is none."""
     found = np.full(len(a), -1, a.dtype)
     rows = max(1, min(ROWS, BLOCK // len(b)))
     for start in range(0, len(a) if len(b) > 1 else 0, rows):
@@ -93,16 +93,16 @@ def _second(a: Array, b: Array, best: Array) -> Array:
 
 
 def _distance(product: Array) -> Array:
-    """Euclidean distance of unit vectors with these products."""
+    """Convert dot products of unit vectors to Euclidean distances."""
     return np.asarray(np.sqrt(np.maximum(2 - 2 * product, 0)))
 
 
 def _search(a: Array, b: Array) -> tuple[Array, Array, Array, Array]:
-    """Column of the largest product in each row of a b^T, row of that in each column, and these products."""
+    """Find the column of the largest product in each row of a b^T, the row in each column, and these products."""
     forward, best0 = np.zeros(len(a), int), np.empty(len(a), a.dtype)
     backward, best1 = np.zeros(len(b), int), np.full(len(b), -np.inf, b.dtype)
     rows = max(1, min(ROWS, BLOCK // max(1, len(b))))
-    buffer = np.empty((min(rows, len(a)), len(b)), dtype=a.dtype)  # fresh pages for each block would cost a third more
+    buffer = np.empty((min(rows, len(a)), len(b)), dtype=a.dtype)  # one buffer: new ones take a third longer
     for start in range(0, len(a) if len(b) else 0, rows):
         block = slice(start, start + rows)
         with np.errstate(invalid="ignore"):  # as in `lf.models.decode.refine`
@@ -110,20 +110,20 @@ def _search(a: Array, b: Array) -> tuple[Array, Array, Array, Array]:
         forward[block] = similarity.argmax(axis=1)
         best0[block] = similarity[np.arange(len(similarity)), forward[block]]
         value, row = _column_maxima(similarity)
-        better = value > best1  # strict: an earlier block keeps a tie
+        better = value > best1  # strict: ties go to the earlier block
         best1[better] = value[better]
         backward[better] = start + row[better]
     return forward, backward, best0, best1
 
 
 def _lift(a: Array, b: Array) -> tuple[Array, Array]:
-    """Vectors whose product is -|a - b|^2 / 2: two more columns make the search for small distances one product."""
+    """Append two columns, so that the dot product is -|a - b|^2 / 2: the largest product is the smallest distance."""
     half0, half1 = np.vecdot(a, a) / 2, np.vecdot(b, b) / 2
     return np.column_stack([a, -half0, np.ones_like(half0)]), np.column_stack([b, np.ones_like(half1), -half1])
 
 
 def _column_maxima(matrix: Array) -> tuple[Array, Array]:
-    """(N,) largest value of each column of (M, N), and (N,) its first row; `argmax(axis=0)` takes twice as long."""
+    """Return the largest value (N,) of each column of (M, N), and its first row (N,); faster than `argmax(axis=0)`."""
     value, row = matrix.max(axis=0), np.empty(matrix.shape[1], dtype=int)
     found, column = np.divmod(np.flatnonzero(matrix == value), matrix.shape[1])
     row[column[::-1]] = found[::-1]  # the first row is written last
@@ -131,9 +131,9 @@ def _column_maxima(matrix: Array) -> tuple[Array, Array]:
 
 
 def _cast(desc0: Array, desc1: Array) -> tuple[Array, Array]:
-    """Both sets: float32 up to unit length.
+    """Convert both sets to float32 if no vector is longer than 1.
 
-    Beyond it float64, where |a|^2 + |b|^2 - 2ab cancels to fewer digits than float32 has.
+    Longer vectors are converted to float64, because |a|^2 + |b|^2 - 2ab cancels digits.
     """
     a, b = np.asarray(desc0, dtype=np.float32), np.asarray(desc1, dtype=np.float32)
     if max(np.vecdot(desc, desc).max() for desc in (a, b)) <= 1.01:  # float16 unit vectors are 1e-3 off

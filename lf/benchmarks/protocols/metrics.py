@@ -16,7 +16,7 @@ from lf.benchmarks.protocols.matching import Metric, mutual
 from lf.core import Array, Features, pick
 from lf.data.homography import warp_points
 
-BLOCK = 1 << 17  # distances held at once: 1 MiB, what a core's cache takes
+BLOCK = 1 << 17  # distances in memory: 1 MiB, which fits the cache of a core
 
 INLIER_MASK = "opencv>=4.12"  # Q4: residual under the refined homography, not under the best minimal sample
 
@@ -57,15 +57,15 @@ def inside(points: Array, size: tuple[int, int]) -> Array:
 
 
 def shared_view(points0: Array, points1: Array, homography: Array, size: tuple[int, int]) -> tuple[Array, Array]:
-    """(N0,) and (N1,) bool: which points project into the other image; both images have `size` (sections 1 and 2)."""
+    """Return masks (N0,) and (N1,) of points that project into the other image, both of `size` (sections 1 and 2)."""
     inverse = np.linalg.inv(homography)
     return in_view(warp_points(points0, homography), size), in_view(warp_points(points1, inverse), size)
 
 
 def best(scores: Array, k: int | None, among: Array) -> Array:
-    """Indices of the `k` best of (N,) scores in ASCENDING score order, which RANSAC sees ("argsort top-k", section 0).
+    """Return indices of the `k` best of (N,) scores in ASCENDING score order, the order for RANSAC (section 0).
 
-    Equal scores prefer the lower index, as `Features.top` does. `among`: (N,) bool, choose among these. k None: all.
+    Ties go to the lower index, as in `Features.top`. `among`: (N,) bool, candidates. k None: all.
     """
     candidates = np.flatnonzero(among)
     order = np.argsort(-scores[candidates], kind="stable")[:k]
@@ -75,7 +75,7 @@ def best(scores: Array, k: int | None, among: Array) -> Array:
 def nearest_distances(points0: Array, points1: Array) -> tuple[Array, Array]:
     """(N0,) and (N1,) distances in px to the nearest point of the other set; inf where that set is empty.
 
-    Differences first, then squares: |a|^2 + |b|^2 - 2ab would lose 5e-6 px near zero, more than parity allows.
+    It squares differences, because |a|^2 + |b|^2 - 2ab is wrong by 5e-6 px near zero, more than parity allows.
     """
     forward, backward = np.full(len(points0), np.inf), np.full(len(points1), np.inf)
     if len(points0) and len(points1):
@@ -108,10 +108,10 @@ def repeatability(points0: Array, points1: Array, homography: Array, threshold: 
 
 
 def estimate_homography(points0: Array, points1: Array, ransac: Ransac, method: str = "RANSAC") -> Estimate:
-    """The homography of (M, 2) matches by a row of METHODS; for all but DLT it depends on their order (Q5).
+    """Estimate the homography of (M, 2) matches by a row of METHODS; except for DLT it depends on their order (Q5).
 
-    Inliers are the residuals <= threshold under the returned homography. OpenCV >= 4.12 returns this mask, older ones
-    that of the best minimal sample (Q4); computing it here makes one definition of both.
+    Inliers have residuals <= threshold under the returned homography. OpenCV >= 4.12 returns this mask, older versions
+    return the mask of the best minimal sample (Q4). It is computed here, so that all versions agree.
     """
     nothing = Estimate(None, np.zeros(len(points0), dtype=bool))
     if len(points0) < 4:
@@ -131,9 +131,9 @@ def estimate_homography(points0: Array, points1: Array, ransac: Ransac, method: 
 
 
 def estimate_in_orders(points0: Array, points1: Array, ransac: Ransac, orders: int) -> list[Estimate]:
-    """`estimate_homography` of the matches as they come, and of `orders - 1` shuffles of them, always the same.
+    """Run `estimate_homography` on the matches in their order, and on `orders - 1` fixed shuffles of them.
 
-    One order is one throw of RANSAC's dice (Q5).
+    RANSAC's result depends on the order (Q5).
     """
     stored, rng = np.arange(len(points0)), np.random.default_rng(0)
     every = [stored, *(rng.permutation(stored) for _ in range(orders - 1))]
@@ -141,7 +141,7 @@ def estimate_in_orders(points0: Array, points1: Array, ransac: Ransac, orders: i
 
 
 def corner_error(true: Array, estimated: Array | None, size: tuple[int, int]) -> float | None:
-    """Mean distance in px of the corners (0, 0) .. (W-1, H-1) under both; None if undefined (sections 1 and 2)."""
+    """Return the mean distance in px between the corners (0, 0) .. (W-1, H-1) mapped by both; None if undefined."""
     if estimated is None:
         return None
     right, bottom = size[0] - 1, size[1] - 1
@@ -158,8 +158,8 @@ def correctness(error: float | None, thresholds: Sequence[float]) -> dict[str, f
 def swapped_matching_score(inliers: int, n0: int, points1: Array, homography: Array, size: tuple[int, int]) -> float:
     """`superpoint` matching score 2 * inliers / (n0 + m1); can exceed 1 (section 1).
 
-    m1 counts points of the second image inside the first, but with truncated (y, x) put through a homography, and
-    against a size, that are meant for (x, y): the published numbers include this (Q2).
+    m1 counts points of the second image inside the first. As published, truncated (y, x) are used with a homography and
+    a size for (x, y) (Q2).
     """
     rows_columns = np.trunc(points1)[:, ::-1]
     visible = int(np.count_nonzero(inside(warp_points(rows_columns, np.linalg.inv(homography)), size)))
@@ -167,13 +167,13 @@ def swapped_matching_score(inliers: int, n0: int, points1: Array, homography: Ar
 
 
 def shared_matching_score(correct: Array, matches: tuple[Array, Array], seen0: Array, seen1: Array) -> float:
-    """Matching score without Q1 to Q3: the share of points in both views that are matched rightly, in [0, 1].
+    """Matching score without Q1 to Q3: the share of points visible in both views that are matched correctly, in [0, 1].
 
     Args:
         correct: (M,) bool.
         matches: (M,) and (M,) one-to-one indices of points.
         seen0: (N0,) bool, points of the first image that project into the second.
-        seen1: (N1,) bool, likewise.
+        seen1: (N1,) bool, points of the second image that project into the first.
     """
     hits = np.count_nonzero(correct & seen0[matches[0]] & seen1[matches[1]])
     return 2 * hits / max(int(np.count_nonzero(seen0)) + int(np.count_nonzero(seen1)), 1)
@@ -194,8 +194,8 @@ def one_way_matching_score(
         points1: (N1, 2) points of the second image.
         neighbours: (N0,) and (N1,) nearest descriptor in the other image, without cross-check, as of `nearest`.
         homography: (3, 3).
-        size: of both images; a match is visible when the neighbour, projected back, is `inside`.
-        threshold: px in the asking image, strict.
+        size: (W, H) of both images; a match is visible if its neighbour projects into the image.
+        threshold: px in the image of the query point, strict.
     """
     if not len(points0) or not len(points1):
         return 0.0
@@ -232,7 +232,7 @@ def average_precision(correct: Array, confidence: Array) -> float:
 
 
 def _chord(desc0: Array, desc1: Array) -> Array:
-    """Distance on the unit sphere; not |a - b| where float16 descriptors are not quite unit."""
+    """Return the distance on the unit sphere. Float16 descriptors are not exactly unit, so |a - b| differs."""
     return np.asarray(np.sqrt(2 - 2 * np.clip(np.einsum("md,md->m", desc0, desc1, dtype=np.float64), -1, 1)))
 
 
@@ -241,13 +241,13 @@ def _euclidean(desc0: Array, desc1: Array) -> Array:
 
 
 AP_MATCHES: dict[str, tuple[Metric, Callable[[Array, Array], Array], float]] = {
-    "two_way": ("dot", _chord, 1.2),  # section 1, learned features: kept when nearer than this
+    "two_way": ("dot", _chord, 1.2),  # section 1, learned features: matches nearer than this
     "crosscheck": ("l2", _euclidean, np.inf),  # section 1, the SIFT flag
 }
 
 
 def ap_matches(f0: Features, f1: Features, ap: str) -> tuple[Array, Array, Array]:
-    """(M,) i, (M,) j and (M,) distances of the mutual matches that average precision ranks; `ap` is of AP_MATCHES."""
+    """Return indices i (M,), j (M,) and distances (M,) of the mutual matches of `ap`, a row of AP_MATCHES."""
     metric, distance, limit = pick(AP_MATCHES, ap, "ap")
     i, j = mutual(f0.descriptors, f1.descriptors, metric)
     length = distance(f0.descriptors[i], f1.descriptors[j])
@@ -256,7 +256,7 @@ def ap_matches(f0: Features, f1: Features, ap: str) -> tuple[Array, Array, Array
 
 
 def match_errors(points0: Array, points1: Array, homography: Array) -> Array:
-    """(M,) |p1 - H p0| in px of the second image, of (M, 2) matches."""
+    """Return the errors (M,) |p1 - H p0| of matches (M, 2), px of the second image."""
     return distances(warp_points(points0, homography), points1)
 
 

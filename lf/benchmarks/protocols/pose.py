@@ -23,7 +23,7 @@ from lf.core.packages import pip
 from lf.data.cameras import RelativePose, direction_angle, rays, rotation_angle
 
 LEAST = 5  # matches that determine an essential matrix
-FAILED = 180.0  # degrees, of a pair without an estimate
+FAILED = 180.0  # degrees, error of a pair without an estimate
 CV: Any = cv2  # its type stubs know only some of the forms of recoverPose
 
 
@@ -35,7 +35,7 @@ class Estimate(NamedTuple):
 
 
 class Errors(NamedTuple):
-    """Degrees off: of the rotation, of the direction of the translation without its sign, and the larger of both."""
+    """Errors in degrees: rotation, direction of the translation without its sign, and the larger of both."""
 
     rotation: float
     translation: float
@@ -74,7 +74,7 @@ def poselib(points0: Array, points1: Array, K0: Array, K1: Array, ransac: Ransac
 
 
 def usac(points0: Array, points1: Array, K0: Array, K1: Array, ransac: Ransac) -> Estimate:
-    """The essential matrix by MAGSAC of OpenCV, and the pose that has most inliers in front of both cameras."""
+    """Estimate the essential matrix by OpenCV's MAGSAC, and take the pose with most inliers before both cameras."""
     nothing = Estimate(None, np.zeros(len(points0), bool))
     if len(points0) < LEAST:
         return nothing
@@ -102,7 +102,7 @@ ESTIMATORS: dict[str, Callable[[Array, Array, Array, Array, Ransac], Estimate]] 
 def estimate_in_orders(
     points0: Array, points1: Array, truth: RelativePose, ransac: Ransac, estimator: str, orders: int
 ) -> list[Estimate]:
-    """Estimates from the matches as they come, and from `orders - 1` shuffles of them, always the same (Q5)."""
+    """Estimate from the matches in their order, and from `orders - 1` fixed shuffles of them (Q5)."""
     estimate = pick(ESTIMATORS, estimator, "estimator of poses")
     stored, rng = np.arange(len(points0)), np.random.default_rng(0)
     every = [stored, *(rng.permutation(stored) for _ in range(orders - 1))]
@@ -110,7 +110,7 @@ def estimate_in_orders(
 
 
 def errors(truth: RelativePose, estimate: Array | None) -> Errors:
-    """Errors of an estimate (3, 4); FAILED without one. The sign of the translation does not count."""
+    """Return the errors of an estimate (3, 4); FAILED for None. The sign of the translation does not count."""
     if estimate is None:
         return Errors(FAILED, FAILED, FAILED)
     rotation = rotation_angle(truth.rotation, estimate[:, :3])
@@ -120,12 +120,12 @@ def errors(truth: RelativePose, estimate: Array | None) -> Errors:
 
 
 def area(found: Sequence[float], limit: float) -> float:
-    """Area under the share of errors that are at most t, for t from 0 to `limit`, over `limit`: mean(1 - e / limit)."""
+    """Return the area under the recall curve up to `limit`, divided by `limit`: the mean of max(0, 1 - e / limit)."""
     return float(np.mean(np.maximum(0, 1 - np.asarray(found) / limit)))
 
 
 def accuracy(found: Sequence[float], limits: Sequence[float]) -> float:
-    """Mean over `limits` of the share of errors that are at most that many degrees: mAA."""
+    """Return mAA: the mean over `limits` of the share of errors up to that limit, degrees."""
     return float(np.mean([np.mean(np.asarray(found) <= limit) for limit in limits]))
 
 
@@ -162,5 +162,5 @@ def pose_score(
 
 
 def _focal(K0: Array, K1: Array) -> float:
-    """One focal length for both cameras, px, by which pixels become angles."""
+    """Return one focal length for both cameras, px, that converts pixels to angles."""
     return float(np.mean([K[i, i] for K in (K0, K1) for i in (0, 1)]))

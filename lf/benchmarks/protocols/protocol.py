@@ -19,7 +19,7 @@ from lf.core import Array, Features, LfError, UsageError, pick
 from lf.data import TRUTHS, Pair
 from lf.data.cameras import RelativePose
 
-FORMULAS = 1  # raised when code that protocols share changes their values; `Protocol.version`, when its own does
+FORMULAS = 1  # increased when shared code changes values; `Protocol.version` is for a protocol's own code
 
 Scale = tuple[float, float]  # (x, y) prepared pixels per native pixel
 Scores = dict[str, float | None]
@@ -28,23 +28,23 @@ Truth = Array | RelativePose  # homography (3, 3) or pose, first image -> second
 
 @dataclass(frozen=True)
 class Protocol:
-    """An evaluation protocol: every value it yields is a function of this row and the features.
+    """An evaluation protocol. All its values depend only on this row and the features.
 
     Attributes:
         name: its key in PROTOCOLS.
-        version: raised when a change of code changes a value.
+        version: increased when a change of code changes a value.
         size: (H, W) of the prepared images, or None for native size.
-        geometry: how images and homographies get to that size.
+        geometry: conversion of images and homographies to that size.
         scorer: (Features, Features, truth, **params) -> Scores; of labelled images see `lf.benchmarks.run.segment`.
         params: k, thresholds (px) and RANSAC settings; keyword arguments of `scorer`.
         metrics: names that `score` returns, in order; rows of METRICS.
-        aggregates: numbers of a run that are no mean of a metric, or of fewer pairs; rows of METRICS.
-        inlier_mask: family of OpenCV's RANSAC inlier mask behind inlier counts, or None if it has none (Q4).
-        without: sequences that it leaves out.
-        unscored: whether it takes all points where they have no scores, whatever its `k`; the others need `k` best.
-        above: family of a network in `lf.models` -> the score that its points must exceed, where the protocol has a
-            threshold of its own beside the model's.
-        truth: what a pair must have: a key of TRUTHS.
+        aggregates: numbers of a run that are not the mean of a metric over all pairs; rows of METRICS.
+        inlier_mask: definition of the RANSAC inlier mask behind inlier counts, or None without such counts (Q4).
+        without: sequences that are left out.
+        unscored: True: if points have no scores, all are used, whatever `k` is. False: points need scores.
+        above: family of a network in `lf.models` -> the score that its points must exceed, in addition to the model's
+            own threshold.
+        truth: kind of ground truth of a pair: a key of TRUTHS.
     """
 
     name: str
@@ -74,19 +74,19 @@ class Protocol:
         return prepared, (float(matrix[0, 0]), float(matrix[1, 1]))
 
     def matrix(self, native: Size) -> Array:
-        """(3, 3): where this protocol takes the pixels of an image of (H, W) `native` to be after `prepare`."""
+        """Return (3, 3) from pixels of an image of (H, W) `native` to prepared pixels, as the protocol assumes."""
         return self.geometry.matrix(native, self.size or native)
 
     def kept(self, native: Size) -> Size:
-        """Rows and columns, from the top left, that this protocol keeps of an image of (H, W) `native`."""
+        """Return how many rows and columns, from the top left, the protocol keeps of an image of (H, W) `native`."""
         return self.geometry.kept(native, self.size or native)
 
     def homography(self, native: Array, size0: Size, size1: Size) -> Array:
-        """(3, 3) between the prepared images, from the (3, 3) between the native ones and their (H, W)."""
+        """Return the homography (3, 3) between prepared images, from that between native images and their (H, W)."""
         return self.geometry.homography(np.asarray(native, dtype=np.float64), size0, size1, self.size or size0)
 
     def between(self, pair: Pair, size0: Size, size1: Size) -> Truth:
-        """The truth between the prepared images of a pair, from the (H, W) of the native ones.
+        """Return the ground truth between the prepared images of a pair, from the (H, W) of the native images.
 
         Raises:
             UsageError: see `check`.
@@ -97,15 +97,15 @@ class Protocol:
         return self.homography(pair.truth, size0, size1)
 
     def score(self, features0: Features, features1: Features, truth: Truth) -> Scores:
-        """Score one pair; None is undefined. Few, no or degenerate points are a result, not an error (section 4).
+        """Score one pair; None means undefined. Few, no or degenerate points are no error (section 4).
 
         Args:
             features0: of the first image, pixels of the prepared image.
-            features1: of the second image, likewise.
-            truth: between the prepared images: a homography (3, 3) that is invertible, or a relative pose.
+            features1: of the second image, pixels of the prepared image.
+            truth: an invertible homography (3, 3) or a relative pose, between the prepared images.
 
         Raises:
-            LfError: the features are not of prepared images, or the truth is of the other kind.
+            LfError: the features are not in pixels of prepared images, or the truth is of the other kind.
         """
         if isinstance(truth, RelativePose) != (self.truth == "pose"):
             raise LfError(f"protocol {self.name} scores against {TRUTHS[self.truth][0]}, got {type(truth).__name__}")
@@ -116,7 +116,7 @@ class Protocol:
         return self.scorer(features0, features1, known, **self.params)
 
     def vary(self, **params: Any) -> Protocol:
-        """The same protocol with other parameters; its digest tells it from the published one.
+        """Return the protocol with other parameters, and so with another digest.
 
         Raises:
             UsageError: it has no such parameter.
@@ -133,11 +133,11 @@ class Protocol:
             "geometry": self.geometry.name,
             "formulas": FORMULAS,
             "aggregates": {name: [of, statistic.about] for name, (of, statistic) in self.aggregates.items()},
-            **({"above": self.above} if self.above else {}),  # the digests of the others stay
+            **({"above": self.above} if self.above else {}),  # protocols without it keep their digests
             **({"truth": self.truth} if self.truth != "homography" else {}),
         }
 
     @property
     def digest(self) -> str:
-        """12 hex digits over `describe`: equal digests, comparable values."""
+        """Return 12 hex digits over `describe`. Values with equal digests are comparable."""
         return hashlib.sha256(json.dumps(self.describe(), sort_keys=True).encode()).hexdigest()[:12]

@@ -1,7 +1,7 @@
 """Segmentation metrics: confusion matrices, mIoU over a data set, and the metric of pytorch-superpoint's fork.
 
-A confusion matrix of an image is sparse: rows [truth, predicted, pixels]. Pixels whose truth is VOID are in none of
-them. A predicted class that is left out stands as VOID: an error for the truth, and no class of its own.
+A confusion matrix of an image is sparse: rows [truth, predicted, pixels]. Pixels with the truth VOID are left
+out. A predicted class that the label set leaves out is stored as VOID: it is an error, and not a class.
 Sections: docs/concepts/protocols.md, 9 and 10.
 """
 
@@ -27,8 +27,8 @@ class Seen(NamedTuple):
 
     Attributes:
         logits: (C, h, w) float32.
-        shown: (H, W) of what the network was shown.
-        native: (H, W) of the picture.
+        shown: (H, W) of the input of the network.
+        native: (H, W) of the image.
     """
 
     logits: Array
@@ -60,7 +60,7 @@ def score(seen: Seen, item: Labelled) -> dict[str, Any]:
 
 
 def fork(seen: Seen, item: Labelled) -> dict[str, Any]:
-    """Section 10, of one labelled image: its truth has the size of what is shown, as the fork's loader gives it."""
+    """Section 10, of one labelled image: the truth has the size of the network's input, as in the fork's loader."""
     truth = item.ids(seen.native)
     if truth.shape != seen.shown:
         truth = np.asarray(cv2.resize(truth, seen.shown[::-1], interpolation=cv2.INTER_NEAREST))
@@ -72,10 +72,10 @@ def fork_score(predicted: Array, truth: Array) -> dict[str, float]:
 
     Args:
         predicted: (h, w) uint8, the arg-max at the network's stride.
-        truth: (H, W) uint8, ids as they stand in the file.
+        truth: (H, W) uint8, ids of the file.
     """
     square = np.ones((3, 3), np.uint8)
-    for step in (cv2.MORPH_OPEN, cv2.MORPH_CLOSE):  # of ids as if they were grey levels
+    for step in (cv2.MORPH_OPEN, cv2.MORPH_CLOSE):  # as published, ids are treated as grey levels
         predicted = cv2.morphologyEx(np.asarray(predicted, np.uint8), step, square)
     full = cv2.resize(predicted, truth.shape[::-1], interpolation=cv2.INTER_NEAREST)
     matrix = np.bincount(truth.ravel().astype(np.int64) * 256 + full.ravel(), minlength=65536).reshape(256, 256)
@@ -89,9 +89,9 @@ def fork_score(predicted: Array, truth: Array) -> dict[str, float]:
 
 
 def class_sums(matrices: Sequence[Cells]) -> Array:
-    """(n, 3 C) float64 of n images: for each class the pixels that are right, those of the truth, those predicted.
+    """Count for each class the correct, true and predicted pixels: (n, 3 C) float64 of n images.
 
-    They add up over images, and all figures of section 9 are made of their sums.
+    All figures of section 9 are computed from the sums of these counts over images.
 
     Raises:
         BadInput: rows of another kind, such as of a damaged results file.
@@ -113,14 +113,14 @@ def class_sums(matrices: Sequence[Cells]) -> Array:
 
 
 def ious(sums: Array) -> Array:
-    """(..., C) IoU of each class from (..., 3 C) sums; NaN where neither truth nor prediction has the class."""
+    """Return the IoU (..., C) of each class from sums (..., 3 C); NaN if neither truth nor prediction has the class."""
     hits, rows, columns = np.moveaxis(sums.reshape(*sums.shape[:-1], 3, -1), -2, 0)
     with np.errstate(invalid="ignore"):
         return np.asarray(hits / (rows + columns - hits))
 
 
 def class_scores(matrices: Sequence[Cells]) -> dict[int, tuple[float, int]]:
-    """Class -> its IoU over all images, and its pixels in the truth; of the classes that occur."""
+    """Return for each class that occurs its IoU over all images, and its number of pixels in the truth."""
     sums = class_sums(matrices).sum(axis=0)
     found, pixels = ious(sums), sums.reshape(3, -1)[1]
     return {n: (float(iou), int(pixels[n])) for n, iou in enumerate(found.tolist()) if iou == iou}
@@ -146,7 +146,7 @@ def _mean_accuracy(sums: Array) -> Array:
 
 
 def _over_images(about: str, figure: Callable[[Array], Array]) -> Statistic:
-    """A figure of the summed confusion matrices: images are resampled whole, and an image without a pixel is none."""
+    """Make a statistic of the summed confusion matrices; whole images are resampled, empty images do not count."""
 
     def value(sums: Array) -> Array:
         return figure(sums.sum(axis=-2))

@@ -11,12 +11,12 @@ import numpy as np
 from lf.core import Array
 
 RESAMPLES = 2000
-LEAST = 10  # values that an interval needs: fewer do not show how far they scatter
-SPLITS = {"all": "", "i": "i_", "v": "v_"}  # name -> how its sequences begin: illumination, viewpoint
-LABELS = ("sequence", "pair")  # what a record holds beside its metrics
-CONFUSION = "confusion"  # the field of a record that is no number, and has no mean
+LEAST = 10  # least number of values for an interval: fewer do not show the spread
+SPLITS = {"all": "", "i": "i_", "v": "v_"}  # name -> prefix of its sequences: illumination, viewpoint
+LABELS = ("sequence", "pair")  # fields of a record that are not metrics
+CONFUSION = "confusion"  # the field of a record that is not a number and has no mean
 
-Value = float | None  # of one pair; None where it is undefined
+Value = float | None  # of one pair; None if undefined
 Record = Mapping[str, Any]  # {"sequence": str, "pair": str, metric: Value, ...}
 
 
@@ -25,15 +25,15 @@ def _floats(values: Sequence[Any]) -> Array:
 
 
 class Statistic(NamedTuple):
-    """How the values of many pairs become one number.
+    """Aggregation of the values of many pairs to one number.
 
     Attributes:
         about: one line, for results.
-        counts: value of a pair -> what it enters as, None to leave the pair out.
-        value: (..., n) -> (...), over the last axis; of values that are vectors (..., n, K) -> (...).
-        compared: the same as `counts` where two runs are held against each other, if that is something else.
-        gather: the values that count -> (n,) float64, or (n, K) where each is a vector.
-        resampled: (what `gather` made, (R, n) indices) -> (R,), where that is quicker than `value` of every draw.
+        counts: converts the value of a pair for `value`; None leaves the pair out.
+        value: (..., n) -> (...), over the last axis; for vectors (..., n, K) -> (...).
+        compared: replaces `counts` in comparisons of two runs, if given.
+        gather: converted values -> (n,) float64, or (n, K) for vectors.
+        resampled: (result of `gather`, indices (R, n)) -> (R,), if that is faster than `value` of every draw.
     """
 
     about: str
@@ -44,19 +44,19 @@ class Statistic(NamedTuple):
     resampled: Callable[[Array, Array], Array] | None = None
 
     def drawn(self, kept: Array, draws: Array) -> Array:
-        """The statistic of every draw: (R,)."""
+        """Return the statistic of every draw: (R,)."""
         return self.value(kept[draws]) if self.resampled is None else self.resampled(kept, draws)
 
 
 class Aggregate(NamedTuple):
-    """of: the metric of the records. statistic: what is made of it."""
+    """of: the metric of the records. statistic: its aggregation."""
 
     of: str
     statistic: Statistic
 
 
 class Mean(TypedDict):
-    """mean: the number, by the mean unless the protocol has another statistic, None without pairs. n: pairs behind it.
+    """mean: the mean, or another statistic of the protocol; None without pairs. n: number of pairs.
 
     interval: 95 % bootstrap interval, see `bootstrap`; None below LEAST pairs.
     """
@@ -67,14 +67,14 @@ class Mean(TypedDict):
 
 
 class Change(NamedTuple):
-    """From a first run to a second, over the pairs that count in both, by what the statistic has for comparisons.
+    """Change of a statistic from a first to a second run, over the pairs that count in both.
 
     Attributes:
-        first: the statistic of the first.
-        second: of the second.
-        n: how many pairs.
+        first: the statistic of the first run.
+        second: the statistic of the second run.
+        n: number of pairs.
         draws: (RESAMPLES,) second - first over resampled pairs; None below LEAST pairs.
-        lost: how many fewer pairs count in the second, as a share of those of the first; below 0, more do.
+        lost: decrease of the number of pairs that count, as a share of the first run's; below 0, the number increases.
     """
 
     first: float
@@ -85,9 +85,9 @@ class Change(NamedTuple):
 
 
 def area_under_recall(errors: Array, limit: float) -> Array:
-    """Area under the share of pairs (..., n) with at most an error, from 0 to `limit`, over `limit`; in [0, 1].
+    """Return the area under the recall curve of errors (..., n) from 0 to `limit`, divided by `limit`; in [0, 1].
 
-    The share is (i + 1) / n at the i-th smallest error, 0 at 0, linear in between, and level from the last error
+    Recall is 0 at 0 and (i + 1) / n at the i-th smallest error, linear in between, and constant from the last error
     below `limit` on: "AUC" of glue-factory and SuperGlue (arXiv 1911.11763), without their rounding.
     """
     errors, n = np.sort(errors, axis=-1), errors.shape[-1]
@@ -104,12 +104,12 @@ def _mean(values: Array) -> Array:
 
 MEAN = Statistic("mean over the pairs where it is defined", lambda value: value, _mean)
 MEDIAN = Statistic("median over the pairs", lambda value: value, lambda values: np.asarray(np.median(values, axis=-1)))
-# a pair that falls to 0 is the worst of drops: in comparisons it counts
+# comparisons count pairs with the value 0, because a fall to 0 is the largest drop
 MEAN_ABOVE_0 = Statistic("mean over the pairs where it is above 0", lambda value: value or None, _mean, MEAN.counts)
 
 
 def recall_area(limit: float) -> Statistic:
-    """`area_under_recall` up to `limit` px; an undefined error is an infinite one."""
+    """Make the statistic `area_under_recall` up to `limit` px; undefined errors count as infinite."""
     about = f"area under the recall of pairs up to {limit:g} px, where undefined errors are infinite"
     area = partial(area_under_recall, limit=float(limit))
     return Statistic(about, lambda value: np.inf if value is None else value, area)
@@ -118,7 +118,7 @@ def recall_area(limit: float) -> Statistic:
 def summarise(
     records: Sequence[Record], aggregates: Mapping[str, Aggregate] | None = None
 ) -> dict[str, dict[str, Mean]]:
-    """One number per metric of the records, and per aggregate of the protocol, which may replace a metric's mean.
+    """Aggregate the records: one number per metric, and per aggregate of the protocol, which may replace a mean.
 
     Returns:
         split -> metric -> Mean for "all" and, where it has pairs, "i" and "v".
@@ -135,7 +135,7 @@ def summarise(
 
 
 def overview(records: Sequence[Record], aggregates: Mapping[str, Aggregate]) -> dict[str, Any]:
-    """The fields of a run that sum up its records; see docs/reference/results-file.md."""
+    """Return the fields of a run that summarise its records; see docs/reference/results-file.md."""
     summary = summarise(records, aggregates)
     whole = summary.pop("all")
     return {
@@ -153,22 +153,22 @@ def _column(rows: Mapping[str, Mean], key: Literal["mean", "n", "interval"]) -> 
 
 
 def number(values: Sequence[Any], statistic: Statistic) -> Mean:
-    """The statistic of the pairs that count, and how sure it is."""
+    """Return the statistic of the pairs that count, with its confidence interval."""
     kept = _counted(values, statistic)
     mean = float(statistic.value(kept)) if len(kept) else None
     return {"mean": mean, "n": len(kept), "interval": bootstrap(values, statistic)}
 
 
 def bootstrap(values: Sequence[Any], statistic: Statistic = MEAN, seed: int = 0) -> tuple[float, float] | None:
-    """95 % percentile interval over resampled pairs, among those that count; None if fewer than LEAST do."""
+    """Return the 95 % bootstrap percentile interval over the pairs that count; None for fewer than LEAST."""
     kept = _counted(values, statistic)
     return interval(statistic.drawn(kept, _draws(len(kept), seed))) if len(kept) >= LEAST else None
 
 
 def paired(first: Sequence[Any], second: Sequence[Any], statistic: Statistic = MEAN, seed: int = 0) -> Change | None:
-    """The change of a statistic between two runs, over the pairs that count in both, drawn together; None without any.
+    """Return the paired change of a statistic between two runs, over the pairs that count in both; None without pairs.
 
-    An interval of its draws that holds 0 is no evidence of a difference.
+    If the interval of its draws contains 0, there is no evidence of a difference.
     """
     enters = statistic.compared or statistic.counts
     both = [(enters(a), enters(b)) for a, b in zip(first, second, strict=True)]
@@ -192,7 +192,7 @@ def _counted(values: Iterable[Any], statistic: Statistic) -> Array:
 
 
 def _draws(n: int, seed: int) -> Array:
-    """(RESAMPLES, n) indices of pairs, drawn with replacement."""
+    """Draw indices of pairs (RESAMPLES, n) with replacement."""
     return np.random.default_rng(seed).integers(n, size=(RESAMPLES, n))
 
 
@@ -203,5 +203,5 @@ def interval(draws: Array) -> tuple[float, float]:
 
 
 def brackets(bounds: Sequence[float] | None, n: int, write: Callable[[float], str], of: str = "pairs") -> str:
-    """An interval as tables show it, `[low, high]`; without one, the number of values."""
+    """Format an interval for tables, `[low, high]`; without an interval, the number of values."""
     return f"interval: n/a ({n} {of})" if bounds is None else f"[{', '.join(map(write, bounds))}]"

@@ -12,16 +12,16 @@ from lf.core import files
 
 
 def on_github() -> bool:
-    """Whether this is a step of GitHub Actions."""
+    """Return whether this is a step of GitHub Actions."""
     return os.environ.get("GITHUB_ACTIONS") == "true"
 
 
 def workflow_commands(verdicts: Sequence[Verdict], gates: Path) -> list[str]:
-    """The annotations of GitHub Actions: an error for each gate that failed, a warning for each undecided one.
+    """Return the annotations of GitHub Actions: an error for each failed gate, a warning for each undecided gate.
 
     Args:
         verdicts: of all gates.
-        gates: the file of the gates, to which the annotations belong.
+        gates: the gates file; annotations point to it.
     """
     return [_annotation(verdict, gates) for verdict in verdicts if not verdict.passed]
 
@@ -33,7 +33,7 @@ def _annotation(verdict: Verdict, gates: Path) -> str:
 
 
 def said(verdict: Verdict) -> str:
-    """One sentence about a gate."""
+    """Return one sentence about a gate."""
     change = f"{verdict.reference:.4f} -> {verdict.value:.4f}, drop {verdict.drop:+.4f} over {verdict.pairs} pairs"
     bound = "too few pairs for a bound" if verdict.bound is None else f"bound {verdict.bound:+.4f}"
     lost = f", undefined on {verdict.lost:.0%} more of the pairs" if verdict.lost > 0 else ""

@@ -21,12 +21,12 @@ from lf.extraction.extractor import Extractor
 from lf.extraction.segmentation import decide
 
 STABLE = "stable"  # classes 0 and 1 of cs4: static structure and flat surfaces
-MIXED = (242, 242, 242)  # of a match whose ends are of two classes
-LIGHT = 200  # of the strongest channel of a class, at least: matches are drawn over dark images
+MIXED = (242, 242, 242)  # colour of a match between two classes
+LIGHT = 200  # least value of the strongest channel of a class, because matches are drawn over dark images
 
 
 def prediction(segment: Segmenter, unit: Unit, title: str, note: str = "") -> Array:
-    """A labelled image: truth, prediction, and where they differ, as the protocol sees them."""
+    """Draw the truth of a labelled image, the prediction, and their differences, at the protocol's size."""
     image, truth = unit.labelled.load()
     predicted = decide(segment(unit.first).logits, (truth.shape[0], truth.shape[1]))
     panels, strip = beside(image, truth, predicted, unit.labelled.classes)
@@ -34,10 +34,10 @@ def prediction(segment: Segmenter, unit: Unit, title: str, note: str = "") -> Ar
 
 
 def classes_for(extractor: Extractor, name: str | None) -> LabelSet:
-    """The label set of that name, or the classes that the card of the model names.
+    """Return the label set `name`, or the classes in the card of the model.
 
     Raises:
-        UsageError: the network has no segmentation, or one of another number of classes, or its card names none.
+        UsageError: the network has no segmentation, or another number of classes, or its card names no classes.
     """
     check_head(extractor)
     artifact = extractor.artifact
@@ -51,15 +51,15 @@ def classes_for(extractor: Extractor, name: str | None) -> LabelSet:
 
 
 def classes_of(extractor: Extractor, image: Array) -> Array:
-    """The class of every pixel of an image, (H, W) uint8."""
+    """Predict the class of every pixel of an image: (H, W) uint8."""
     return segmentation.classes(segmentation.look(extractor, image), (image.shape[0], image.shape[1]))
 
 
 def chosen(classes: LabelSet, names: str | None) -> set[int]:
-    """The ids of classes named with commas, or `stable`; None is all.
+    """Return the ids of classes: names separated by commas, or `stable`; None means all.
 
     Raises:
-        UsageError: no such class, or a label set of which nobody said what is stable.
+        UsageError: unknown class, or a label set without stable classes.
     """
     if names is None:
         return {*range(len(classes))}
@@ -92,10 +92,10 @@ def matches(
     Args:
         images: both images.
         features: their keypoints.
-        masks: the class of every pixel of each.
+        masks: the class of every pixel of each image.
         classes: the label set.
-        keep: ids; both ends of a match must be of one of them.
-        title: heads the page.
+        keep: ids of classes; both ends of a match must have one of them.
+        title: title of the page.
     """
     first, second = features
     i, j = mutual(first.descriptors, second.descriptors, "dot")
@@ -105,7 +105,7 @@ def matches(
     same = one == other
     palette = lightened(classes.palette)
     shades = np.where(same[:, None], palette[one], MIXED)
-    order = np.argsort(same, kind="stable")  # those of one class over the others
+    order = np.argsort(same, kind="stable")  # matches within one class are drawn last
     text = f"{len(one)} of {len(i)} mutual matches, {int(same.sum())} of them with both ends on one class"
     note = "Lines and discs: class of a match whose ends have the same; white where they differ. Dots: no such match."
     words = (title, text, note)
@@ -121,7 +121,7 @@ def matches(
 
 
 def lightened(palette: Array) -> Array:
-    """A palette (N, 3) whose dark colours are as light as LIGHT, in the same hue; black becomes grey."""
+    """Lighten the dark colours of a palette (N, 3) to LIGHT, with the same hue; black becomes grey."""
     colours = palette.astype(np.float64)
     most = colours.max(axis=1, keepdims=True)
     light = np.where(most == 0, LIGHT * 0.6, colours * np.maximum(1, LIGHT / np.maximum(most, 1)))
@@ -129,6 +129,6 @@ def lightened(palette: Array) -> Array:
 
 
 def at(mask: Array, features: Features) -> Array:
-    """The class (N,) of the pixel that each keypoint lies in."""
+    """Return the class (N,) of the pixel of each keypoint."""
     x, y = np.rint(features.keypoints).astype(int).T
     return np.asarray(mask[np.clip(y, 0, mask.shape[0] - 1), np.clip(x, 0, mask.shape[1] - 1)])

@@ -10,7 +10,7 @@ THRESHOLDS = range(1, 11)  # px or degrees
 
 
 def measured(run: Run) -> tuple[str, str, Callable[[PairScores, int], float]]:
-    """MMA, or where it is not measured, the share of correct homographies or poses.
+    """Choose the curve of a run: MMA, or the share of correct homographies or poses if MMA is not measured.
 
     Returns:
         The name of the share, the name of the threshold, and the value of one record at one threshold.

@@ -32,7 +32,7 @@ from lf.extraction.extractor import Extractor
 
 Progress = Callable[[int, int, str], None]
 
-# Okabe-Ito without its yellow, which a white page swallows; dashes and widths tell coinciding lines apart
+# Okabe-Ito without yellow, which is invisible on white; dashes and widths separate coinciding lines
 LINES = (
     ("#0072B2", "-", "o"),
     ("#E69F00", "--", "s"),
@@ -42,14 +42,14 @@ LINES = (
     ("#D55E00", "-.", "P"),
 )
 PANELS = {"all": "overall", "i": "illumination", "v": "viewpoint"}
-# the first that the protocol yields tells the best pairs from the worst
+# the first of these that the protocol has ranks the pairs
 RANKED_BY = (
     "mma@3",
     "mean_corner_error",
     "pose_error",
     "miou",
 )
-EXTREMES = 2  # pairs at either end
+EXTREMES = 2  # number of best and of worst pairs
 
 
 def draw(
@@ -61,20 +61,20 @@ def draw(
     out: Path,
     progress: Progress = lambda done, total, text: None,
 ) -> list[Path]:
-    """Draw what the runs of one protocol say.
+    """Draw the curves of the runs of one protocol, and their best and worst pairs.
 
     Args:
         runs: of a results document.
-        extractors: what each was made with.
-        pairs: what they were run on.
-        protocol: how.
-        cache: where the features of the runs are kept; they are predicted again where it has none.
+        extractors: the extractor of each run.
+        pairs: the evaluated pairs.
+        protocol: the protocol of the runs.
+        cache: folder with the features of the runs; missing features are extracted again.
         out: the folder to write to.
-        progress: called with (pictures done, all, text).
+        progress: called with (images done, all, text).
 
     Returns:
-        The curves first, then for each run the matches and points of its worst and best pairs; of labelled images truth
-        beside prediction, without curves.
+        Paths of the curves, then for each run of the matches and points of its worst and best pairs. For labelled
+        images: truth beside prediction, without curves.
 
     Raises:
         BadInput: the runs are not of these pairs or this protocol.
@@ -96,7 +96,7 @@ def draw(
 
 
 def plotter() -> Any:
-    """The class of figures, which are drawn without a screen.
+    """Return matplotlib's class of figures that are drawn without a screen.
 
     Raises:
         Unavailable: matplotlib is not installed.
@@ -104,12 +104,12 @@ def plotter() -> Any:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise Unavailable(f"pictures need the package matplotlib; type: {pip('plots')}") from error
+        raise Unavailable(f"charts need the package matplotlib; type: {pip('plots')}") from error
     return Figure
 
 
 def curves(runs: Sequence[Run], path: Path) -> Path:
-    """One line per run over 1 to 10 px, overall and by split: MMA, or where it is not measured, correct homographies.
+    """Draw a line per run over 1 to 10 px, overall and by split: MMA, or correct homographies if MMA is not measured.
 
     Raises:
         Unavailable: matplotlib is not installed.
@@ -141,7 +141,7 @@ def _panel(axes: Any, runs: Sequence[Run], prefix: str, title: str) -> None:
     for n, (run, rows) in enumerate(zip(told_apart(runs), records, strict=True)):
         colour, dashes, marker = LINES[n % len(LINES)]
         share = [np.mean([value(row, t) for row in rows]) for t in THRESHOLDS]
-        size = 1 - n / len(runs)  # a later line leaves an earlier one visible below it
+        size = 1 - n / len(runs)  # later lines are thinner, so that earlier lines stay visible
         style = {"color": colour, "marker": marker, "markersize": 4 + 3 * size, "linewidth": 1.2 + 1.8 * size}
         axes.plot(THRESHOLDS, share, dashes, **style, label=run.label, clip_on=False)
     axes.set_title(f"{title} ({len(records[0])} pairs)", pad=9)  # pt: clear of markers at 1
@@ -152,7 +152,7 @@ def _panel(axes: Any, runs: Sequence[Run], prefix: str, title: str) -> None:
 
 
 def _extremes(run: Run, pairs: Sequence[Pair]) -> Iterator[tuple[str, str, Pair]]:
-    """(what it is, stem of its files, pair) of the worst and of the best pairs of a run."""
+    """Yield (description, stem of its files, pair) for the worst and the best pairs of a run."""
     records = [{**pair.extra, **image_miou(pair)} for pair in run.pairs]
     metric = next(name for name in RANKED_BY if name in records[0])
     sign = 1 if METRICS[metric].higher_is_better else -1
@@ -181,21 +181,21 @@ def _slug(text: str) -> str:
 
 
 def image_miou(pair: PairScores) -> dict[str, float]:
-    """The mIoU of one labelled image, where there is a confusion matrix with a pixel in it."""
+    """Return the mIoU of one labelled image; empty without a confusion matrix or pixels."""
     scores = class_scores([pair.confusion]) if pair.confusion else {}
     return {"miou": mean(iou for iou, _ in scores.values())} if scores else {}
 
 
 def predictor(extractor: Extractor, protocol: Protocol, cache: Path | None) -> Predictor | Segmenter:
-    """The predictor of a protocol."""
+    """Make the predictor or segmenter of a protocol."""
     kind = Segmenter if protocol.truth == "classes" else Predictor
     return kind(extractor, protocol, cache)
 
 
 def draw_pair(predict: Predictor | Segmenter, pair: Pair, title: str, note: str = "") -> dict[str, Array]:
-    """One pair as the protocol sees it, name -> RGB picture.
+    """Draw one pair at the protocol's size: name -> RGB image.
 
-    Its matches and, under a homography, its points; of a labelled image its segmentation.
+    Matches and, for homographies, points; for labelled images, the segmentation.
     """
     if isinstance(predict, Segmenter):
         assert isinstance(pair, Unit), "`Protocol.check` lets no other pairs pass"
@@ -206,7 +206,7 @@ def draw_pair(predict: Predictor | Segmenter, pair: Pair, title: str, note: str 
     images = [rule.prepare(picture.load(), 3)[0] for picture in (pair.first, pair.second)]
     both, k = (images[0], images[1]), rule.params.get("k")
     drawn = {"matches": match_pictures.matches(both, (first.top(k), second.top(k)), truth, title, note)}
-    if isinstance(truth, RelativePose):  # without depth nobody knows which points repeat
+    if isinstance(truth, RelativePose):  # without depth it is unknown which points repeat
         return drawn
     limit = rule.params.get("repeatability_px", match_pictures.CORRECT)
     return {**drawn, "points": match_pictures.points(both, (first, second), truth, title, note, k, limit)}

@@ -10,7 +10,7 @@ NO_COMMIT = "none: an installed package"
 
 
 def header(run: Run) -> str:
-    """The header of runs on the same pairs; of timed runs without pairs, that of the timed image."""
+    """Return the header of runs on the same pairs, or of the timed image for runs without pairs."""
     if run.image_size is None:
         mask = run.protocol_details.get("inlier_mask")
         how = f"protocol {run.protocol} v{_version(run)}" + (f", inliers by {mask}" if mask else "")
@@ -25,19 +25,19 @@ def header(run: Run) -> str:
 
 
 def header_of_network(run: Run) -> str:
-    """The header of one network in many forms, engines and threads."""
+    """Return the header of one network in many forms, engines and threads."""
     on = f"{run.dataset} ({len(run.pairs)} {run.unit}, protocol {run.protocol})"
     return f"{run.artifact.model} over {on}, {_place(run.environment)}"
 
 
 def header_of_data(name: str, root: str, run: Run) -> str:
-    """The line of a dataset and protocol in the header of a sweep."""
+    """Return the line of a dataset and protocol in the header of a sweep."""
     pairs = f"{len(run.pairs)} {run.unit} of `{root}` ({run.dataset_digest[:12]})"
     return f"- {name}, {run.protocol}: {pairs}, version {_version(run)}"
 
 
 def header_of_sweep(runs: Sequence[Run]) -> list[str]:
-    """How, where and with what a sweep was made; more than one of a kind where it was resumed elsewhere."""
+    """Return the commands, machines and versions of a sweep; several of each if it was resumed elsewhere."""
     places = [run.environment for run in runs]
     kinds = {
         "command": (f"`{p.command}`" for p in places),

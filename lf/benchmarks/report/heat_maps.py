@@ -12,12 +12,12 @@ from lf.extraction.extractor import Extractor
 from lf.models import Model
 from lf.models.decode import heatmap, unfold
 
-RANGE = (1.0, 99.5)  # percentiles of the values that have the darkest and the brightest colour
+RANGE = (1.0, 99.5)  # percentiles of the darkest and the brightest colour
 CLASSES = 65  # of a detector with cells of 8x8 px
 
 
 def draw(extractor: Extractor, image: Array) -> Array | None:
-    """uint8 RGB (h, 2 w, 3) of an image, uint8 (H, W) or (H, W, 3); None where the network has no score map."""
+    """Draw an image, uint8 (H, W) or (H, W, 3), and its score map: uint8 RGB (h, 2 w, 3); None without a score map."""
     shown = extractor.fit(image)
     maps = {name: values[0] for name, values in extractor.session.run(extractor.tensor(shown)).items()}
     heat = score_map(extractor.model, maps)
@@ -32,7 +32,7 @@ def draw(extractor: Extractor, image: Array) -> Array | None:
 
 
 def score_map(model: Model, maps: Mapping[str, Array]) -> Array | None:
-    """A number for every pixel (H, W), as the network gives it: probabilities of a detector's classes, else logits."""
+    """Return the score of every pixel (H, W): the probability for detectors with classes, otherwise the logit."""
     if "detector" in maps and len(maps["detector"]) == CLASSES:
         return heatmap(maps["detector"])
     if "score" not in maps:

@@ -29,28 +29,28 @@ SKY, WHITE, ORANGE = (86, 180, 233), (242, 242, 242), (230, 159, 0)
 INK, GREY, FAINT = (30, 30, 30), (110, 110, 110), (170, 170, 170)
 TICKS = (0.3, 1.0, 3.0, 10.0, 30.0)  # px of the scale of errors: logarithmic, its middle the usual threshold
 CORRECT = 3.0  # px
-LINES = 150  # more hide each other and the images
-WIDTH, HEIGHT = 1500, 540  # px that both images together take on the page at most
+LINES = 150  # more lines would hide each other and the images
+WIDTH, HEIGHT = 1500, 540  # px, largest size of both images together
 GAP, MARGIN = 10, 12  # px
-NARROWEST = 720  # px of the page: the legends take as much
+NARROWEST = 720  # px, smallest width of the page, for the legends
 
 
 def matches(images: Images, features: Found, truth: Array | RelativePose | None, title: str, note: str = "") -> Array:
-    """Draw the mutual nearest neighbours: a disc at both ends of each, a line for `LINES` of them, evenly chosen.
+    """Draw the mutual nearest neighbours: discs at both ends of each, and lines for `LINES` evenly chosen matches.
 
     Args:
         images: both images.
         features: their keypoints.
-        truth: homography (3, 3) first -> second image; colours each match by its error. Or the relative pose; colours
-            it by its distance from its epipolar line. None leaves all in one colour.
-        title: heads the page.
+        truth: sets the colour of each match. Homography (3, 3) first -> second image: by its error. Relative pose: by
+            the distance from its epipolar line. None: one colour.
+        title: title of the page.
         note: small print below.
     """
     first, second = features
     i, j = mutual(first.descriptors, second.descriptors, "dot")
     start, end = first.keypoints[i], second.keypoints[j]
     errors = _errors(start, end, truth)
-    order = np.argsort(-np.nan_to_num(errors, nan=np.inf), kind="stable")  # the better a match, the later it is drawn
+    order = np.argsort(-np.nan_to_num(errors, nan=np.inf), kind="stable")  # better matches are drawn later
     text = f"{len(i)} mutual matches of {len(first)} and {len(second)} points"
     if truth is not None:
         of = " of their epipolar lines" if isinstance(truth, RelativePose) else ""
@@ -67,15 +67,15 @@ def drawn(
     words: tuple[str, str, str],
     legend: Callable[[int], Array] | None = None,
 ) -> Array:
-    """Draw matches in colours of their own, the later ones over the earlier ones.
+    """Draw matches with a colour each, later matches over earlier ones.
 
     Args:
         images: both images.
-        features: their keypoints; those without a match are dots.
+        features: their keypoints; keypoints without a match are dots.
         pairs: (M,) indices of the keypoints of each image.
         shades: (M, 3) RGB.
         words: title, text below it, and small print.
-        legend: width of the page -> a strip below the images.
+        legend: makes the strip below the images from the width of the page.
     """
     first, second = features
     body, scales, offset = _side_by_side(images, None)
@@ -83,7 +83,7 @@ def drawn(
     end = _place(second.keypoints[pairs[1]], scales[1], offset)
     for points, scale, x in ((first.keypoints, scales[0], 0), (second.keypoints, scales[1], offset)):
         discs(body, _place(points, scale, x), [FAINT] * len(points), 1.2, rim=False)
-    # evenly over the first keypoints, whatever the order of drawing
+    # lines are spaced evenly over the first keypoints, in any order of drawing
     rank = np.argsort(np.argsort(pairs[0], kind="stable"), kind="stable")
     count = len(rank)
     lined = np.isin(rank, np.linspace(0, count - 1, min(count, LINES)).astype(int)) if count else rank
@@ -96,7 +96,7 @@ def drawn(
 
 
 def _errors(start: Array, end: Array, truth: Array | RelativePose | None) -> Array:
-    """(M,) px that matches are off under the truth; 0 without one."""
+    """Return the errors (M,) of matches under the truth, px; 0 without a truth."""
     if truth is None:
         return np.zeros(len(start))
     if isinstance(truth, RelativePose):
@@ -113,7 +113,9 @@ def points(
     k: int | None = None,
     threshold: float = CORRECT,
 ) -> Array:
-    """Draw which keypoints repeat: discs do, crosses do not, dots do not count. What only one image sees is darker.
+    """Draw repeated keypoints as discs, others as crosses, and keypoints that do not count as dots.
+
+    Areas that only one image shows are darker.
 
     Args:
         images: both images.
@@ -121,7 +123,7 @@ def points(
         homography: (3, 3) first -> second image.
         title: heads the page.
         note: small print below.
-        k: count the best so many of the points that both images see, as the protocols do; None counts all.
+        k: number of best points among those visible in both images, as in the protocols; None counts all.
         threshold: pixels of the second image.
     """
     states = repeated(features, homography, k, threshold)
@@ -142,9 +144,9 @@ def points(
 
 
 def repeated(features: Found, homography: Array, k: int | None, threshold: float) -> tuple[Array, Array]:
-    """For each point of both images: 2 it repeats, 1 it does not, 0 it does not count. See `metrics.repeatability`.
+    """Classify each point of both images: 2 repeats, 1 does not repeat, 0 does not count. See `metrics.repeatability`.
 
-    Where both images have one size this counts what the protocols `superpoint` and `kp2d` count.
+    If both images have the same size, the counts are those of the protocols `superpoint` and `kp2d`.
     """
     first, second = features
     moved, back = warp_points(first.keypoints, homography), warp_points(second.keypoints, np.linalg.inv(homography))
@@ -172,16 +174,16 @@ def save(path: Path, picture: Array) -> Path:
     """Write uint8 (H, W, 3) RGB, whole or not at all; return `path`.
 
     Raises:
-        UsageError: the suffix is of no image type, or see `lf.core.files.atomic`.
+        UsageError: the suffix is not an image type, or see `lf.core.files.atomic`.
     """
     if path.suffix.lower() not in (".png", ".jpg", ".jpeg"):
-        raise UsageError(f"{path}: cannot be written as a picture; give a name that ends in .png or .jpg")
+        raise UsageError(f"{path}: cannot be written as an image; give a name that ends in .png or .jpg")
     _, data = cv2.imencode(path.suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
     return files.write_bytes(path, data.tobytes())
 
 
 def _side_by_side(images: Images, views: Sequence[Array] | None) -> tuple[Array, list[float], int]:
-    """(h, w, 3): both images in grey; their scales; where the second begins. Outside of `views` they are dark."""
+    """Return both images in grey (h, w, 3), dark outside of `views`; their scales; the first column of the second."""
     height = min(HEIGHT, int((WIDTH - GAP) / sum(image.shape[1] / image.shape[0] for image in images)))
     scales = [height / image.shape[0] for image in images]
     panels = []
@@ -197,13 +199,13 @@ def _side_by_side(images: Images, views: Sequence[Array] | None) -> tuple[Array,
 
 
 def _place(points: Array, scale: float, x: int) -> Array:
-    """Keypoints on the page, in sixteenths of a pixel: what OpenCV draws with `shift=4`."""
+    """Convert keypoints to the page, in sixteenths of a pixel, for OpenCV's `shift=4`."""
     placed = restore(points, np.array([scale, scale])) + np.array([x, 0])
     return np.asarray(np.rint(placed * 16).astype(int))
 
 
 def discs(canvas: Array, at: Array, shades: Sequence[Colour] | Array, radius: float, rim: bool) -> None:
-    """Discs of `radius` px at (N, 2) sixteenths of a pixel; a dark rim parts them from what is behind them."""
+    """Draw discs of `radius` px, with a dark outline, at (N, 2) sixteenths of a pixel."""
     for centre, shade in zip(at.tolist(), shades, strict=True):
         if rim:
             cv2.circle(canvas, centre, round((radius + 1) * 16), INK, -1, cv2.LINE_AA, 4)
@@ -235,7 +237,7 @@ def _page(title: str, text: str, body: Array, legend: Sequence[Array], note: str
 
 
 def _text(text: str, size: float, colour: Colour, width: int) -> Array:
-    """A strip (h, width, 3) of as many lines as the text takes."""
+    """Draw text as a strip (h, width, 3) with as many lines as needed."""
     text = drawable(text)
     (long, tall), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, 1)
     rows = textwrap.wrap(text, max(10, int(len(text) * width / max(long, 1) * 0.97)))
@@ -248,7 +250,7 @@ def _text(text: str, size: float, colour: Colour, width: int) -> Array:
 
 
 def _scale(width: int) -> Array:
-    """The legend of `colours`."""
+    """Draw the legend of `colours`."""
     strip = np.full((50, max(width, NARROWEST), 3), 255, np.uint8)
     left, right, bar = 130, 130 + 400, slice(10, 24)
     ramp = np.geomspace(TICKS[0], TICKS[-1], right - left)
@@ -266,7 +268,7 @@ def _scale(width: int) -> Array:
 
 
 def _markers(width: int, k: int | None) -> Array:
-    """The legend of `points`."""
+    """Draw the legend of `points`."""
     strip = np.full((34, max(width, NARROWEST), 3), 255, np.uint8)
     strip[4:30, :26] = strip[4:30, 130:156] = strip[4:30, 290:316] = 90
     discs(strip, np.array([[13, 17]]) * 16, [SKY], 3.5, rim=True)

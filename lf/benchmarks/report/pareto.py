@@ -12,7 +12,7 @@ from lf.benchmarks.report.tables import SHORT, digits, markdown, repeat, signed,
 from lf.benchmarks.run.record import Run
 from lf.benchmarks.timing.latency_stats import said
 
-Lost = tuple[float, tuple[float, float] | None, int]  # how much worse than the reference, 95 % interval, pairs
+Lost = tuple[float, tuple[float, float] | None, int]  # drop from the reference, 95 % interval, number of pairs
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class Candidate:
     Attributes:
         run: a run with its latency, see docs/reference/results-file.md.
         drops: metric -> Lost, in the unit of the metric.
-        used: the largest drop as a share of what the budget allows; 1 uses it up.
-        shown: whether all of the 95 % interval of every drop is within, too; not where the pairs are too few for one.
+        used: the largest drop as a share of its budget; 1 is the whole budget.
+        shown: whether the upper ends of all 95 % intervals are within the budget, too; False for too few pairs.
     """
 
     run: Run
@@ -43,7 +43,7 @@ class Candidate:
 
     @property
     def answer(self) -> dict[str, Any]:
-        """The values that a program needs to use it."""
+        """Return the values that a program needs to use the candidate."""
         run, artifact, ratio = self.run, self.run.artifact, self.run.ratio
         return {
             "file": artifact.file,
@@ -65,12 +65,12 @@ class Candidate:
 
     @property
     def ms(self) -> float:
-        """Median of the time from picture to features."""
+        """Median of the time from image to features."""
         return self.run.phases.end_to_end.p50
 
     @property
     def time(self) -> float:
-        """That time over the first candidate's in the same turn, the median over turns: what candidates compare by."""
+        """Median over turns of the ratio to the first candidate's time in the same turn; it ranks candidates."""
         ratio = self.run.ratio.end_to_end
         return ratio.value if ratio else float("inf")
 
@@ -81,14 +81,14 @@ class Candidate:
 
     @property
     def objectives(self) -> tuple[float, float, float]:
-        """Share of the budget, time, bytes: all the better the smaller."""
+        """Share of the budget, time, bytes; smaller is better."""
         return max(self.used, 0.0), self.time, float(self.size)
 
 
 def judge(reference: Run, run: Run, budget: Mapping[str, float]) -> Candidate:
-    """A run held against another of the same pairs; `budget` is metric -> how much worse it may be.
+    """Compare a run with a reference on the same pairs; `budget` is metric -> largest drop.
 
-    A metric without a value in both runs uses up everything.
+    A metric without a value in both runs uses the whole budget.
     """
     drops: dict[str, Lost] = {}
     used, shown = 0.0, True
@@ -103,7 +103,7 @@ def judge(reference: Run, run: Run, budget: Mapping[str, float]) -> Candidate:
 
 
 def front(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Those that no other one equals or beats in accuracy, latency and size at once; the fastest first."""
+    """Return the Pareto front of accuracy, latency and size, the fastest first."""
 
     def beaten(one: Candidate) -> bool:
         return any(
@@ -116,12 +116,12 @@ def front(candidates: Sequence[Candidate]) -> list[Candidate]:
 
 
 def fastest(candidates: Sequence[Candidate]) -> Candidate | None:
-    """The fastest one whose drops are within the budget in the mean; None if there is none."""
+    """Return the fastest candidate with all mean drops within the budget; None if there is none."""
     return min((one for one in candidates if one.used <= 1), key=lambda one: one.time, default=None)
 
 
 def table(candidates: Sequence[Candidate], budget: Mapping[str, float]) -> str:
-    """All candidates, the fastest first; below, why times are void."""
+    """Format all candidates, the fastest first, with the reasons of void times below."""
     best, undominated = fastest(candidates), front(candidates)
     head = ["", "scheme", "backend", "threads", "ms", "times the first", *(SHORT.get(name, name) for name in budget)]
     rows = []

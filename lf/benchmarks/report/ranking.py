@@ -15,7 +15,7 @@ from lf.benchmarks.report.figures import plotter
 from lf.benchmarks.report.tables import SHORT, markdown
 from lf.core import Array, files
 
-# What a quantized file may lose, in the unit of the metric; the geometric score counts in these.
+# Tolerated drops of a quantized file, in the unit of the metric; units of the geometric score.
 TOLERANCES = {
     "repeatability": 0.005,
     "localization_error": 0.02,  # px
@@ -25,19 +25,19 @@ TOLERANCES = {
     "mma@3": 0.005,
     "matching_score": 0.01,
 }
-PALE = 0.4  # opacity of bars that may be noise
+PALE = 0.4  # opacity of bars that are not distinguished from noise
 COLOURS = {"weights": "#0072B2", "activations": "#D55E00"}
 
 Row = Mapping[str, Any]  # {"layer", "part", "kept", "bits", "sqnr_db": {head: dB}, "drops": {metric: {"drop", ...}}}
 
 
 def score(row: Row) -> float:
-    """The geometric score of a layer: its largest drop, counted in TOLERANCES; 1 uses one of them up alone."""
+    """Return the geometric score of a layer: its largest drop, in units of TOLERANCES."""
     return max(_drop(row, metric) / TOLERANCES[metric] for metric in row["drops"])
 
 
 def evidence(row: Row) -> str:
-    """Where the interval of the drop behind the score lies: `above 0`, `below 0`, `holds 0`, or `n/a` for few pairs."""
+    """Return where the interval of the scored drop lies: `above 0`, `below 0`, `holds 0`, or `n/a` for few pairs."""
     drop = row["drops"][max(row["drops"], key=lambda metric: _drop(row, metric) / TOLERANCES[metric])]
     if drop["drop"] is None:
         return "no value"
@@ -47,12 +47,12 @@ def evidence(row: Row) -> str:
 
 
 def shown(row: Row) -> bool:
-    """Whether the score is more than noise: the interval behind it does not hold 0."""
+    """Return whether the score is distinguished from noise: its interval does not contain 0."""
     return evidence(row) in ("above 0", "below 0", "no value")
 
 
 def worst(row: Row) -> float:
-    """The lowest signal-to-noise ratio of the heads, in dB; inf if none is touched."""
+    """Return the lowest signal-to-noise ratio of the heads, dB; inf if no head changes."""
     return min((value for value in row["sqnr_db"].values() if value is not None), default=np.inf)
 
 
@@ -62,7 +62,7 @@ def _drop(row: Row, metric: str) -> float:
 
 
 def spearman(first: Sequence[float], second: Sequence[float]) -> float | None:
-    """Rank correlation of two sequences (N,), ties with their average rank; None if one of them has no order.
+    """Return the rank correlation of two sequences (N,), with average ranks for ties; None if one is constant.
 
     Spearman 1904: the Pearson correlation of the ranks.
     """
@@ -80,7 +80,7 @@ def _ranks(values: Array) -> Array:
 
 
 def correlations(rows: Sequence[Row]) -> dict[str, dict[str, float | None]]:
-    """Rank correlation of noise and drop, per metric and for the score: 1 if the tensors tell the geometry.
+    """Return the rank correlation of noise and drop, per metric and for the score: 1 if noise predicts the drops.
 
     Returns:
         "weights", "activations" and "all", those with rows -> metric or "score" -> rho.
@@ -96,12 +96,12 @@ def _correlations(rows: Sequence[Row]) -> dict[str, float | None]:
 
 
 def ranked(rows: Sequence[Row]) -> list[Row]:
-    """The rows by their score, the costliest first."""
+    """Sort the rows by score, the largest first."""
     return sorted(rows, key=score, reverse=True)
 
 
 def document(identity: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, Any]:
-    """The ranking as one JSON object; a score without a value is one beyond all numbers."""
+    """Return the ranking as one JSON object. A score without a value is infinite."""
     scores = [score(row) for row in ranked(rows)]
     return {
         "identity": dict(identity),
@@ -115,7 +115,7 @@ def document(identity: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, Any]
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The ranking, and how far the tensors tell it."""
+    """Format the ranking, and its correlation with the noise of tensors."""
     metrics = [*rows[0]["drops"]]
     body = [_cells(row, metrics) for row in ranked(rows)]
     names = [SHORT.get(metric, metric) for metric in metrics]
@@ -151,7 +151,7 @@ def _cells(row: Row, metrics: Sequence[str]) -> list[str]:
 
 
 def change(drop: Row) -> str:
-    """A drop, as a dictionary, with its interval; never -0."""
+    """Format a drop, given as a dictionary, with its interval; never -0."""
     if drop["drop"] is None:
         return "-"
     bounds = None if drop["low"] is None else (drop["low"], drop["high"])
@@ -202,7 +202,7 @@ def draw(rows: Sequence[Row], title: str, out: Path) -> Path:
 
 
 def _panel(axes: Any, rows: Sequence[Row], values: Sequence[float], title: str, limit: float | None) -> None:
-    """A bar for every row; none where the value is beyond all numbers."""
+    """Draw a bar for every row with a finite value."""
     for place, (row, value) in enumerate(zip(rows, values, strict=True)):
         if np.isfinite(value):
             axes.barh(place, value, color=COLOURS[row["part"]], height=0.7, alpha=1 if shown(row) else PALE)

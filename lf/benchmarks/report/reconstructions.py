@@ -6,7 +6,7 @@ from lf.benchmarks.report import tables
 from lf.benchmarks.report.header import header
 from lf.benchmarks.run.record import Run
 
-MODEL = {  # of `Run.reconstructions` -> column, and whether it is a number of things
+MODEL = {  # field of `Run.reconstructions` -> column, and whether it is a count
     "registered_images": ("registered", True),
     "images": ("of images", True),
     "sparse_points": ("points", True),
@@ -23,7 +23,7 @@ CAMERAS = {
     "rotation_error_mean_deg": "rotation deg",
 }
 EMPTY = "nothing was registered in"
-NAMED = 5  # images by name, of those that were not registered
+NAMED = 5  # number of unregistered images to name
 
 
 def page(run: Run) -> str:
@@ -34,7 +34,7 @@ def page(run: Run) -> str:
 
 
 def lost(run: Run) -> str:
-    """A line for each place with points that names the images which were not registered; nothing where all were."""
+    """Name the images that were not registered, a line for each place with points; empty if all were registered."""
     lines = []
     for place, model in run.reconstructions.items():
         names = [image.pair for image in run.pairs if image.sequence == place and not image.value("registered")]
@@ -45,7 +45,7 @@ def lost(run: Run) -> str:
 
 
 def models(run: Run) -> str:
-    """A row for each place, with the errors of its cameras where their poses are known."""
+    """Format a row for each place, with the errors of its cameras if their poses are known."""
     aligned = [name for name in CAMERAS if any(name in model for model in run.reconstructions.values())]
     head = ["model", "scheme", "place", *(name for name, _ in MODEL.values()), *(CAMERAS[name] for name in aligned)]
     rows = []

@@ -21,7 +21,7 @@ _KP2D = (
     "matching_score",
 )
 _CAMERA = ("reprojection_error", "camera_centre_error", "camera_rotation_error")
-COLUMNS = {  # of protocols whose names begin so
+COLUMNS = {  # prefix of names of protocols -> columns
     "superpoint": (*_KP2D, "nn_map"),
     "kp2d": _KP2D,
     "mma": ("n_keypoints0", "n_matches", "mma@1", "mma@3", "mma@5", "mma@10"),
@@ -75,7 +75,7 @@ def page(runs: Sequence[Run]) -> str:
 
 
 def foot(runs: Sequence[Run]) -> str:
-    """Lines below `table`: reasons of void times, and the meaning of speed; empty without times."""
+    """Return the lines below `table`: reasons of void times, and the meaning of speed; empty without times."""
     says = (
         "speed: times as fast as the first row in the same turn; the median, and its 95 % bootstrap interval over turns"
     )
@@ -84,18 +84,18 @@ def foot(runs: Sequence[Run]) -> str:
 
 
 def voids(found: Iterable[tuple[str, str | None]]) -> list[str]:
-    """A line for each run, of (name, why its times are void or None), whose times mean nothing."""
+    """Return a line for each run with void times, from pairs (name, reason or None)."""
     return [f"- {name}: void: {why}" for name, why in found if why]
 
 
 def repeat(runs: Sequence[Run]) -> str | None:
-    """The sentence that asks for another measurement, if runs are void."""
+    """Return the sentence that asks for another measurement if times are void."""
     count = sum(bool(run.void) for run in runs)
     return f"{count} of {len(runs)} runs void: stop what else runs here and repeat the command" if count else None
 
 
 def table(runs: Sequence[Run]) -> str:
-    """Runs of one protocol as rows: accuracy, end-to-end latency, speed against the first, size."""
+    """Format runs of one protocol as rows: accuracy, end-to-end latency, speed relative to the first, size."""
     first = runs[0]
     names = _metrics(first)
     head = ["model", "scheme", "backend", *(SHORT.get(n, n) for n in names), "p50 ms", "speed", "MB"]
@@ -109,7 +109,7 @@ def table(runs: Sequence[Run]) -> str:
 
 
 def averages(runs: Sequence[Run]) -> str:
-    """Every number with its 95 % interval, overall and by split, and how many pairs it is of where not of all."""
+    """Format all numbers with 95 % intervals, overall and by split, and their number of pairs if not all count."""
     names, each = _metrics(runs[0]), runs[0].unit
     rows = []
     for run in runs:
@@ -121,7 +121,7 @@ def averages(runs: Sequence[Run]) -> str:
 
 
 def classes(runs: Sequence[Run]) -> str:
-    """IoU of every class that occurs, a column for each run; nothing for runs without classes."""
+    """Format the IoU of every class that occurs, a column for each run; empty for runs without classes."""
     names = [row.name for row in runs[0].classes]
     found = [[(row.iou, row.pixels) for row in run.classes] for run in runs]
     if not names or any(len(each) != len(names) for each in found):
@@ -149,7 +149,7 @@ def _sure(value: Mean, pairs: int, each: str) -> str:
 
 
 def drops(runs: Sequence[Run]) -> str:
-    """How much worse every later run is than the first: the paired difference and its 95 % interval."""
+    """Format the drop of every later run from the first: paired difference and 95 % interval."""
     first, *rest = runs
     names = _metrics(first)
     rows = [[run.label, *(drop(first, run, name) for name in names)] for run in rest]
@@ -158,7 +158,7 @@ def drops(runs: Sequence[Run]) -> str:
 
 
 def drop(first: Run, run: Run, name: str) -> str:
-    """How much worse a metric became from the first run to the other: `+0.012 [+0.008, +0.016]`, paired, 95 %."""
+    """Format the paired drop of a metric between two runs with its 95 % interval: `+0.012 [+0.008, +0.016]`."""
     found = run.drop(first, name)
     if found is None:
         return "-"
@@ -166,7 +166,7 @@ def drop(first: Run, run: Run, name: str) -> str:
 
 
 def signed(value: float) -> str:
-    """A drop, with its sign and three decimals; never -0."""
+    """Format a drop with its sign and three decimals; never -0."""
     return f"{value:+z.3f}"
 
 
@@ -200,15 +200,15 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _metrics(run: Run) -> list[str]:
-    """The columns of its protocol that a run has numbers for."""
+    """Return the columns of its protocol for which a run has numbers."""
     return [name for name in columns(run.protocol) if name in run.summary]
 
 
 def columns(protocol: str) -> tuple[str, ...]:
-    """The metrics of a protocol that its tables show."""
+    """Return the metrics of a protocol that tables show."""
     return next((columns for family, columns in COLUMNS.items() if protocol.startswith(family)), _KP2D)
 
 
 def digits(value: float | None) -> str:
-    """A number of a table: three decimals, none from 100 on, `-` where it is undefined."""
+    """Format a number of a table: three decimals, none from 100 on, `-` if undefined."""
     return "-" if value is None else f"{value:.0f}" if abs(value) >= 100 else f"{value:.3f}"

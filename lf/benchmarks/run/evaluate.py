@@ -42,21 +42,20 @@ def bench(
     """Evaluate one variant, without latency.
 
     Args:
-        variant: what is evaluated.
-        pairs: on what; those of one first picture stand together.
-        dataset: what that is called.
-        protocol: how.
-        threads: of each engine.
-        workers: first pictures at a time, each with the pairs that it begins, and an engine for each; the numbers are
-            the same.
-        cache: where features are kept, if anywhere.
+        variant: file, engine and settings to evaluate.
+        pairs: pairs to evaluate on, grouped by first image.
+        dataset: name of the dataset.
+        protocol: the protocol.
+        threads: number of threads of each engine.
+        workers: number of first images to process in parallel, with an engine each; results do not change.
+        cache: folder for features; None keeps none.
         extractor: the opened variant; None opens it.
-        memory: where features are kept for other protocols, if anywhere; of this extractor alone.
+        memory: features of this extractor in memory, shared with other protocols; None keeps none.
         progress: (done, total, text), called per pair.
 
     Raises:
         UsageError: see `Protocol.check`.
-        BadInput: a picture was used to calibrate this file.
+        BadInput: an image was used to calibrate this file.
         LfError: see `Extractor`, `Predictor`.
     """
     protocol.check(pairs, dataset)
@@ -70,7 +69,7 @@ def bench(
 
 
 def _counted(progress: Progress, total: int, name: str) -> Callable[[Pair], None]:
-    """Tell of one pair more at each call, from any thread."""
+    """Return a function that counts a pair at each call, from any thread, and reports progress."""
     done, telling = count(), threading.Lock()
 
     def tell(pair: Pair) -> None:
@@ -88,7 +87,7 @@ def _scores(
     workers: int,
     tell: Callable[[Pair], None],
 ) -> list[dict[str, Any]]:
-    """One record for each pair, in their order."""
+    """Return one record for each pair, in their order."""
 
     def evaluate(extractor: Extractor, some: Sequence[Pair]) -> list[dict[str, Any]]:
         records: list[dict[str, Any]] = []
@@ -113,7 +112,7 @@ def _scores(
 
 
 def evaluated(variant: Variant, info: SessionInfo) -> Subject:
-    """The evaluated subject, for a run."""
+    """Return the subject of a run: file, engine and settings."""
     artifact = variant.artifact
     said = {
         "artifact": {
@@ -135,12 +134,12 @@ def evaluated(variant: Variant, info: SessionInfo) -> Subject:
 
 
 def refuse_leak(artifact: Artifact, pairs: Sequence[Pair]) -> None:
-    """Raise BadInput if a picture of `pairs`, or what it is a view of, is among those that calibrated `artifact`."""
+    """Raise BadInput if an image of `pairs`, or its source image, was used to calibrate `artifact`."""
     refuse_calibrated(artifact, (picture for pair in pairs for picture in (pair.first, pair.second)))
 
 
 def refuse_calibrated(artifact: Artifact, pictures: Iterable[Picture]) -> None:
-    """Raise BadInput if a picture, or what it is a view of, is among those that calibrated `artifact`."""
+    """Raise BadInput if an image, or its source image, was used to calibrate `artifact`."""
     used = {sha256: name for step in artifact.card.made for sha256, name in step.photos.items()}
     for picture in pictures:
         if name := used.get(picture.digest) or used.get(picture.source):
@@ -158,7 +157,7 @@ def assemble(
     protocol: Protocol,
     records: list[dict[str, Any]],
 ) -> Run:
-    """A run without latency: `subject` says what was evaluated, `machine` where."""
+    """Assemble a run without latency from the evaluated `subject`, the `machine` and the records."""
     said = {
         **subject.to_dict(),
         "protocol": protocol.name,
@@ -176,7 +175,7 @@ def assemble(
 
 
 def _classes(pairs: Sequence[Pair], records: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The field `classes` of a run whose records are confusion matrices."""
+    """Return the field `classes` of a run with confusion matrices."""
     if not (pairs and isinstance(pairs[0], Unit) and CONFUSION in records[0]):
         return {}
     rows, found = pairs[0].labelled.classes.classes, class_scores([record[CONFUSION] for record in records])

@@ -43,7 +43,7 @@ class Gate:
     backend: str | None = None
 
     def applies(self, run: Run) -> bool:
-        """Whether the gate applies to this run."""
+        """Return whether the gate applies to this run."""
         wanted = {"protocol": self.protocol, "backend": self.backend, "scheme": self.scheme}
         actual = {"protocol": run.protocol, "backend": run.backend, "scheme": run.artifact.scheme}
         return all(value in (None, actual[name]) for name, value in wanted.items()) and self.metric in run.summary
@@ -51,10 +51,10 @@ class Gate:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Result of a gate on one run: `drop` is how much worse the mean is, `bound` its upper confidence bound.
+    """Result of a gate on one run: `drop` is the mean drop, `bound` its upper confidence bound.
 
-    Both are of the pairs with a value in both runs; `lost` is the share of the reference's that fewer have one now.
-    The bound is None below LEAST pairs.
+    Both are over the pairs with a value in both runs. `lost` is the decrease of the number of pairs with a value, as a
+    share of the reference's. The bound is None below LEAST pairs.
     """
 
     run: str
@@ -69,13 +69,13 @@ class Verdict:
 
     @property
     def passed(self) -> bool:
-        """Whether even the bound lies within the limit, and enough pairs have a value."""
+        """True if the bound is within the limit and enough pairs have a value."""
         within = self.bound is not None and self.bound <= self.limit + 1e-12
         return within and self.lost <= 1 - self.gate.confidence + 1e-12
 
     @property
     def answer(self) -> str:
-        """`pass`, `FAIL`, or `undecided` where the pairs are too few for a bound."""
+        """`pass`, `FAIL`, or `undecided` if the pairs are too few for a bound."""
         return "undecided" if self.bound is None else "pass" if self.passed else "FAIL"
 
 
@@ -111,9 +111,9 @@ def _gate(row: dict[str, Any], path: Path) -> Gate:
 
 
 def compare(reference: Sequence[Run], new: Sequence[Run], gates: Sequence[Gate]) -> list[Verdict]:
-    """Judge every new run against the reference's run of the same model, scheme, backend and protocol.
+    """Compare every new run with the reference run of the same model, scheme, backend and protocol.
 
-    Where the reference holds a single run of the protocol, every new run of it is compared with that one.
+    If the reference has a single run of the protocol, all new runs of the protocol are compared with it.
 
     Raises:
         BadInput: no reference for a run, other pairs or another protocol, a metric without values, a gate without run.
@@ -158,7 +158,7 @@ def _partner(reference: Sequence[Run], run: Run) -> Run:
     candidates = [old for old in reference if old.protocol == run.protocol]
     if len(candidates) > 1:
         candidates = [old for old in candidates if label(old) == label(run)]
-    if len(candidates) > 1:  # of a sweep: several datasets, several files of one scheme
+    if len(candidates) > 1:  # a sweep has several datasets, or several files of one scheme
         same = run.dataset_digest, run.artifact.file
         candidates = [old for old in candidates if (old.dataset_digest, old.artifact.file) == same]
     if len(candidates) != 1:

@@ -11,9 +11,9 @@ from lf.extraction.variant import Variant
 
 
 def told_apart(runs: Sequence[Run]) -> list[Run]:
-    """The same runs; those that would have the same label are called by their files instead of their models.
+    """Make the labels of runs unique: runs with equal labels are named after their files instead of their models.
 
-    Files of one name are called by it and by the first digits of their digest.
+    Files with the same name are named by it and the first digits of their digest.
     """
     for called in (_by_file, _by_digest):
         labels = Counter(run.label for run in runs)
@@ -31,9 +31,9 @@ def _by_digest(run: Run) -> Run:
 
 
 def references(variants: Sequence[Variant], threads: Sequence[int] = ()) -> list[str]:
-    """A name for each file that is timed, as `reference` takes it.
+    """Return a unique name for each timed file, as `reference` takes it.
 
-    `wren.w8a8`; where that is not enough with the engine, then the threads, then the size; else the whole path.
+    `wren.w8a8`; if that is ambiguous, with the engine, then the threads, then the size; at last the whole path.
     """
     short = [variant.artifact.path.stem for variant in variants]
     engine = [f"{name}@{variant.backend}" for name, variant in zip(short, variants, strict=True)]

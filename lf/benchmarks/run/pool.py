@@ -1,7 +1,7 @@
 """POOLS: run and time files on the machines of a cluster that have the needed resources.
 
-A file travels by its sha256, once to each machine. Data do not travel: every machine opens them by their name, and
-their digest is compared.
+Model files are sent to each machine once, by sha256. Data are not sent: every machine opens them by name, and their
+digests are compared.
 """
 
 from __future__ import annotations
@@ -28,27 +28,27 @@ from lf.extraction.cluster import connected, heard, told
 from lf.extraction.variant import Variant
 from lf.runtimes import BACKENDS
 
-RETRIES = 5  # machines that may be lost under one work
-PATIENCE = 60.0  # s in which a machine that is needed may come back
-EVERY = 1.0  # s between looks at the machines
-BY = "lf.benchmarks.run.evaluate"  # the module whose code must be the same on all machines
+RETRIES = 5  # largest number of machines lost during the same work
+PATIENCE = 60.0  # s to wait for a needed machine to come back
+EVERY = 1.0  # s between checks of the machines
+BY = "lf.benchmarks.run.evaluate"  # the code of this module must be the same on all machines
 
 
 @dataclass(frozen=True)
 class Work:
-    """Work of a machine: the run of one variant, or the times of several in turns.
+    """Work for a machine: evaluate one variant, or time several in turns.
 
     Attributes:
-        variants: one to evaluate; or those to time.
+        variants: one variant to evaluate, or several to time.
         data: name of the dataset, with an absolute path.
-        digest: of its pairs.
+        digest: digest of its pairs.
         protocol: row of PROTOCOLS.
-        threads: of each engine.
-        workers: images at a time.
+        threads: number of threads of each engine.
+        workers: number of images in parallel.
         limit_sequences: see `lf.data.open_dataset`.
-        needs: custom resources of Ray that the machine must have, and how much of each.
-        repeats: turns to time; 0 evaluates.
-        reference: index of the variant that ratios are to.
+        needs: custom resources of Ray that the machine must have: name -> amount.
+        repeats: number of turns to time; 0 evaluates.
+        reference: index of the reference variant of ratios.
     """
 
     variants: tuple[Variant, ...]
@@ -64,7 +64,7 @@ class Work:
 
     @property
     def name(self) -> str:
-        """For progress and errors."""
+        """Name for progress and errors."""
         first = self.variants[0]
         return (
             f"{first.artifact.path.name} {first.backend}" if not self.repeats else f"{len(self.variants)} files timed"
@@ -73,7 +73,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Answer:
-    """Answer of a machine: index of the work, the machine, and a run, times, or an error."""
+    """Answer of a machine: index of the work, name of the machine, and a run, times, or an error."""
 
     index: int
     machine: str
@@ -86,13 +86,13 @@ Pool = Callable[[Sequence[Work]], Iterator[Answer]]
 
 
 def needs_of(variant: Variant, more: Mapping[str, float]) -> dict[str, float]:
-    """Resources that a variant needs: those of its backend, and `more`."""
+    """Return the resources that a variant needs: those of its backend, and `more`."""
     own = BACKENDS[variant.backend].resource
     return {**({own: 1.0} if own else {}), **more}
 
 
 def located(spec: str) -> str:
-    """The name of a dataset with an absolute path, as workers have another current folder."""
+    """Make the path in the name of a dataset absolute, because workers have another current folder."""
     name, colon, where = spec.partition(":")
     path = files.expand(where if colon else spec)
     if not path.exists():
@@ -101,12 +101,12 @@ def located(spec: str) -> str:
 
 
 def compute(work: Work, content: Mapping[str, bytes], expected: Mapping[str, str]) -> dict[str, Any]:
-    """In a machine of the pool: {"machine", and "run", "timings" or "error"}, all JSON.
+    """Compute a work on a machine of the pool: {"machine", and "run", "timings" or "error"}, all JSON.
 
     Args:
-        work: what to compute.
+        work: the work to compute.
         content: sha256 -> bytes of the files.
-        expected: versions of the machine that asks.
+        expected: versions on the client.
     """
     machine = platform.node()
     load_plugins()
@@ -135,7 +135,7 @@ def _timed(work: Work, variants: Sequence[Variant], pairs: Sequence[Pair]) -> li
 
 
 def _received(artifact: Artifact, content: Mapping[str, bytes]) -> Artifact:
-    """The artifact on this machine; its file is written unless one of this sha256 is there."""
+    """Return the artifact on this machine; its file is written unless one with this sha256 exists."""
     sha256 = hashlib.sha256(content[_key(artifact)]).hexdigest()
     path = Path(tempfile.gettempdir(), f"lf-files-{os.getuid()}", sha256, artifact.path.name)
     if not path.is_file() or files.sha256(path, "a model file") != sha256:
@@ -148,10 +148,10 @@ def _key(artifact: Artifact) -> str:
 
 
 def on_ray(works: Sequence[Work]) -> Iterator[Answer]:
-    """The answers as they come; the work of a machine that is lost goes to another.
+    """Yield the answers as they arrive; the work of a lost machine is given to another.
 
     Raises:
-        Unavailable: no machine has what a work needs, or none has it any more.
+        Unavailable: no machine has the resources of a work, or none has them any more.
         LfError: see `lf.extraction.cluster.connected`.
     """
     with connected() as ray:
@@ -176,7 +176,7 @@ def on_ray(works: Sequence[Work]) -> Iterator[Answer]:
 
 
 def _with_files(work: Work, expected: Mapping[str, str], keys: Sequence[str], *content: bytes) -> dict[str, Any]:
-    """`compute`, where Ray has brought the files; the machine has its number in Ray beside its name."""
+    """Run `compute` on a Ray worker that has received the files; the machine's name includes its Ray number."""
     import ray
 
     answer = compute(work, dict(zip(keys, content, strict=True)), expected)
@@ -193,20 +193,20 @@ def _answer(index: int, said: dict[str, Any]) -> Answer:
 
 
 def made_on(run: Run, **where: str) -> Run:
-    """A run whose environment says where it was made: `machine`, `timed_on`."""
+    """Return the run with fields of its environment replaced: `machine`, `timed_on`."""
     said = {**run.environment.to_dict(), **where}
     return replace(run, environment=Environment.from_dict(said, "the pool"))
 
 
 def _met(ray: Any, work: Work) -> bool:
-    """Whether a machine that is there has what a work needs, free or not."""
+    """Return whether a connected machine has the resources of a work, free or busy."""
     needs = {"CPU": float(work.threads * work.workers), **work.needs}
     alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     return any(all(has.get(name, 0.0) >= amount for name, amount in needs.items()) for has in alive)
 
 
 def _refuse_unmet(ray: Any, work: Work) -> None:
-    """Raise Unavailable if no machine has what a work needs."""
+    """Raise Unavailable if no machine has the resources of a work."""
     if _met(ray, work):
         return
     wanted = ", ".join(f"{name} {amount:g}" for name, amount in work.needs.items())
@@ -219,10 +219,10 @@ def _refuse_unmet(ray: Any, work: Work) -> None:
 
 
 def parse_needs(words: Sequence[str]) -> dict[str, float]:
-    """`rpi4`, or `rpi4=2` -> {"rpi4": 2.0}.
+    """Parse resources: `rpi4` -> {"rpi4": 1.0}, `rpi4=2` -> {"rpi4": 2.0}.
 
     Raises:
-        UsageError: it is none.
+        UsageError: a word is not a resource.
     """
     found = {}
     for word in words:

@@ -34,26 +34,26 @@ def evaluate_in_pool(
     out: Path | None = None,
     progress: Progress = lambda done, total, text: None,
 ) -> list[Run]:
-    """Evaluate variants on the same pairs, each on a machine that has what it needs; then time them.
+    """Evaluate variants on the same pairs, each on a machine with the resources it needs; then time them.
 
-    Those that need the same are timed in turns on one machine, when nothing else of this run is computed.
+    Variants with the same needs are timed in turns on one machine, while this run computes nothing else.
 
     Args:
-        variants: what is evaluated.
+        variants: variants to evaluate.
         data: see `lf.data.open_dataset`; the same files at the same path on all machines.
         protocol: row of PROTOCOLS.
         pool: row of POOLS.
-        needs: what the machines must have beside what the backends need.
+        needs: resources that the machines must have, in addition to those of the backends.
         limit_sequences: see `open_dataset`.
-        threads: of each engine.
-        workers: images at a time.
-        repeats: timed extractions of each; 0 for none.
+        threads: number of threads of each engine.
+        workers: number of images in parallel.
+        repeats: number of timed extractions of each; 0 for none.
         out: folder for results, and to resume from.
         progress: (done, total, text).
 
     Raises:
-        Unavailable: no machine has what a variant needs, or they do not answer.
-        LfError: what a machine raises.
+        Unavailable: no machine has the resources of a variant, or machines do not answer.
+        LfError: an error of a machine.
     """
     spread, rule = pick(POOLS, pool, "pool"), pick(PROTOCOLS, protocol, "protocol")
     pairs = open_dataset(data, limit_sequences, exclude=rule.without)
@@ -83,7 +83,7 @@ def evaluate_in_pool(
 
 
 def _place(out: Path, work: Work) -> Path:
-    """File of the run of a work, named by the hash of everything that it depends on."""
+    """Return the file of the run of a work, named by the hash of everything it depends on."""
     variant = work.variants[0]
     settings = {name: value for name, value in vars(variant).items() if name != "artifact"}
     how = {"data": work.digest, "protocol": PROTOCOLS[work.protocol].digest, "threads": work.threads}
@@ -94,12 +94,12 @@ def _kept(path: Path) -> Run | None:
     try:
         (run,) = results.load(path)
     except (BadInput, ValueError):
-        return None  # absent or damaged: computed again
+        return None  # missing or damaged: compute again
     return run
 
 
 def _timed(runs: Sequence[Run], works: Sequence[Work], repeats: int, pool: str) -> list[Run]:
-    """The runs with the times of their files; groups that need different machines one after the other."""
+    """Time the files of the runs; groups with different needs are timed one after the other."""
     groups: dict[tuple[tuple[str, float], ...], list[int]] = {}
     for index, work in enumerate(works):
         groups.setdefault(tuple(sorted(work.needs.items())), []).append(index)

@@ -1,7 +1,7 @@
 """Features of an image under a protocol, kept on disk so that a run can resume.
 
-Features are kept by the pixels that the network sees, so protocols that prepare a picture alike share them. A note
-beside them, by picture and geometry, says which they are without reading the picture again.
+The key of cached features is the pixels of the network's input, so protocols with the same preparation share them. A
+note beside them maps image and geometry to that key, so that the image need not be read again.
 """
 
 from __future__ import annotations
@@ -22,33 +22,33 @@ from lf.data import Picture
 from lf.extraction.extractor import Extractor
 from lf.formats import npz
 
-MOST = 256 << 20  # bytes of features in memory; what comes after is extracted again
+MOST = 256 << 20  # bytes of features in memory; further features are extracted again
 
 Native = tuple[int, int]  # (H, W), pixels, before the protocol's geometry
 
 
 def published(extractor: Extractor, protocol: Protocol) -> bool:
-    """Whether the protocol means the network's published multi-scale extraction, not a single scale."""
+    """Return whether the protocol uses the network's published multi-scale extraction instead of a single scale."""
     alone = extractor.keypoints is None and not extractor.pyramidal
     return protocol.size is None and extractor.model.pyramid is not None and alone
 
 
 def check_resize(protocol: Protocol) -> None:
-    """Raise UsageError if a protocol has no size of its own, to whose pixels the points of another could go back."""
+    """Raise UsageError if a protocol has no image size, so that points cannot be mapped back from another size."""
     if protocol.size is None:
         raise UsageError(f"`size`: protocol {protocol.name} evaluates at the native size of every image; leave it out")
 
 
 class Memory:
-    """The features of one extractor, for protocols that show it the same pixels; up to MOST bytes."""
+    """Features of one extractor in memory, shared by protocols with the same input pixels; up to MOST bytes."""
 
     def __init__(self) -> None:
-        """Nothing is kept yet."""
+        """Start empty."""
         self._features: dict[bytes, Features] = {}
         self._room = MOST
 
     def features(self, prepared: Array, how: str, extract: Callable[[Array], Features]) -> Features:
-        """What `extract` finds in a prepared picture; `how` tells apart several ways to extract."""
+        """Return the features of a prepared image, extracted or from memory; `how` identifies the settings."""
         key = hashlib.sha256(f"{how} {prepared.shape}".encode() + prepared.tobytes()).digest()
         found = self._features.get(key)
         if found is None:
@@ -61,7 +61,7 @@ class Memory:
 
 
 class Predictor:
-    """The features of pictures from one extractor, under one protocol's geometry."""
+    """Extracts features of images with one extractor, at the size of one protocol."""
 
     def __init__(
         self, extractor: Extractor, protocol: Protocol, cache: Path | None, memory: Memory | None = None
@@ -69,8 +69,8 @@ class Predictor:
         """Keep features below `cache`, or in `memory`, or nowhere.
 
         Raises:
-            UsageError: the file takes one size only and the protocol evaluates at another; or one was asked for, and
-                the protocol has none to go back to.
+            UsageError: the file has a fixed size and the protocol evaluates at another; or `size` is given, and the
+                protocol has no image size.
         """
         fixed, wanted = extractor.artifact.card.size, protocol.size
         if extractor.resize:
@@ -89,13 +89,13 @@ class Predictor:
         self._memory = memory
 
     def __call__(self, picture: Picture) -> tuple[Features, Native]:
-        """Features in pixels of the prepared picture, and the picture's native size."""
+        """Return features in pixels of the prepared image, and the native size (H, W) of the image."""
         features, native = self._predicted(picture)
         least = self.protocol.above.get(self.extractor.model.family)
         return (features if least is None else features.take(features.scores > least)), native
 
     def _predicted(self, picture: Picture) -> tuple[Features, Native]:
-        """The same before the protocol's own threshold; read from the cache, or kept there."""
+        """Return the same without the protocol's own threshold, from the cache if possible."""
         if self._cache is None:
             image = picture.load()
             prepared = self._prepare(image)
@@ -125,7 +125,7 @@ class Predictor:
 
 
 def identity(extractor: Extractor, protocol: Protocol, by: str) -> dict[str, Any]:
-    """Identity of a prediction without its pixels; `by` is the module that makes it."""
+    """Return the identity of a prediction without its pixels; `by` is the module that computes it."""
     info = extractor.session.info
     return {
         **versions(by),
@@ -141,7 +141,7 @@ def identity(extractor: Extractor, protocol: Protocol, by: str) -> dict[str, Any
 
 
 def geometry(protocol: Protocol) -> list[Any]:
-    """Identity of the preparation of an image."""
+    """Return the identity of the preparation of an image."""
     return [protocol.geometry.name, protocol.version, protocol.size]
 
 
@@ -157,7 +157,7 @@ def _save(path: Path, features: Features) -> None:
 
 
 def _noted(note: Path) -> tuple[Features, Native] | None:
-    """The features that a note names, and the native size in it; None where something is absent or damaged."""
+    """Read the features that a note names, and the native size; None if a file is missing or damaged."""
     try:
         kept = files.read_json(note, "a note of the cache")
         features, (height, width) = _load(note.with_name(str(kept["features"]))), kept["native"]
@@ -171,4 +171,4 @@ def _load(path: Path) -> Features | None:
         kept = npz.read(path, "kept features", ("keypoints", "scores", "descriptors", "size"))
         return Features(kept["keypoints"], kept["scores"], kept["descriptors"], npz.size(path, "size", kept["size"]))
     except LfError:
-        return None  # absent or damaged: predicted again
+        return None  # missing or damaged: predict again

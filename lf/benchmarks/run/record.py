@@ -14,9 +14,9 @@ from lf.core import FEATURES, Array, BadInput
 from lf.core.records import OWN, Record
 from lf.core.steps import Step
 
-Values = Mapping[str, float | None]  # metric -> number, None where it is undefined
+Values = Mapping[str, float | None]  # metric -> number, None if undefined
 Splits = Mapping[str, Values]
-Identity = tuple[Any, ...]  # what makes two runs the same measurement, see `Subject.identity`
+Identity = tuple[Any, ...]  # equal for two runs of the same measurement, see `Subject.identity`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ class Evaluated(Record):
 
     @property
     def stem(self) -> str:
-        """Name of the file without its ending; the model where an older results file has none."""
+        """Name of the file without its suffix; the model if an older results file has no name."""
         return Path(self.file or self.model).stem
 
 
@@ -51,8 +51,8 @@ class Environment(Record):
     """Environment of a run: engine, machine, versions, command, commit, time.
 
     Attributes:
-        machine: of a pool, or reached by SSH, that computed it.
-        timed_on: the one that timed it, where that is another one.
+        machine: machine of a pool or reached by SSH that computed the run.
+        timed_on: machine that measured the times, if it is another.
     """
 
     machine: str | None = None
@@ -74,7 +74,7 @@ class Environment(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class PairScores(Record):
-    """The metrics of one pair, in `extra`; of a labelled image its confusion matrix."""
+    """The metrics of one pair, in `extra`; for a labelled image, its confusion matrix."""
 
     EXTRA: ClassVar[Any] = float | None
 
@@ -88,13 +88,13 @@ class PairScores(Record):
         return self.sequence, self.pair
 
     def value(self, metric: str) -> Any:
-        """Of a metric, or the confusion matrix; None where it is undefined or not there."""
+        """Return the value of a metric, or the confusion matrix; None if undefined or missing."""
         return self.confusion if metric == CONFUSION else self.extra.get(metric)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassScore(Record):
-    """A class of a segmentation over all images: IoU, None where neither truth nor prediction has it; its pixels."""
+    """A class of a segmentation over all images: IoU, None if neither truth nor prediction has it; number of pixels."""
 
     name: str
     iou: float | None
@@ -103,7 +103,7 @@ class ClassScore(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Subject(Record):
-    """The evaluated subject and its settings: file, engine, whose keypoints, input size, and how points are chosen."""
+    """The evaluated subject: file, engine, source of keypoints, input size, and settings of the choice of points."""
 
     artifact: Evaluated
     keypoints: str | None = None
@@ -116,7 +116,7 @@ class Subject(Record):
     provider: str | None = None
 
     def identity(self, protocol_digest: str, dataset_digest: str, threads: int | None = None) -> Identity:
-        """Values that two runs of the same measurement share; `threads` counts where only times are measured."""
+        """Return values that are equal for two runs of a measurement; `threads` counts if only times are measured."""
         size = tuple(self.input_size or ())
         how = (self.backend, self.keypoints, size, self.nms, self.refine, self.threshold, self.extraction)
         return (self.artifact.sha256, threads, *how, protocol_digest, dataset_digest)
@@ -127,10 +127,10 @@ class Drop(NamedTuple):
 
     Attributes:
         first, second: the number of the reference, and of the run.
-        n: how many pairs.
-        drop: by how much the run is worse, whichever way the metric points; in its unit.
-        draws: the same of resampled pairs, None if they are too few, see `lf.benchmarks.protocols.summary.paired`.
-        lost: how many fewer pairs have a value in the run, see `lf.benchmarks.protocols.summary.Change`.
+        n: number of pairs.
+        drop: how much worse the run is, in the unit of the metric; above 0 is always worse.
+        draws: the drop over resampled pairs; None for too few pairs, see `lf.benchmarks.protocols.summary.paired`.
+        lost: decrease of the number of pairs with a value, see `lf.benchmarks.protocols.summary.Change`.
     """
 
     first: float
@@ -142,13 +142,13 @@ class Drop(NamedTuple):
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """95 % of the drop."""
+        """95 % interval of the drop."""
         return None if self.draws is None else interval(self.draws)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run(Subject, Timing):
-    """One run of a results file: `Subject` says what was evaluated, `Timing` how long it took."""
+    """One run of a results file: the evaluated `Subject`, its scores, and its `Timing`."""
 
     protocol: str
     protocol_digest: str
@@ -169,7 +169,7 @@ class Run(Subject, Timing):
 
     @property
     def measured(self) -> Identity:
-        """`identity` of what was measured."""
+        """Identity of the measurement."""
         threads = self.environment.threads if self.image_size else None
         return self.identity(self.protocol_digest, self.dataset_digest, threads)
 
@@ -185,7 +185,7 @@ class Run(Subject, Timing):
         return self.named("model", "keypoints", "scheme", "backend", "settings")
 
     def named(self, *parts: str) -> str:
-        """A name of some parts: `model`, `keypoints`, `scheme`, `cut`, `backend`, `threads`, `protocol`, `settings`."""
+        """Return a name made of `parts`: model, keypoints, scheme, cut, backend, threads, protocol, settings."""
         size = "at {}x{}".format(*self.input_size) if self.input_size else ""
         least = "" if self.threshold is None else f"threshold {self.threshold:g}"
         asked = (
@@ -208,18 +208,18 @@ class Run(Subject, Timing):
         return " ".join(filter(None, (known[part] for part in parts)))
 
     def timed(self, timing: Timing) -> Self:
-        """The same run with these times."""
+        """Return the run with these times."""
         known = [each.name for each in fields(Timing) if each.name not in OWN]
         order = tuple(dict.fromkeys((*self.order, *timing.order)))
         changes = {name: getattr(timing, name) for name in known}
         return replace(self, order=order, extra={**self.extra, **timing.extra}, **changes)
 
     def of_split(self, prefix: str) -> list[PairScores]:
-        """The pairs of sequences whose names begin so."""
+        """Return the pairs of sequences with names that begin with `prefix`."""
         return [pair for pair in self.pairs if pair.sequence.startswith(prefix)]
 
     def drop(self, reference: Run, metric: str) -> Drop | None:
-        """How much worse this run is than the reference on the same pairs; None where no pair has a value in both.
+        """Return the drop of this run from a reference on the same pairs; None if no pair has a value in both.
 
         Raises:
             BadInput: the reference has other pairs.

@@ -20,15 +20,15 @@ from lf.core import Artifact, BadInput, GateFailed, LfError, Unavailable, UsageE
 
 ADDRESS = r"ssh://(?P<host>(?:[\w.-]+@)?(?:[\w.-]+|\[[0-9a-fA-F:]+\]))(?::(?P<port>\d+))?(?P<lf>/.+)?"
 EXPECTED = "ssh://[USER@]HOST[:PORT][/PATH/OF/lf]"
-OUT = "out"  # folder there, beside the files
+OUT = "out"  # folder on the machine, beside the files
 NO_ANSWER = 255  # exit code of ssh itself
-SECONDS = 10  # to connect
+SECONDS = 10  # s, timeout of the connection
 KINDS = {kind.exit_code: kind for kind in (UsageError, GateFailed, Unavailable, BadInput)}
 
 
 @dataclass(frozen=True)
 class Host:
-    """A machine that is reached by SSH with a key: its name, its port, and where `lf` is there."""
+    """A machine that is reached by SSH with a key: its name, its port, and the path of its `lf`."""
 
     name: str
     port: str = ""
@@ -36,16 +36,16 @@ class Host:
 
     @property
     def options(self) -> list[str]:
-        """Of ssh and sftp: no questions, as nobody would answer."""
+        """Options of ssh and sftp that forbid questions."""
         port = ["-o", f"Port={self.port}"] if self.port else []
         return ["-o", "BatchMode=yes", "-o", f"ConnectTimeout={SECONDS}", *port]
 
 
 def parse(address: str) -> Host:
-    """The host of an address.
+    """Parse the address of a host.
 
     Raises:
-        UsageError: it is none.
+        UsageError: it is not an address.
     """
     found = re.fullmatch(ADDRESS, address)
     if not found or found["host"].startswith("-"):
@@ -54,17 +54,17 @@ def parse(address: str) -> Host:
 
 
 def evaluate_on(address: str, artifacts: Sequence[Artifact], words: Sequence[str]) -> list[Run]:
-    """The runs of files on another machine.
+    """Evaluate files on another machine.
 
     Args:
         address: see `parse`.
-        artifacts: the files; copied there, and removed in the end.
-        words: the options of `lf bench`; its results go to the folder OUT, and data are those of that machine.
+        artifacts: the files; they are copied to the machine, and removed at the end.
+        words: options of `lf bench`. Results go to the folder OUT; data are read on that machine.
 
     Raises:
-        UsageError: the address is none.
-        Unavailable: no ssh here, the machine does not answer, or has no `lf`.
-        LfError: what `lf` says there.
+        UsageError: not an address.
+        Unavailable: ssh is not installed, the machine does not answer, or it has no `lf`.
+        LfError: an error of `lf` on the machine.
     """
     host = parse(address)
     if shutil.which("ssh") is None:
@@ -83,7 +83,7 @@ def evaluate_on(address: str, artifacts: Sequence[Artifact], words: Sequence[str
 
 @contextmanager
 def _folder(host: Host) -> Iterator[str]:
-    """A folder on the machine that is there for the block."""
+    """Make a folder on the machine, and remove it at the end of the block."""
     made = _run(host, "mktemp -d -t lf-bench.XXXXXXXX")
     if made.returncode == NO_ANSWER:
         typed = shlex.join(["ssh", *host.options[4:], host.name])
@@ -106,7 +106,7 @@ def _copy(host: Host, artifact: Artifact, target: str) -> None:
 
 
 def _said(host: Host, command: str) -> None:
-    """Run `lf` there; raise what it says."""
+    """Run `lf` on the machine, and raise its error."""
     done = _run(host, command)
     if done.returncode == 0:
         return

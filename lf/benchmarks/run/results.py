@@ -27,7 +27,7 @@ def save(path: Path, runs: Sequence[Run]) -> Path:
 
 
 def document(runs: Sequence[Run]) -> dict[str, Any]:
-    """The object of a results file.
+    """Return the JSON object of a results file.
 
     Raises:
         Unavailable: see `refuse_stand_in`.
@@ -38,7 +38,7 @@ def document(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def refuse_stand_in(subject: Subject) -> None:
-    """Raise Unavailable for figures of the backend `edgetpu` that another library than the installed one made."""
+    """Raise Unavailable for figures of the backend `edgetpu` that a stand-in for the library computed."""
     if subject.backend == "edgetpu" and subject.provider != subject.backend:
         raise Unavailable(
             f"figures of {subject.provider} are no results of an Edge TPU: there are none of it; "
@@ -47,7 +47,7 @@ def refuse_stand_in(subject: Subject) -> None:
 
 
 def refuse_others(path: Path, wanted: Sequence[Identity]) -> None:
-    """Refuse to write over the results of other runs; say so where the same runs are made again.
+    """Refuse to overwrite the results of other runs; print a note if the same runs are repeated.
 
     Args:
         path: the results file to write.
@@ -69,8 +69,7 @@ def load(path: Path) -> list[Run]:
     """Read the runs of a results file.
 
     Raises:
-        BadInput: not a results file, without runs, of another schema, or with a field that is missing or of another
-            type.
+        BadInput: not a results file, no runs, another schema, or a field that is missing or has another type.
     """
     what = "a results file of: `bench(FILE, out=DIR)`"
     data = files.read_json(path, what)
@@ -82,11 +81,11 @@ def load(path: Path) -> list[Run]:
 
 
 def environment(info: SessionInfo, by: str) -> Environment:
-    """Environment of a run: machine, versions, command, commit, time.
+    """Return the environment of a run: machine, versions, command, commit, time.
 
     Args:
-        info: of the engine.
-        by: the module that computes it.
+        info: description of the engine.
+        by: the module that computes the run.
     """
     name, flags = cpu()
     made = {
@@ -108,7 +107,7 @@ def environment(info: SessionInfo, by: str) -> Environment:
 
 
 def commit() -> str | None:
-    """The commit of lf's own checkout, with `+` if it has changes; None when installed from a package."""
+    """Return the commit of lf's own checkout, with `+` if it has changes; None if installed from a package."""
     if not (FOLDER / ".git").exists():
         return None
     try:

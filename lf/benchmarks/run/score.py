@@ -32,12 +32,12 @@ FILES: dict[str, Callable[[Path], Stored]] = {"pair": pairs.read, "superpoint": 
 
 
 def choose(name: str, top_k: int | None = None, ap: str | None = None) -> Protocol:
-    """A protocol, with another k or another kind of average precision where they are given.
+    """Return a protocol, with another k or another kind of average precision if given.
 
-    One whose k is given needs scores of more points than that, whatever `Protocol.unscored` says.
+    If k is given, images with more points need scores, whatever `Protocol.unscored` says.
 
     Raises:
-        UsageError: unknown name, or a protocol without that parameter.
+        UsageError: the name is unknown, or the protocol has no such parameter.
     """
     protocol = pick(PROTOCOLS, name, "protocol")
     if protocol.truth == "classes":
@@ -57,7 +57,7 @@ def _of_features() -> dict[str, Protocol]:
 
 
 def score_files(paths: Sequence[Path], protocol: Protocol, layout: str = "pair") -> dict[str, dict[str, Any]]:
-    """Score stored pairs, rows in the order of their files.
+    """Score stored pairs, in the order of their files.
 
     Args:
         paths: one file for each pair.
@@ -65,11 +65,11 @@ def score_files(paths: Sequence[Path], protocol: Protocol, layout: str = "pair")
         layout: "pair" (see `lf.data.layouts.pairs.read`), or "superpoint" for files of pytorch-superpoint.
 
     Returns:
-        path as given -> metrics of the protocol, and with which protocol they were made.
+        path as given -> metrics of the protocol, and the protocol.
 
     Raises:
         UsageError: unknown layout.
-        BadInput: a file holds no pair, or one of another size than the protocol's.
+        BadInput: a file holds no pair, or its image size is not the protocol's.
     """
     read = pick(FILES, layout, "layout of a stored pair")
     scores = {}
@@ -100,7 +100,7 @@ def _cell(value: Any) -> str:
 
 
 def refuse(where: object, pair: Stored, protocol: Protocol) -> None:
-    """Raise BadInput if the two images have descriptors of two kinds, or do not have the protocol's size or scores."""
+    """Raise BadInput if descriptors differ in kind, or an image lacks the size or scores that the protocol needs."""
     lengths = [features.descriptors.shape[1] for features in (pair.first, pair.second)]
     if lengths[0] != lengths[1]:
         raise BadInput(f"{where}: descriptors of {lengths[0]} and of {lengths[1]} numbers; expected one length")
@@ -125,7 +125,7 @@ def refuse(where: object, pair: Stored, protocol: Protocol) -> None:
 
 
 def refuse_truth(path: Path, pair: Stored, protocol: Protocol) -> None:
-    """Raise BadInput if a stored pair has another truth than the protocol scores against."""
+    """Raise BadInput if a stored pair has not the kind of truth that the protocol needs."""
     if isinstance(pair.truth, RelativePose) != (protocol.truth == "pose"):
         pose, plane = "a relative pose (K0, K1, rotation, translation)", "a homography"
         needs, has = (pose, plane) if protocol.truth == "pose" else (plane, pose)
@@ -133,7 +133,7 @@ def refuse_truth(path: Path, pair: Stored, protocol: Protocol) -> None:
 
 
 def for_scores(protocol: Protocol, pair: Stored) -> Protocol:
-    """The protocol for a pair: of points without scores there are no best, all are taken (section 1)."""
+    """Return the protocol for a pair. Without scores, all points are used instead of the `k` best (section 1)."""
     return protocol if pair.scored else protocol.vary(k=None)
 
 
@@ -175,7 +175,7 @@ def score_folder(
 
 
 class _Seen:
-    """The features that were scored: their digest, their size, and whether they have scores."""
+    """Digest and size of the scored features, and whether they have scores."""
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._digest = folder, hashlib.sha256()
@@ -194,7 +194,7 @@ class _Seen:
             raise BadInput(f"{self._folder}: some images have scores and some have none; expected features of one kind")
 
     def subject(self, layout: str) -> Subject:
-        """The evaluated subject for results: stored features instead of a model."""
+        """Return the subject for results: stored features instead of a model."""
         artifact = {"model": "stored", "scheme": layout, "layout": layout, "file": self._folder.resolve().name}
         said = {
             "artifact": {**artifact, "sha256": self._digest.hexdigest(), "bytes": sum(self._sizes.values())},
@@ -206,17 +206,17 @@ class _Seen:
 
 
 def _of_images(store: Store, dataset: Sequence[Pair], protocol: Protocol) -> Iterator[Stored]:
-    """Pairs from features of single images."""
-    prepared = lru_cache(maxsize=2)(partial(_prepared, store, protocol))  # the first image of a sequence is read once
+    """Yield pairs from features of single images."""
+    prepared = lru_cache(maxsize=2)(partial(_prepared, store, protocol))  # read the first image of a sequence once
     for pair in dataset:
         (first, size0), (second, size1) = prepared(pair.first), prepared(pair.second)
         yield Stored(first, second, protocol.between(pair, size0, size1))
 
 
 def _prepared(store: Store, protocol: Protocol, picture: Picture) -> tuple[Features, Size]:
-    """Features in pixels of the prepared image, and the image's native (H, W).
+    """Return features in pixels of the prepared image, and the native size (H, W).
 
-    Points of the native image go where the protocol's homography takes them to be; those that it crops are dropped.
+    Points of the native image are mapped as the protocol's homography assumes; points in cropped areas are dropped.
     """
     image = picture.load()
     native = image.shape[0], image.shape[1]

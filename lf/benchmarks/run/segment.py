@@ -1,6 +1,6 @@
 """Evaluate a segmentation on labelled images; logits are kept on disk.
 
-The prediction is always the network's own output: nothing that a file of labels holds is ever taken for it.
+The prediction is always the network's own output, never a file of labels.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ HEAD = "segmentation"
 
 
 class Segmenter:
-    """The logits of pictures from one extractor, under one protocol's geometry."""
+    """Predicts logits of images with one extractor, at the size of one protocol."""
 
     def __init__(self, extractor: Extractor, protocol: Protocol, cache: Path | None) -> None:
         """Keep logits below `cache`, or nowhere.
 
-        The picture has the size that was asked for, else that of the file, else that of the protocol; the nearest below
-        that the network takes.
+        Images are resized to the size of the variant if it has one, otherwise of the file, otherwise of the protocol,
+        rounded down to a size that the network takes.
 
         Raises:
             UsageError: the network has no segmentation.
@@ -46,7 +46,7 @@ class Segmenter:
         self._cache = cache / ledger.key(kept) if cache else None
 
     def __call__(self, picture: Picture) -> Seen:
-        """The logits of a picture; read from the cache, or kept there.
+        """Return the logits of an image, from the cache if possible.
 
         Raises:
             BadModel: a logit is not finite.
@@ -64,7 +64,7 @@ class Segmenter:
         return seen
 
     def logits(self, image: Array) -> Array:
-        """Logits (C, h, w) float32 of an image, uint8 (H, W, 3) RGB."""
+        """Return logits (C, h, w) float32 of an image, uint8 (H, W, 3) RGB."""
         prepared = self.protocol.geometry.prepare(image, self.extractor.model.colours, self.size)
         with blaming(self.extractor.artifact.path):
             logits = self.extractor.maps(prepared)[HEAD]
@@ -73,7 +73,7 @@ class Segmenter:
         return np.ascontiguousarray(logits, np.float32)
 
     def score(self, unit: Unit) -> dict[str, Any]:
-        """The scores of a labelled image."""
+        """Return the scores of a labelled image."""
         check_classes(self.extractor, unit.labelled.classes)
         return dict(self.protocol.scorer(self(unit.first), unit.labelled, **self.protocol.params))
 
@@ -87,7 +87,7 @@ def check_head(extractor: Extractor) -> None:
 
 
 def check_classes(extractor: Extractor, classes: LabelSet) -> None:
-    """Raise UsageError if a file has no segmentation, or one of another number of classes than a label set has."""
+    """Raise UsageError if a file has no segmentation, or another number of classes than the label set."""
     check_head(extractor)
     channels = extractor.artifact.card.outputs[HEAD][0]
     if channels != len(classes):
@@ -102,5 +102,5 @@ def _load(path: Path) -> tuple[Array, Size] | None:
         kept = npz.read(path, "kept logits", ("logits", "native"))
         logits, native = kept["logits"], npz.size(path, "native", kept["native"])
     except LfError:
-        return None  # absent or damaged: predicted again
+        return None  # missing or damaged: predict again
     return (logits, native) if logits.ndim == 3 and logits.dtype == np.float32 else None

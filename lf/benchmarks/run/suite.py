@@ -32,7 +32,7 @@ from lf.runtimes import BACKENDS, backends_for
 
 RESULTS = "results.json"
 LATENCY = "latency.json"
-DRAWN = (480, 640)  # (H, W) px of the picture that is timed where a protocol leaves the size free
+DRAWN = (480, 640)  # (H, W) px of the timed image if the protocol has no size
 
 
 def suite(
@@ -57,18 +57,17 @@ def suite(
     needs: Mapping[str, float] | None = None,
     progress: Progress = lambda done, total, text: None,
 ) -> list[Run]:
-    """Evaluate every file in every engine that runs it; the runs of a results file, in the order of the command line.
+    """Evaluate every file in every engine that runs it; return runs in the order of the command line.
 
-    `workers` pictures are worked at together, see `bench`. `keypoints` names a baseline whose points every network
-    describes, `size` what every picture is resized to, `nms` how far points suppress each other, `refine` how they move
-    off whole pixels, `threshold` their smallest score, `extraction` how images are looked at, see `Variant`. `out`
-    keeps results.json and the features of every picture, from which an interrupted run resumes, and with `draw`
-    pictures of the pairs. `pool` names a row of POOLS, whose machines evaluate the variants; `needs` what those must
-    have, see `lf.benchmarks.run.pooled`.
+    `workers` is the number of images in parallel, see `bench`. `keypoints` names a baseline; every network describes
+    its points. `size` is the size of network inputs, `nms` the radius of suppression, `refine` the sub-pixel method,
+    `threshold` the smallest score, `extraction` the published extraction, see `Variant`. `out` holds results.json and
+    the features of every image, so that an interrupted run resumes, and with `draw` images of pairs. `pool` is a row of
+    POOLS: its machines evaluate the variants. `needs` are their required resources, see `lf.benchmarks.run.pooled`.
 
     Raises:
-        UsageError: unknown names, a file or engine without its counterpart, or pictures without a place.
-        Unavailable: an engine or the plots extra is not there; found before anything is computed.
+        UsageError: unknown names, a file or engine without its counterpart, or `draw` without `out`.
+        Unavailable: an engine or the plots extra is missing; raised before anything is computed.
     """
     if draw and out is None:
         raise UsageError("`draw` needs a folder to draw into; type: `out=DIR`")
@@ -132,7 +131,7 @@ def evaluate_variants(
 
 
 def _refuse(subjects: Sequence[Subject], rule: Protocol, pairs: Sequence[Pair], out: Path | None) -> None:
-    """Raise what is wrong with the engines or with the folder before anything is computed."""
+    """Check the engines and the folder before anything is computed."""
     for subject in subjects:
         results.refuse_stand_in(subject)
     if out:
@@ -143,9 +142,9 @@ def _refuse(subjects: Sequence[Subject], rule: Protocol, pairs: Sequence[Pair], 
 def pair_up(
     artifacts: Sequence[Artifact], backends: Sequence[str] | None, threads: int = 1, rule: Protocol | None = None
 ) -> list[tuple[Artifact, str]]:
-    """Every (file, engine) that fit together by the file's type; without engines, each file in the first that runs it.
+    """Return all matching (file, engine); without engines, each file with the first installed engine that runs it.
 
-    The name `auto` stands for the engine that is fastest here for the pictures of `rule`, see `lf.extraction.auto`.
+    The name `auto` stands for the engine that is fastest here for the images of `rule`, see `lf.extraction.auto`.
 
     Raises:
         UsageError: an unknown engine, one without a file, or a file without an engine.
@@ -181,9 +180,9 @@ def timings(
     progress: Progress,
     reference: int = 0,
 ) -> list[Timing]:
-    """Latency on the first picture of a pair, prepared by the protocol, as each variant extracts it there.
+    """Measure the latency of each variant on the first image of a pair, prepared by the protocol.
 
-    Ratios are to the variant with the index `reference`.
+    Ratios are relative to the variant with the index `reference`.
     """
     prepared = _prepared(variants, pair.first.load(), rule)
     return latency.measure(
@@ -206,25 +205,25 @@ def latencies(
     out: Path | None = None,
     progress: Progress = lambda done, total, text: None,
 ) -> list[Run]:
-    """Time every file in every engine that runs it, on one picture of the protocol's size; runs without pairs.
+    """Time every file in every engine that runs it, on one image of the protocol's size; runs without pairs.
 
     Args:
         artifacts: model files.
         backends: rows of BACKENDS; None takes for each file the first that runs it.
-        protocol: row of PROTOCOLS, for the size and how it is extracted.
-        photo: an image to time, or a folder of which the first one is taken; None draws one.
+        protocol: row of PROTOCOLS, for the size and the extraction.
+        photo: image to time, or a folder: its first image; None draws an image.
         keypoints: see `suite`.
         size: see `suite`.
         extraction: see `suite`.
-        threads: of every engine.
-        repeats: turns.
-        reference: what ratios are to, by its name in `names.references`; None is the first.
-        out: where latency.json goes.
+        threads: number of threads of every engine.
+        repeats: number of turns.
+        reference: reference of ratios, by its name in `names.references`; None is the first.
+        out: folder for latency.json.
         progress: (done, total, text).
 
     Raises:
         UsageError: unknown names, no turns, a file or engine without its counterpart.
-        Unavailable: an engine is not there; found before anything is timed.
+        Unavailable: an engine is missing; raised before anything is timed.
         BadInput: no readable photo.
     """
     if not repeats:
@@ -254,7 +253,7 @@ def latencies(
 
 
 def _untimed(variant: Variant, info: SessionInfo, name: str, prepared: Array, rule: Protocol) -> Run:
-    """A run without pairs on one prepared picture that is called `name`, before its times are measured."""
+    """Return a run without pairs or times, on one prepared image called `name`."""
     machine = environment(info, latency.__name__)
     run = assemble(evaluated(variant, info), machine, [], name, rule, [])
     digest = hashlib.sha256(prepared.tobytes()).hexdigest()
@@ -263,7 +262,7 @@ def _untimed(variant: Variant, info: SessionInfo, name: str, prepared: Array, ru
 
 
 def _picture(photo: Path | None, size: tuple[int, int]) -> tuple[str, Array]:
-    """Name and pixels, uint8 (H, W, 3) RGB."""
+    """Return name and pixels, uint8 (H, W, 3) RGB, of the image to time."""
     if photo is None:
         return "a drawn picture", next(agreement.drawn(size, 1))
     path = list_images(photo, 1)[0] if photo.is_dir() else photo

@@ -22,9 +22,9 @@ from lf.data.layouts.pairs import Stored
 from lf.extraction.extractor import Extractor
 from lf.extraction.store import Progress, Tally, claim
 
-OWN = PROTOCOLS["superpoint"]  # the files hold its 320x240 images
-THUMBNAIL = 40, 30  # (W, H) px, enough to tell the images of a dataset apart
-SAME = 4 / 255  # mean difference between thumbnails of one image; decoders and resizers differ by a grey level
+OWN = PROTOCOLS["superpoint"]  # the files hold 320x240 images of this protocol
+THUMBNAIL = 40, 30  # (W, H) px, enough to distinguish the images of a dataset
+SAME = 4 / 255  # largest mean difference of thumbnails of one image; decoders and resizers differ by a grey level
 
 
 class Look(NamedTuple):
@@ -37,11 +37,11 @@ class Look(NamedTuple):
 def read(folder: Path, dataset: Sequence[Pair], protocol: Protocol) -> Iterator[Stored]:
     """The stored pairs of a dataset, in its order, with the protocol's homographies.
 
-    The files are numbered in the order of somebody's file system, so their images must say which pair they are.
+    The numbers of the files follow the order of an unknown file system, so pairs are identified by their images.
 
     Raises:
-        UsageError: the protocol prepares images otherwise than the files do.
-        BadInput: no such file, one whose images the dataset does not have, or a pair without file.
+        UsageError: the protocol prepares images in another way than the files.
+        BadInput: no such file, a file with images that are not in the dataset, or a pair without a file.
     """
     looks = {picture.key: _look(picture, protocol) for pair in dataset for picture in (pair.first, pair.second)}
     for pair, path in zip(dataset, _assign(folder, dataset, looks), strict=True):
@@ -59,7 +59,7 @@ def write(
     network's own resolution.
 
     Raises:
-        UsageError: the file takes another size only, or see `lf.extraction.store.claim`.
+        UsageError: the file has another fixed size, or see `lf.extraction.store.claim`.
         BadInput: an image cannot be read.
     """
     dataset, predict, tally = open_dataset(data), Predictor(extractor, OWN, None), Tally()
@@ -109,7 +109,7 @@ def _thumbnail(image: Array) -> Array:
 
 
 def _assign(folder: Path, dataset: Sequence[Pair], looks: Mapping[str, Look]) -> list[Path]:
-    """The file of each pair, by the likeness of both images."""
+    """Find the file of each pair by the similarity of both images."""
     paths = sorted((p for p in folder.glob("*.npz") if p.stem.isdecimal()), key=lambda path: int(path.stem))
     firsts = np.stack([looks[pair.first.key].thumbnail for pair in dataset])
     seconds = np.stack([looks[pair.second.key].thumbnail for pair in dataset])

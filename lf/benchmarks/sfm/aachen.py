@@ -67,7 +67,7 @@ RELEASES = {
 
 @dataclass(frozen=True)
 class Tree:
-    """place: the images of the database, with the pairs to match. queries: names of those to localise."""
+    """place: the images of the database, with the pairs to match. queries: names of the images to localise."""
 
     place: Place
     queries: tuple[str, ...]
@@ -107,7 +107,7 @@ def read(root: Path, release: Release) -> Tree:
 
 
 def _file(root: Path, folder: str, *names: str) -> Path:
-    """The file of one of some names in a folder, or below it."""
+    """Find the file with one of the names in a folder, or below it."""
     for name in names:
         place = root / folder if folder else root
         found = [place / name] if (place / name).is_file() or not folder else sorted(place.rglob(name))
@@ -117,7 +117,7 @@ def _file(root: Path, folder: str, *names: str) -> Path:
 
 
 def intrinsics(path: Path) -> dict[str, Camera]:
-    """Name -> camera, of lines with name, model, width, height and parameters.
+    """Read cameras by name, from lines with name, model, width, height and parameters.
 
     Raises:
         BadInput: the file is damaged or empty.
@@ -139,7 +139,7 @@ def intrinsics(path: Path) -> dict[str, Camera]:
 
 
 def nvm(path: Path) -> dict[str, Array]:
-    """Name -> (3, 4) world to camera, of the first model of an NVM file.
+    """Read poses (3, 4), world to camera, by name, from the first model of an NVM file.
 
     Lines: NVM_V3, number of cameras, then name, focal length, quaternion w x y z, camera centre, distortion and 0.
 
@@ -161,10 +161,10 @@ def nvm(path: Path) -> dict[str, Array]:
 
 
 def pairs(path: Path, index: Mapping[str, int], known: Mapping[str, object]) -> list[tuple[int, int]]:
-    """Index pairs of a list of names; pairs of images that are not taken are left out.
+    """Read index pairs from a list of names; pairs with unused images are left out.
 
     Raises:
-        BadInput: a line that is no pair, or names an image that the database does not have.
+        BadInput: a line is not a pair, or names an image that the database does not have.
     """
     found = []
     for where, words in rows(path, "a list of pairs, two image names per line"):
@@ -176,7 +176,7 @@ def pairs(path: Path, index: Mapping[str, int], known: Mapping[str, object]) -> 
 
 
 def write(out: Path, release: Release, method: str, poses: Mapping[str, Placed | None]) -> Path:
-    """Write the file that the server takes: file name, quaternion w x y z and translation, world to camera.
+    """Write the file for the evaluation server: file name, quaternion w x y z and translation, world to camera.
 
     Queries that were not registered are left out; the server counts them as failed.
     """

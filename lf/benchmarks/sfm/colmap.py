@@ -18,10 +18,10 @@ from lf.core.packages import pip
 from lf.data import colmap as database_file
 
 SEED = 0
-THREADS = 1  # of mapping: with another number COLMAP finds another model, by parts of a percent
-LEAST = 15  # verified matches of a pair that COLMAP takes
+THREADS = 1  # threads of mapping: the number changes COLMAP's model by parts of a percent
+LEAST = 15  # least number of verified matches of a pair for COLMAP
 ERRORS_ONLY = 2  # of the levels of COLMAP's log
-REGISTERED = 10_000.0  # px: COLMAP marks with an error beyond any image what it has not computed
+REGISTERED = 10_000.0  # px: COLMAP marks errors that it has not computed by huge values
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class Placed:
 
     Attributes:
         pose: (3, 4) float64, world to camera.
-        observations: its keypoints with a point of the model.
-        track_length: mean number of images that see these points; None without any.
-        reprojection_error: mean error of these points, px; None without any.
+        observations: number of its keypoints with a 3D point of the model.
+        track_length: mean number of images with these points; None without points.
+        reprojection_error: mean error of these points, px; None without points.
     """
 
     pose: Array
@@ -43,15 +43,15 @@ class Placed:
 
 @dataclass(frozen=True)
 class Model:
-    """A reconstruction; an empty one where COLMAP found none.
+    """A reconstruction; empty if COLMAP found none.
 
     Attributes:
-        images: name -> where it is, of the registered images.
-        points: sparse points.
-        observations: keypoints with a point.
+        images: name -> registered image.
+        points: number of sparse points.
+        observations: number of keypoints with a point.
         track_length: observations per point; None without points.
         reprojection_error: mean over the points, px; None without points.
-        models: separate models that COLMAP made; this is the one with most registered images.
+        models: number of separate models that COLMAP made; this model has the most registered images.
     """
 
     images: Mapping[str, Placed] = field(default_factory=dict)
@@ -63,7 +63,7 @@ class Model:
 
 
 def version() -> str:
-    """The version of pycolmap.
+    """Return the version of pycolmap.
 
     Raises:
         Unavailable: it is not installed.
@@ -92,9 +92,9 @@ def reconstruct(path: Path, out: Path, refine: bool) -> Model:
     """Map the verified database at `path` incrementally, and write the largest model as text.
 
     Args:
-        path: of the database.
+        path: the database.
         out: an empty folder for COLMAP's models; the text model is written into it.
-        refine: refine focal length and distortion of every camera; else all intrinsics are fixed.
+        refine: True refines focal length and distortion of every camera; False fixes all intrinsics.
 
     Raises:
         LfError: COLMAP refuses the database.
@@ -121,13 +121,13 @@ def triangulate(
     """Triangulate points from images with known poses, then register the queries; all intrinsics are fixed.
 
     Args:
-        path: of the verified database.
-        poses: name -> (3, 4) world to camera, of the images that are known.
+        path: the verified database.
+        poses: name -> (3, 4) world to camera, of images with known poses.
         queries: names of the images to register, in this order.
         out: an empty folder; the text model of the known images is written into it.
 
     Returns:
-        The model of the known images, and for each query where it is, or None if it was not registered.
+        The model of the known images, and for each query its registered image, or None if it was not registered.
 
     Raises:
         LfError: COLMAP refuses the database.
@@ -158,7 +158,7 @@ def triangulate(
 
 
 def _posed(colmap: Any, database: Any, poses: Mapping[str, Array]) -> Any:
-    """A model of the known images without points, with the cameras of the database."""
+    """Make a model of the known images without points, with the cameras of the database."""
     model = colmap.Reconstruction()
     cameras = {camera.camera_id: camera for camera in database.read_all_cameras()}
     for camera in cameras.values():
@@ -172,7 +172,7 @@ def _posed(colmap: Any, database: Any, poses: Mapping[str, Array]) -> Any:
 
 
 def _options(colmap: Any, refine: bool) -> Any:
-    """Options of mapping, triangulation and registration: seeded, and with intrinsics that move or do not."""
+    """Return options of mapping, triangulation and registration: seeded, with refined or fixed intrinsics."""
     options = colmap.IncrementalPipelineOptions()
     options.random_seed = options.mapper.random_seed = options.triangulation.random_seed = SEED
     options.num_threads = options.mapper.num_threads = THREADS
@@ -208,7 +208,7 @@ def _placed(model: Any, image: Any) -> Placed:
 
 
 def _matched(path: Path) -> set[str]:
-    """Names of the images that have enough verified matches with another: COLMAP stops at a posed image without any."""
+    """Return names of images with enough verified matches: COLMAP stops at a posed image without matches."""
     with database_file.opened(path) as database:
         enough = {key for pair, count in database.inliers().items() if count >= LEAST for key in pair}
         return {name for name, key in database.ids().items() if key in enough}
@@ -216,7 +216,7 @@ def _matched(path: Path) -> set[str]:
 
 @contextmanager
 def _calling(path: Path) -> Iterator[None]:
-    """Keep COLMAP's words off stderr, turn what it raises into one line, and leave no files beside the database."""
+    """Suppress COLMAP's output, convert its errors to one line, and remove files beside the database."""
     try:
         with console.quiet():
             yield
@@ -228,7 +228,7 @@ def _calling(path: Path) -> Iterator[None]:
 
 
 def _pycolmap() -> Any:
-    """pycolmap, imported after zlib: 4.1.1 to 4.2.1 corrupt the memory of every later compression otherwise.
+    """Import pycolmap after zlib: otherwise versions 4.1.1 to 4.2.1 corrupt the memory of later compressions.
 
     Raises:
         Unavailable: it is not installed.
@@ -240,7 +240,7 @@ def _pycolmap() -> Any:
         import pycolmap
 
         if ends is not None and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, ends)  # pycolmap would print where it was when it was asked to end
+            signal.signal(signal.SIGTERM, ends)  # pycolmap prints a stack trace when it is terminated
     except ImportError as error:
         raise Unavailable(f"reconstruction needs the package pycolmap; type: {pip('sfm')}") from error
     pycolmap.logging.minloglevel = ERRORS_ONLY

@@ -21,7 +21,7 @@ from lf.extraction.variant import Variant
 
 VERSION = 1
 NAME = "localise"
-EVERY, FIRST = 3, 2  # of posed sets every third image is a query, beginning with the third
+EVERY, FIRST = 3, 2  # in posed sets, every third image is a query
 
 Found = Mapping[str, colmap.Placed | None]
 
@@ -43,14 +43,14 @@ def localize(
         variant: the model in its backend.
         data: `aachen:ROOT`, `aachen-v1.1:ROOT`, or a posed dataset, see `lf.benchmarks.sfm.places.places`.
         out: folder for features, matches, database, model and results.json.
-        how: see `How`.
+        how: settings of features and matches.
         pairs: see `lf.benchmarks.sfm.pairs.choose`; None takes all, or the list of Aachen.
-        queries: names of the queries of a posed set; none takes every third image.
-        threads: of the backend.
+        queries: names of the queries of a posed set; empty takes every third image.
+        threads: number of threads of the backend.
         progress: called with (done, total, text).
 
     Returns:
-        The run, and the file for the benchmark's server, which Aachen has; None of a shard, which ends before.
+        The run, and the file for Aachen's evaluation server. None for a shard, which only extracts and matches.
 
     Raises:
         UsageError: unknown names, or a folder with other work.
@@ -99,11 +99,11 @@ def _stages(
 
 
 def _queries(place: Place, names: Sequence[str], count: int) -> tuple[str, ...]:
-    """The queries of a posed place.
+    """Return the queries of a posed place.
 
     Raises:
         UsageError: names of several places.
-        BadInput: a name that is no image, images without a pose or intrinsics, or nothing left to localise in.
+        BadInput: an unknown image, images without a pose or intrinsics, or no images left for the model.
     """
     refuse_unknown(place, "choose a dataset that has them")
     unposed = [shot.name for shot in place.shots if shot.pose is None]
@@ -123,7 +123,7 @@ def _queries(place: Place, names: Sequence[str], count: int) -> tuple[str, ...]:
 def _localised(
     stages: Stages, asked: Sequence[str], progress: Progress
 ) -> tuple[colmap.Model, dict[str, colmap.Placed | None]]:
-    """The triangulated model and where the queries are: what is kept, or made anew."""
+    """Return the triangulated model and the registered queries: those of an earlier run, or new ones."""
     path, content = stages.database(progress), stages.note.content
     if content.get("model") and content.get("queries") is not None:
         where = stages.note.path

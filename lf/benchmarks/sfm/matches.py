@@ -14,7 +14,7 @@ from lf.core import Array, BadInput, Features
 from lf.data.layouts.images import LF, Folder
 from lf.formats import npz
 
-HELD = 6  # features of images in memory: 10 MB each at 20,480 points of 128 numbers
+HELD = 6  # images with features in memory: 10 MB each at 20,480 points of 128 numbers
 NAMES = "names"
 
 Progress = Callable[[int, int, str], None]
@@ -26,15 +26,15 @@ class Matcher:
     """Mutual nearest neighbours by the dot product, with or without Lowe's ratio test.
 
     Attributes:
-        ratio: most that the distance to the nearest may be of that to the second nearest; None for no test.
-        both: whether the test must hold in both directions; else from the first image to the second.
+        ratio: largest ratio of the distances to the nearest and to the second nearest; None for no test.
+        both: True: the test must hold in both directions. False: from the first image to the second.
     """
 
     ratio: float | None = None
     both: bool = False
 
     def __call__(self, first: Features, second: Features) -> Array:
-        """(M, 2) uint32 indices of matched keypoints."""
+        """Match two images: indices (M, 2) uint32 of keypoints."""
         if self.ratio is None:
             pair = mutual(first.descriptors, second.descriptors, "dot")
         else:
@@ -50,7 +50,7 @@ MATCHERS = {
 
 
 def grouped(pairs: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
-    """First image -> its second images, in the order of the pairs."""
+    """Group pairs by first image, in the order of the pairs."""
     groups: dict[str, list[str]] = {}
     for first, second in pairs:
         groups.setdefault(first, []).append(second)
@@ -62,9 +62,9 @@ def match(features: Path, groups: Groups, out: Path, matcher: Matcher, progress:
 
     Args:
         features: folder of the features, layout lf.
-        groups: what is matched.
+        groups: pairs to match.
         out: folder of the matches.
-        matcher: how.
+        matcher: the matcher.
         progress: called with (groups done, total, name).
     """
     store = Folder(LF, features)
@@ -79,15 +79,15 @@ def match(features: Path, groups: Groups, out: Path, matcher: Matcher, progress:
 
 
 def missing(groups: Groups, out: Path) -> list[str]:
-    """First images without a file of matches."""
+    """Return the first images without a file of matches."""
     return [first for first in groups if not _path(out, first).is_file()]
 
 
 def matched(groups: Groups, out: Path) -> Iterator[tuple[str, str, Array]]:
-    """First image, second image and matches (M, 2) of every pair.
+    """Yield first image, second image and matches (M, 2) of every pair.
 
     Raises:
-        BadInput: a file is damaged, or of other pairs.
+        BadInput: a file is damaged, or has other pairs.
     """
     for first, others in groups.items():
         path, keys = _path(out, first), [f"m{k}" for k in range(len(others))]

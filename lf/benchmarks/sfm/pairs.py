@@ -13,24 +13,24 @@ from lf.benchmarks.sfm.pose_errors import centre_of
 from lf.core import Array, BadInput, UsageError
 from lf.data.posed.rows import rows
 
-MOST = 2000  # images of which all pairs are taken: the limit of the ETH benchmark
+MOST = 2000  # largest number of images for matching all pairs: the limit of the ETH benchmark
 WAYS = "exhaustive, sequential:N, nearest:N, listed, or a file with two image names per line"
 
 Pairs = list[tuple[int, int]]
 
 
 def choose(way: str, place: Place, queries: Collection[int] = ()) -> Pairs:
-    """Index pairs of the images to match, ordered, each once; two queries are never a pair.
+    """Choose the index pairs of images to match, ordered, each once. Two queries are never a pair.
 
     Args:
-        way: one of WAYS. `nearest:N`: the N nearest cameras that look the same way, within 90 degrees; as the pose of a
-            query is not known, it is matched with every other image.
+        way: one of WAYS. `nearest:N`: the N nearest cameras with a viewing direction within 90 degrees. Queries have no
+            pose, so they are matched with every other image.
         place: the images.
-        queries: indices of the images whose pose is to be found.
+        queries: indices of the images to localise.
 
     Raises:
-        UsageError: another way, or one that needs what the place does not have.
-        BadInput: the list names another image.
+        UsageError: unknown way, or the place lacks the poses or the list that it needs.
+        BadInput: the list names an image that is not in the place.
     """
     name, _, count = way.partition(":")
     total = len(place.shots)
@@ -81,7 +81,7 @@ def _nearest(place: Place, count: int, queries: Collection[int]) -> Pairs:
 
 
 def _order(poses: Sequence[Array]) -> list[list[int]]:
-    """For each camera the others that look the same way, nearest first."""
+    """Return for each camera the others with a similar viewing direction, nearest first."""
     centres = np.array([centre_of(pose) for pose in poses]).reshape(-1, 3)
     axes = np.array([pose[2, :3] for pose in poses]).reshape(-1, 3)
     found = []

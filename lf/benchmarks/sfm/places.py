@@ -13,7 +13,7 @@ from lf.data import Picture, colmap, colmap_cameras, images, posed
 from lf.data.posed import folders
 
 IMAGES = "images"  # folder of a scene in the layout of the ETH benchmark
-CAMERAS = "database.db"  # beside it, with the cameras
+CAMERAS = "database.db"  # cameras, beside the folder
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,10 @@ class Shot:
 
     Attributes:
         name: unique in its place; the name in COLMAP's files.
-        picture: its pixels.
-        matrix: (3, 3) intrinsics, pixel centres at integers; None where unknown, or where `camera` says more.
-        camera: in COLMAP's form; None where `matrix` says it, or nothing.
-        pose: (3, 4) world to camera; None where unknown.
+        picture: its image file or drawn image.
+        matrix: (3, 3) intrinsics, pixel centres at integers; None if unknown, or if `camera` is given.
+        camera: camera in COLMAP's form; None if unknown, or if `matrix` is given.
+        pose: (3, 4) world to camera; None if unknown.
     """
 
     name: str
@@ -36,11 +36,11 @@ class Shot:
 
     @property
     def known(self) -> bool:
-        """Whether the intrinsics are known."""
+        """True if the intrinsics are known."""
         return self.matrix is not None or (self.camera is not None and self.camera.known)
 
     def seen(self, size: tuple[int, int]) -> colmap_cameras.Camera:
-        """The camera of the image of (width, height); a guess where nothing is known.
+        """Return the camera for an image of (width, height); a guess if the intrinsics are unknown.
 
         Raises:
             BadInput: the camera is of another size.
@@ -58,9 +58,9 @@ class Place:
     """Images in one world.
 
     Attributes:
-        name: such as that of its folder.
+        name: name of the place, such as that of its folder.
         shots: in the order of the data.
-        listed: index pairs that the data lists; None where it has no list.
+        listed: index pairs that the data lists; None without a list.
     """
 
     name: str
@@ -68,7 +68,7 @@ class Place:
     listed: tuple[tuple[int, int], ...] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse names that lead out of a folder, and such that are there twice."""
+        """Refuse names that lead out of a folder, and duplicate names."""
         seen = set()
         for shot in self.shots:
             path = PurePosixPath(shot.name)
@@ -78,7 +78,7 @@ class Place:
 
     @property
     def digest(self) -> str:
-        """Hex sha256 of names, pictures, cameras and poses."""
+        """Hex sha256 of names, images, cameras and poses."""
         digest = hashlib.sha256(self.name.encode("utf-8", "surrogateescape"))
         for shot in self.shots:
             digest.update(f"\0{shot.name}\0{shot.picture.digest}\0{shot.camera}".encode("utf-8", "surrogateescape"))
@@ -88,11 +88,11 @@ class Place:
 
 
 def places(spec: str) -> list[Place]:
-    """The places of a dataset.
+    """Read the places of a dataset.
 
     Args:
-        spec: `posed:DIR`, `scenes:N`, or a folder: with cameras and poses as `posed:` reads them; with `images/` and
-            a `database.db` that has the cameras, as in the ETH benchmark; or of images alone.
+        spec: `posed:DIR`, `scenes:N`, or a folder. The folder has cameras and poses as for `posed:`; or `images/` and a
+            `database.db` with the cameras, as in the ETH benchmark; or only images.
 
     Raises:
         UsageError: see `lf.data.posed.scenes`.
@@ -132,7 +132,7 @@ def _unposed(folder: Path) -> Place:
 
 
 def refuse_unknown(place: Place, option: str) -> None:
-    """Raise BadInput if the intrinsics of an image are unknown; `option` is what to type."""
+    """Raise BadInput if the intrinsics of an image are unknown; the error suggests `option`."""
     missing = [shot.name for shot in place.shots if not shot.known]
     if missing:
         raise BadInput(

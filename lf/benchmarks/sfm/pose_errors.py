@@ -11,14 +11,14 @@ import numpy as np
 from lf.core import Array
 from lf.data.cameras import rotation_angle
 
-LEAST = 3  # cameras that a similarity needs
-TRIPLES = 500  # of cameras that are tried
-GROSS = 10  # standard deviations beyond which a camera is wrong and takes no part in the alignment
-SPREAD = 1.4826  # standard deviation of a normal distribution over its median of absolute values
+LEAST = 3  # least number of cameras for a similarity
+TRIPLES = 500  # largest number of camera triples to try
+GROSS = 10  # standard deviations; cameras with larger errors are excluded from the alignment
+SPREAD = 1.4826  # ratio of the standard deviation of a normal distribution to its median absolute value
 
 
 class PoseError(NamedTuple):
-    """centre: distance of the camera centres, unit of the truth. rotation: degrees."""
+    """centre: distance of the camera centres, in the unit of the truth. rotation: angle, degrees."""
 
     centre: float
     rotation: float
@@ -32,29 +32,29 @@ class Similarity(NamedTuple):
     translation: Array
 
     def points(self, points: Array) -> Array:
-        """(N, 3) in the other world."""
+        """Map points (N, 3) to the other world."""
         return np.asarray(self.scale * points @ self.rotation.T + self.translation)
 
     def pose(self, pose: Array) -> Array:
-        """A pose (3, 4), world to camera, in the other world; the scale goes with the camera."""
+        """Convert a pose (3, 4), world to camera, to the other world; camera coordinates are scaled, too."""
         rotation = pose[:, :3] @ self.rotation.T
         centre = self.points(centre_of(pose)[None])[0]
         return np.column_stack([rotation, -rotation @ centre])
 
 
 def centre_of(pose: Array) -> Array:
-    """(3,) camera centre of a pose (3, 4), world to camera."""
+    """Return the camera centre (3,) of a pose (3, 4), world to camera."""
     return np.asarray(-pose[:, :3].T @ pose[:, 3])
 
 
 def pose_error(found: Array, truth: Array) -> PoseError:
-    """The error of a pose (3, 4), world to camera."""
+    """Return the error of a pose (3, 4), world to camera."""
     apart = float(np.linalg.norm(centre_of(found) - centre_of(truth)))
     return PoseError(apart, rotation_angle(found[:, :3], truth[:, :3]))
 
 
 def aligned_errors(found: Mapping[str, Array], truth: Mapping[str, Array]) -> dict[str, PoseError]:
-    """The errors of a reconstruction's poses after the best similarity; empty where no three cameras fix one."""
+    """Return the errors of a reconstruction's poses after alignment; empty if no three cameras determine one."""
     names = [name for name in found if name in truth]
     ours, theirs = (np.array([centre_of(poses[name]) for name in names]).reshape(-1, 3) for poses in (found, truth))
     moved = align(ours, theirs)
@@ -62,10 +62,10 @@ def aligned_errors(found: Mapping[str, Array], truth: Mapping[str, Array]) -> di
 
 
 def align(source: Array, target: Array) -> Similarity | None:
-    """The similarity from points (N, 3) to others; None where fewer than three are apart, or all are on one line.
+    """Return the similarity from points (N, 3) to others; None for fewer than three distinct points, or a line.
 
-    Least squares over all points, but those that are grossly wrong by the least median over triples: a camera that was
-    registered elsewhere does not move the others, in any unit of length.
+    It is the least-squares fit without outliers. Outliers are found by the least median of errors over triples, so a
+    wrongly registered camera does not change the result, in any unit of length.
     """
     count = len(source)
     if count < LEAST:
@@ -85,7 +85,7 @@ def align(source: Array, target: Array) -> Similarity | None:
 
 
 def least_squares(source: Array, target: Array) -> Similarity | None:
-    """The similarity of least squares (Umeyama 1991); None where the points of either set are on one line."""
+    """Return the least-squares similarity (Umeyama 1991); None if the points of either set are on a line."""
     middle0, middle1 = source.mean(axis=0), target.mean(axis=0)
     a, b = source - middle0, target - middle1
     if any(np.linalg.svd(each, compute_uv=False)[1] <= 1e-9 * max(np.abs(each).max(), 1e-300) for each in (a, b)):
@@ -98,7 +98,7 @@ def least_squares(source: Array, target: Array) -> Similarity | None:
 
 
 def _triples(count: int) -> Sequence[Array]:
-    """Indices of three cameras each: all triples if they are few, else some that are drawn with one seed."""
+    """Return triples of indices of cameras: all if they are few, otherwise a fixed random sample."""
     if count * (count - 1) * (count - 2) // 6 <= TRIPLES:
         return [np.array(each) for each in combinations(range(count), 3)]
     rng = np.random.default_rng(0)

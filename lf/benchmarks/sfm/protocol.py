@@ -20,7 +20,7 @@ from lf.extraction.extractor import Extractor
 from lf.extraction.variant import Variant
 
 COMMON = ("registered", "n_keypoints0", "n_observations", "track_length", "reprojection_error")
-MM = 1000  # of the unit of the data, which is the metre where it matters
+MM = 1000  # per unit of the data, which is the metre for datasets with errors in mm
 POSED = ("camera_centre_error", "camera_rotation_error")
 
 Scores = dict[str, float | None]
@@ -28,11 +28,11 @@ Scores = dict[str, float | None]
 
 @dataclass(frozen=True)
 class Setup:
-    """How one kind of numbers is made; numbers compare within one setup only.
+    """Settings that numbers depend on; only numbers with the same setup are comparable.
 
     Attributes:
-        name: of the protocol.
-        version: raised when a change of code changes a value.
+        name: name of the protocol.
+        version: increased when a change of code changes a value.
         params: matcher, pairs, number of keypoints, intrinsics ...
     """
 
@@ -46,24 +46,24 @@ class Setup:
 
     @property
     def digest(self) -> str:
-        """12 hex digits over `describe`: equal digests, comparable values."""
+        """Return 12 hex digits over `describe`. Values with equal digests are comparable."""
         return hashlib.sha256(json.dumps(self.describe(), sort_keys=True).encode()).hexdigest()[:12]
 
 
 def record(place: str, image: str, keypoints: int, found: colmap.Placed | None) -> dict[str, Any]:
-    """The record of an image: registered or not, and what the model has of it."""
+    """Return the record of an image: whether it is registered, and its numbers in the model."""
     values = (found.observations, found.track_length, found.reprojection_error) if found else (0, None, None)
     scores = (float(found is not None), keypoints, *values)
     return {"sequence": place, "pair": image, **dict(zip(COMMON, scores, strict=True))}
 
 
 def errors(found: PoseError | None) -> Scores:
-    """The metrics of a pose error, the centre in mm where the data is in m; None where there is none."""
+    """Return the metrics of a pose error, the centre in mm if the data is in m; None without an error."""
     return dict(zip(POSED, (found.centre * MM, found.rotation) if found else (None, None), strict=True))
 
 
 def levels(found: PoseError | None) -> Scores:
-    """Whether a query is within each of LEVELS: 1 or 0; one that is not registered is within none."""
+    """Return 1 or 0 for each of LEVELS: whether a query is within it. Unregistered queries are within none."""
     return {
         f"localised@{metres:g}m": float(found is not None and found.centre <= metres and found.rotation <= degrees)
         for metres, degrees in LEVELS
@@ -71,7 +71,7 @@ def levels(found: PoseError | None) -> Scores:
 
 
 def summary(model: colmap.Model, images: int, inliers: Mapping[Any, int]) -> Scores:
-    """Figures of COLMAP's analysis of a model and its matches."""
+    """Summarise COLMAP's analysis of a model and its matches."""
     registered = len(model.images)
     enough = [count for count in inliers.values() if count]
     return {
@@ -99,7 +99,7 @@ def assembled(
     reconstructions: Mapping[str, Scores],
     by: str,
 ) -> Run:
-    """The run of a results file, with one record for each image instead of each pair."""
+    """Assemble the run of a results file, with a record for each image instead of each pair."""
     info = extractor.session.info
     digest = hashlib.sha256("".join(place.digest for place in places).encode()).hexdigest()
     said = {

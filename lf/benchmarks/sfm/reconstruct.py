@@ -47,14 +47,14 @@ def sfm(
         variant: the model in its backend.
         data: see `lf.benchmarks.sfm.places.places`.
         out: folder for features, matches, database, model and results.json.
-        how: see `How`.
+        how: settings of features and matches.
         pairs: see `lf.benchmarks.sfm.pairs.choose`.
-        intrinsics: "fixed", as the data has them, or "refined" by COLMAP, one camera for each image.
-        threads: of the backend.
+        intrinsics: "fixed" to those of the data, or "refined" by COLMAP, with a camera for each image.
+        threads: number of threads of the backend.
         progress: called with (done, total, text).
 
     Returns:
-        The run, which is written to results.json too; None of a shard, which ends before the database.
+        The run, which is also written to results.json. None for a shard, which only extracts and matches.
 
     Raises:
         UsageError: unknown names, or a folder with other work.
@@ -93,7 +93,7 @@ def sfm(
 
 
 def matched(work: list[Stages], how: How, variant: Variant, threads: int, progress: Progress) -> bool:
-    """Extract and match all places, or the shard of each; whether what follows can be done."""
+    """Extract and match all places, or the shard of each; return whether all matches are complete."""
     for stages in work:
         stages.features(variant, threads, progress)
     lacking = sum(stages.match(progress) for stages in work)
@@ -110,7 +110,7 @@ def matched(work: list[Stages], how: How, variant: Variant, threads: int, progre
 
 
 def in_place(stages: Stages, make: Callable[[Path], Made]) -> Made:
-    """Call `make` with an empty folder, which then takes the place of the model's."""
+    """Call `make` with an empty folder, which then replaces the folder of the model."""
     stages.folder.mkdir(parents=True, exist_ok=True)
     final = stages.folder / MODEL
     try:
@@ -130,7 +130,7 @@ def in_place(stages: Stages, make: Callable[[Path], Made]) -> Made:
 
 
 def _model(stages: Stages, refine: bool, progress: Progress) -> colmap.Model:
-    """The kept model of a place, or a new one."""
+    """Return the model of an earlier run of a place, or a new model."""
     path = stages.database(progress)
     if (kept := stages.note.content.get("model")) and (stages.folder / MODEL).is_dir():
         return revived(kept, stages.note.path)
@@ -141,16 +141,16 @@ def _model(stages: Stages, refine: bool, progress: Progress) -> colmap.Model:
 
 
 def kept_model(model: colmap.Model) -> dict[str, Any]:
-    """A model as JSON."""
+    """Convert a model to JSON."""
     images = {name: {**asdict(image), "pose": image.pose.tolist()} for name, image in model.images.items()}
     return {**asdict(model), "images": images}
 
 
 def revived(kept: Mapping[str, Any], where: Path) -> colmap.Model:
-    """A model from JSON.
+    """Read a model from JSON.
 
     Raises:
-        BadInput: it is none.
+        BadInput: it is not a model.
     """
     try:
         images = {name: placed(image) for name, image in kept["images"].items()}
@@ -160,7 +160,7 @@ def revived(kept: Mapping[str, Any], where: Path) -> colmap.Model:
 
 
 def placed(kept: Mapping[str, Any]) -> colmap.Placed:
-    """An image of a model from JSON."""
+    """Read an image of a model from JSON."""
     return colmap.Placed(**{**kept, "pose": np.array(kept["pose"], np.float64).reshape(3, 4)})
 
 
@@ -170,7 +170,7 @@ def _errors(place: Place, model: colmap.Model) -> dict[str, PoseError]:
 
 
 def _of(errors: Mapping[str, PoseError]) -> protocol.Scores:
-    """Errors of all cameras of a place."""
+    """Return the summary of the errors of all cameras of a place."""
     centres = [error.centre * protocol.MM for error in errors.values()]
     turns = [error.rotation for error in errors.values()]
     return {

@@ -31,22 +31,22 @@ from lf.extraction.pools import POOLS
 from lf.extraction.variant import Variant
 
 NOTE, FEATURES, MATCHES, DATABASE, MODEL = "lf-sfm.json", "features", "matches", "database.db", "model"
-MADE = "lf_made"  # table of a database that says what made it
+MADE = "lf_made"  # table of a database that identifies the work
 
 Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
 class How:
-    """How images become matches.
+    """Settings of features and matches.
 
     Attributes:
         matcher: a row of MATCHERS.
-        top_k: best keypoints of each image; None takes all.
-        workers: images at a time.
-        threads: of COLMAP's verification.
-        shard: (I, N): do shard I of N of the features and matches, and no more.
-        pool: a row of POOLS that extracts the features, or None for this machine.
+        top_k: number of best keypoints of each image; None takes all.
+        workers: number of images in parallel.
+        threads: number of threads of COLMAP's verification.
+        shard: (I, N): compute only shard I of N of the features and matches.
+        pool: row of POOLS that extracts the features, or None for this machine.
     """
 
     matcher: str
@@ -57,7 +57,7 @@ class How:
     pool: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse an unknown pool, or one beside a shard."""
+        """Refuse an unknown pool, or a pool with a shard."""
         if self.pool:
             pick(POOLS, self.pool, "pool")
             if self.shard != store.WHOLE:
@@ -69,9 +69,9 @@ class Stages:
 
     Attributes:
         place: the images.
-        folder: of the work.
+        folder: folder of the work.
         pairs: index pairs to match.
-        note: what the work is made with, and what it gave.
+        note: file with the settings and results of the work.
     """
 
     def __init__(
@@ -81,11 +81,11 @@ class Stages:
 
         Args:
             place: the images.
-            folder: of the work.
+            folder: folder of the work.
             extractor: the opened model.
             pairs: index pairs to match.
-            how: see `How`.
-            more: what else the result depends on; JSON.
+            how: settings of features and matches.
+            more: other settings that the result depends on; JSON.
 
         Raises:
             UsageError: the folder holds work with another model, data or setting.
@@ -106,11 +106,11 @@ class Stages:
             self.note.write()
 
     def features(self, variant: Variant, threads: int, progress: Progress) -> None:
-        """Extract the features of the images, or of the shard; in a pool by what opens `variant` there.
+        """Extract the features of the images, or of the shard; in a pool, machines open `variant`.
 
         Raises:
             BadInput: an image cannot be read.
-            UsageError: a pool, and pictures that are drawn.
+            UsageError: a pool with drawn images.
         """
         own = store.share({shot.name: shot.picture for shot in self.place.shots}, self._how.shard)
         out, top_k, count = self.folder / FEATURES, self._how.top_k, self._how.workers
@@ -123,7 +123,7 @@ class Stages:
             raise BadInput(f"{self.place.name}: {next(iter(tally.failed.values()))}")
 
     def match(self, progress: Progress) -> int:
-        """Match the pairs, or those of the shard; how many images have no features yet, with which nothing is done."""
+        """Match the pairs, or those of the shard; if images have no features yet, only return their number."""
         out = self.folder / FEATURES
         if lacking := sum(not Folder(LF, out).has(shot.name) for shot in self.place.shots):
             return lacking
@@ -132,7 +132,7 @@ class Stages:
         return 0
 
     def database(self, progress: Progress) -> Path:
-        """The verified database.
+        """Return the path of the verified database; make it if it is missing.
 
         Raises:
             BadInput: features or matches are damaged.
@@ -158,14 +158,14 @@ class Stages:
         return path
 
     def inliers(self) -> dict[tuple[int, int], int]:
-        """Index pair -> verified matches, of every pair that COLMAP verified."""
+        """Return the number of verified matches of every index pair that COLMAP verified."""
         with databases.opened(self.folder / DATABASE) as database:
             ids = {image_id: name for name, image_id in database.ids().items()}
             index = {shot.name: i for i, shot in enumerate(self.place.shots)}
             return {(index[ids[a]], index[ids[b]]): count for (a, b), count in database.inliers().items()}
 
     def keypoints(self) -> dict[str, int]:
-        """Name -> number of keypoints of every image."""
+        """Return the number of keypoints of every image, by name."""
         with databases.opened(self.folder / DATABASE) as database:
             return {
                 name: int(count)
@@ -173,7 +173,7 @@ class Stages:
             }
 
     def _refuse_database(self) -> None:
-        """Raise unless there is no database, or a whole one of this very work."""
+        """Raise if the folder has a damaged database, or the database of other work."""
         path = self.folder / DATABASE
         if not path.is_file():
             return
@@ -189,10 +189,10 @@ class Stages:
 
 
 def _files(pictures: Mapping[str, Picture], place: str) -> dict[str, Path]:
-    """Name -> image file, which the machines of a pool read.
+    """Return the image files by name, for the machines of a pool.
 
     Raises:
-        UsageError: a picture has none.
+        UsageError: an image has no file.
     """
     if drawn := next((name for name, picture in pictures.items() if not picture.path), None):
         raise UsageError(f"{place}: image {drawn} is drawn, and `pool` shares out image files; leave out `pool`")
@@ -200,7 +200,7 @@ def _files(pictures: Mapping[str, Picture], place: str) -> dict[str, Path]:
 
 
 def _made(extractor: Extractor, how: How) -> dict[str, Any]:
-    """Identity of the features and matches of a model, without the images."""
+    """Return the identity of the features and matches of a model, without the images."""
     info = extractor.session.info
     return {
         "model": extractor.artifact.card.model,

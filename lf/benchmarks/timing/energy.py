@@ -7,13 +7,13 @@ from pathlib import Path
 
 POWERCAP = Path("/sys/class/powercap")
 
-Reading = Mapping[str, tuple[int, int]]  # package -> microjoules counted, and where the count wraps to 0
+Reading = Mapping[str, tuple[int, int]]  # package -> counted microjoules, and the count at which it wraps to 0
 
 
 def read(root: Path = POWERCAP) -> Reading:
-    """The counters of every processor package; empty where there are none, or not all can be read.
+    """Read the energy counters of all processor packages; empty if there are none, or one cannot be read.
 
-    Only packages: `intel-rapl:0:0` and the like are parts of them, and the platform (`psys`) holds them all.
+    Only packages are read: `intel-rapl:0:0` and similar are parts of them, and the platform (`psys`) contains them.
     """
     found = {}
     try:
@@ -27,7 +27,7 @@ def read(root: Path = POWERCAP) -> Reading:
 
 
 def joules(before: Reading, after: Reading) -> float | None:
-    """Energy of all packages between two readings, whoever used it; None without readings."""
+    """Return the energy of all packages between two readings, of all processes; None without readings."""
     if not before or before.keys() != after.keys():
         return None
     used = 0

@@ -35,14 +35,14 @@ from lf.extraction.variant import Variant
 from lf.models.resolve import resolve
 from lf.runtimes import BACKENDS
 
-WINDOW = 6  # turns, the last ones, of which the times must be steady before the first one counts
-LONGEST = 30  # turns of warm-up
-# glibc gives torch's large activations back to the system after every call; kept, its times are steady and shorter
+WINDOW = 6  # the times of this many last turns must be steady before measuring begins
+LONGEST = 30  # largest number of warm-up turns
+# glibc returns torch's large activations to the system after every call; without that, times are shorter and steady
 ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**32), "MALLOC_TOP_PAD_": str(2**29)}
-WAITING = {"OMP_WAIT_POLICY": "PASSIVE"}  # threads that spin take the processor from the worker whose turn it is
+WAITING = {"OMP_WAIT_POLICY": "PASSIVE"}  # waiting threads that spin would slow down the worker being timed
 
 Progress = Callable[[int, int, str], None]
-KINDS = (UsageError, Unavailable, BadInput)  # of the errors of a worker, by its exit code
+KINDS = (UsageError, Unavailable, BadInput)  # kinds of errors of a worker, by exit code
 
 
 def measure(
@@ -57,15 +57,15 @@ def measure(
 ) -> list[Timing]:
     """Time `repeats` extractions of one prepared uint8 image (H, W) or (H, W, 3) by each variant, interleaved.
 
-    Each extracts as `protocol` has it: its `k` best points; R2D2's pyramid in `mma`, one scale elsewhere. Threads
-    are those of every variant, or of each its own.
+    Each extracts as in `protocol`: its `k` best points; R2D2's pyramid in `mma`, one scale in others. `threads` is one
+    number for all variants, or one for each.
 
     Returns:
-        The timing fields of a run for each variant, see docs/reference/results-file.md; ratios are to the variant
-        with the index `reference`.
+        The timing fields of a run for each variant, see docs/reference/results-file.md; ratios are relative to the
+        variant with the index `reference`.
 
     Raises:
-        LfError: a worker died; kind and text are those of its error.
+        LfError: a worker failed; the error has the kind and text of the worker's error.
     """
     counts = [threads] * len(variants) if isinstance(threads, int) else [*threads]
     with tempfile.TemporaryDirectory() as folder:
@@ -87,12 +87,12 @@ class Measured(NamedTuple):
 
     @property
     def times(self) -> dict[str, list[float]]:
-        """Phase -> ms per turn."""
+        """Return the times of each phase, ms per turn."""
         return {phase: [turn["ms"][phase] for turn in self.turns] for phase in self.turns[0]["ms"]}
 
 
 def _in_turns(jobs: Sequence[str], counts: Sequence[int], repeats: int, progress: Progress) -> list[Measured]:
-    """Start a worker for each job, warm them up, and ask them in turns."""
+    """Start a worker for each job, warm them up, and time them in turns."""
     with contextlib.ExitStack() as stack:
         workers = [stack.enter_context(_worker(job, count)) for job, count in zip(jobs, counts, strict=True)]
         opened = [_answer(worker) for worker in workers]
@@ -107,7 +107,7 @@ def _in_turns(jobs: Sequence[str], counts: Sequence[int], repeats: int, progress
 
 
 def _timings(measured: Sequence[Measured], to: str, reference: int) -> list[Timing]:
-    """The timing fields of each; ratios are to the one with the index `reference`, called `to`."""
+    """Return the timing fields of each; ratios are relative to index `reference`, named `to`."""
     base, found = measured[reference].times, []
     for one in measured:
         provider = one.opened["provider"]
@@ -125,14 +125,14 @@ def _timings(measured: Sequence[Measured], to: str, reference: int) -> list[Timi
 
 
 def _job(variant: Variant, threads: int, protocol: Protocol, source: Path) -> str:
-    """The order for `serve`, as JSON."""
+    """Return the job for `serve`, as JSON."""
     asked = variant.keypoints, variant.size, variant.nms, variant.refine, variant.threshold, False, variant.extraction
     what = [str(variant.artifact.path), variant.backend, *asked]
     return json.dumps([*what, threads, protocol.name, str(source)])
 
 
 def _warm_up(workers: Sequence[subprocess.Popen[str]], progress: Callable[[int], None]) -> list[dict[str, Any]]:
-    """Turns until the last ones of every worker are steady, or `LONGEST`; per worker how many, and whether it was."""
+    """Run turns until the last of every worker are steady, at most `LONGEST`; return their number and steadiness."""
     seen: list[list[float]] = [[] for _ in workers]
     while True:
         progress(len(seen[0]))
@@ -153,7 +153,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def _worker(job: str, threads: int) -> subprocess.Popen[str]:
-    # the engine gets the number of threads itself; these bind what numpy calls before and after it
+    # the engine receives the number of threads; these variables limit the libraries that numpy calls
     limits = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
     return subprocess.Popen(
         [sys.executable, "-m", "lf.benchmarks.timing.latency", job],
@@ -183,7 +183,7 @@ def _ask(worker: subprocess.Popen[str], what: str = "run") -> dict[str, Any]:
 
 
 def serve(job: str, questions: IO[str], answers: IO[str]) -> None:
-    """The worker: open, extract once, then time one extraction per line read, until `end`."""
+    """Run a worker: open the file, extract once, then time one extraction per line read, until `end`."""
     load_plugins()
     path, backend, keypoints, size, *asked, threads, protocol, source = json.loads(job)
     cv2.setNumThreads(threads)
@@ -193,7 +193,7 @@ def serve(job: str, questions: IO[str], answers: IO[str]) -> None:
     imported = time.perf_counter()
     rule = PROTOCOLS[protocol]
     extractor = Variant(resolve(path), backend, keypoints, size and (size[0], size[1]), *asked).open(threads)
-    extractor.settings["top_k"] = rule.params.get("k")  # points that the protocol would drop are not described
+    extractor.settings["top_k"] = rule.params.get("k")  # do not describe points that the protocol drops
     loaded = time.perf_counter()
     extract = extractor.pyramid if published(extractor, rule) else extractor
     extract(image)
@@ -210,7 +210,7 @@ def serve(job: str, questions: IO[str], answers: IO[str]) -> None:
 
 
 def _timed(extract: Callable[[Array, Clock], object], image: Array) -> dict[str, Any]:
-    """One extraction: {"ms": {phase: wall time, "end_to_end": of all, "cpu": of all threads}, "energy_j"}."""
+    """Time one extraction: {"ms": {phase: wall time, "end_to_end": total, "cpu": all threads}, "energy_j"}."""
     clock, before = Clock(), energy.read()
     cpu, start = time.process_time(), time.perf_counter()
     extract(image, clock)
@@ -224,7 +224,7 @@ def _milliseconds(seconds: dict[str, float]) -> dict[str, float]:
 
 
 def _operators(extractor: Extractor, backend: str, threads: int, image: Array) -> dict[str, Any]:
-    """{"operators", "provider_share"} of the graph that the engine really runs; None where it does not say."""
+    """Return {"operators", "provider_share"} of the graph that the engine runs; None if it does not report them."""
     row = BACKENDS[backend]
     if row.module != "lf.runtimes.ort":
         return {"operators": extractor.session.info.notes.get("operators"), "provider_share": None}
@@ -234,9 +234,9 @@ def _operators(extractor: Extractor, backend: str, threads: int, image: Array) -
 
 
 def peak_memory() -> int | None:
-    """Largest resident memory of this process in bytes; None where the system does not tell.
+    """Return the peak resident memory of this process in bytes; None if the system does not report it.
 
-    Not `ru_maxrss`, which a process inherits from the one that started it.
+    `ru_maxrss` is not used, because a process inherits it from its parent.
     """
     with contextlib.suppress(OSError):
         for line in Path("/proc/self/status").read_text().splitlines():

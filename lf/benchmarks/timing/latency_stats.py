@@ -13,9 +13,9 @@ from lf.core import Array
 from lf.core.machine import ratios_of_turns
 
 PERCENTILES = (50, 90, 95, 99)
-STEADY = 0.05  # the median of the last third may differ by so much from that of the first
-FEWEST = 6  # times to tell a drift by: two to a third
-BUSY = 0.05  # CPU time may differ by so much from what wall time allows
+STEADY = 0.05  # largest relative change of the median from the first third to the last
+FEWEST = 6  # least number of times for a drift: two in each third
+BUSY = 0.05  # largest relative deviation of CPU time from the range that wall time allows
 
 
 def _median(values: Array) -> Array:
@@ -26,12 +26,12 @@ MEDIAN = Statistic("median over turns", lambda value: value, _median)
 
 
 def summarise(times: Mapping[str, Sequence[float]], threads: int, on_cpu: bool = True) -> dict[str, Any]:
-    """The fields of a run that sum up its turns; see docs/reference/results-file.md.
+    """Return the fields of a run that summarise its turns; see docs/reference/results-file.md.
 
     Args:
-        times: phase -> ms per turn; `end_to_end` is wall time, `cpu` that of all threads of the process meanwhile.
-        threads: those that the engine was given.
-        on_cpu: whether it computes there; one that waits for a device has less CPU time than wall time.
+        times: phase -> ms per turn; `end_to_end` is wall time, `cpu` the CPU time of all threads of the process.
+        threads: number of threads of the engine.
+        on_cpu: whether the engine computes on the CPU; if it waits for a device, CPU time is less than wall time.
     """
     wall, cpu = sum(times["end_to_end"]), sum(times["cpu"])
     moved = drift(times["end_to_end"])
@@ -47,13 +47,13 @@ def summarise(times: Mapping[str, Sequence[float]], threads: int, on_cpu: bool =
 
 
 def percentiles(values: Sequence[float]) -> dict[str, float]:
-    """{"p50", "p90", "p95", "p99", "n"}."""
+    """Return the percentiles of times: {"p50", "p90", "p95", "p99", "n"}."""
     found = np.percentile(values, PERCENTILES).round(4).tolist()
     return {**{f"p{q}": value for q, value in zip(PERCENTILES, found, strict=True)}, "n": len(values)}
 
 
 def drift(values: Sequence[float]) -> dict[str, float] | None:
-    """The medians of the first and the last third, in ms, and the relative change between them; None if too few."""
+    """Return the medians of the first and the last third, ms, and their relative change; None for too few times."""
     if len(values) < FEWEST:
         return None
     third = len(values) // 3
@@ -62,17 +62,17 @@ def drift(values: Sequence[float]) -> dict[str, float] | None:
 
 
 def steady(values: Sequence[float]) -> bool | None:
-    """Whether the times are steady; None if they are too few to decide."""
+    """Return whether the times are steady; None if they are too few to decide."""
     moved = drift(values)
     return None if moved is None else abs(moved["change"]) <= STEADY
 
 
 def void(share: float, threads: int, on_cpu: bool = True) -> str | None:
-    """Why times mean nothing, by CPU time over wall time; None where they agree.
+    """Return the reason why times are void, from the ratio of CPU time to wall time; None if they are valid.
 
-    More CPU time than the threads have is more threads than were asked for. Less than one thread has is a time when
-    none computed: they waited for a processor, as nothing in an extraction waits for anything else. With several
-    threads this finds only the worst, as they also wait for each other.
+    If CPU time is larger than wall time times threads, more threads ran than requested. If it is smaller than the wall
+    time, the threads waited for a processor, because an extraction waits for nothing else. With several threads only
+    the worst cases are found, because threads also wait for each other.
     """
     if share > threads * (1 + BUSY):
         return f"CPU time is {share:.0%} of wall time: more than {threads} thread(s) computed"
@@ -82,10 +82,10 @@ def void(share: float, threads: int, on_cpu: bool = True) -> str | None:
 
 
 def ratio(values: Sequence[float], reference: Sequence[float]) -> Ratio | None:
-    """Median over turns of the ratio within a turn, and its 95 % bootstrap interval over turns.
+    """Return the median over turns of the ratio within a turn, and its 95 % bootstrap interval over turns.
 
-    The interval is None where turns are fewer than `lf.benchmarks.protocols.summary.LEAST`. None where a time of the
-    reference is too short for the clock.
+    The interval is None for fewer turns than `lf.benchmarks.protocols.summary.LEAST`. The result is None if a time of
+    the reference is too short for the clock.
     """
     if not values or not all(reference):
         return None
@@ -96,12 +96,12 @@ def ratio(values: Sequence[float], reference: Sequence[float]) -> Ratio | None:
 
 
 def ratios(times: Mapping[str, Sequence[float]], reference: Mapping[str, Sequence[float]]) -> dict[str, Ratio | None]:
-    """The ratio of every phase."""
+    """Return the ratio of every phase."""
     return {phase: ratio(values, reference[phase]) for phase, values in times.items()}
 
 
 def written(found: Ratio | None, turns: int, decimals: int = 2) -> str:
-    """A `ratio` as tables show it: `0.66 [0.65, 0.68]`; `-` where there is none."""
+    """Format a `ratio` for tables: `0.66 [0.65, 0.68]`; `-` for None."""
     if not found:
         return "-"
     write = f"{{:.{decimals}f}}".format
@@ -109,13 +109,13 @@ def written(found: Ratio | None, turns: int, decimals: int = 2) -> str:
 
 
 def said(timing: Timing, phase: str, decimals: int = 2) -> str:
-    """The ratio of a phase from the timing fields of a run, `written`."""
+    """Format the ratio of a phase from the timing fields of a run."""
     found = getattr(timing.ratio, phase)
     return written(found, getattr(timing.phases, phase).n, decimals) if found else "-"
 
 
 def speed(timing: Timing) -> str:
-    """How many times as fast as the reference a whole extraction is, `1.51x [1.48, 1.55]`: one over its ratio."""
+    """Format the speed of an extraction relative to the reference: `1.51x [1.48, 1.55]`, the inverse of its ratio."""
     found = timing.ratio.end_to_end
     if not found or not all((found.value, *(found.interval or ()))):
         return "-"

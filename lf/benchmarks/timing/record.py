@@ -10,7 +10,7 @@ from lf.core.records import Record
 
 @dataclass(frozen=True, kw_only=True)
 class Percentiles(Record):
-    """Percentiles over turns in ms, and how many turns."""
+    """Percentiles over turns, ms, and the number of turns."""
 
     p50: float
     p90: float | None = None
@@ -31,7 +31,7 @@ class Phases(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Drift(Record):
-    """Medians of the first and of the last third of the turns, and the relative change."""
+    """Medians of the first and of the last third of the turns, ms, and the relative change."""
 
     first_third_ms: float | None = None
     last_third_ms: float | None = None
@@ -40,7 +40,7 @@ class Drift(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class WarmUp(Record):
-    """Turns before the first one counted, and whether the last of them were steady."""
+    """Number of turns before measuring, and whether the last of them were steady."""
 
     turns: int = 0
     stationary: bool = True
@@ -56,7 +56,7 @@ class Ratio(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Ratios(Record):
-    """`to`: the name of the reference. Then the ratio of each phase, and of the CPU time."""
+    """`to`: the name of the reference. Others: the ratio of each phase, and of the CPU time."""
 
     to: str = ""
     preprocess: Ratio | None = None
@@ -90,10 +90,10 @@ class Timing(Record):
 
     @property
     def phases(self) -> Phases:
-        """`latency_ms` of a run that was timed.
+        """`latency_ms` of a timed run.
 
         Raises:
-            ValueError: it was not.
+            ValueError: the run was not timed.
         """
         if self.latency_ms is None:
             raise ValueError("a run without latency")

@@ -20,9 +20,9 @@ def save(path: Path, picture: Array) -> None:
 
 
 def write_pictures(out: Path, count: int, size: Size, progress: Progress = lambda done, total, text: None) -> None:
-    """Write the first `count` pictures of the training set as `OUT/000.png` and on.
+    """Write the first `count` images of the training set as `OUT/000.png` and on.
 
-    The pairs of `procedural:N` show none of them, so they may calibrate what is evaluated there.
+    The pairs of `procedural:N` show none of them, so they may calibrate files that are evaluated there.
     """
     for index in range(count):
         save(out / f"{index:03}.png", procedural.training_picture(index, size))
@@ -30,7 +30,7 @@ def write_pictures(out: Path, count: int, size: Size, progress: Progress = lambd
 
 
 def write_pairs(out: Path, count: int, size: Size, progress: Progress = lambda done, total, text: None) -> None:
-    """Write `count` held-out sequences of two pictures in HPatches layout: 1.png, 2.png and H_1_2."""
+    """Write `count` held-out sequences of two images in HPatches layout: 1.png, 2.png and H_1_2."""
     for index, pair in enumerate(warps.drawn(count, size=size)):
         folder = out / pair.sequence
         save(folder / "1.png", pair.first.load())

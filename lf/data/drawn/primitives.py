@@ -17,8 +17,8 @@ from lf.data import homography
 Rng = np.random.Generator
 Size = tuple[int, int]
 
-FLATTEST = np.radians(140)  # a polygon's interior angle above this is hardly a corner
-SHORTEST = 0.05  # of the image's shorter side: edges and distances below this are not drawn
+FLATTEST = np.radians(140)  # interior angles of polygons above this are not clear corners
+SHORTEST = 0.05  # smallest edge and distance, as a share of the image's shorter side
 
 
 @dataclass
@@ -26,10 +26,10 @@ class Drawing:
     """Shapes to paint, in this order, and their corners.
 
     Attributes:
-        points: (N, 2) float64, corners, some perhaps outside the image.
+        points: (N, 2) float64, corners; some may be outside the image.
         polygons: each (K, 2) float64.
         tones: for each polygon the number of its gray level.
-        related: polygons of different numbers touch, so their levels must differ; else every level is drawn freely.
+        related: True: polygons with different numbers touch, so their levels must differ. False: levels are free.
         textured: paint a smooth texture over the polygons.
         noise: the whole image is Gaussian noise.
     """
@@ -114,7 +114,7 @@ def cube(rng: Rng, size: Size) -> Drawing:
     height, width = size
     unit = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], float)
     facing = np.zeros(3)
-    while np.abs(facing).min() < 0.3:  # a face seen at a glancing angle is a sliver
+    while np.abs(facing).min() < 0.3:  # faces at a glancing angle would be too narrow
         turn, _ = np.linalg.qr(rng.normal(size=(3, 3)))
         facing = turn[:, 2]  # of the normals along x, y, z: the part towards the viewer
     corners = (unit * rng.uniform(0.5, 1, 3)) @ turn
@@ -134,7 +134,7 @@ def gaussian_noise(rng: Rng, size: Size) -> Drawing:
     return Drawing(noise=True)
 
 
-PRIMITIVES: dict[str, tuple[Callable[[Rng, Size], Drawing], float]] = {  # how often each is kept
+PRIMITIVES: dict[str, tuple[Callable[[Rng, Size], Drawing], float]] = {  # function, share to keep
     "lines": (lines, 1.0),
     "polygon": (polygon, 1.0),
     "multiple_polygons": (multiple_polygons, 1.0),
@@ -159,7 +159,7 @@ def _stroke(ends: Array, thickness: float) -> Array:
 
 
 def _distance(one: Array, two: Array) -> float:
-    """Between two segments (2, 2): zero where they cross, else the smallest from an end to the other segment."""
+    """Return the distance between two segments (2, 2); zero if they cross."""
     if _crossing(one, two):
         return 0.0
     return min(_from_segment(p, b) for a, b in ((one, two), (two, one)) for p in a)
@@ -176,7 +176,7 @@ def _crossing(one: Array, two: Array) -> bool:
 
 
 def _side(ends: Array, point: Array) -> float:
-    """On which side of a segment's line the point lies, by its sign."""
+    """Return a number with a sign that tells the side of a segment's line on which the point lies."""
     (x, y), (u, v) = ends[1] - ends[0], point - ends[0]
     return float(x * v - y * u)
 
@@ -230,7 +230,7 @@ def _grid(across: Array, down: Array, quad: Array) -> Drawing:
     nodes = nodes.reshape(len(down), len(across), 2)
     cells: list[Array] = []
     tones: list[int] = []
-    for tone in (0, 1):  # one colour after the other: painted edges are a little wide, and so stay even at a corner
+    for tone in (0, 1):  # one colour after the other: painted edges are slightly wide, and so stay even at corners
         for i in range(len(down) - 1):
             for j in range((i + tone) % 2, len(across) - 1, 2):
                 cells.append(np.stack([nodes[i, j], nodes[i, j + 1], nodes[i + 1, j + 1], nodes[i + 1, j]]))

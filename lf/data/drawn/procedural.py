@@ -18,7 +18,7 @@ from lf.core import Array, UsageError, pick
 from lf.data.drawn import painters, scenes
 from lf.data.drawn.surfaces import Rng, Size, log_uniform, noise
 
-GENERATOR = 1  # raise it whenever a pixel of any picture changes
+GENERATOR = 1  # raise it whenever a pixel of any image changes
 HELD_OUT_SEED = 2**31  # training draws from [0, HELD_OUT_SEED), demonstrations and tests from [HELD_OUT_SEED, 2**32)
 
 FAMILIES: dict[str, Callable[[Rng, Size], Array]] = {
@@ -50,7 +50,7 @@ def expose(rng: Rng, canvas: Array) -> Array:
     gain = (white - black) / max(0.1, high - low)
     picture = np.clip((picture - low) * np.float32(gain) + np.float32(black), 0, 1)
     middle = np.clip((middle - low) * gain + black, 0.05, 0.9)
-    gamma = np.log(rng.uniform(0.25, 0.6)) / np.log(middle)  # brings the median grey there, as an exposure meter does
+    gamma = np.log(rng.uniform(0.25, 0.6)) / np.log(middle)  # sets the median grey, as an exposure meter does
     picture = cv2.pow(picture, float(np.clip(gamma, 0.5, 2)))
     picture = cv2.GaussianBlur(picture, (0, 0), log_uniform(rng, 0.3, 0.8))  # px
     picture += rng.standard_normal((height, width, 1), dtype=np.float32) * np.float32(log_uniform(rng, 0.002, 0.025))
@@ -59,7 +59,7 @@ def expose(rng: Rng, canvas: Array) -> Array:
 
 
 def draw(family: str, seed: int, size: Size = (320, 320)) -> Array:
-    """Draw a picture.
+    """Draw an image.
 
     Args:
         family: a row of FAMILIES.
@@ -80,13 +80,13 @@ def draw(family: str, seed: int, size: Size = (320, 320)) -> Array:
 
 
 def digest(family: str, seed: int, size: Size) -> str:
-    """Hex sha256 of all that `draw` depends on; stands for the picture without drawing it."""
+    """Return the hex sha256 of all that `draw` depends on: it identifies the image without drawing it."""
     made_by = f"procedural {GENERATOR} {family} {seed} {size[0]}x{size[1]} opencv {cv2.__version__.partition('.')[0]}"
     return hashlib.sha256(made_by.encode()).hexdigest()
 
 
 def training(index: int) -> tuple[str, int]:
-    """(family, seed) of picture `index` of the training set, families taking turns.
+    """Return (family, seed) of image `index` of the training set; families alternate.
 
     Raises:
         UsageError: `index` is outside [0, HELD_OUT_SEED).
@@ -97,7 +97,7 @@ def training(index: int) -> tuple[str, int]:
 
 
 def held_out(index: int) -> tuple[str, int]:
-    """(family, seed) of picture `index` of the demonstration and test set: neither is ever used by training.
+    """Return (family, seed) of image `index` of the demonstration and test set, which training never uses.
 
     Raises:
         UsageError: `index` is outside [0, HELD_OUT_SEED).
@@ -108,10 +108,10 @@ def held_out(index: int) -> tuple[str, int]:
 
 
 def training_picture(index: int, size: Size = (320, 320)) -> Array:
-    """Picture `index` of the training set; uint8 (H, W, 3) RGB."""
+    """Draw image `index` of the training set; uint8 (H, W, 3) RGB."""
     return draw(*training(index), size)
 
 
 def held_out_picture(index: int, size: Size = (320, 320)) -> Array:
-    """Picture `index` of the demonstration and test set; uint8 (H, W, 3) RGB."""
+    """Draw image `index` of the demonstration and test set; uint8 (H, W, 3) RGB."""
     return draw(*held_out(index), size)

@@ -83,7 +83,7 @@ def stamp(canvas: Array, points: Array, colour: Array) -> None:
 
 
 def lay(rng: Rng, canvas: Array, plane: Array, quad: Array, shadow: float = 0) -> None:
-    """Lay a picture on the quadrilateral `quad` (4, 2), clockwise from top left, with a shadow of `shadow` pixels."""
+    """Lay an image on the quadrilateral `quad` (4, 2), clockwise from top left, with a shadow of `shadow` pixels."""
     rows, columns = window(quad, canvas.shape[:2], 1 + 2 * shadow)
     view, quad = canvas[rows, columns], quad - (columns.start, rows.start)
     height, width = plane.shape[:2]

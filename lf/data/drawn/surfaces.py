@@ -2,7 +2,7 @@
 
 A field is float32 (H, W), zero mean and unit deviation, drawn by one row of FIELDS. A surface is float32 (H, W, 3) RGB
 reflectance, nominally in [0, 1]: a field looked up in a palette and, mostly, lit from one side. `rng` is consumed in a
-fixed order, so equal seeds give equal pictures.
+fixed order, so equal seeds give equal images.
 """
 
 from __future__ import annotations

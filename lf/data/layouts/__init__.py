@@ -20,21 +20,21 @@ from lf.data.layouts.h5_sequences import Sequences
 
 
 class Store(Protocol):
-    """The features of many images; leaving its `with` block puts what was written in place."""
+    """The features of many images; written files are renamed at the end of its `with` block."""
 
     def has(self, name: str) -> bool:
-        """Whether the features of image `name`, such as `v_boat/1.ppm`, were written."""
+        """Return whether the features of image `name`, such as `v_boat/1.ppm`, were written."""
         ...
 
     def write(self, name: str, features: Features) -> None:
-        """Keep the features of image `name`, whole or not at all."""
+        """Write the features of image `name`, complete or not at all."""
         ...
 
     def read(self, key: str, size: tuple[int, int]) -> Features:
-        """The features of image `key`, rows as stored; its suffix can be left out. `size` serves layouts without it.
+        """Read the features of image `key`, with or without suffix, rows as stored; `size` is for layouts without it.
 
         Raises:
-            BadInput: there are none, or the file does not hold what it should.
+            BadInput: there are no features, or the file is damaged.
         """
         ...
 
@@ -49,9 +49,9 @@ class Layout:
 
     Attributes:
         about: one line, for help.
-        open: (folder, or the file where all is in one) -> Store; None where a file holds a pair of images, see `pairs`.
-        single: how the name of the file ends where all images are in one, which one run at a time can write.
-        shared: whether several runs can write it at a time, each of them some of the images.
+        open: (folder or single file) -> Store; None for files of pairs of images, see `pairs`.
+        single: suffix of the file if all images are in one file, which only one run at a time can write; or "".
+        shared: whether several runs can write it at the same time, with different images.
     """
 
     about: str

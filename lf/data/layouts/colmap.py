@@ -29,22 +29,21 @@ KIND = "<f4"
 class Colmap:
     """The database in a folder, or at a path that ends in .db.
 
-    While images are added they are kept in `database.db.part`, which takes the name in the end; a run that was
-    interrupted goes on there.
+    Images are added to `database.db.part`, which is renamed at the end; an interrupted run resumes from it.
     """
 
     def __init__(self, where: Path) -> None:
-        """Take the file, or the one in a folder."""
+        """Store the path of the file, or of the file in a folder."""
         self._path = where if where.suffix == SUFFIX else _only(where)
         self._part = self._path.with_name(f"{self._path.name}.part")
         self._writer: colmap.Database | None = None
 
     def __enter__(self) -> Colmap:
-        """Take back the half of a write that a killed run left.
+        """Roll back an incomplete write of a killed run.
 
         Raises:
-            BadInput: what an earlier run left is no whole database.
-            UsageError: another run is at it.
+            BadInput: the file of an earlier run is not a complete database.
+            UsageError: another run is writing it.
         """
         if self._part.is_file() and not self._part.stat().st_size:
             self._part.unlink()
@@ -64,7 +63,7 @@ class Colmap:
         """See `Store`.
 
         Raises:
-            BadInput: SQLite cannot have a text of that name.
+            BadInput: SQLite cannot store that name.
         """
         if not files.is_utf8(name):
             raise BadInput(
@@ -94,7 +93,7 @@ class Colmap:
             raise files.explain(error, self._path) from error
 
     def read(self, key: str, size: tuple[int, int]) -> Features:
-        """See `Store`; features of a database without descriptors have some of no numbers."""
+        """See `Store`; without descriptors in the database, descriptors have length 0."""
         with colmap.opened(self._path) as database:
             ids = database.ids()
             found = [key] if key in ids else [name for name in ids if name.startswith(f"{key}.")]
@@ -107,7 +106,7 @@ class Colmap:
         return npz.features(where, points, scores, descriptors, (camera.width, camera.height), scales)
 
     def _begun(self) -> colmap.Database:
-        """The part, opened for writing by this run alone."""
+        """Open the part for writing, exclusively."""
         self._part.parent.mkdir(parents=True, exist_ok=True)
         if self._path.is_file() and not self._part.is_file():
             shutil.copyfile(colmap.check(self._path), self._part)
@@ -130,13 +129,13 @@ class Colmap:
 
 
 def _only(folder: Path) -> Path:
-    """`database.db` in a folder, or the only .db file if it has another name."""
+    """Return `database.db` in a folder, or the only .db file if it has another name."""
     found = sorted(folder.glob(f"*{SUFFIX}")) if folder.is_dir() else []
     return found[0] if len(found) == 1 else folder / NAME
 
 
 def _forget(database: colmap.Database, name: str) -> None:
-    """Remove an image, if it is there, and all that belongs to it alone."""
+    """Remove an image, if it exists, with all its own rows."""
     for image_id, camera_id in database.rows("SELECT image_id, camera_id FROM images WHERE name = ?", name):
         for table in ("images", "keypoints", TABLE):
             database.sql.execute(f"DELETE FROM {table} WHERE image_id = ?", (image_id,))
@@ -144,7 +143,7 @@ def _forget(database: colmap.Database, name: str) -> None:
 
 
 def _own(database: colmap.Database, where: str, image_id: int, count: int) -> tuple[Array | None, Array, Array | None]:
-    """Scores, descriptors and scales; of a database that COLMAP made, the bytes of SIFT or nothing."""
+    """Read scores, descriptors and scales; from a database of COLMAP, SIFT's bytes or nothing."""
     made = database.rows("SELECT 1 FROM sqlite_master WHERE name = ?", TABLE)
     asked = f"SELECT {COLUMNS} FROM {TABLE} WHERE image_id = ?"
     rows = made and database.rows(asked, image_id, kinds=(bytes, int, bytes, bytes))

@@ -17,19 +17,18 @@ from lf.core.packages import pip
 from lf.formats import npz
 
 NAME = "features.h5"
-SLACK = 1 << 16  # bytes that must be free beside the arrays: HDF5's own
-LAST = "image_size"  # written last: a group that has it is whole
+SLACK = 1 << 16  # additional bytes that must be free, for HDF5's own data
+LAST = "image_size"  # written last: a group with it is complete
 
 
 class Hdf5:
     """The file of hloc: a group for each image, named as the image, with descriptors (D, N).
 
-    While images are added they are kept in `features.h5.part`, which takes the name in the end; a run that was
-    interrupted goes on there.
+    Images are added to `features.h5.part`, which is renamed at the end; an interrupted run resumes from it.
     """
 
     def __init__(self, where: Path) -> None:
-        """Take the file, or the one in a folder.
+        """Store the path of the file, or of the file in a folder.
 
         Raises:
             Unavailable: h5py is not installed.
@@ -39,15 +38,15 @@ class Hdf5:
         self._part = self._path.with_name(f"{self._path.name}.part")
 
     def __enter__(self) -> Hdf5:
-        """Drop what a run left that was killed in the middle of a write.
+        """Remove incomplete data of a killed run.
 
         Raises:
-            UsageError: another run is at it.
+            UsageError: another run is writing it.
         """
         if self._part.is_file():
             try:
                 self._h5py.File(self._part, "r").close()
-            except BlockingIOError as error:  # locked, so it is whole
+            except BlockingIOError as error:  # locked by another run
                 raise UsageError(
                     f"{self._part}: another run is writing it; wait until it ends, then type the command again"
                 ) from error
@@ -64,7 +63,7 @@ class Hdf5:
         """See `Store`.
 
         Raises:
-            BadInput: HDF5 cannot have a group of that name.
+            BadInput: HDF5 cannot store that name.
         """
         if not files.is_utf8(name):
             raise BadInput(f"{name}: the name of this image is not UTF-8, as HDF5 needs it; rename it or leave it out")
@@ -121,11 +120,11 @@ class Hdf5:
 
 
 def read_sequence(folder: Path, stem: str, size: tuple[int, int]) -> Features:
-    """Image `stem` of PoSFeat's keypoints.h5, descriptors.h5 and, if it is there, scores.h5; rows as stored.
+    """Read image `stem` from PoSFeat's keypoints.h5, descriptors.h5 and, if it exists, scores.h5; rows as stored.
 
     Raises:
         Unavailable: h5py is not installed.
-        BadInput: a file or the image is missing, or holds something else.
+        BadInput: a file or the image is missing, or has other content.
     """
     arrays = {}
     for kind in ("keypoints", "descriptors", *(["scores"] if (folder / "scores.h5").is_file() else [])):
@@ -138,14 +137,14 @@ def read_sequence(folder: Path, stem: str, size: tuple[int, int]) -> Features:
 
 
 def room(folder: Path, arrays: Iterable[Array]) -> None:
-    """Raise OSError where the disk is full: where HDF5 itself finds that out it may kill the process."""
+    """Raise OSError if the disk is too full for the arrays: HDF5 itself might kill the process."""
     space = shutil.disk_usage(folder)
     if space.total and space.free < sum(array.nbytes for array in arrays) + SLACK:
         raise OSError(errno.ENOSPC, "no space left")
 
 
 def h5py() -> Any:
-    """The package.
+    """Import the package h5py.
 
     Raises:
         Unavailable: it is not installed.
@@ -157,14 +156,14 @@ def h5py() -> Any:
 
 
 def _only(folder: Path) -> Path:
-    """`features.h5` in a folder, or the only .h5 file if it has another name."""
+    """Return `features.h5` in a folder, or the only .h5 file if it has another name."""
     found = sorted(folder.glob("*.h5")) if folder.is_dir() else []
     return found[0] if len(found) == 1 else folder / NAME
 
 
 @contextmanager
 def opened(package: Any, path: Path) -> Iterator[Any]:
-    """An HDF5 file for reading.
+    """Open an HDF5 file for reading.
 
     Raises:
         BadInput: it is missing or damaged.
@@ -179,7 +178,7 @@ def opened(package: Any, path: Path) -> Iterator[Any]:
 
 
 def _child(group: Any, name: str, kind: Any, where: str) -> Any:
-    """The item `name` of a group, unless it is a link to another file."""
+    """Return the item `name` of a group, unless it is a link to another file."""
     package = h5py()
     if not isinstance(group.get(name, getlink=True), package.HardLink) or not isinstance(group[name], kind):
         raise BadInput(f"{where}: {name} is missing or no {kind.__name__.lower()} of this file")
@@ -187,7 +186,7 @@ def _child(group: Any, name: str, kind: Any, where: str) -> Any:
 
 
 def _array(group: Any, name: str, where: str) -> Array:
-    """A dataset, if it is numbers, in this very file, and as small as it says; a header may claim anything."""
+    """Read a dataset after checking that it holds numbers, is in this file, and has the declared size."""
     if name not in group:
         raise BadInput(f"{where}: holds no {name} but {', '.join([*group][:12]) or 'nothing'}")
     found = _child(group, name, h5py().Dataset, where)

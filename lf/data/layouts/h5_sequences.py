@@ -14,14 +14,13 @@ KINDS = ("keypoints", "descriptors", "scores", "scales")
 
 
 class Sequences:
-    """`SEQUENCE/keypoints.h5` and three more; a data set is named as its image up to the first dot.
+    """`SEQUENCE/keypoints.h5` and three more files; a data set has the name of its image up to the first dot.
 
-    While images are added they are kept in `*.h5.part`, which take the names in the end; a run that was interrupted
-    goes on there.
+    Images are added to `*.h5.part`, which are renamed at the end; an interrupted run resumes from them.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Take the folder of all sequences.
+        """Store the folder of all sequences.
 
         Raises:
             Unavailable: h5py is not installed.
@@ -30,15 +29,15 @@ class Sequences:
         self._names: dict[tuple[Path, str], str] = {}
 
     def __enter__(self) -> Sequences:
-        """Drop what a run left that was killed in the middle of a write.
+        """Remove incomplete data of a killed run.
 
         Raises:
-            UsageError: another run is at it.
+            UsageError: another run is writing it.
         """
         for part in sorted(self._folder.rglob("*.h5.part")) if self._folder.is_dir() else ():
             try:
                 self._h5py.File(part, "r").close()
-            except BlockingIOError as error:  # locked, so it is whole
+            except BlockingIOError as error:  # locked by another run
                 raise UsageError(
                     f"{part}: another run is writing it; wait until it ends, then type the command again"
                 ) from error
@@ -57,7 +56,7 @@ class Sequences:
 
         Raises:
             UsageError: another image has the same name up to its first dot.
-            BadInput: HDF5 cannot have a data set of that name.
+            BadInput: HDF5 cannot store that name.
         """
         folder, stem = self._place(name)
         if not files.is_utf8(stem):

@@ -15,19 +15,19 @@ from lf.formats import npz
 
 Arrays = dict[str, Array]
 POINTS, SCORES = ("keypoints", "descriptors"), "scores"  # arrays of every codec; a file may lack the scores
-DIAMETER = 32.0  # px, of R2D2's patch at scale 1; also for features that know no scale
+DIAMETER = 32.0  # px, of R2D2's patch at scale 1; also for features without a scale
 
 
 @dataclass(frozen=True)
 class Codec:
-    """How features become named arrays and back.
+    """Conversion of features to named arrays and back.
 
     Attributes:
-        tag: what follows the name of the image in the name of the file.
-        needed: arrays that a file must have, beside those of POINTS.
+        tag: suffix of the file after the name of the image.
+        needed: arrays that a file must have in addition to POINTS.
         pack: features -> arrays.
         unpack: (path for messages, arrays, size of the image) -> features, rows in the order of the file.
-        optional: arrays that a file may have, beside SCORES.
+        optional: arrays that a file may have in addition to SCORES.
         sequences: whether a sequence can be a folder of h5 files instead.
     """
 
@@ -50,7 +50,7 @@ class Folder:
         return self
 
     def __exit__(self, *raised: object) -> None:
-        """Nothing is left to do: each file is in place when it is written."""
+        """Do nothing: each file is complete when it is written."""
 
     def has(self, name: str) -> bool:
         """See `Store`."""
@@ -74,7 +74,7 @@ class Folder:
         return self._folder / f"{name}{self._codec.tag}"
 
     def _find(self, parent: Path, stem: str) -> Path:
-        """The file with the codec's tag, or else the only one that is named after the image and is none itself."""
+        """Return the file with the codec's tag, or the only other file named after the image that is not an image."""
         names = sorted(p.name for p in parent.iterdir()) if parent.is_dir() else []
         ours = [n for n in names if n.startswith(f"{stem}.") and not is_image(n)]
         found = [n for n in ours if n.endswith(self._codec.tag)] or ours
@@ -113,7 +113,7 @@ def _pack_d2net(features: Features) -> Arrays:
 
 
 def _unpack_d2net(path: Path, arrays: Arrays, size: tuple[int, int]) -> Features:
-    """Its third column is 1 / scale of the pyramid's level, R2D2's is 32 / scale."""
+    """Read D2-Net's arrays: the third column is 1 / scale of the pyramid's level; R2D2's is 32 / scale."""
     points = npz.columns(path, "keypoints", arrays["keypoints"], 3)
     return npz.features(path, points[:, :2], arrays.get("scores"), arrays["descriptors"], size, points[:, 2] * DIAMETER)
 

@@ -14,7 +14,7 @@ from lf.formats import npz
 
 HOMOGRAPHY = "homography"
 POSE = ("K0", "K1", "rotation", "translation")
-NO_SCORES = 2  # columns of `prob` where SIFT wrote it
+NO_SCORES = 2  # columns of `prob` in files of SIFT
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,10 @@ class Stored:
     """The features of two images and the truth between them, rows in the order of the file.
 
     Attributes:
-        first: of the first image, pixels of the evaluated image.
-        second: of the second image, likewise.
+        first: features of the first image, in pixels of the evaluated image.
+        second: features of the second image, in pixels of the evaluated image.
         truth: the homography (3, 3) float64, first -> second evaluated image; or the relative pose of their cameras.
-        images: the two evaluated images, float32 (H, W) grey in [0, 1], where the file has them.
+        images: the two evaluated images, float32 (H, W) grey in [0, 1], if the file has them.
     """
 
     first: Features
@@ -35,22 +35,22 @@ class Stored:
 
     @property
     def homography(self) -> Array:
-        """The truth of a pair that has a homography; BadInput for any other."""
+        """The homography of the pair; BadInput if its truth is of another kind."""
         if isinstance(self.truth, RelativePose):
             raise BadInput("a stored pair with a relative pose has no homography")
         return self.truth
 
     @property
     def scored(self) -> bool:
-        """Whether both images have scores."""
+        """True if both images have scores."""
         return self.first.scored and self.second.scored
 
 
 def read(path: Path) -> Stored:
     """Read a stored pair: keypoints0 (N, 2), scores0, descriptors0 (N, D), image_shape0 (H, W), ...1, homography.
 
-    Both images may lack their scores. In place of the homography there may be camera matrices K0, K1 (3, 3), and the
-    rotation (3, 3) and translation (3,) from the first camera to the second.
+    Scores are optional. Instead of the homography, the file may have camera matrices K0, K1 (3, 3), and the rotation
+    (3, 3) and translation (3,) from the first camera to the second.
 
     Raises:
         BadInput: it is none.
@@ -111,7 +111,7 @@ def read_superpoint(path: Path) -> Stored:
 def write_superpoint(
     path: Path, stored: Stored, matches: tuple[Array, Array], more: Mapping[str, Array] | None = None
 ) -> None:
-    """Write what `read_superpoint` reads, as `matches` (M, 4) the points of index pairs (M,), (M,), and `more`."""
+    """Write a file for `read_superpoint`, with `matches` (M, 4), the points of index pairs (M,), (M,), and `more`."""
     if stored.images is None:
         raise BadInput(f"{path}: this layout holds the images, too, and there are none")
     arrays = {"homography": stored.homography}

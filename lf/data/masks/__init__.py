@@ -19,13 +19,13 @@ import numpy as np
 from lf.core import Array, BadInput, UsageError, console, files
 from lf.data import Picture
 
-VOID = 255  # in masks: a pixel that is neither learned nor counted
+VOID = 255  # id of ignored pixels in masks
 PREFIX = "masks:"
 
 
 @dataclass(frozen=True)
 class ClassRow:
-    """A class. colour: RGB, of pictures. ignored: whether its pixels are left out, as Cityscapes' evaluation does."""
+    """A class. colour: RGB, for images. ignored: True leaves out its pixels, as in Cityscapes' evaluation."""
 
     name: str
     colour: tuple[int, int, int]
@@ -34,7 +34,7 @@ class ClassRow:
 
 @dataclass(frozen=True)
 class LabelSet:
-    """The classes of masks: class n has id n. void: further ids that stand for VOID in files, beside 255 itself."""
+    """The classes of masks: class n has id n. void: ids in files that mean VOID, in addition to 255."""
 
     name: str
     classes: tuple[ClassRow, ...]
@@ -45,26 +45,26 @@ class LabelSet:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the classes, by id."""
+        """Names of the classes, by id."""
         return tuple(row.name for row in self.classes)
 
     @property
     def palette(self) -> Array:
-        """(256, 3) uint8 RGB by id; grey where there is no class."""
+        """Colours (256, 3) uint8 RGB by id; grey for ids without a class."""
         colours = np.full((256, 3), 128, np.uint8)
         colours[: len(self)] = [row.colour for row in self.classes]
         return colours
 
     @property
     def ignored(self) -> tuple[int, ...]:
-        """The ids of classes that are left out."""
+        """Ids of the classes that are left out."""
         return tuple(n for n, row in enumerate(self.classes) if row.ignored)
 
     def masked(self, ids: Array, where: Path) -> Array:
-        """The mask of ids (H, W) uint8 as they stand in a file: the ids, VOID where they are ignored.
+        """Convert ids of a file (H, W) uint8 to a mask: ids, VOID for ignored ones.
 
         Raises:
-            BadInput: an id that is none of the classes.
+            BadInput: an id is not a class.
         """
         table = np.full(256, -1)
         table[: len(self)] = range(len(self))
@@ -86,10 +86,10 @@ class Labelled:
     """An image and its mask.
 
     Attributes:
-        image: the picture.
-        source: () -> (H, W) uint8, the ids of the label set as they stand in the file.
+        image: the image.
+        source: () -> (H, W) uint8, the ids of the label set in the file.
         path: the file of the mask.
-        digest: hex sha256 of the mask's file, and of what it is read with.
+        digest: hex sha256 of the mask's file and of the settings for reading it.
         classes: the label set.
     """
 
@@ -100,18 +100,18 @@ class Labelled:
     classes: LabelSet
 
     def mask(self, native: tuple[int, int] | None = None) -> Array:
-        """(H, W) uint8: class ids, VOID where the pixel is ignored.
+        """Read the mask (H, W) uint8: class ids, VOID for ignored pixels.
 
         Args:
-            native: (H, W) of the image where it is known: a mask of another shape is refused.
+            native: (H, W) of the image, if known: a mask of another shape is refused.
 
         Raises:
-            BadInput: the file cannot be read, or holds an id that is no class, or is of another image.
+            BadInput: the file cannot be read, has an id that is not a class, or belongs to another image.
         """
         return self.classes.masked(self._fitting(native), self.path)
 
     def ids(self, native: tuple[int, int] | None = None) -> Array:
-        """(H, W) uint8: ids as they stand in the file, none of them taken for VOID; see `mask`."""
+        """Read the ids (H, W) uint8 of the file without converting any to VOID; see `mask`."""
         found = self._fitting(native)
         self.classes.masked(found, self.path)
         return found
@@ -127,10 +127,10 @@ class Labelled:
         return found
 
     def load(self) -> tuple[Array, Array]:
-        """Image (H, W, 3) RGB and mask (h, w); the mask may be smaller, and has the same shape.
+        """Read image (H, W, 3) RGB and mask (h, w); the mask may be smaller, with the same aspect ratio.
 
         Raises:
-            BadInput: a file cannot be read, or the mask is of another image.
+            BadInput: a file cannot be read, or the mask belongs to another image.
         """
         image = self.image.load()
         return image, self.mask((image.shape[0], image.shape[1]))
@@ -141,10 +141,10 @@ class Labels:
     """Labelled images of one label set.
 
     Attributes:
-        spec: as they were asked for.
+        spec: name of the source, as typed.
         items: the labelled images, in byte order of their paths.
         classes: the label set.
-        left_out: how many images have no mask, and are not among the items.
+        left_out: number of images without a mask, which are not among the items.
     """
 
     spec: str
@@ -177,15 +177,15 @@ def labelled(spec: str, limit: int | None = None) -> Labels:
     Args:
         spec: `masks:WHERE` or `masks:WHERE@SET`, with or without `masks:`. WHERE is a folder of Cityscapes, of COCO, of
             images with masks beside them, or `IMAGES,MASKS`, two folders. SET is a label set, a category file, or a
-            model file or a run whose card names the classes. Left out it is what the folder says: cs34 for Cityscapes
-            and COCO, else the category file beside the masks.
-        limit: keep the first so many.
+            model file or a run with the classes in its card. The default depends on the folder: cs34 for Cityscapes and
+            COCO, otherwise the category file beside the masks.
+        limit: number of first images to keep.
 
     Returns:
         The labelled images. An image without a mask is left out and counted, with a remark on stderr.
 
     Raises:
-        UsageError: no place, an unknown label set, or several splits of which one must be named.
+        UsageError: no place, an unknown label set, or several splits; name one.
         BadInput: the folder holds no image with a mask.
     """
     from lf.data.masks import readers
@@ -223,7 +223,7 @@ def _say(text: str) -> None:
 
 
 def counts(labels: Labels) -> tuple[list[int], int]:
-    """Pixels of each class over all masks, and those that are left out."""
+    """Count the pixels of each class over all masks, and the ignored pixels."""
     total = np.zeros(256, np.int64)
     for item in labels:
         total += np.bincount(item.mask().ravel(), minlength=256)
@@ -231,14 +231,14 @@ def counts(labels: Labels) -> tuple[list[int], int]:
 
 
 def resize_mask(mask: Array, size: tuple[int, int]) -> Array:
-    """The mask at another (H, W): nearest, pixel areas aligned; the only resize that masks see."""
+    """Resize a mask to another (H, W): nearest, pixel areas aligned. All resizes of masks use it."""
     if mask.shape == size:
         return mask
     return np.asarray(cv2.resize(mask, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT))
 
 
 def warp_mask(mask: Array, homography: Array, size: tuple[int, int]) -> Array:
-    """Render the mask of the second image, of `size`: nearest, VOID outside of the first; see `lf.data.homography`."""
+    """Render the mask of the second image, of `size`: nearest, VOID outside the first; see `lf.data.homography`."""
     from lf.data.homography import warp_nearest
 
     return warp_nearest(mask, homography, size, VOID)

@@ -21,19 +21,19 @@ IMAGES, MASKS, ENDING = "leftImg8bit", "gtFine", "_leftImg8bit.png"
 
 
 def find(folder: Path) -> Path | None:
-    """The folder of images where a folder is a Cityscapes tree, its leftImg8bit, or a folder below that; else None."""
+    """Return the folder of images of a Cityscapes tree, its leftImg8bit, or a folder below that; otherwise None."""
     if IMAGES in folder.absolute().parts:
         return folder
     return folder / IMAGES if (folder / IMAGES).is_dir() else None
 
 
 def read(folder: Path, wanted: str | None, limit: int | None) -> Labels:
-    """The frames below a folder that have labels.
+    """Read the frames below a folder that have labels.
 
     Args:
         folder: leftImg8bit, or a folder below it.
         wanted: row of FROM_CS34; None is cs34.
-        limit: keep the first so many.
+        limit: number of first frames to keep.
 
     Raises:
         UsageError: a label set that Cityscapes has no table to, or several splits.
@@ -64,5 +64,5 @@ def _source(path: Path, name: str) -> Source | None:
 
 
 def _ids(path: Path, name: str) -> Array:
-    """Ids of a label set; ids that are not Cityscapes' are refused."""
+    """Read ids and convert them to a label set; ids that Cityscapes does not have are refused."""
     return np.asarray(FROM_CS34[name][LABEL_SETS["cs34-fork"].masked(read_ids(path), path)])

@@ -19,7 +19,7 @@ from lf.data.masks.label_sets import LABEL_SETS, category_class, unlabelled_clas
 from lf.data.masks.png import read_segments
 from lf.data.masks.readers import Source, collect
 
-MAX_JSON = 1 << 30  # the training split's is 0.3 GB
+MAX_JSON = 1 << 30  # bytes; that of the training split has 0.3 GB
 WHAT = "a panoptic JSON of COCO: annotations with file_name and segments_info"
 
 Segments = Mapping[int, int]  # segment id -> category id
@@ -34,7 +34,7 @@ class Split(NamedTuple):
 
 
 def find(folder: Path) -> list[Split]:
-    """The split whose images are in a folder; or the splits that a folder holds."""
+    """Find the split with its images in a folder, or the splits inside a folder."""
     own = _split(folder)
     if own:
         return [own]
@@ -50,16 +50,16 @@ def _split(folder: Path) -> Split | None:
 
 
 def read(split: Split, wanted: str | None, limit: int | None) -> Labels:
-    """The images of a split that have a panoptic mask.
+    """Read the images of a split that have a panoptic mask.
 
     Args:
-        split: where it is.
+        split: its folders and JSON.
         wanted: label set: `coco133`, or one that has a table from Cityscapes; None is cs34.
-        limit: keep the first so many.
+        limit: number of first images to keep.
 
     Raises:
         UsageError: a label set that COCO has no table to.
-        BadInput: a file does not hold what it should, or no image has a mask.
+        BadInput: a file is damaged, or no image has a mask.
     """
     name = wanted or "cs34"
     classes, void = category_class(name), unlabelled_class(name)
@@ -76,7 +76,7 @@ def read(split: Split, wanted: str | None, limit: int | None) -> Labels:
 
 
 def paint(path: Path, segments: Segments, classes: Mapping[int, int], void: int) -> Array:
-    """The ids (H, W) uint8 of a panoptic PNG; see `assign`.
+    """Read the ids (H, W) uint8 of a panoptic PNG; see `assign`.
 
     Raises:
         BadInput: the PNG cannot be read, or holds a segment that the JSON does not list.
@@ -85,7 +85,7 @@ def paint(path: Path, segments: Segments, classes: Mapping[int, int], void: int)
 
 
 def assign(found: Array, segments: Segments, classes: Mapping[int, int], void: int, path: Path) -> Array:
-    """The ids (H, W) uint8 of segment ids (H, W): every segment in the class of its category, 0 is `void`.
+    """Convert segment ids (H, W) to class ids (H, W) uint8 by category; 0 becomes `void`.
 
     Raises:
         BadInput: the JSON does not list a segment of the file `path`.
@@ -101,10 +101,10 @@ def assign(found: Array, segments: Segments, classes: Mapping[int, int], void: i
 
 
 def read_table(path: Path) -> dict[str, Segments]:
-    """File name of each panoptic PNG -> its segments.
+    """Read the segments of each panoptic PNG, by file name.
 
     Raises:
-        BadInput: no panoptic JSON, or one with a category that is none of COCO's 133.
+        BadInput: not a panoptic JSON, or a category is not one of COCO's 133.
     """
     data = files.read_json(path, WHAT, MAX_JSON)
     rows = data.get("annotations") if isinstance(data, dict) else None

@@ -24,13 +24,13 @@ class Tally:
     """Counts of a conversion.
 
     Attributes:
-        written: masks that were written.
-        kept: masks that were there already.
-        without_annotation: PNG files that the JSON does not know; they have no mask.
-        without_png: annotations whose PNG is not there.
-        pixels: of the masks that were written.
-        void: pixels among them that belong to no segment.
-        ignored: pixels among them that the label set leaves out, void ones included.
+        written: number of written masks.
+        kept: number of masks that existed already.
+        without_annotation: number of PNG files that the JSON does not list; they get no mask.
+        without_png: number of annotations with a missing PNG.
+        pixels: number of pixels of the written masks.
+        void: number of these pixels that belong to no segment.
+        ignored: number of these pixels that the label set leaves out, including void.
     """
 
     written: int = 0
@@ -42,7 +42,7 @@ class Tally:
     ignored: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """The counts, and the shares of void and ignored pixels."""
+        """Return the counts, and the shares of void and ignored pixels."""
         some = max(self.pixels, 1)
         return {**asdict(self), "void_share": self.void / some, "ignored_share": self.ignored / some}
 
@@ -54,10 +54,10 @@ def convert(
     source: str = "coco-panoptic",
     progress: console.Progress = lambda done, total, text: None,
 ) -> Tally:
-    """Write a mask for every panoptic PNG that the JSON knows, and a category file; an interrupted run resumes.
+    """Write a mask for every panoptic PNG that the JSON lists, and a category file; an interrupted run resumes.
 
     Args:
-        folder: of the PNG files, `panoptic_val2017`, or of their images, `val2017`.
+        folder: folder of the PNG files, `panoptic_val2017`, or of their images, `val2017`.
         to: label set, see `lf.data.masks.label_sets.category_class`.
         out: folder of the masks.
         source: row of SOURCES.
@@ -65,7 +65,7 @@ def convert(
 
     Raises:
         UsageError: an unknown name, or a folder that holds other masks.
-        BadInput: no JSON, no PNG, or one that does not hold what it should.
+        BadInput: no JSON, no PNG, or a damaged file.
     """
     pick(SOURCES, source, "source of masks")
     classes, void = category_class(to), unlabelled_class(to)
@@ -98,10 +98,10 @@ def _write(png: Path, segments: Segments, classes: dict[int, int], void: int, ou
 
 
 def find(folder: Path) -> tuple[Path, Path]:
-    """The folder of the panoptic PNG files and their JSON, of that folder or of the folder of the images.
+    """Find the folder of the panoptic PNG files and their JSON, from that folder or from the folder of the images.
 
     Raises:
-        BadInput: neither is there.
+        BadInput: neither is found.
     """
     name = folder.name if folder.name.startswith("panoptic_") else f"panoptic_{folder.name}"
     above = (folder.parent, folder.parent / "annotations", folder.parent.parent)
@@ -118,7 +118,7 @@ def find(folder: Path) -> tuple[Path, Path]:
 
 
 def _claim(out: Path, masks: Path, table: Path, to: str) -> None:
-    """Note in `out` what its masks are made of, with their category file; UsageError if it holds others."""
+    """Record in `out` the origin of its masks, with their category file; UsageError if it holds others."""
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out}: is no folder; choose another place for the masks")
     if out.exists() and out.samefile(masks):

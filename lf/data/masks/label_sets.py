@@ -18,7 +18,7 @@ from lf.formats.model_file import CODECS, load
 
 CATEGORY_FILE = "categories.json"
 
-CITYSCAPES = (  # name, colour, train id; VOID is left out of Cityscapes' own evaluation
+CITYSCAPES = (  # name, colour, train id; Cityscapes' own evaluation leaves out VOID
     ("unlabeled", (0, 0, 0), VOID),
     ("ego vehicle", (0, 0, 0), VOID),
     ("rectification border", (0, 0, 0), VOID),
@@ -72,7 +72,7 @@ _CAMVID = (
 
 
 def _coco_colour(index: int) -> tuple[int, int, int]:
-    """Colours of our own, spread over the cube: the categories come without any."""
+    """Return a colour, spread over the RGB cube: the categories have none."""
     red, green, blue = ((37 * index + 61) % 256, (97 * index + 151) % 256, (173 * index + 29) % 256)
     return red, green, blue
 
@@ -91,7 +91,7 @@ LABEL_SETS: dict[str, LabelSet] = {
 
 
 def _table(target: list[int]) -> Array:
-    """(256,) uint8: Cityscapes id -> class of another set; 255 stays 255, and what is no id becomes it."""
+    """Make a table (256,) uint8 from Cityscapes ids to classes of another set; 255 and unknown ids become 255."""
     return np.array(target + [VOID] * (256 - len(target)), np.uint8)
 
 
@@ -106,7 +106,7 @@ FROM_CS34: dict[str, Array] = {  # label set -> (256,) uint8, of Cityscapes ids
 
 
 def category_class(target: str) -> dict[int, int]:
-    """COCO category id -> id of a label set: `coco133` in the order of the ids, the others by way of Cityscapes.
+    """Map COCO category ids to ids of a label set: `coco133` in the order of the ids, others through Cityscapes.
 
     Raises:
         UsageError: a label set that COCO has no table to.
@@ -118,12 +118,12 @@ def category_class(target: str) -> dict[int, int]:
 
 
 def unlabelled_class(target: str) -> int:
-    """The id of pixels that belong to no segment of COCO."""
+    """Return the id of pixels that belong to no segment of COCO."""
     return VOID if target == "coco133" else int(FROM_CS34[target][0])
 
 
 def categories(labels: LabelSet) -> list[dict[str, Any]]:
-    """The rows of a category file: id, name, colour; and `ignored` where a class is left out."""
+    """Return the rows of a category file: id, name, colour; and `ignored` for classes that are left out."""
     return [
         {"id": n, "name": row.name, "color": [*row.colour], **({"ignored": True} if row.ignored else {})}
         for n, row in enumerate(labels.classes)
@@ -131,7 +131,7 @@ def categories(labels: LabelSet) -> list[dict[str, Any]]:
 
 
 def read_categories(path: Path) -> LabelSet:
-    """The label set of a category file.
+    """Read the label set of a category file.
 
     Raises:
         BadInput: no such file, or not a list of {id, name, color} with ids from 0 on.
@@ -155,10 +155,10 @@ def _category(path: Path, row: Any, index: int, what: str) -> ClassRow:
 
 
 def label_set(name: str) -> LabelSet:
-    """A label set by its name, by its category file, or by a model file or the folder of a run whose card names it.
+    """Return a label set by its name, its category file, or a model file or run folder with the classes in its card.
 
     Raises:
-        UsageError: no such set, or a card that names no classes.
+        UsageError: unknown set, or the card names no classes.
         BadInput: see `read_categories` and `lf.formats.model_file.load`.
     """
     path = files.expand(name)
@@ -175,7 +175,7 @@ def label_set(name: str) -> LabelSet:
 
 
 def of_card(artifact: Artifact) -> LabelSet:
-    """The classes that the card of a model file names: the first row of LABEL_SETS that has the same, if any.
+    """Return the classes in the card of a model file: the first equal row of LABEL_SETS, if there is one.
 
     Raises:
         UsageError: the card names no classes.
@@ -190,10 +190,10 @@ def of_card(artifact: Artifact) -> LabelSet:
 
 
 def _weights(path: Path) -> Path:
-    """The model file itself, or the one in the folder of a run.
+    """Return the model file itself, or the model file in the folder of a run.
 
     Raises:
-        BadInput: the folder holds none, or several.
+        BadInput: the folder has no model file, or several.
     """
     if not path.is_dir():
         return path

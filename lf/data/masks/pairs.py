@@ -16,7 +16,7 @@ Both = tuple[Path, Path]
 
 
 def find(folder: Path, wanted: str | None) -> list[Both]:
-    """Folders of images with their folders of masks: of a folder itself, or of those that it holds.
+    """Find folders of images with their folders of masks, beside or inside a folder.
 
     NAME goes with NAMEannot (CamVid) and with panoptic_SET_NAME (converted COCO); `images` with `masks`.
     """
@@ -37,10 +37,10 @@ def _masks(folder: Path, wanted: str | None) -> Path | None:
 
 
 def read(folder: Path, masks: Path, wanted: str | None, limit: int | None) -> Labels:
-    """The images of a folder that have a mask of the same name in the other.
+    """Read the images of a folder that have a mask with the same name in the other.
 
     Raises:
-        UsageError: nothing says which classes the masks hold.
+        UsageError: the classes of the masks are unknown.
         BadInput: no such folder, or no image with a mask.
     """
     if not masks.is_dir():

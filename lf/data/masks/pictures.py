@@ -16,20 +16,20 @@ from lf.data import homography
 from lf.data.contact_sheets import FONT, INK, WIDTH, Panel, drawable
 from lf.data.masks import VOID, Labelled, LabelSet, resize_mask, warp_mask
 
-ALPHA = 0.5  # of a class over the image
-DARK = 0.6  # of the image where there is no class
+ALPHA = 0.5  # opacity of a class over the image
+DARK = 0.6  # brightness of the image without a class
 SQUARE, ROW, GAP = 16, 26, 22  # px of the legend
 LEFT_OUT = "left out"
 
 
 def overlay(image: Array, mask: Array, palette: Array, alpha: float = ALPHA) -> Array:
-    """The colours of a mask over the grey image.
+    """Draw the colours of a mask over the grey image.
 
     Args:
         image: uint8 (H, W) or (H, W, 3) RGB.
         mask: (h, w) uint8; resized to the image.
         palette: (256, 3) uint8 RGB by id.
-        alpha: of the colours.
+        alpha: opacity of the colours.
 
     Returns:
         uint8 (H, W, 3) RGB.
@@ -42,7 +42,7 @@ def overlay(image: Array, mask: Array, palette: Array, alpha: float = ALPHA) -> 
 
 
 def legend(classes: LabelSet, ids: Iterable[int], width: int = WIDTH, palette: Array | None = None) -> Array:
-    """A strip (h, width, 3) with a square and the name of each class of `ids`, in as many rows as they take.
+    """Draw a strip (h, width, 3) with a square and the name of each class of `ids`, in as many rows as needed.
 
     `palette` (256, 3) replaces that of the label set.
     """
@@ -67,18 +67,18 @@ def legend(classes: LabelSet, ids: Iterable[int], width: int = WIDTH, palette: A
 
 
 def seen(masks: Iterable[Array]) -> set[int]:
-    """The ids that occur in masks."""
+    """Return the ids that occur in masks."""
     return {n for mask in masks for n in np.flatnonzero(np.bincount(mask.ravel(), minlength=1)).tolist()}
 
 
 def share(mask: Array) -> str:
-    """How many classes a mask has, and how much of it is left out; for captions."""
+    """Format the number of classes of a mask and its share of ignored pixels, for captions."""
     count = len(seen([mask]) - {VOID})
     return f"{count} class{'es' * (count != 1)}, {(mask == VOID).mean():.0%} left out"
 
 
 def warped(items: Sequence[Labelled], seed: int = 0) -> tuple[list[Panel], list[Array]]:
-    """Four panels of each labelled image: image, mask, both under one random homography; and all its masks."""
+    """Make four panels of each labelled image: image, mask, both under one random homography; also return all masks."""
     panels, masks = list[Panel](), list[Array]()
     for index, item in enumerate(items):
         image, mask = item.load()
@@ -98,7 +98,7 @@ def warped(items: Sequence[Labelled], seed: int = 0) -> tuple[list[Panel], list[
 
 
 def masked(views: Sequence[Array], masks: Sequence[Array], classes: LabelSet, name: str) -> list[Panel]:
-    """A panel of the classes of each view of a pair; masks are (H, W) uint8 of the views' size."""
+    """Make a panel of the classes of each view of a pair; masks are (H, W) uint8 of the views' size."""
     return [
         Panel(overlay(view, mask, classes.palette), f"{name} {which}, {share(mask)}")
         for view, mask, which in zip(views, masks, ("first", "second"), strict=True)
@@ -106,7 +106,7 @@ def masked(views: Sequence[Array], masks: Sequence[Array], classes: LabelSet, na
 
 
 def beside(image: Array, truth: Array, predicted: Array, classes: LabelSet) -> tuple[list[Panel], Array]:
-    """Three panels, truth beside prediction and where they differ, and their legend.
+    """Make three panels, truth, prediction and their differences, and their legend.
 
     Args:
         image: uint8 (H, W, 3) RGB.

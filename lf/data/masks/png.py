@@ -24,7 +24,7 @@ WHAT = "a mask: a PNG of 8-bit ids, grey or with a palette"
 
 
 def read_ids(path: Path) -> Array:
-    """(H, W) uint8, the numbers as they stand in a PNG of at most 8 bits, grey or with a palette.
+    """Read the stored numbers (H, W) uint8 of a PNG of at most 8 bits, grey or with a palette.
 
     Raises:
         BadInput: not such a file, damaged, or too large.
@@ -34,11 +34,11 @@ def read_ids(path: Path) -> Array:
         kind = {GREY: "grey", RGB: "RGB", PALETTE: "palette"}.get(colour, "with alpha")
         raise BadInput(f"{path}: {depth} bits per channel, {kind}; expected {WHAT}")
     ids = _decoded(path, _grey(data) if colour == PALETTE else data, cv2.IMREAD_GRAYSCALE, WHAT)
-    return ids // (255 // ((1 << depth) - 1)) if depth < 8 else ids  # below 8 bits a decoder stretches to 255
+    return ids // (255 // ((1 << depth) - 1)) if depth < 8 else ids  # decoders scale fewer bits to 255
 
 
 def read_segments(path: Path) -> Array:
-    """(H, W) int32 segment ids of COCO panoptic: R + 256 G + 65536 B.
+    """Read segment ids (H, W) int32 of COCO panoptic: R + 256 G + 65536 B.
 
     Raises:
         BadInput: not such a file, damaged, or too large.
@@ -52,10 +52,10 @@ def read_segments(path: Path) -> Array:
 
 
 def _header(path: Path, what: str) -> tuple[bytes, int, int]:
-    """The file, its bits per channel and its colour type.
+    """Return the bytes of the file, its bits per channel and its colour type.
 
     Raises:
-        BadInput: no PNG, or a size that is not to be decoded.
+        BadInput: not a PNG, or a size that is not allowed.
     """
     data = files.read_bytes(path, what, MAX_BYTES)
     if data[:8] != SIGNATURE or data[12:16] != b"IHDR" or len(data) < 33:
@@ -79,7 +79,7 @@ def _decoded(path: Path, data: bytes, how: int, what: str) -> Array:
 
 
 def _grey(data: bytes) -> bytes:
-    """A palette PNG as a grey one with the same numbers: another colour type, and no palette."""
+    """Convert a palette PNG to grey with the same numbers: change the colour type and remove the palette."""
     kept, at = [SIGNATURE], 8
     while at + 12 <= len(data):
         (length,) = struct.unpack(">I", data[at : at + 4])
@@ -97,7 +97,7 @@ def _chunk(kind: bytes, body: bytes) -> bytes:
 
 
 def write_palette(path: Path, mask: Array, palette: Array) -> Path:
-    """Write a mask (H, W) uint8 as a PNG with a palette (N, 3) RGB, whole or not at all: `read_ids` reads it back."""
+    """Write a mask (H, W) uint8 as a PNG with a palette (N, 3) RGB, atomically, for `read_ids`."""
     height, width = mask.shape
     rows = np.zeros((height, width + 1), np.uint8)  # each row begins with its filter: none
     rows[:, 1:] = mask
@@ -111,6 +111,6 @@ def write_palette(path: Path, mask: Array, palette: Array) -> Path:
 
 
 def write_ids(path: Path, mask: Array) -> Path:
-    """Write a mask (H, W) uint8 as a grey PNG, whole or not at all."""
+    """Write a mask (H, W) uint8 as a grey PNG, atomically."""
     _, data = cv2.imencode(".png", mask)
     return files.write_bytes(path, data.tobytes())

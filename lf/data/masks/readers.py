@@ -21,7 +21,7 @@ Split = TypeVar("Split", bound=tuple[Path, ...])
 
 
 class Source(NamedTuple):
-    """Source of a mask: its file, how its ids are read, and the settings."""
+    """Source of a mask: its file, the function that reads its ids, and its settings."""
 
     path: Path
     ids: Callable[[], Array]
@@ -29,7 +29,7 @@ class Source(NamedTuple):
 
 
 def read(where: str, wanted: str | None, limit: int | None) -> Labels:
-    """The labelled images of a place; see `lf.data.masks.labelled`.
+    """Read the labelled images of a place; see `lf.data.masks.labelled`.
 
     Raises:
         UsageError: an unknown label set, or several splits.
@@ -53,10 +53,10 @@ def read(where: str, wanted: str | None, limit: int | None) -> Labels:
 
 
 def one_split(folder: Path, found: Sequence[Split]) -> Split:
-    """The only split; the first entry of each is its folder of images.
+    """Return the only split; the first entry of each is its folder of images.
 
     Raises:
-        UsageError: there are several, which must not be mixed unseen.
+        UsageError: there are several; the user must choose one.
     """
     if len(found) > 1:
         names = " or ".join(f"masks:{split[0]}" for split in found)
@@ -67,10 +67,10 @@ def one_split(folder: Path, found: Sequence[Split]) -> Split:
 def collect(
     folder: Path, paths: Iterable[Path], mask_of: Callable[[Path], Source | None], classes: LabelSet, limit: int | None
 ) -> Labels:
-    """The images of `paths`, below `folder`, that have a mask, and how many have none.
+    """Return the images of `paths`, below `folder`, that have a mask, and the number without one.
 
     Raises:
-        BadInput: none has a mask, or a file cannot be opened.
+        BadInput: no image has a mask, or a file cannot be opened.
     """
     items: list[Labelled] = []
     left_out = 0

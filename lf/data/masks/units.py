@@ -16,27 +16,27 @@ KIND = "classes"
 
 @dataclass(frozen=True)
 class Unit(Pair):
-    """A labelled image. Its second picture is its mask in the colours of the label set, so its digest covers both."""
+    """A labelled image. Its second image is its mask in the colours of the label set, so its digest covers both."""
 
     labelled: Labelled
 
     @property
     def kind(self) -> str:
-        """Which truth there is."""
+        """Kind of truth, `classes`."""
         return KIND
 
 
 def open_units(where: str, limit: int | None = None) -> list[Unit]:
-    """The labelled images of `masks:WHERE`, see `lf.data.masks.labelled`; each is a sequence of its own."""
+    """Open the labelled images of `masks:WHERE`, see `lf.data.masks.labelled`; each is its own sequence."""
     return [unit(item) for item in labelled(PREFIX + where, limit)]
 
 
 def unit(item: Labelled) -> Unit:
-    """A labelled image as a unit of a benchmark."""
+    """Convert a labelled image to a unit of a benchmark."""
     mask = Picture(f"{item.image.key}/mask", partial(coloured, item), item.digest)
     return Unit(item.image.key, "mask", item.image, mask, np.eye(3), item)
 
 
 def coloured(item: Labelled) -> Array:
-    """The mask (H, W, 3) RGB in the colours of its classes."""
+    """Draw the mask (H, W, 3) RGB in the colours of its classes."""
     return np.asarray(item.classes.palette[item.mask()])

@@ -16,7 +16,7 @@ from lf.core import Array, UsageError, files
 from lf.data import POSES, Pair, Picture, Wanted
 from lf.data.cameras import RelativePose, check_baseline, relative
 
-DRAWN = 5  # scenes that are drawn by default
+DRAWN = 5  # default number of drawn scenes
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class View:
         K: (3, 3) float64 camera matrix, pixels, pixel centres at integers.
         rotation: (3, 3) float64, world -> camera.
         translation: (3,) float64, world -> camera: `x = R X + t`.
-        depth: points (N, 2) px -> (N,) float64 depth along the optical axis, 0 where unknown; None without any.
+        depth: points (N, 2) px -> (N,) float64 depth along the optical axis, 0 if unknown; None without depth.
     """
 
     name: str
@@ -80,9 +80,9 @@ class Scene:
     """Views in one world.
 
     Attributes:
-        name: of the scene, such as its folder.
-        views: in the order of the file.
-        listed: the pairs that are listed, as indices of views.
+        name: name of the scene, such as its folder.
+        views: views in the order of the file.
+        listed: the listed pairs, as indices of views.
     """
 
     name: str
@@ -96,15 +96,15 @@ class Scene:
 
 
 def scenes(spec: str, seed: int = 0) -> list[Scene]:
-    """The scenes of a dataset.
+    """Read the scenes of a dataset.
 
     Args:
         spec: `posed:DIR`, `scenes:N`, or a folder, which means `posed:FOLDER`.
         seed: of scenes that are drawn: other numbers, other scenes.
 
     Raises:
-        UsageError: the dataset has no cameras, or its name lacks what should follow the colon.
-        BadInput: the folder holds no camera matrices and poses, or some that are none.
+        UsageError: the dataset has no cameras, or its name lacks the part after the colon.
+        BadInput: the folder has no camera matrices and poses, or invalid ones.
     """
     name, colon, where = spec.partition(":")
     if name == "scenes" and (colon or not where):
@@ -122,18 +122,18 @@ def scenes(spec: str, seed: int = 0) -> list[Scene]:
 
 
 def scenes_wanted(where: str) -> int:
-    """The number in `scenes:N`; UsageError where it is none."""
+    """Parse the number in `scenes:N`; UsageError if it is not a number."""
     if where and not (where.isdecimal() and int(where)):
         raise UsageError(f"'scenes:{where}' needs a number of scenes, such as scenes:{DRAWN}")
     return int(where or DRAWN)
 
 
 def open_pairs(spec: str, wanted: Wanted) -> list[Pair]:
-    """The listed pairs of a dataset: a row of DATASETS.
+    """Open the listed pairs of a dataset, a row of DATASETS.
 
     Raises:
         UsageError: see `scenes`.
-        BadInput: see `scenes` and `lf.data.posed.pair_lists`; or a pair without a baseline.
+        BadInput: see `scenes` and `lf.data.posed.pair_lists`; or a pair has no baseline.
     """
     name, _, where = spec.partition(":")
     if name == "scenes" and wanted.limit_sequences:
@@ -148,7 +148,7 @@ def open_pairs(spec: str, wanted: Wanted) -> list[Pair]:
 
 
 def _listed(where: Path) -> list[Pair] | None:
-    """The pairs of a list that carries its truth, if there are no cameras; None for scenes."""
+    """Read the pairs of a list with poses in it, if there are no cameras; None for scenes."""
     from lf.data.posed import folders, pair_lists
 
     if not where.is_file() and (not where.is_dir() or folders.find(where)):
@@ -158,10 +158,10 @@ def _listed(where: Path) -> list[Pair] | None:
 
 
 def pairs(found: list[Scene]) -> list[Pair]:
-    """The listed pairs of scenes, as a benchmark takes them; those of one first view stand together.
+    """Convert the listed pairs of scenes for a benchmark, grouped by first view.
 
     Raises:
-        BadInput: both cameras of a pair are at one place.
+        BadInput: both cameras of a pair are at the same place.
     """
     kept = []
     for scene in found:

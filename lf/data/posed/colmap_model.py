@@ -19,7 +19,7 @@ from lf.data.posed import View
 from lf.data.posed.rows import numbers, rows
 
 PLACES = (".", "sparse", "sparse/0")
-FOCAL = {  # indices of fx, fy, cx, cy among the numbers of a model without lens distortion, or with a known one
+FOCAL = {  # indices of fx, fy, cx, cy among the parameters of models without lens distortion, or with a known one
     "SIMPLE_PINHOLE": (0, 0, 1, 2),
     "PINHOLE": (0, 1, 2, 3),
     "SIMPLE_RADIAL": (0, 0, 1, 2),
@@ -28,11 +28,11 @@ FOCAL = {  # indices of fx, fy, cx, cy among the numbers of a model without lens
 }
 # name -> its number in binary files, indices of fx, fy, cx, cy, and how many numbers it has
 MODELS = {name: (CAMERAS[name][0], index, CAMERAS[name][1]) for name, index in FOCAL.items()}
-Camera = tuple[str, Array]  # name of the model, its numbers
+Camera = tuple[str, Array]  # name of the model, its parameters
 
 
 def place(folder: Path) -> Path | None:
-    """Folder of the COLMAP model; None if there is none."""
+    """Find the folder of the COLMAP model; None if there is none."""
     for where in (folder / name for name in PLACES):
         if any(
             (where / f"images.{kind}").is_file() and (where / f"cameras.{kind}").is_file() for kind in ("bin", "txt")
@@ -42,7 +42,7 @@ def place(folder: Path) -> Path | None:
 
 
 def views(folder: Path) -> list[View]:
-    """The registered images, in byte order of their names.
+    """Read the registered images, in byte order of their names.
 
     Raises:
         BadInput: a damaged model, a camera with lens distortion, or an image that is missing.
@@ -69,7 +69,7 @@ def views(folder: Path) -> list[View]:
 
 
 def _matrix(where: str, model: str, values: Array) -> Array:
-    """K with pixel centres at integers."""
+    """Return K (3, 3) with pixel centres at integers."""
     (_, index, _) = MODELS[model]
     if values[max(index) + 1 :].any():
         raise BadInput(f"{where}: {model} with lens distortion; expected none, undistort the images with COLMAP")
@@ -78,7 +78,7 @@ def _matrix(where: str, model: str, values: Array) -> Array:
 
 
 def _known(where: str, model: str) -> int:
-    """How many numbers a model of camera has."""
+    """Return the number of parameters of a camera model."""
     if model not in MODELS:
         raise BadInput(f"{where}: camera model {model}; expected one of {', '.join(MODELS)} without lens distortion")
     return MODELS[model][2]
@@ -128,7 +128,7 @@ def _images_bin(path: Path) -> Iterator[tuple[str, Array, int]]:
         if end < 0:
             raise BadInput(f"{path}: cut short at byte {at}; expected the images of a COLMAP model")
         name = data[at + 64 : end]
-        if any(byte < 32 for byte in name):  # with a line break in it, an error would have several lines
+        if any(byte < 32 for byte in name):  # a line break in a name would break an error into several lines
             raise BadInput(f"{path}: an image has the name {name[:40]!r}; expected a path without control characters")
         yield os.fsdecode(name), np.array(values[1:8]), values[8]
         at = end + 9 + 24 * _unpack(path, data, end + 1, "<Q")[0]

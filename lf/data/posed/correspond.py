@@ -10,13 +10,13 @@ from lf.core import Array, UsageError
 from lf.data.cameras import homogeneous
 from lf.data.posed import View
 
-SAME = 1e-6  # relative difference of two depths of one point of a drawn scene
-GRID = 16  # px between the points that tell how much two views share
+SAME = 1e-6  # largest relative difference of two depths of one point of a drawn scene
+GRID = 16  # px between the points that measure the overlap of two views
 Size = tuple[int, int]  # (H, W), pixels
 
 
 def depth_map(view: View, size: Size) -> Array:
-    """(H, W) float64 depth along the optical axis at the pixel centres, 0 where unknown.
+    """Return depth (H, W) float64 along the optical axis at the pixel centres, 0 if unknown.
 
     Raises:
         UsageError: the view has no depth.
@@ -44,7 +44,7 @@ def correspond(points: Array, first: View, second: View, size: Size, tolerance: 
     Args:
         points: (N, 2) px of the first image.
         first: a view with depth.
-        second: a view of the same scene; without depth nothing hides a point.
+        second: a view of the same scene; without depth, no point counts as hidden.
         size: (H, W) of the second image.
         tolerance: relative difference of two depths of one point; SAME for drawn scenes, about 0.05 for measured ones.
 
@@ -66,7 +66,7 @@ def correspond(points: Array, first: View, second: View, size: Size, tolerance: 
 
 
 def flow(first: View, second: View, size: Size, other: Size) -> Array:
-    """(H, W, 2) float32: where the pixels of the first image are in the second, NaN where it does not show them.
+    """Return positions (H, W, 2) float32 in the second image of the pixels of the first, NaN if not visible.
 
     Args:
         first: a view with depth.
@@ -84,7 +84,7 @@ def flow(first: View, second: View, size: Size, other: Size) -> Array:
 
 
 def shared_pairs(views: Sequence[View], size: Size, least: float) -> Iterator[tuple[int, int]]:
-    """The pairs i < j of views that see at least a share `least` of each other's image."""
+    """Yield the pairs i < j of views that both show at least a share `least` of the other."""
     y, x = np.mgrid[GRID // 2 : size[0] : GRID, GRID // 2 : size[1] : GRID]
     points = np.column_stack([x.ravel(), y.ravel()])
     for i, first in enumerate(views):

@@ -14,17 +14,17 @@ from lf.data import images
 
 SUFFIX = "_depth"
 UNITS = 256.0  # per metre
-KEPT = 16  # maps held at once
+KEPT = 16  # number of maps in memory
 
 
 def find(image: Path) -> Callable[[Array], Array] | None:
-    """Points (N, 2) px -> (N,) depth, of the map beside an image; None where there is none."""
+    """Return a function, points (N, 2) px -> depth (N,), for the map beside an image; None without a map."""
     path = image.parent.with_name(f"{image.parent.name}{SUFFIX}") / f"{image.stem}.png"
     return partial(_at, path) if path.is_file() else None
 
 
 def _at(path: Path, points: Array) -> Array:
-    """Depth of the pixel that a point lies in; 0 outside of the map."""
+    """Return the depth (N,) of the pixels of points; 0 outside the map."""
     depth = _read(path)
     x, y = np.rint(np.nan_to_num(points, nan=-1.0)).astype(np.int64).T
     inside = (x >= 0) & (y >= 0) & (x < depth.shape[1]) & (y < depth.shape[0])

@@ -19,14 +19,14 @@ from lf.data.drawn import procedural
 from lf.data.posed import Scene, View, planes
 from lf.data.posed.correspond import shared_pairs
 
-VERSION = 1  # raise it whenever a pixel of a view changes
+VERSION = 1  # increase it if a pixel of a view changes
 SIZE = (480, 640)  # (H, W) px of a view
 TEXTURE = 512  # px, both sides of a texture
 VIEWS = 12
 K = np.array([[560.0, 0, 319.5], [0, 560, 239.5], [0, 0, 1]])
 NOISE = 2.0  # grey levels, deviation of the noise of a view
-MILD = 0.35  # of the photometric change
-SHARED = 0.3  # least share of either image that the other one sees, for a pair to be listed
+MILD = 0.35  # strength of the photometric change
+SHARED = 0.3  # least share of each image that the other shows, for a listed pair
 SYNTH12 = "synth12"
 TARGET = (0.0, 0.2, 7.0)
 
@@ -46,7 +46,7 @@ Pose = tuple[Array, Array]
 
 
 def scenes(count: int, seed: int = 0) -> list[Scene]:
-    """`synth12` and `count - 1` held-out scenes; `seed` tells these from the ones of another seed."""
+    """Draw `synth12` and `count - 1` held-out scenes, which depend on `seed`."""
     return [synth12(), *(held_out(index + seed * 1000) for index in range(1, count))][:count]
 
 
@@ -64,7 +64,7 @@ def training(index: int, size: tuple[int, int] = SIZE) -> Scene:
     """Scene `index` of the training set; `size` (H, W) px of its views, with the same field of view along x.
 
     Raises:
-        UsageError: `index` has no five pictures of `procedural.training`.
+        UsageError: `index` has no five images of `procedural.training`.
     """
     if not 0 <= index < procedural.HELD_OUT_SEED // 5:
         raise UsageError(f"training scenes have numbers in [0, {procedural.HELD_OUT_SEED // 5}), got {index}")
@@ -74,7 +74,7 @@ def training(index: int, size: tuple[int, int] = SIZE) -> Scene:
 def _varied(
     name: str, index: int, seed: int, picture: Callable[[int], tuple[str, int]], size: tuple[int, int]
 ) -> Scene:
-    """A scene whose boards and cameras are moved by `seed`; its textures are five pictures from 5 * index on."""
+    """A scene whose boards and cameras are moved by `seed`; its textures are five images from 5 * index on."""
     rng = np.random.default_rng([VERSION, seed])
     kinds = [picture(5 * index + k) for k in range(5)]
     made = partial(_textures, tuple(kinds))
@@ -120,7 +120,7 @@ def _columns(rectangles: Array) -> Array:
 
 
 def _cameras(rng: np.random.Generator | None = None) -> list[Pose]:
-    """Poses on an arc; `rng` changes its extent, its phases and where it looks."""
+    """Return poses on an arc; `rng` changes its extent, its phases and its target."""
     wide, high, deep, bend, turn = (1.0, 1.0, 1.0, 0.0, 0.0)
     target = np.array(TARGET)
     if rng is not None:
@@ -136,7 +136,7 @@ def _cameras(rng: np.random.Generator | None = None) -> list[Pose]:
 
 
 def _moved(rng: np.random.Generator) -> Array:
-    """RECTANGLES with every board moved, turned about the vertical and scaled."""
+    """Return RECTANGLES with every board moved, rotated about the vertical and scaled."""
     found = RECTANGLES.copy()
     for board in found[BOARDS]:
         corner, u, v = board
@@ -159,7 +159,7 @@ def _photograph(
     entropy: list[int],
     lit: bool,
 ) -> Array:
-    """The view with its noise, and where `lit` with its own exposure: uint8 (H, W, 3)."""
+    """Add noise to a view and, if `lit`, its own exposure: uint8 (H, W, 3)."""
     seen, rng = planes.render(textures(), onto, size), np.random.default_rng(entropy)
     noisy = seen + rng.standard_normal((*size, 1), dtype=np.float32) * np.float32(NOISE)
     view = np.clip(np.rint(noisy), 0, 255).astype(np.uint8)
@@ -168,7 +168,7 @@ def _photograph(
 
 @lru_cache(maxsize=4)
 def _textures(kinds: tuple[tuple[str, int], ...]) -> tuple[Array, ...]:
-    """Pictures of `procedural`, uint8 (TEXTURE, TEXTURE, 3)."""
+    """Draw images of `procedural`, uint8 (TEXTURE, TEXTURE, 3)."""
     return tuple(procedural.draw(family, number, (TEXTURE, TEXTURE)) for family, number in kinds)
 
 

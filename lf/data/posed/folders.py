@@ -29,16 +29,16 @@ from lf.data.posed.depth_files import SUFFIX
 from lf.data.posed.rows import check_inside, numbers, rows
 
 LISTS = ("pairs_with_gt.txt", "pairs.txt")
-MOST = 5000  # pairs of a scene without a list
+MOST = 5000  # largest number of pairs of a scene without a list
 DEEP = 4  # levels of folders below the root
 EXPECTED = "cameras.txt (name, K, world to camera), poses.txt with cam.txt, img_cam.txt, or a COLMAP model"
 
 
 def read(root: Path) -> list[Scene]:
-    """The scenes of a folder: the folder itself, or folders below it; those without cameras are listed on stderr.
+    """Read the scenes of a folder: itself, or the folders below it. Images without a camera are listed on stderr.
 
     Raises:
-        BadInput: no folder, no scene in it, or one with a camera, a pose or a pair that is none.
+        BadInput: no folder, no scene in it, or an invalid camera, pose or pair.
     """
     found = find(root)
     if not found:
@@ -53,10 +53,10 @@ def read(root: Path) -> list[Scene]:
 
 
 def find(root: Path) -> list[Path]:
-    """Folders that hold the cameras of a scene, in byte order; nothing below a scene is looked at.
+    """Find folders with the cameras of a scene, in byte order; folders inside a scene are skipped.
 
     Raises:
-        BadInput: no such folder, or one that cannot be read.
+        BadInput: no such folder, or it cannot be read.
     """
     if not root.is_dir():
         raise BadInput(f"{root}: no such folder; expected a folder with {EXPECTED}")
@@ -78,7 +78,7 @@ def _refuse(error: OSError) -> None:
 
 
 def form(folder: Path) -> Callable[[Path], list[View]] | None:
-    """The function that reads the views of a folder; None where it holds no cameras."""
+    """Return the function that reads the views of a folder; None if it has no cameras."""
     if colmap_model.place(folder):
         return colmap_model.views
     names = {"img_cam.txt": _caps, "poses.txt": _kitti, "cameras.txt": _strecha}
@@ -86,7 +86,7 @@ def form(folder: Path) -> Callable[[Path], list[View]] | None:
 
 
 def scene(folder: Path, root: Path) -> Scene:
-    """One scene; its name is its path below `root`, or the name of `root` itself.
+    """Read one scene; its name is its path below `root`, or the name of `root` itself.
 
     Raises:
         BadInput: see `read`.
@@ -102,7 +102,7 @@ def scene(folder: Path, root: Path) -> Scene:
 
 
 def _say_what_is_left_out(folder: Path, views: Sequence[View]) -> None:
-    """Name the images beside those of `views` that have no camera and pose."""
+    """Print the names of images without camera and pose."""
     known = {view.image.path for view in views if view.image.path}
     beside = (path for place in {path.parent for path in known} for path in place.iterdir())
     others = sorted(path.name for path in beside if path not in known and images.is_image(path.name))
@@ -111,15 +111,15 @@ def _say_what_is_left_out(folder: Path, views: Sequence[View]) -> None:
 
 
 def _key(path: str, root: Path) -> str:
-    """The path of an image below the root without its suffix: what `lf extract` calls its features."""
+    """Return the path of an image below the root without its suffix, which is the name of its features."""
     return Path(path).relative_to(root).with_suffix("").as_posix()
 
 
 def _listed(folder: Path, views: Sequence[View]) -> list[tuple[int, int]]:
-    """Index pairs of the list in the folder or the one above, in its order; without a list, all of them.
+    """Read the index pairs of the list in the folder or its parent, in its order; without a list, all pairs.
 
     Raises:
-        BadInput: a line names an image twice or one without a camera, or no line is of this scene.
+        BadInput: a line names an image twice or an image without a camera, or no line belongs to this scene.
     """
     number = {(folder / view.name).resolve(): index for index, view in enumerate(views)}
     number |= {(folder / "images" / view.name).resolve(): index for index, view in enumerate(views)}
@@ -138,7 +138,7 @@ def _all(folder: Path, views: Sequence[View]) -> list[tuple[int, int]]:
 
 
 def _from_list(path: Path, number: dict[Path, int], own: bool) -> list[tuple[int, int]]:
-    """The pairs of a list; of one above the scene (not `own`) those whose images are of this scene."""
+    """Read the pairs of a list; from a list of the parent folder (not `own`), only pairs of this scene."""
     found = []
     for where, words in rows(path, "a list of pairs, two image names per line"):
         if len(words) < 2:
@@ -163,10 +163,10 @@ def _index(folder: Path, word: str, number: dict[Path, int]) -> int | None:
 
 
 def view(folder: Path, where: str, name: str, K: Array, rotation: Array, translation: Array) -> View:
-    """A view whose numbers are checked and whose image is there, in `images/` or in the folder itself.
+    """Make a view after checking its numbers and that its image exists, in `images/` or in the folder itself.
 
     Raises:
-        BadInput: a number is none, or there is no image; the text begins with `where`.
+        BadInput: a number is invalid, or the image is missing; the text begins with `where`.
     """
     camera = checked_camera(K, where)
     pose = checked_rotation(rotation, where), checked_translation(translation, where)
@@ -197,7 +197,7 @@ def _caps(folder: Path) -> list[View]:
 
 
 def _kitti(folder: Path) -> list[View]:
-    """Poses are camera to world; they are inverted here."""
+    """Read KITTI's views; the camera-to-world poses are inverted."""
     path = folder / "cam.txt"
     if not path.is_file():
         raise BadInput(f"{folder}: poses.txt without intrinsics; expected cam.txt with K, 3 lines of 3 numbers")

@@ -42,7 +42,7 @@ EXPECTED = "two paths, K0 (9), K1 (9), R (9) and t (3) or T (16); or two rotatio
 
 
 def find(where: Path) -> Path | None:
-    """The list of a folder, or the file itself; None where there is none."""
+    """Return the list of a folder, or the file itself; None if there is none."""
     if where.is_file():
         return where
     if all((where / name).is_file() for name in SCANNET):
@@ -51,10 +51,10 @@ def find(where: Path) -> Path | None:
 
 
 def read(path: Path) -> list[Pair]:
-    """The pairs of a list; those of one first image stand together.
+    """Read the pairs of a list, grouped by first image.
 
     Raises:
-        BadInput: a line is no pair, an image is missing, a camera or a pose is none, or both cameras are at one place.
+        BadInput: an invalid line, camera or pose, a missing image, or both cameras at the same place.
     """
     pairs = [*(_scannet(path) if path.suffix == ".npz" else _text(path))]
     if not pairs:
@@ -80,7 +80,7 @@ def _text(path: Path) -> Iterator[Pair]:
 
 
 def _scannet(path: Path) -> Iterator[Pair]:
-    """Poses are camera to world, one file per image; they are inverted here."""
+    """Read ScanNet's pairs; the camera-to-world poses, one file per image, are inverted."""
     root = path.parent
     names = np.atleast_2d(npz.read(path, "pairs of ScanNet-1500: name (N, 4)", ("name",))["name"]).astype(int)
     if names.ndim != 2 or names.shape[1] != 4:
@@ -106,7 +106,7 @@ def _size(path: Path) -> tuple[int, int]:
 
 
 def _pose(path: Path) -> tuple[Array, Array]:
-    """World to camera, of a file with camera to world (4, 4)."""
+    """Read a world-to-camera pose from a file with camera to world (4, 4)."""
     words = [word for _, row in rows(path, "a pose, 4 lines of 4 numbers") for word in row]
     pose = numbers(str(path), words, 16, "camera to world by row").reshape(4, 4)
     rotation = checked_rotation(pose[:3, :3], str(path)).T
@@ -127,7 +127,7 @@ class _Pictures:
         path = next((place for place in places if place.is_file()), None)
         if path is None:
             raise BadInput(f"{where}: image {name} is missing; expected it in {self._root}")
-        key = path.relative_to(self._root).with_suffix("").as_posix()  # what `lf extract` calls its features
+        key = path.relative_to(self._root).with_suffix("").as_posix()  # name of its features in `lf extract`
         return self._found.setdefault(name, images.picture(path, key))
 
 

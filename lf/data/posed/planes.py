@@ -14,7 +14,7 @@ from lf.core import Array
 from lf.data.cameras import homogeneous
 
 OVERSAMPLE = 2  # pixels of the drawing along each axis of a pixel of the view
-EMPTY = 96.0  # grey where there is no rectangle
+EMPTY = 96.0  # grey level without a rectangle
 Size = tuple[int, int]  # (H, W), pixels
 
 
@@ -25,14 +25,14 @@ def inverses(planes: Array, K: Array, rotation: Array, translation: Array) -> Ar
 
 
 def cast(points: Array, onto: Array) -> tuple[Array, Array]:
-    """First intersections of the rays of points.
+    """Return the first intersections of the rays of points.
 
     Args:
         points: (N, 2) px.
         onto: (P, 3, 3), see `inverses`.
 
     Returns:
-        (N,) float64 depth along the optical axis, 0 where a ray meets nothing; (N,) index of the rectangle, -1 there.
+        Depth (N,) float64 along the optical axis, and index (N,) of the rectangle; 0 and -1 without intersection.
     """
     met = np.einsum("pij,nj->pin", onto, homogeneous(points))
     a, b, near = met.swapaxes(0, 1)

@@ -18,7 +18,7 @@ def rows(path: Path, what: str) -> list[tuple[str, list[str]]]:
     """(`file:line`, words) of every line that is not empty and does not begin with `#`.
 
     Raises:
-        BadInput: the file cannot be read, or is no UTF-8 text.
+        BadInput: the file cannot be read, or is not UTF-8 text.
     """
     try:
         text = files.read_bytes(path, what, LIMIT).decode("utf-8-sig")
@@ -31,7 +31,7 @@ def rows(path: Path, what: str) -> list[tuple[str, list[str]]]:
 
 
 def check_inside(where: str, name: str) -> None:
-    """Raise BadInput if an image path leads out of the folder that it is relative to, or can be none."""
+    """Raise BadInput if an image path leads out of its folder, or is not a possible path."""
     path = PurePath(name)
     if path.is_absolute() or ".." in path.parts:
         raise BadInput(f"{where}: image {name} is outside of the folder; expected a path below it")
@@ -40,10 +40,10 @@ def check_inside(where: str, name: str) -> None:
 
 
 def numbers(where: str, words: Sequence[str], count: int, what: str) -> Array:
-    """(count,) float64 of words.
+    """Parse words as numbers (count,) float64.
 
     Raises:
-        BadInput: other than `count` words, or one that is no finite number.
+        BadInput: the number of words is not `count`, or a word is not a finite number.
     """
     if len(words) != count:
         raise BadInput(f"{where}: {len(words)} numbers; expected {count}: {what}")

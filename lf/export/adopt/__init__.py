@@ -20,8 +20,8 @@ from lf.models import MODELS, NETWORKS, Model, check_size, own
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-SIZE = (240, 320)  # H, W of what a file of free size is shown
-OTHER = (200, 264)  # another, to see that it is free
+SIZE = (240, 320)  # H, W of the input for a file of free size
+OTHER = (200, 264)  # another size, to check that the size is free
 SUFFIX = ".adopted.onnx"
 
 
@@ -40,7 +40,7 @@ class Job:
     notes: dict[str, Any] = field(default_factory=dict)
 
     def shown(self, size: tuple[int, int] = SIZE) -> tuple[int, int]:
-        """The size (H, W) of its pictures: its own, or `size` in the network's multiple."""
+        """The size (H, W) of its images: its own, or `size` in the network's multiple."""
         step = self.row.multiple
         return self.size or (-(-size[0] // step) * step, -(-size[1] // step) * step)
 
@@ -60,19 +60,19 @@ def adopt(
     """Give an ONNX file of another tool a card, and its graph the form of lf's own exports.
 
     Args:
-        path: the file, which stays as it is.
-        family: the network that it is: a row of MODELS, or `features` for any that decodes in its graph.
+        path: the file; it does not change.
+        family: its network: a row of MODELS, or `features` for any with the decoder in its graph.
         out: the file to write; `<name>.adopted.onnx` in the current folder by default.
-        card: TOML description of a network that is in no table, instead of `family`; see `lf.models.own`.
-        outputs: output -> head, where shapes do not decide.
-        input: what the network was trained with, see `lf.export.adopt.inputs.parse`; None tries it on pictures.
-        size: (H, W) of the one input size of a file that leaves it free; None leaves it free.
-        reference: the checkpoint that the file was made from, with which its keypoints are compared.
-        images: folder of pictures for the checks; None draws them.
+        card: TOML description of a network that is not in MODELS, instead of `family`; see `lf.models.own`.
+        outputs: output -> head, if shapes do not decide.
+        input: range and order of the network's input, see `lf.export.adopt.inputs.parse`; None finds it on images.
+        size: fixed input size (H, W) for a file of free size; None leaves it free.
+        reference: the checkpoint of the file, for comparing keypoints.
+        images: folder of images for the checks; None draws them.
 
     Raises:
-        UsageError: an unknown word or network, or a choice that you must make: the text says how.
-        BadInput: the file is not ONNX, has a card, fits no head, or gives no points.
+        UsageError: an unknown word or network, or a choice for the user: the text says how.
+        BadInput: the file is not ONNX, has a card already, fits no head, or gives no points.
         GateFailed: a check fails; nothing is written.
         Unavailable: its graph needs onnxsim, which is not installed.
     """
@@ -142,7 +142,7 @@ def description(card: Path) -> dict[str, Any]:
 
     Raises:
         BadInput: not TOML, or not a description.
-        UsageError: its name is that of a network of lf.
+        UsageError: its name is that of a row of MODELS.
     """
     try:
         given = tomllib.loads(files.read_bytes(card, "a TOML card").decode())
@@ -154,13 +154,13 @@ def description(card: Path) -> dict[str, Any]:
 
 
 def _image(job: Job, size: tuple[int, int] = SIZE) -> Array:
-    """A picture (1, C, H, W) in 0..1 that the graph can take."""
+    """Return an image (1, C, H, W) in 0..1 that the graph can take."""
     shown = job.shown(size)
     return inputs.tensor(inputs.view(next(inputs.pictures(shown, None, 1)), shown), job.row.channels)
 
 
 def _modern(job: Job) -> None:
-    """Bring the graph to lf's operator set, and see that a free size is free."""
+    """Convert the graph to lf's operator set, and check that a free size works."""
     probe = {to_onnx.INPUT: _image(job)}
     graph.run(graph.session(job.model), probe[to_onnx.INPUT], job.path)
     job.model = graph.modern(job.model, probe, job.notes)
@@ -171,7 +171,7 @@ def _modern(job: Job) -> None:
 def _heads(
     job: Job, tried: list[inputs.Variant], reference: Artifact | None, values: Mapping[str, Array]
 ) -> inputs.Variant:
-    """End the graph at the raw heads; return what is fed."""
+    """End the graph at the raw heads; return the variant of the input."""
     kinds = heads.kinds_of(job.row, job.described.get("detector", {}).get("values", "logits"))
     image = _image(job)
     chosen = heads.assign(values, job.row, job.outputs, job.shown(), job.path, kinds)
@@ -194,7 +194,7 @@ def _heads(
 def _features(
     job: Job, tried: list[inputs.Variant], reference: Artifact | None, values: Mapping[str, Array]
 ) -> inputs.Variant:
-    """End the graph with features in lf's form; return what is fed."""
+    """End the graph with features in lf's form; return the variant of the input."""
     found = features.assign(values, job.outputs, job.path)
     opened, size = graph.session(job.model), job.shown()
 
@@ -225,7 +225,7 @@ def _features(
 
 
 def _fed(job: Job, tried: list[inputs.Variant], decode: inputs.Decode, reference: Artifact | None) -> inputs.Variant:
-    """The one of several variants of the input that the network was trained with."""
+    """Find the variant of the input with which the network was trained."""
     if len(tried) == 1:
         job.notes["values"] = inputs.notes_of(tried[0], {}, "")
         return tried[0]

@@ -15,23 +15,23 @@ from lf.extraction import agreement
 from lf.extraction.extractor import Extractor
 from lf.runtimes import CHECKPOINTS
 
-SHIFTS = {(8, 8): 0.5, (5, 3): 0.3, (3, 5): 0.3}  # (x, y) px -> least share of the points that move along
-FLAT = (0, 128, 255)  # grey values of pictures without structure
-STRONG = 0.1  # most points of a flat picture that score as those of a structured one, as a share of the latter
+SHIFTS = {(8, 8): 0.5, (5, 3): 0.3, (3, 5): 0.3}  # (x, y) px -> least share of the points that move with the image
+FLAT = (0, 128, 255)  # grey values of images without structure
+STRONG = 0.1  # largest number of high-scoring points on a flat image, as a share of those on a structured one
 SAME = 0.99  # least share of keypoints that the file and its checkpoint have in common
-COSINE = 0.9999  # least median cosine of their descriptors there
-DECODED = (0.9, 0.95)  # the same of a file that decodes itself: another tool may refine and sample in another way
+COSINE = 0.9999  # least median cosine of the descriptors of these keypoints
+DECODED = (0.9, 0.95)  # both for a file with its own decoder, which may refine and sample differently
 
 
 def check(artifact: Artifact, size: tuple[int, int], folder: Path | None) -> dict[str, Any]:
-    """Show an adopted file pictures of `size` (H, W), of a folder or drawn.
+    """Check an adopted file on images of `size` (H, W), from a folder or drawn.
 
     Returns:
         The figures for the card.
 
     Raises:
-        BadInput: it gives no points on any picture.
-        GateFailed: points appear on flat pictures as on structured ones, or do not move with their picture.
+        BadInput: it gives no points on any image.
+        GateFailed: flat images have points like structured ones, or points do not move with their image.
     """
     extractor = Extractor(artifact, "ort-cpu")
     views = list(inputs.pictures(size, folder))
@@ -68,7 +68,7 @@ def _best(features: Features) -> Features:
 
 
 def _flat(extractor: Extractor, size: tuple[int, int], seen: list[Features]) -> int:
-    """Most points on flat pictures that score as high as the weaker half of those of structured ones."""
+    """Return the largest number of points on a flat image that score at least as the weaker half on structured ones."""
     usual = float(np.median(np.concatenate([each.scores for each in seen])))
     flat = [extractor(np.full(size, grey, np.uint8)) for grey in FLAT]
     strong = max(int((each.scores >= usual).sum()) for each in flat)
@@ -96,7 +96,7 @@ def likeness(
     views: Sequence[Array],
     size: tuple[int, int],
 ) -> dict[str, float]:
-    """For each variant of the input the share of its points that the checkpoint has, too."""
+    """Return for each variant of the input the share of its points that the checkpoint has, too."""
     old = Extractor(reference, engine(reference))
     found: dict[str, list[float]] = {each.name: [] for each in tried}
     for image in (inputs.view(picture, size) for picture in views):
@@ -109,7 +109,7 @@ def likeness(
 
 
 def engine(reference: Artifact) -> str:
-    """The engine that runs a checkpoint, or an ONNX file of lf."""
+    """Return the engine that runs a checkpoint, or an ONNX file of lf."""
     return "torch" if reference.path.suffix in CHECKPOINTS else "ort-cpu"
 
 
@@ -125,7 +125,7 @@ def against(artifact: Artifact, reference: Artifact, size: tuple[int, int], fold
     for picture in inputs.pictures(size, folder):
         image = inputs.view(picture, size)
         here, there = new(image), old(image)
-        if artifact.card.features:  # tools leave borders of their own
+        if artifact.card.features:  # tools have other borders
             inner = (here.keypoints >= inputs.MARGIN) & (here.keypoints < np.array(size[::-1]) - inputs.MARGIN)
             here = here.take(np.flatnonzero(inner.all(1)))
         distance, index = agreement.nearest(here.keypoints, there.keypoints)

@@ -17,21 +17,21 @@ from lf.formats.onnx_graph import Graph
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-SHORTEST = 8  # numbers in a descriptor
+SHORTEST = 8  # least length of a descriptor
 UNIT = 1e-3
 
 
 def looks(values: Mapping[str, Array]) -> bool:
-    """Whether the outputs of a graph may be features: one is a list of pairs."""
+    """Return whether the outputs of a graph may be features: one is a list of pairs."""
     return any(_pairs(value) is not None for value in values.values())
 
 
 def assign(values: Mapping[str, Array], given: Mapping[str, str], path: Path) -> dict[str, str]:
-    """Name of the output that holds each of the FEATURES.
+    """Find the output of each of the FEATURES.
 
     Raises:
-        UsageError: shapes do not decide, or `given` names what is not there.
-        BadInput: one is missing.
+        UsageError: shapes do not decide, or `given` names a missing output.
+        BadInput: an output is missing.
     """
     check_names(given, values, dict.fromkeys(FEATURES), path)
     chosen = {feature: output for output, feature in given.items()}
@@ -58,7 +58,7 @@ def _one(feature: str, chosen: Mapping[str, str], fits: list[str], values: Mappi
 
 
 def missing(feature: str, values: Mapping[str, Array], path: Path) -> str:
-    """The error if no output fits."""
+    """Return the error if no output fits."""
     shown = ", ".join(f"{name} {'x'.join(map(str, value.shape))}" for name, value in values.items())
     wanted = {"keypoints": "(1, N, 2)", "scores": "(1, N)", "descriptors": "(1, N, D) or (1, D, N)"}[feature]
     return (
@@ -67,13 +67,13 @@ def missing(feature: str, values: Mapping[str, Array], path: Path) -> str:
 
 
 def _pairs(value: Array) -> int | None:
-    """Number of points, of an array (N, 2) or (1, N, 2)."""
+    """Return the number of points of an array (N, 2) or (1, N, 2); None for other shapes."""
     inner = value[0] if value.ndim == 3 and len(value) == 1 else value
     return len(inner) if inner.ndim == 2 and inner.shape[1] == 2 and len(inner) != 1 else None
 
 
 def _depth(value: Array, count: int) -> tuple[int, bool] | None:
-    """Length of a descriptor and whether it is the first axis, of (N, D) or (D, N) with or without a batch."""
+    """Return the length of a descriptor and whether it is the first axis, for (N, D) or (D, N), also with a batch."""
     inner = value[0] if value.ndim == 3 and len(value) == 1 else value
     if inner.ndim != 2 or count not in inner.shape or value.dtype.kind != "f":
         return None
@@ -92,14 +92,14 @@ def length(values: Mapping[str, Array], found: Mapping[str, str]) -> int:
 def observe(
     several: Sequence[Mapping[str, Array]], found: Mapping[str, str], size: tuple[int, int], path: Path
 ) -> dict[str, Any]:
-    """Conventions of the outputs, observed on several images (H, W).
+    """Observe the conventions of the outputs on several images (H, W).
 
     Returns:
         {"order": xy or yx, "slots": fixed or varying, "descriptors first": whether they are (D, N),
         "unit": whether they have length 1, "padding": whether slots are empty, "positive": whether all scores are}.
 
     Raises:
-        BadInput: keypoints are no pixels.
+        BadInput: keypoints are not in pixels.
     """
     laid = [_laid(values, found) for values in several]
     counts = [len(points) for points, *_ in laid]
@@ -110,7 +110,7 @@ def observe(
         raise BadInput(f"{path}: keypoints lie within -1..1; expected pixels; export it without normalising them")
     widest = points[used].max(0, initial=0)
     height, width = size
-    shorter = int(width > height)  # the axis that leaves the image if it is read as x, y and is y, x
+    shorter = int(width > height)  # the axis on which y, x read as x, y would leave the image
     yx = bool(height != width and widest[shorter] >= min(size) > widest[1 - shorter])
     lengths = np.linalg.norm(descriptors[used], axis=1)
     return {
@@ -124,7 +124,7 @@ def observe(
 
 
 def decode(values: Mapping[str, Array], found: Mapping[str, str]) -> tuple[Array, Array, Array]:
-    """Points, scores and unit descriptors of the slots that are used; points in the order of the file."""
+    """Return points, scores and unit descriptors of the used slots, with coordinates in the order of the file."""
     points, scores, descriptors = _laid(values, found)
     used = _used(points, descriptors)
     norm = np.maximum(np.linalg.norm(descriptors[used], axis=1, keepdims=True), 1e-12)
@@ -140,7 +140,7 @@ def _laid(values: Mapping[str, Array], found: Mapping[str, str]) -> tuple[Array,
 
 
 def _used(points: Array, descriptors: Array) -> Array:
-    """Slots with a point in the image and a descriptor that is not zero."""
+    """Return a mask of slots with a point in the image and a nonzero descriptor."""
     used: Array = (points >= 0).all(1) & (np.abs(descriptors).max(1, initial=0) > 0)
     return used
 

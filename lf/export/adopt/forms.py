@@ -11,13 +11,13 @@ from lf.core import Array
 from lf.formats.onnx_graph import Graph
 from lf.models.decode import CELL, heatmap, sigmoid, unfold
 
-ONE = 1e-3  # how far a sum of probabilities or a length may miss 1
-LITTLE = 1e-12  # probabilities below it have no logarithm
-SURE = 1e-6  # of a probability that a sigmoid gave: nearer than this to 0 or 1 its logit is lost
+ONE = 1e-3  # tolerance of a sum of probabilities or a length that should be 1
+LITTLE = 1e-12  # smallest probability for the logarithm
+SURE = 1e-6  # the logit of a probability nearer than this to 0 or 1 is lost
 
 
 def always(value: Array) -> bool:
-    """For forms that only their graph tells."""
+    """Accept all values, for forms that only the graph shows."""
     return False
 
 
@@ -26,11 +26,11 @@ class Form:
     """A form of a head.
 
     Attributes:
-        name: in words, for cards and errors.
-        shape: (channels, stride) that it has.
+        name: description for cards and errors.
+        shape: its (channels, stride).
         apply: raw (C, h, w) -> this form.
-        shows: whether values (c, h, w) are surely of this form, where the graph does not tell.
-        undo: appends what makes a tensor (1, c, h, w) raw again to a graph, and returns its name.
+        shows: returns whether values (c, h, w) are surely of this form, if the graph does not show it.
+        undo: appends nodes to a graph that make a tensor (1, c, h, w) raw again, and returns its name.
     """
 
     name: str
@@ -41,13 +41,13 @@ class Form:
 
 
 def forms(head: str, shape: tuple[int, int], descriptor: str, values: str = "logits") -> list[Form]:
-    """The forms of a head, the raw one first.
+    """Return the forms of a head, the raw form first.
 
     Args:
         head: name of the head in the network's row.
         shape: its (channels, stride).
         descriptor: name of the head that holds the descriptors.
-        values: `scores` where the decode takes them as they are.
+        values: `scores` if the decoder uses scores directly.
     """
     channels, stride = shape
     raw = Form("raw", shape, _same, always, _keep)
@@ -112,7 +112,7 @@ def _is_heat(value: Array) -> bool:
 
 
 def _is_raw(value: Array) -> bool:
-    """Values that no sigmoid gives."""
+    """Return whether values are outside the range of a sigmoid."""
     return bool(value.min() < 0 or value.max() > 1)
 
 

@@ -19,8 +19,8 @@ from lf.runtimes.ort import making
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-PREFIX = "adopt."  # of the names of what is added
-OLDEST = 13  # operator set from which weights can have a scale per channel
+PREFIX = "adopt."  # prefix of the names of added nodes and tensors
+OLDEST = 13  # first operator set with a scale per channel of weights
 SIMPLIFY = pip("adopt")
 SAME = 1e-4  # largest difference that cleaning may make, as a share of the largest value
 FLOATS = {1: "float32", 10: "float16", 2: "uint8"}  # types of inputs, as ONNX numbers them
@@ -28,14 +28,14 @@ SHAPES = ("Shape", "Size", "ConstantOfShape")  # operators that compute with sha
 
 
 def read(path: Path, notes: dict[str, Any]) -> ModelProto:
-    """The model of a foreign file, prepared, with the operator set that lf writes where it converts.
+    """Read the model of a foreign file, prepared, in lf's operator set if it can be converted.
 
     Args:
         path: an ONNX file.
-        notes: what was done is added.
+        notes: changes are added to it.
 
     Raises:
-        BadInput: not an ONNX file, or of an operator set that is too new or too old.
+        BadInput: not an ONNX file, or its operator set is too new or too old.
     """
     model = onnx_model.read(path)
     version = opset(model)
@@ -59,12 +59,12 @@ def read(path: Path, notes: dict[str, Any]) -> ModelProto:
 
 
 def opset(model: ModelProto) -> int:
-    """Version of ONNX's own operators that the model uses."""
+    """Return the version of ONNX's own operators that the model uses."""
     return next((each.version for each in model.opset_import if each.domain in onnx_model.STANDARD), 0)
 
 
 def session(model: ModelProto, extra: Sequence[str] = ()) -> Any:
-    """An ONNX Runtime session of a model, which also gives the tensors `extra`."""
+    """Open an ONNX Runtime session of a model, which also outputs the tensors `extra`."""
     import onnx
     import onnxruntime as ort
 
@@ -78,7 +78,7 @@ def session(model: ModelProto, extra: Sequence[str] = ()) -> Any:
 
 
 def run(opened: Any, image: Array, where: Path) -> dict[str, Array]:
-    """All outputs of a session for one image (1, C, H, W).
+    """Return all outputs of a session for one image (1, C, H, W).
 
     Raises:
         BadInput: the graph does not run on an image of this size.
@@ -96,9 +96,9 @@ def run(opened: Any, image: Array, where: Path) -> dict[str, Array]:
 
 
 def modern(model: ModelProto, probe: Mapping[str, Array], notes: dict[str, Any]) -> ModelProto:
-    """The model in the operator set of lf's own exports, where the converter of ONNX gives the same outputs.
+    """Convert the model to the operator set of lf's own exports, if ONNX's converter keeps the outputs.
 
-    An older set runs and quantizes as well, but cannot take a decode inside.
+    A model in an older set can also run and be quantized, but no decoder can be appended.
     """
     from onnx import version_converter
 
@@ -110,7 +110,7 @@ def modern(model: ModelProto, probe: Mapping[str, Array], notes: dict[str, Any])
         if same(model, newer, probe) <= SAME:
             notes["converted to opset"] = OPSET
             return newer
-    except Exception as error:  # the converter raises what it likes; the file stays as it is
+    except Exception as error:  # the converter may raise any error; the model is kept unchanged
         notes["not converted"] = one_line(error, 100)
     return model
 
@@ -157,7 +157,7 @@ def clean(model: ModelProto, path: Path, probe: Mapping[str, Array], notes: dict
 
 
 def same(a: ModelProto, b: ModelProto, probe: Mapping[str, Array]) -> float:
-    """Largest difference of the outputs of two models, as a share of the largest value."""
+    """Return the largest difference of the outputs of two models, as a share of the largest value."""
     first, second = (session(model).run(None, dict(probe)) for model in (a, b))
     worst = 0.0
     for one, other in zip(first, second, strict=True):
@@ -169,10 +169,10 @@ def same(a: ModelProto, b: ModelProto, probe: Mapping[str, Array]) -> float:
 
 
 def image_input(model: ModelProto, path: Path) -> tuple[str, list[int | None], str]:
-    """Name, shape (None where free) and type of the one image that a model takes.
+    """Return name, shape (None for free sides) and type of the only input of a model, an image.
 
     Raises:
-        BadInput: it takes several things, no image, or several images at a time.
+        BadInput: it has several inputs, no image input, or a larger batch.
     """
     inputs = list(model.graph.input)
     if len(inputs) != 1:
@@ -188,10 +188,10 @@ def image_input(model: ModelProto, path: Path) -> tuple[str, list[int | None], s
 
 
 def layout(shape: Sequence[int | None], channels: int, path: Path) -> str:
-    """`NCHW` or `NHWC`, by where the channels stand.
+    """Return `NCHW` or `NHWC`, from the axis of the channels.
 
     Raises:
-        BadInput: neither place can hold that many channels.
+        BadInput: neither axis can have that many channels.
     """
     places = {"NCHW": shape[1], "NHWC": shape[3]}
     fits = [name for name, count in places.items() if count == channels]
@@ -207,14 +207,14 @@ def layout(shape: Sequence[int | None], channels: int, path: Path) -> str:
 def planar(
     model: ModelProto, path: Path, channels: int, size: tuple[int, int] | None, notes: dict[str, Any]
 ) -> tuple[int, int] | None:
-    """Have the model take `image`, (1, C, H, W) float32; in place. Values are still in the range the file wants.
+    """Change the input of the model to `image`, (1, C, H, W) float32, in place. The range of values does not change.
 
     Returns:
-        The one size (H, W) that it takes, or None if it takes any.
+        The fixed input size (H, W), or None if it is free.
 
     Raises:
-        BadInput: it takes no such image.
-        UsageError: `size` is not the size that it has.
+        BadInput: the model cannot take such an image.
+        UsageError: `size` is not its fixed size.
     """
     from onnx import TensorProto, helper
 
@@ -247,7 +247,7 @@ def planar(
 
 
 def prepend(model: ModelProto, g: Graph, made: str, wanted: str) -> None:
-    """Put the nodes of `g` in front of the graph, which reads their result `made` where it read `wanted`."""
+    """Put the nodes of `g` before the graph; their result `made` replaces the input `wanted`."""
     onnx_model.retitle(model, {wanted: made})
     rest = list(model.graph.node)
     del model.graph.node[:]
@@ -262,7 +262,7 @@ def append(model: ModelProto, g: Graph) -> None:
 
 
 def prune(model: ModelProto) -> None:
-    """Drop nodes and constants that no output needs, in place."""
+    """Remove nodes and constants that no output needs, in place."""
     graph = model.graph
     needed, kept = {output.name for output in graph.output}, []
     for node in reversed(graph.node):

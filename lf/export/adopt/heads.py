@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 CLOSE = 1e-4  # largest error of a form made from a tensor of the graph, as a share of its largest value
-INVERTED = 1e-3  # the same of what was inverted, where a logarithm loses digits
-REACH = 60  # nodes that are looked at behind an output
+INVERTED = 1e-3  # the same for inverted forms, as a logarithm loses digits
+REACH = 60  # largest number of nodes to search before an output
 PAGE = "docs/how-to/own-network.md"
 
 
@@ -31,12 +31,12 @@ class Found:
     """Source of a head.
 
     Attributes:
-        output: of the foreign graph.
-        tensor: that the graph is cut at.
-        layout: of the tensor, see `planes`.
-        form: of the tensor.
+        output: output of the foreign graph.
+        tensor: tensor at which the graph is cut.
+        layout: layout of the tensor, see `planes`.
+        form: form of the tensor.
         seen: form of the output.
-        half: the tensor is float16.
+        half: True if the tensor is float16.
     """
 
     output: str
@@ -47,7 +47,7 @@ class Found:
     half: bool
 
     def said(self) -> dict[str, str]:
-        """For the card."""
+        """Return the description for the card."""
         if self.tensor != self.output:
             done = f"{self.seen.name}, cut off the graph"
         else:
@@ -56,7 +56,7 @@ class Found:
 
 
 def planes(value: Array, shape: tuple[int, int], size: tuple[int, int]) -> tuple[str, Array] | None:
-    """The layout of an array that is a map of `shape` (channels, stride) of an image (H, W), and it as (c, h, w)."""
+    """Return layout and (c, h, w) form of an array that is a map of `shape` (channels, stride) of an image (H, W)."""
     channels, stride = shape
     rows, columns = size[0] // stride, size[1] // stride
     layouts = {
@@ -81,10 +81,10 @@ def assign(
     path: Path,
     kinds: Mapping[str, list[Form]],
 ) -> dict[str, tuple[str, Form]]:
-    """Which output is which head, and the form whose shape it has.
+    """Assign an output and its form to each head, by shape.
 
     Raises:
-        UsageError: shapes do not decide, or `given` names what is not there.
+        UsageError: shapes do not decide, or `given` names a missing output or head.
         BadInput: no output fits a head.
     """
     check_names(given, values, kinds, path)
@@ -109,7 +109,7 @@ def assign(
 
 
 def ambiguous(path: Path, outputs: list[str], heads: list[str]) -> str:
-    """The error if several outputs fit a head, or an output several heads."""
+    """Return the error if several outputs fit a head, or an output fits several heads."""
     pairs = ",".join(f"{name}={head}" for name, head in zip(outputs, heads, strict=False))
     return (
         f"{path}: {' and '.join(outputs)} fit{'s' * (len(outputs) == 1)} {' and '.join(heads)} by shape, which does "
@@ -118,13 +118,13 @@ def ambiguous(path: Path, outputs: list[str], heads: list[str]) -> str:
 
 
 def _rivals(kinds: Mapping[str, list[Form]], head: str, chosen: Mapping[str, str]) -> list[str]:
-    """The heads that have the shape of `head`, too."""
+    """Return the other heads with the shape of `head`."""
     shape = kinds[head][0].shape
     return [name for name, known in kinds.items() if known[0].shape == shape and name not in chosen]
 
 
 def check_names(given: Mapping[str, str], values: Mapping[str, Array], heads: Mapping[str, Any], path: Path) -> None:
-    """Raise UsageError where `outputs=` names an output or a head that is not there."""
+    """Raise UsageError if `outputs=` names a missing output or head."""
     for output, head in given.items():
         if output not in values:
             near = hint(output, values)
@@ -137,7 +137,7 @@ def check_names(given: Mapping[str, str], values: Mapping[str, Array], heads: Ma
 
 
 def kinds_of(model: Model, values: str = "logits") -> dict[str, list[Form]]:
-    """The forms of every head of a row."""
+    """Return the forms of every head of a row."""
     return {head: forms(head, shape, model.descriptor, values) for head, shape in model.heads.items()}
 
 
@@ -170,7 +170,7 @@ def _misfit(
 
 
 def tails(model: ModelProto, output: str) -> Iterator[str]:
-    """The tensors behind an output, the nearest first, back to the convolutions that they come from."""
+    """Yield the tensors before an output, the nearest first, back to the nearest convolutions."""
     makers = {name: node for node in model.graph.node for name in node.output}
     waiting, seen = [output], {output}
     for _ in range(REACH):
@@ -194,9 +194,9 @@ def locate(
     image: Array,
     path: Path,
 ) -> dict[str, Found]:
-    """Find the raw tensor of every head, or the form that its output has.
+    """Find the raw tensor of every head, or the form of its output.
 
-    A tensor behind the output is the raw head if a known form of it gives the output's values.
+    A tensor before the output is the raw head if a known form of it has the output's values.
     """
     behind = {name: [*tails(model, name)] for name, _ in chosen.values()}
     wanted = sorted({tensor for names in behind.values() for tensor in names})
@@ -211,7 +211,7 @@ def locate(
 def _located(output: str, fit: Form, known: list[Form], values: Mapping[str, Array], size: tuple[int, int]) -> Found:
     raw = known[0]
     laid = planes(values[output], fit.shape, size)
-    assert laid is not None  # `assign` saw it
+    assert laid is not None  # checked by `assign`
     layout, seen = laid
     applied = [form for form in known[1:] if form.shape == fit.shape]
     for form in applied:
@@ -228,7 +228,7 @@ def _close(a: Array, b: Array, within: float = CLOSE) -> bool:
 
 
 def cut(model: ModelProto, found: Mapping[str, Found], row: Model, size: tuple[int, int] | None) -> None:
-    """End the graph at the raw heads, in the names and the order of the row; in place."""
+    """End the graph at the raw heads, with the names and the order of the row, in place."""
     from onnx import TensorProto, helper
 
     del model.graph.output[:]
@@ -263,7 +263,7 @@ def compare(
     size: tuple[int, int],
     path: Path,
 ) -> None:
-    """Raise GateFailed unless the raw heads, brought to the forms of the foreign outputs, have their values."""
+    """Raise GateFailed unless the raw heads, converted to the forms of the foreign outputs, have their values."""
     for head, place in found.items():
         laid = planes(values[place.output], place.seen.shape, size)
         again = place.seen.apply(np.ascontiguousarray(raw[head][0], np.float32))

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from lf.models import Model
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
-RANGES: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {  # name -> mean and deviation, of values in 0..1
+RANGES: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {  # name -> mean and deviation, for values in 0..1
     "0..1": ((0.0,), (1.0,)),
     "0..255": ((0.0,), (1 / 255,)),
     "-1..1": ((0.5,), (0.5,)),
@@ -35,20 +35,20 @@ RANGES: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {  # name -> me
     "imagenet": (MEAN, DEVIATION),
 }
 PLAIN = ("0..1", "0..255")
-PUBLISHED = {"kp2d": ("-1..1", "-0.5..0.5"), "r2d2": ("imagenet",)}  # what the tools of a family feed besides PLAIN
+PUBLISHED = {"kp2d": ("-1..1", "-0.5..0.5"), "r2d2": ("imagenet",)}  # inputs of a family's tools besides PLAIN
 PICTURES = 4
-MARGIN = 16  # px that a picture is larger than what the network is shown, so that it can be shifted
-BEST = 200  # points of an image that are compared
+MARGIN = 16  # px by which an image is larger than the input, so that it can be shifted
+BEST = 200  # number of points of an image to compare
 NEAR = 1.5  # px
-DECIDED = 0.15  # of repeatability: a variant that wins by less is undecided
-LEAST = 0.2  # repeatability of a variant that is taken
+DECIDED = 0.15  # least lead in repeatability of the best variant
+LEAST = 0.2  # least repeatability of the best variant
 
 Decode = Callable[[Array], tuple[Array, Array, Array]]
 
 
 @dataclass(frozen=True)
 class Variant:
-    """Values in 0..1, RGB -> what a network is fed: (value - mean) / deviation, in BGR if so."""
+    """Conversion of values in 0..1, RGB, to the input of a network: (value - mean) / deviation, in BGR if `bgr`."""
 
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
@@ -56,14 +56,14 @@ class Variant:
     name: str
 
     def fed(self, image: Array) -> Array:
-        """The same for (1, C, H, W) float32."""
+        """Convert an image (1, C, H, W) float32."""
         image = image[:, ::-1] if self.bgr else image
         mean, deviation = (np.array(side, np.float32).reshape(1, -1, 1, 1) for side in (self.mean, self.deviation))
         return np.ascontiguousarray((image - mean) / deviation, np.float32)
 
 
 def parse(text: str, channels: int) -> Variant:
-    """`0..255`, `imagenet,bgr` or `mean=0.5:0.5:0.5,std=0.2:0.2:0.2` -> what is fed.
+    """Parse `0..255`, `imagenet,bgr` or `mean=0.5:0.5:0.5,std=0.2:0.2:0.2`.
 
     Raises:
         UsageError: an unknown word, or numbers that do not fit the channels.
@@ -89,16 +89,16 @@ def parse(text: str, channels: int) -> Variant:
 
 
 def variant(name: str, bgr: bool, channels: int) -> Variant:
-    """A row of RANGES for grey or colour."""
+    """Make a variant from a row of RANGES, for grey or colour."""
     sides = RANGES[name]
     mean, deviation = sides if channels == 3 else ((float(np.mean(side)),) for side in sides)
     return Variant(tuple(mean), tuple(deviation), bgr, f"{name}{',bgr' * bgr}")
 
 
 def candidates(row: Model, integer: bool, every: bool) -> list[Variant]:
-    """Inputs that the network may expect: those of tools of its family, or `every` row of RANGES, in RGB and in BGR.
+    """Return possible inputs of the network: those of tools of its family, or `every` row of RANGES, in RGB and BGR.
 
-    An `integer` input says its range: the graph makes integers of values in 0..1.
+    The range of an `integer` input is known: the graph converts values in 0..1 to integers.
     """
     names = [*PLAIN, *PUBLISHED.get(row.family, () if row.family else (*RANGES,)[2:])]
     names = ["0..1"] if integer else [*RANGES] if every else names
@@ -106,7 +106,7 @@ def candidates(row: Model, integer: bool, every: bool) -> list[Variant]:
 
 
 def pictures(size: tuple[int, int], folder: Path | None, count: int | None = None) -> Iterator[Array]:
-    """Pictures, uint8 (H, W, 3) RGB, larger than `size` by MARGIN: of a folder, or drawn."""
+    """Yield images, uint8 (H, W, 3) RGB, larger than `size` by MARGIN, from a folder or drawn."""
     height, width = size[0] + MARGIN, size[1] + MARGIN
     count = count or PICTURES
     if folder is None:
@@ -117,19 +117,19 @@ def pictures(size: tuple[int, int], folder: Path | None, count: int | None = Non
 
 
 def view(picture: Array, size: tuple[int, int], shift: tuple[int, int] = (0, 0)) -> Array:
-    """A part of a picture of `pictures`; its content has moved by `shift` (x, y) px, each from -8 to 8."""
+    """Crop an image of `pictures`; its content is moved by `shift` (x, y) px, each from -8 to 8."""
     x, y = MARGIN // 2 - shift[0], MARGIN // 2 - shift[1]
     return picture[y : y + size[0], x : x + size[1]]
 
 
 def tensor(image: Array, channels: int) -> Array:
-    """uint8 (H, W, 3) -> (1, C, H, W) float32 in 0..1."""
+    """Convert uint8 (H, W, 3) to (1, C, H, W) float32 in 0..1."""
     image = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None] if channels == 1 else image
     return np.ascontiguousarray(np.moveaxis(image, 2, 0)[None], np.float32) / np.float32(255)
 
 
 def moved(before: Array, after: Array, shift: tuple[int, int], size: tuple[int, int]) -> float:
-    """Share of the points (N, 2) that lie where `shift` has moved them, of those that it keeps in the image."""
+    """Return the share of points (N, 2) found at their shifted places, of those that stay in the image."""
     wanted = before + np.array(shift, np.float32)
     margin = MARGIN
     inside = ((wanted >= margin) & (wanted < np.array(size[::-1]) - margin)).all(1)
@@ -137,7 +137,7 @@ def moved(before: Array, after: Array, shift: tuple[int, int], size: tuple[int, 
 
 
 def repeatability(decode: Decode, shown: Variant, views: Sequence[Array], row: Model, size: tuple[int, int]) -> float:
-    """How well points and descriptors of pictures come back when they are shifted or dimmed, whichever is worse."""
+    """Return the repeatability of points and descriptors under a shift or a change of brightness, the lower one."""
     found = []
     for picture in views:
         here = _best(decode(shown.fed(tensor(view(picture, size), row.channels))))
@@ -157,7 +157,7 @@ def _best(found: tuple[Array, Array, Array]) -> tuple[Array, Array]:
 
 
 def _matched(here: tuple[Array, Array], there: tuple[Array, Array], shift: tuple[int, int]) -> float:
-    """Share of the points whose mutual nearest descriptor is at the right place."""
+    """Return the share of points with a mutual nearest descriptor at the right place."""
     (points, first), (others, second) = here, there
     if not len(points) or not len(others):
         return 0.0
@@ -169,11 +169,11 @@ def _matched(here: tuple[Array, Array], there: tuple[Array, Array], shift: tuple
 
 
 def choose(tried: Mapping[str, float], path: Path) -> str:
-    """The variant whose points are the most repeatable.
+    """Choose the variant with the most repeatable points.
 
     Raises:
-        BadInput: none gives points that come back.
-        UsageError: several do alike.
+        BadInput: no variant has repeatable points.
+        UsageError: several variants are equally good.
     """
     best = max(tried, key=lambda name: tried[name])
     shown = ", ".join(f"{name} {value:.2f}" for name, value in tried.items())
@@ -198,7 +198,7 @@ def choose(tried: Mapping[str, float], path: Path) -> str:
 
 
 def insert(model: ModelProto, shown: Variant) -> None:
-    """Have the graph take values in 0..1, RGB, and make of them what the network was trained with; in place."""
+    """Insert the conversion from values in 0..1, RGB, at the input of the graph, in place."""
     g, made = Graph(f"{graph.PREFIX}range."), INPUT
     if shown.bgr:
         made = g("Gather", made, [2, 1, 0], axis=1)
@@ -216,6 +216,6 @@ def insert(model: ModelProto, shown: Variant) -> None:
 
 
 def notes_of(shown: Variant, tried: Mapping[str, float], figure: str) -> dict[str, Any]:
-    """For the card: what is fed, and the figure of each variant that was tried."""
+    """Return the notes for the card: the variant, and the figure of each variant that was tried."""
     measured = {name: round(value, 3) for name, value in tried.items()}
     return {"values": shown.name, **({figure: measured} if measured else {"given": True})}

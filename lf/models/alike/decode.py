@@ -25,12 +25,12 @@ def alike(
 
     Args:
         maps: score (1, H, W) logits; descriptor (D, H, W) un-normalised.
-        threshold: smallest score of a pixel, a probability; scores are read again where the point has moved to.
+        threshold: smallest score of a pixel, a probability. The final score is read at the moved point.
         nms_radius: px; a point suppresses the square of side 2 * nms_radius + 1 round it.
-        border: px; points nearer to an edge are dropped, and, as published, one pixel more at the left and the top.
-        temperature: probabilities are divided by it where the soft-argmax reads them.
+        border: px; points nearer to an edge are dropped; as published, one pixel more at the left and the top.
+        temperature: the soft-argmax divides probabilities by it.
         refine: how points move off whole pixels, see `lf.models.decode.refined`.
-        top_k: keep this many of the best; None keeps all.
+        top_k: number of best points to keep; None keeps all.
 
     Returns:
         keypoints (N, 2) float32 px, scores (N,) float32 descending, descriptors (N, D) float32 of unit length.

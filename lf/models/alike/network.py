@@ -15,18 +15,18 @@ from lf.models.match import Adopted, match
 
 POOLS = (1, 2, 4, 4)  # in front of each stage
 SCALES = (1, 2, 8, 32)  # of each stage
-JOINT = "convhead2.weight"  # of the public files: the descriptor's channels, and one for the score
+JOINT = "convhead2.weight"  # in the public files: channels of the descriptor, and one for the score
 PARTS = (f"{JOINT}[:-1]", f"{JOINT}[-1:]")
 
 
 class Alike(nn.Module):
     """(B, 3, H, W) RGB in [0, 1], multiples of 32 -> raw score (B, 1, H, W) and descriptor (B, depth, H, W).
 
-    Descriptor and score have a convolution each, so that 8 bits serve either; the public files have one for both.
+    Descriptor and score have separate convolutions with separate 8-bit scales; the public files have a joint one.
 
     Args:
         widths: channels of the stages.
-        depth: numbers per descriptor, a quarter of them from each stage.
+        depth: length of a descriptor; each stage gives a quarter of it.
         deeper: one more 1x1 layer in front of the heads.
     """
 

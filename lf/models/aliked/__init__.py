@@ -34,7 +34,7 @@ def _row(size: str, widths: tuple[int, ...], samples: int, parameters: int, mult
         prepare=prepare,
         pads="both",
         keep_float=("score",),
-        float_layers=("stages.2.", "stages.3.", "quarters.", "votes.", "score."),  # what 8 bits would not make faster
+        float_layers=("stages.2.", "stages.3.", "quarters.", "votes.", "score."),  # 8 bits do not make these faster
         licence="BSD-3-Clause",
         code_licence="BSD-3-Clause",
         source=f"GitHub Shiaoming/ALIKED, models/aliked-{size}.pth",

@@ -25,15 +25,15 @@ def aliked(
     """Decode ALIKED (arXiv 2304.03608): maxima of a map of every pixel, moved to their 5x5 soft-argmax.
 
     Args:
-        maps: score (1, H, W) logits, cut to the picture; x1 to x4 and the weights of `lf.models.aliked.describe`.
-        threshold: smallest score of a pixel, a probability; scores are read again where the point has moved to.
+        maps: score (1, H, W) logits, cut to the image; x1 to x4 and the weights of `lf.models.aliked.describe`.
+        threshold: smallest score of a pixel, a probability. The final score is read at the moved point.
         nms_radius: px; a point suppresses the square of side 2 * nms_radius + 1 round it.
         border: px; points nearer to an edge are dropped.
-        temperature: probabilities are divided by it where the soft-argmax reads them.
-        rounds: of suppression, see `lf.models.peaks.nms`; published are three.
-        limit: at most so many points, the pixels of the largest scores; None keeps all.
+        temperature: the soft-argmax divides probabilities by it.
+        rounds: number of rounds of suppression, see `lf.models.peaks.nms`; published: three.
+        limit: largest number of points, those with the highest pixel scores; None keeps all.
         refine: how points move off whole pixels, see `lf.models.decode.refined`.
-        top_k: keep this many of the best; None keeps all.
+        top_k: number of best points to keep; None keeps all.
 
     Returns:
         keypoints (N, 2) float32 px, scores (N,) float32 descending, descriptors (N, D) float32 of unit length.

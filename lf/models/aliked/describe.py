@@ -1,12 +1,12 @@
 """ALIKED's descriptors: features sampled at offsets that a small network computes for each keypoint.
 
-The features of a pixel are x1 to x4, brought up to full size, of unit length together. They are made only where they
-are read. Heads of the weights, of which every picture has the same:
+The features of a pixel are x1 to x4, upsampled to full size and normalised to unit length together. They are computed
+only where they are sampled. Some outputs hold weights, which are the same for every image:
 
 - offset (2 M, 1, 9 D + 1 + 2 M + 1): rows of a 3x3 layer, its biases, rows of a 1x1 layer, its biases; they give M
   shifts along x, then M along y.
 - project (D, 1, D): rows of a layer on each of the M samples.
-- descriptor (D, M, D): for every number of a descriptor what it takes of each sample.
+- descriptor (D, M, D): weights of each sample for every number of a descriptor.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from lf.models.decode import head, mix, raw, read, unit
 
 SCALE, ALPHA = np.float32(1.0507009873554805), np.float32(1.6732632423543772)  # of SELU
 TAPS = np.stack(np.divmod(np.arange(9), 3)[::-1], 1)  # x, y of a 3x3 square, row by row
-BLOCK = 1024  # points at a time: their samples take up to a hundred megabytes
+BLOCK = 1024  # points in a block, for which samples take up to a hundred megabytes
 
 
 def describe_aliked(maps: Mapping[str, Array], points: Array) -> Array:
-    """Unit descriptors (N, D) at any points (N, 2) px of the picture, to which score and x1 are cut.
+    """Return unit descriptors (N, D) at points (N, 2) px of the image; score and x1 are cut to the image.
 
-    Where all samples of a point lie outside of the picture, which says nothing of it, its numbers are equal.
+    If all samples of a point lie outside the image, all numbers of its descriptor are equal.
 
     Raises:
         BadModel: a map is missing, of the wrong shape, or not finite.
@@ -57,10 +57,10 @@ def _described(maps: Mapping[str, Array], points: Array, offset: Array, project:
 
 
 def _shifts(maps: Mapping[str, Array], points: Array, offset: Array) -> Array:
-    """(N, M, 2) px, x and y: where the samples of each point lie, from it."""
+    """Return the offsets (N, M, 2) x, y in px of the samples of each point."""
     height, width = raw(maps, "x1").shape[1:]
     last = np.array([width, height])
-    corner = np.clip(points.astype(np.intp) - 1, 0, np.maximum(last - 4, 0))  # the square ends one pixel early
+    corner = np.clip(points.astype(np.intp) - 1, 0, np.maximum(last - 4, 0))  # it ends one pixel early
     x, y = np.moveaxis(np.minimum(corner[:, None] + TAPS, last - 1), 2, 0)  # (N, 9)
     square = _features(maps, y * width + x).swapaxes(1, 2).reshape(len(points), -1)  # (N, D * 9)
     rows, wide = len(offset), square.shape[1]
@@ -72,7 +72,7 @@ def _shifts(maps: Mapping[str, Array], points: Array, offset: Array) -> Array:
 
 
 def _sampled(maps: Mapping[str, Array], at: Array) -> Array:
-    """Features (N, D) at points (N, 2) px: bilinear between pixels, zero outside of the picture."""
+    """Sample features (N, D) at points (N, 2) px, bilinearly, with zeros outside the image."""
     height, width = raw(maps, "x1").shape[1:]
     low = np.floor(at)
     share = (at - low).T
@@ -89,13 +89,13 @@ def _sampled(maps: Mapping[str, Array], at: Array) -> Array:
 
 
 def _features(maps: Mapping[str, Array], index: Array) -> Array:
-    """Features (..., D) of unit length at flat indices (...) of pixels; each pixel is made once."""
+    """Compute features (..., D) of unit length at flat indices (...) of pixels, once for each pixel."""
     height, width = raw(maps, "x1").shape[1:]
     used = np.zeros(height * width, bool)
     used[index] = True
     pixels = np.flatnonzero(used)
     y, x = np.divmod(pixels, width)
-    whole = np.array(raw(maps, "x2").shape[:0:-1]) * 2  # W, H of the padded picture, in whose middle this one lies
+    whole = np.array(raw(maps, "x2").shape[:0:-1]) * 2  # W, H of the padded image; the image lies in its middle
     place = np.stack([x, y], 1) + (whole - (width, height)) // 2
     parts = [read(maps, "x1", pixels).T]
     for name in ("x2", "x3", "x4"):

@@ -22,28 +22,28 @@ from lf.models.match import Adopted, match
 POOLS = (1, 2, 4, 4)  # in front of each stage
 SCALES = (1, 2, 8, 32)  # of each stage
 PLAIN = 2  # stages before the first deformable one
-VOTE = 8  # channels in which the stages are added up for the score
+VOTE = 8  # channels of the sum of stages for the score
 TAPS = 9  # of a 3x3 convolution, row by row
 
 # of the public files
-JOINT = "score_head.0.weight"  # reads all stages at once
+JOINT = "score_head.0.weight"  # reads all stages together
 DEFORMED = "regular_conv.weight"
 PROJECT, AGGREGATE, OFFSET = "desc_head.sf_conv.weight", "desc_head.agg_weights", "desc_head.offset_conv"
 OFFSETS = (".0.weight", ".0.bias", ".2.weight", ".2.bias")
 FIRST = "block1.conv1.weight"
-# sha256 of FIRST in aliked-n16rot.pth, whose shapes are those of aliked-n16.pth
+# sha256 of FIRST in aliked-n16rot.pth, which has the shapes of aliked-n16.pth
 ROTATED = "e4a78616671c54022be62deb6c042445b69b316514cc9d245eb4923a42c7b8c3"
 
 
 class Aliked(nn.Module):
     """(1, 3, H, W) RGB in [0, 1], multiples of 32 -> the heads of its row.
 
-    The score's first 1x1 layer is applied to each stage before it is brought up to full size: it is linear, so the sum
-    is the same, and the wide map of every pixel is never made.
+    The first 1x1 layer of the score is applied to each stage before upsampling. It is linear, so the sum is the same,
+    and no wide map at full size is needed.
 
     Args:
         widths: channels of the stages; the last is the length of a descriptor.
-        samples: places at which the head of a keypoint looks.
+        samples: number of samples of a keypoint.
     """
 
     def __init__(self, widths: Sequence[int], samples: int) -> None:
@@ -97,7 +97,7 @@ class _Stage(nn.Module):
 
 
 class _Deformable(nn.Module):
-    """A 3x3 convolution whose nine taps lie where another one says: one GridSample, and a 1x1 convolution of 9 C."""
+    """A deformable 3x3 convolution: a convolution gives the places of nine taps, GridSample reads them, a 1x1 mixes."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -132,7 +132,7 @@ def build(widths: Sequence[int], samples: int) -> nn.Module:
 
 
 def adopt(state: Mapping[str, Any]) -> Adopted | None:
-    """Recognise a public `.pth` by its keys and shapes, and the one trained with rotations by a tensor.
+    """Recognise a public `.pth` by its keys and shapes, and the weights trained with rotations by a tensor.
 
     Raises:
         BadInput: the family is clear, but a tensor is missing or has another shape.
@@ -149,7 +149,7 @@ def _digest(value: Any) -> str:
 
 
 def _ours(state: Mapping[str, Any]) -> dict[str, Any]:
-    """The public tensors in our shapes, under their names; what does not have the public shape stays as it is."""
+    """Return the public tensors in our shapes under their public names; tensors of other shapes do not change."""
     found: dict[str, Any] = {}
     offsets: dict[str, dict[str, Tensor]] = {}
     for name, value in state.items():
@@ -161,7 +161,7 @@ def _ours(state: Mapping[str, Any]) -> dict[str, Any]:
         elif name.endswith(PROJECT) and whole and value.shape[2:] == (1, 1):
             found[name] = value.reshape(len(value), 1, -1)
         elif name.endswith(AGGREGATE) and whole and value.ndim == 3:
-            found[name] = value.permute(2, 0, 1)  # the number of a descriptor, the sample, what it reads
+            found[name] = value.permute(2, 0, 1)  # number of the descriptor, sample, input
         elif whole and (part := next((part for part in OFFSETS if name.endswith(OFFSET + part)), "")):
             offsets.setdefault(name.removesuffix(part), {})[part] = value
         else:

@@ -17,12 +17,12 @@ def disk(
     """Decode DISK (arXiv 2006.13566): local maxima of a map of every pixel, above a threshold.
 
     Args:
-        maps: score (1, H, W), which has no upper end and is taken as it is; descriptor (D, H, W) un-normalised.
-        threshold: a score that points must exceed; published is 0.
+        maps: score (1, H, W), used directly and without an upper limit; descriptor (D, H, W) un-normalised.
+        threshold: scores of points are above it; published: 0.
         radius: px; a point is the largest score of the square of side 2 * radius + 1 round it.
         refine: how points move off whole pixels, see `lf.models.decode.refined`; published is none. `soft` weighs the
             scores above 0.
-        top_k: keep this many of the best; None keeps all.
+        top_k: number of best points to keep; None keeps all.
 
     Returns:
         keypoints (N, 2) float32 px, scores (N,) float32 descending, descriptors (N, D) float32 of unit length.
@@ -39,5 +39,5 @@ def disk(
 
 
 def describe_disk(maps: Mapping[str, Array], points: Array) -> Array:
-    """Unit descriptors (N, D) at any points (N, 2) px: those of their pixels, bilinear between them."""
+    """Return unit descriptors (N, D) at points (N, 2) px, interpolated bilinearly between pixels."""
     return unit(mix(maps, "descriptor", points))

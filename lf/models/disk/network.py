@@ -12,13 +12,13 @@ from torch.nn import functional as F
 from lf.models.match import Adopted, match
 
 DEPTH = 128  # numbers per descriptor
-JOINT = "path_up.3.conv.3"  # of the public files: one convolution for the descriptor's channels and, last, the score
+JOINT = "path_up.3.conv.3"  # in the public files: one convolution for the descriptor and, last, the score
 
 
 class Disk(nn.Module):
     """(B, 3, H, W) RGB in [0, 1], multiples of 16 -> raw score (B, 1, H, W) and descriptor (B, 128, H, W).
 
-    Descriptor and score have a convolution each, so that 8 bits serve either; the public files have one for both.
+    Descriptor and score have separate convolutions with separate 8-bit scales; the public files have a joint one.
     """
 
     def __init__(self) -> None:
@@ -45,7 +45,7 @@ class Disk(nn.Module):
 
 
 class _Layer(nn.Module):
-    """Normalise each channel over the picture, bend it, and only then convolve."""
+    """Instance normalisation, PReLU, then a convolution."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class _Layer(nn.Module):
 
 
 def _joined(coarse: Tensor, fine: Tensor) -> Tensor:
-    """The coarse features at twice their size, then those of that size."""
+    """Concatenate the coarse features at twice their size with the fine features."""
     return torch.cat([F.interpolate(coarse, scale_factor=2, mode="bilinear", align_corners=False), fine], 1)
 
 

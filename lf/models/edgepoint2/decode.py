@@ -24,7 +24,7 @@ def edgepoint2(
         radius: px; a point is the largest score of the square of side 2 * radius + 1 round it.
         border: px; points nearer to an edge are dropped.
         refine: how points move off whole pixels, see `lf.models.decode.refined`; published is none.
-        top_k: keep this many of the best; None keeps all.
+        top_k: number of best points to keep; None keeps all.
 
     Returns:
         keypoints (N, 2) float32 px, scores (N,) float32 descending, descriptors (N, D) float32 of unit length.

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from lf.models import MODELS
 from lf.models.match import Adopted, State, match
 
-GROUP = 16  # channels that one filter of the descriptor's 3x3 convolution reads
+GROUP = 16  # input channels of each filter of the descriptor's grouped 3x3 convolution
 
 
 class EdgePoint2(nn.Module):

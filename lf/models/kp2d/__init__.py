@@ -30,7 +30,7 @@ def _kp2d(
     source: str = "",
     on_cpu: tuple[str, ...] | None = None,
 ) -> Model:
-    """A network with one point per cell of `cell` px, which may leave it if `cross`; `feat` is its descriptor head."""
+    """Make the row of a network with one point per cell of `cell` px; with `cross`, points may leave their cells."""
     aligned = not options.get("resnet")
     return Model(
         module=f"{__name__}.network",

@@ -25,10 +25,10 @@ def kp2d(
     Args:
         maps: score (1, h, w) logits, shift (2, h, w) x, y before tanh, feat (D, h', w') un-normalised.
         cell: px, side of the square that one score describes.
-        threshold: a probability that the score must exceed. The cells of the outermost ring are never points.
-        cross: a point may leave its cell, by up to half a cell; False holds it on the pixels of the cell.
+        threshold: scores are above it, a probability. Cells of the outermost ring have no points.
+        cross: True: a point may leave its cell by up to half a cell. False: it stays on the pixels of the cell.
         align_corners: see `describe_kp2d`.
-        top_k: keep this many of the best; None keeps all.
+        top_k: number of best points to keep; None keeps all.
 
     Returns:
         keypoints (N, 2) float32 px, scores (N,) float32 descending, descriptors (N, D) float32 of unit length.
@@ -51,10 +51,10 @@ def kp2d(
 
 
 def describe_kp2d(maps: Mapping[str, Array], points: Array, *, cell: int, align_corners: bool = True) -> Array:
-    """Unit descriptors (N, D) at any points (N, 2) px: bilinear in the un-normalised feature map.
+    """Return unit descriptors (N, D) at points (N, 2) px: bilinear in the un-normalised feature map.
 
-    The outer pixels of the image lie on the centres of the outer samples of the map; or, where the published network
-    samples without `align_corners`, on the outer edges of these samples.
+    With `align_corners`, the outer pixels of the image lie on the centres of the outer samples of the map; without, as
+    in some published networks, on the outer edges of these samples.
     """
     samples = np.array(raw(maps, "feat").shape[:0:-1], np.float32)
     share = points / (np.array(raw(maps, "score").shape[:0:-1], np.float32) * cell - 1)
@@ -63,8 +63,8 @@ def describe_kp2d(maps: Mapping[str, Array], points: Array, *, cell: int, align_
 
 
 def _best(score: Array, index: Array, top_k: int | None) -> Array:
-    """The `top_k` of flat `index` (N,), ascending, with the highest scores, descending; of equals the first."""
-    if top_k is not None and 0 < top_k < len(index):  # sort only what can be kept
+    """Return the `top_k` of ascending flat `index` (N,) with the highest scores, best first; ties go to the first."""
+    if top_k is not None and 0 < top_k < len(index):  # sort only candidates
         found = score[index]
         index = index[found >= np.partition(found, -top_k)[-top_k]]
     return falling(score, index)[:top_k]

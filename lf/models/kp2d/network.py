@@ -15,7 +15,7 @@ from lf.models import MODELS
 from lf.models.match import Adopted, State, match
 
 Maps = tuple[Tensor, Tensor, Tensor]
-KP2D_SCALE = 0.225  # published as a factor where a divisor was meant; its weights depend on it
+KP2D_SCALE = 0.225  # the published code multiplies by it instead of dividing; the public weights depend on that
 DROPOUT = 0.2
 
 
@@ -29,12 +29,13 @@ class KeypointNet(nn.Module):
         channels: c1 to c4 of the four stages, and c5 of the fused descriptor.
         up: channels of the descriptor after it is upsampled.
         depth: length of a descriptor.
-        pools: 1 to 3; where there are fewer than three poolings, stage 2 has none, then stage 1.
-        widen: the second convolution of stages 1 to 3 has the channels of the next stage; else the first one of that.
+        pools: number of poolings, 1 to 3; with two, stage 2 has none; with one, stage 1 also has none.
+        widen: the second convolution of stages 1 to 3 has the channels of the next stage; otherwise, the first
+            convolution of the next stage has.
         slope: of the leaky ReLU; 0 is a plain ReLU.
-        eps: of the batch normalisation.
-        scale: the network sees (image - 0.5) * scale.
-        dropout: of whole channels, after every stage and the first layer of a head; in training only.
+        eps: epsilon of the batch normalisation.
+        scale: the first layer reads (image - 0.5) * scale.
+        dropout: probability of dropping whole channels, after every stage and the first layer of a head, in training.
         nearest: upsample by repetition and a convolution, which the Edge TPU maps, instead of a pixel shuffle.
         linear_up: no activation before the pixel shuffle.
         upsample: False leaves the descriptors at the size of the cells (B, depth, H/c, W/c), as before version 2.
@@ -99,7 +100,7 @@ class KeypointNet(nn.Module):
 class KeypointResnet(nn.Module):
     """(B, 3, H, W) RGB in [0, 1], multiples of 32 -> raw score and shift at stride 8, feat (B, 64, H/2, W/2).
 
-    A ResNet-18 without its classifier; its five maps meet again in a decoder of nearest x2 upsampling.
+    A ResNet-18 without its classifier; a decoder with nearest x2 upsampling joins its five maps.
     """
 
     def __init__(self) -> None:
@@ -113,7 +114,7 @@ class KeypointResnet(nn.Module):
             nn.Sequential(_Residual(inputs, outputs, stride), _Residual(outputs, outputs, 1))
             for inputs, outputs, stride in ((64, 64, 1), (64, 128, 2), (128, 256, 2), (256, 512, 2))
         )
-        levels = ((512, 256, 256), (256, 256, 128), (256, 128, 64), (128, 64, 64))  # from below, own, of the encoder
+        levels = ((512, 256, 256), (256, 256, 128), (256, 128, 64), (128, 64, 64))  # from below, output, encoder
         self.before = nn.ModuleList(_layer(below, own) for below, own, _ in levels)
         self.after = nn.ModuleList(_layer(own + skip, own) for _, own, skip in levels)
         self.score, self.shift, self.feat = _reflected(256, 1), _reflected(256, 2), _reflected(64, 64)
@@ -196,7 +197,7 @@ def build(
     linear_up: bool = True,
     upsample: bool = True,
 ) -> nn.Module:
-    """The network with fresh weights: KeypointNet, as published by default, or KeypointResnet."""
+    """Build the network with fresh weights: KeypointNet, by default as published, or KeypointResnet."""
     if resnet:
         return KeypointResnet()
     return KeypointNet(channels, up, depth, pools, widen, slope, eps, scale, dropout, nearest, linear_up, upsample)

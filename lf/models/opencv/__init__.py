@@ -8,8 +8,8 @@ from typing import Any
 from lf.models.opencv.decode import points
 from lf.models.row import Model
 
-_STRONGEST = {"detector": "SIFT", "contrastThreshold": 1e-5}  # every extremum; protocols take the strongest
-_BASELINES: dict[str, tuple[int, Mapping[str, Any], str]] = {  # length of a descriptor, of which detector, what it is
+_STRONGEST = {"detector": "SIFT", "contrastThreshold": 1e-5}  # keeps every extremum; protocols take the strongest
+_BASELINES: dict[str, tuple[int, Mapping[str, Any], str]] = {  # length of a descriptor, detector, description
     "sift": (128, _STRONGEST, "SIFT of OpenCV, contrast threshold 1e-5, as in the papers"),
     "sift-1000": (
         128,

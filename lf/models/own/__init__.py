@@ -17,7 +17,7 @@ PARTS = ("grid65", "heatmap", "heatmap+offset", "cell", "features")
 VALUES = ("logits", "scores")
 REQUIRED = object()
 
-KEYS: dict[str, dict[str, Any]] = {  # table -> key -> default, REQUIRED, or the type where there is none
+KEYS: dict[str, dict[str, Any]] = {  # table -> key -> default, REQUIRED, or the type if there is no default
     "": {"name": REQUIRED, "channels": 1, "multiple": 8, "input": "", "licence": UNKNOWN_LICENCE, "about": ""},
     "detector": {
         **{"part": REQUIRED, "stride": 8, "values": "logits", "offset": 1.0, "refine": "none"},
@@ -35,14 +35,14 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 
 
 def complete(given: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """A description with its defaults filled in.
+    """Fill in the defaults of a description.
 
     Args:
-        given: what a TOML card holds: see KEYS.
-        where: of the card, for errors.
+        given: content of a TOML card, see KEYS.
+        where: name of the card, for errors.
 
     Raises:
-        BadInput: a key is unknown, missing, or has a value that is not allowed.
+        BadInput: a key is unknown or missing, or its value is not allowed.
     """
     full: dict[str, Any] = {}
     for table, keys in KEYS.items():
@@ -66,10 +66,10 @@ def complete(given: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def row(name: str, described: Mapping[str, Any]) -> Model:
-    """The row of a described network.
+    """Return the row of a described network.
 
     Raises:
-        BadInput: the description is not one: see `complete`.
+        BadInput: the description is invalid, see `complete`.
     """
     full = complete(described, f"the card of {name}")
     detector, descriptor = full["detector"], full["descriptor"]
@@ -97,7 +97,7 @@ def row(name: str, described: Mapping[str, Any]) -> Model:
 
 
 def heads(full: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
-    """Output name -> (channels, stride) of a complete description; of `features` there is none but the descriptor."""
+    """Return output name -> (channels, stride) of a complete description; for `features`, only the descriptor."""
     stride, length = full["detector"]["stride"], full["descriptor"]["length"]
     detector: dict[str, dict[str, tuple[int, int]]] = {
         "grid65": {"detector": (65, 8)},
@@ -110,7 +110,7 @@ def heads(full: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
 
 
 def of_features(channels: int, length: int) -> dict[str, Any]:
-    """The description of a file of no known family that decodes in its graph."""
+    """Return the description of a file of no known family with the decoder in its graph."""
     given = {
         **{"name": "features", "channels": channels, "multiple": 1},
         **{"detector": {"part": "features"}, "descriptor": {"length": length}},
@@ -165,6 +165,6 @@ def _dotted(table: str, name: str) -> str:
 
 
 def refuse_known(name: str, known: Mapping[str, Any], where: str) -> None:
-    """Raise UsageError where a described network has the name of a row of MODELS."""
+    """Raise UsageError if a described network has the name of a row of MODELS."""
     if name in known:
         raise UsageError(f"{where}: name = '{name}' is a network of lf; choose another, or type: `family={name}`")

@@ -31,18 +31,18 @@ def decode(
     """Decode the maps of a described network.
 
     Args:
-        maps: of the heads that `lf.models.own.heads` names for the part.
+        maps: maps of the heads that `lf.models.own.heads` names for the part.
         part: a row of PARTS.
         stride: px between two positions of the detector.
-        values: `logits`, or `scores` that are taken as they are.
-        offset: px that an offset of 1 means.
+        values: `logits`, or `scores`, which are used unchanged.
+        offset: px of an offset of 1.
         spacing: px between two descriptors.
         sampling: a row of SAMPLINGS.
         threshold: smallest score.
         nms_radius: px; a point suppresses the square of side 2 * nms_radius + 1 round it.
         border: px; points nearer to an edge are dropped.
         refine: how points of `grid65` and `heatmap` move off whole pixels, see `lf.models.decode.refined`.
-        top_k: keep this many of the best; None keeps all.
+        top_k: number of best points to keep; None keeps all.
 
     Returns:
         keypoints (N, 2) float32 px, scores (N,) float32 descending, descriptors (N, D) float32 of unit length.
@@ -67,14 +67,14 @@ def decode(
 
 
 def describe(maps: Mapping[str, Array], points: Array, *, spacing: int, sampling: str) -> Array:
-    """Unit descriptors (N, D) at any points (N, 2) px."""
+    """Return unit descriptors (N, D) at points (N, 2) px."""
     return SAMPLINGS[sampling](maps, points, spacing)
 
 
 def _heat(
     maps: Mapping[str, Array], part: str, stride: int, values: str, threshold: float
 ) -> tuple[Array, Array, float]:
-    """Scores of all pixels; what maxima are found in: probabilities, odds of logits, or the scores; its threshold."""
+    """Return the scores of all pixels; the map for finding maxima (probabilities, odds or scores); its threshold."""
     if part == "grid65":
         heat = heatmap(head(maps, "detector"))
         return heat, heat, threshold
@@ -87,7 +87,7 @@ def _heat(
 def _shifted(
     maps: Mapping[str, Array], stride: int, values: str, offset: float, threshold: float, nms_radius: int
 ) -> tuple[Array, Array]:
-    """Maxima of a map of positions, each moved by its offset from the centre of its square."""
+    """Find maxima of a map of positions, and move each by its offset from the centre of its square."""
     check_alike(maps, "score", "offset")
     _, heat, scale = _heat({"score": head(maps, "score")}, "heatmap", 1, values, threshold)
     cells, scores = detect(heat, scale, nms_radius // stride, 0, None)
@@ -98,7 +98,7 @@ def _shifted(
 
 
 def _inside(points: Array, scores: Array, size: Array, border: int, top_k: int | None) -> tuple[Array, Array]:
-    """The points (N, 2) at least `border` px from the edges of (H, W), best first."""
+    """Return the points (N, 2) that are at least `border` px from the edges of (H, W), best first."""
     last = size[::-1] - 1 - border
     kept = np.flatnonzero(((points >= border) & (points <= last)).all(1))
     kept = kept[falling(scores[kept], np.arange(len(kept)))][:top_k]

@@ -55,7 +55,7 @@ def _laid_out(g: Graph, score: str, stride: int) -> str:
 
 
 def _moved(g: Graph, shift: str, stride: int, border: int, clip: bool) -> tuple[list[str], str]:
-    """Centres of squares after a shift (1, 2, h, w) px, x and y; and which lie inside of the border."""
+    """Shift the centres of squares by (1, 2, h, w) px, x and y; also return a mask of centres inside the border."""
     rows, columns = sides(g, shift)
     places, tests = [], []
     for axis, side in enumerate((columns, rows)):

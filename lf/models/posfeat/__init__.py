@@ -8,7 +8,7 @@ from typing import Any
 from lf.models.posfeat.decode import describe_posfeat, posfeat
 from lf.models.row import Model
 
-_EXTRACTIONS = {  # of its evaluations: all at native size and one scale
+_EXTRACTIONS = {  # published evaluations, all at native size and one scale
     "hpatches": {"top_k": 8192, "radius": 1, "threshold": 0.9},
     "aachen": {"top_k": 20480, "radius": 3, "threshold": 0.5},
     "eth": {"top_k": 20480, "radius": 3, "threshold": 0.9},

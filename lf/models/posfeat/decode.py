@@ -12,22 +12,22 @@ from lf.models.peaks import falling, local_maxima
 
 CELL = 4  # px, between two descriptors
 REACH = 1  # px: `soft` takes the mean position of the scores of 3x3 px
-EDGE = 1  # px, width of the ring along the edges that no point lies in, and that suppresses none
+EDGE = 1  # px, width of the ring along the edges, in which no points are found or suppress others
 
 
 def posfeat(
     maps: Mapping[str, Array], *, threshold: float, radius: int, refine: str = "soft", top_k: int | None = None
 ) -> Decoded:
-    """Decode PoSFeat (arXiv 2203.12993): local maxima of a map of every pixel, moved to the mean of their 3x3 square.
+    """Decode PoSFeat (arXiv 2203.12993): local maxima of a score map, moved to the mean position of their 3x3 square.
 
-    The original fills up to 128 points with arbitrary ones where fewer pass the threshold; this does not.
+    If fewer than 128 points pass the threshold, the original adds arbitrary points; this decoder does not.
 
     Args:
-        maps: score (1, H, W), whose softplus is the score; descriptor (D, H/4, W/4) un-normalised.
-        threshold: scores must be above it.
+        maps: score (1, H, W), before the softplus; descriptor (D, H/4, W/4) un-normalised.
+        threshold: scores of points are above it.
         radius: px; a point is the largest score of the square of side 2 * radius + 1 round it.
         refine: how points move off whole pixels, see `lf.models.decode.refined`; published is `soft`.
-        top_k: keep this many of the best; None keeps all.
+        top_k: number of best points to keep; None keeps all.
 
     Returns:
         keypoints (N, 2) float32 px, scores (N,) float32 descending, descriptors (N, D) float32 of unit length.
@@ -43,10 +43,10 @@ def posfeat(
 
 
 def peaks(score: Array, threshold: float, radius: int, refine: str, top_k: int | None) -> tuple[Array, Array]:
-    """Points (N, 2) and scores (N,) of a score map (H, W), best first.
+    """Find points (N, 2) px and scores (N,) in a score map (H, W), best first.
 
-    The original mirrors the map at its edges and takes the first of equal pixels. Behind the left and the top edge some
-    pixels come second after their own mirror image, and are lost: so they are here.
+    The original mirrors the map at its edges and takes the first of equal pixels. Near the left and the top edge, some
+    pixels are suppressed by their own mirror image; this decoder does the same.
     """
     width = score.shape[1]
     inner = np.ascontiguousarray(score[EDGE:-EDGE, EDGE:-EDGE])
@@ -59,9 +59,9 @@ def peaks(score: Array, threshold: float, radius: int, refine: str, top_k: int |
 
 
 def describe_posfeat(maps: Mapping[str, Array], points: Array) -> Array:
-    """Unit descriptors (N, D) at any points (N, 2) px, as published: the outermost pixels lie on the map's outer edge.
+    """Return unit descriptors (N, D) at points (N, 2) px; as published, the outermost pixels lie on the map's edge.
 
-    Beyond the outermost cells the original mixes in zeros, which the normalisation takes out again.
+    Beyond the outermost cells, the original interpolates with zeros; the normalisation removes their effect.
     """
     cells = np.array(raw(maps, "descriptor").shape[:0:-1], np.float32)
     return unit(mix(maps, "descriptor", points * (cells / (cells * CELL - 1)) - np.float32(0.5)))

@@ -1,7 +1,7 @@
 """PoSFeat (arXiv 2203.12993): a U-Net with descriptors at 1/4, and a head with a score for every pixel.
 
-The head sees the trunk's features and the picture. Its norms take mean and variance of the map at hand, so that every
-score is relative to the picture.
+The head sees the trunk's features and the image. Its norms take mean and variance of the map at hand, so that every
+score is relative to the image.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from torch.nn import functional as F
 from lf.models.match import Adopted, Misfit, State, match
 from lf.models.r2d2.network import IMAGENET_MEAN, IMAGENET_STD
 
-DEPTHS = (3, 4, 6)  # residual units of the layers of ResNet-50 that are there
-EPSILON = 1e-5  # added to a variance before its root
+DEPTHS = (3, 4, 6)  # residual units of the first three layers of ResNet-50
+EPSILON = 1e-5  # added to a variance before its square root
 JOIN = (
     "expected both in one file; type: torch.save({f'{part}.{name}': value for part in ('backbone', 'localheader') "
     "for name, value in torch.load(f'{part}.pth').items()}, 'posfeat.pth')"
@@ -29,10 +29,10 @@ class PoSFeat(nn.Module):
     """(B, C, H, W) in [0, 1], multiples of 16 -> raw score (B, 1, H, W), whose softplus is the score, and descriptor.
 
     Args:
-        backbone: picture, normalised -> descriptor (B, D, H/4, W/4), early features (B, E, H/4, W/4).
-        head: those two together, and the picture -> score.
-        mean: of a picture, per channel.
-        deviation: of a picture, per channel.
+        backbone: normalised image -> descriptor (B, D, H/4, W/4), early features (B, E, H/4, W/4).
+        head: (descriptor and early features, image) -> score.
+        mean: mean of images, per channel.
+        deviation: standard deviation of images, per channel.
     """
 
     mean: Tensor
@@ -59,12 +59,12 @@ class PoSFeat(nn.Module):
 
 
 class ScoreHead(nn.Module):
-    """Features (B, inputs, h, w) and the picture (B, channels, 4h, 4w) -> (B, 1, 4h, 4w).
+    """Features (B, inputs, h, w) and the image (B, channels, 4h, 4w) -> (B, 1, 4h, 4w).
 
     Args:
         inputs: channels of the features.
-        channels: of the picture.
-        widths: channels made of the features, of the picture, and of both.
+        channels: channels of the image.
+        widths: channels computed from the features, from the image, and from both.
     """
 
     def __init__(self, inputs: int, channels: int, widths: tuple[int, int, int]) -> None:
@@ -158,7 +158,7 @@ def _unit(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
 
 
 def _block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
-    size = 4 if stride == 2 else 3  # so that an output lies in the middle of the pixels that it speaks for
+    size = 4 if stride == 2 else 3  # centres each output on its input pixels
     conv = nn.Conv2d(inputs, outputs, size, stride, 1, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
 
@@ -168,14 +168,14 @@ def _double(features: Tensor) -> Tensor:
 
 
 def _norm(x: Tensor) -> Tensor:
-    """Instance normalisation without parameters; spelt out, since exporters turn the operator into a batch norm."""
+    """Instance normalisation without parameters, written out because exporters convert the operator to a batch norm."""
     centred = x - x.mean((2, 3), keepdim=True)
     return centred * (centred.square().mean((2, 3), keepdim=True) + EPSILON).rsqrt()
 
 
 def build(small: bool = False) -> nn.Module:
     """The network with fresh weights."""
-    if small:  # photographs have mean 0.5 and deviation 0.25, roughly
+    if small:  # photographs have about mean 0.5 and deviation 0.25
         return PoSFeat(SmallTrunk(), ScoreHead(96, 1, (32, 8, 16)), (0.5,), (0.25,))
     return PoSFeat(ResUNet(), ScoreHead(192, 3, (192, 64, 128)), IMAGENET_MEAN, IMAGENET_STD)
 
@@ -188,12 +188,12 @@ def adopt(state: Mapping[str, Any]) -> Adopted | None:
     """
     if adopt_head(state):
         raise Misfit(f"checkpoint holds the head of posfeat without its backbone; {JOIN}")
-    used = {name: value for name, value in state.items() if "conv_coarse" not in name.split(".")}  # of no output here
+    used = {name: value for name, value in state.items() if "conv_coarse" not in name.split(".")}  # unused
     return match(used, [("posfeat", _public)])
 
 
 def adopt_head(state: Mapping[str, Any]) -> State | None:
-    """The tensors of a public `localheader.pth` by the names of `ScoreHead`; None where `state` is something else."""
+    """Return the tensors of a public `localheader.pth` by the names of `ScoreHead`; None for another `state`."""
     wanted = {_public(f"head.{name}").partition(".")[2]: name for name in HEAD}
     return {own: state[name] for name, own in wanted.items()} if state.keys() == wanted.keys() else None
 

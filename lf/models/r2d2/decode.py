@@ -26,7 +26,7 @@ def r2d2(
         repeatability: smallest s / (1 + s), where s = softplus(logit).
         reliability: smallest sigmoid(logit).
         refine: how points move off whole pixels, see `lf.models.decode.refined`; published is none.
-        top_k: keep this many of the best; None keeps all.
+        top_k: number of best points to keep; None keeps all.
 
     Returns:
         keypoints (N, 2) float32 px, scores (N,) float32 descending, descriptors (N, D) float32 of unit length.

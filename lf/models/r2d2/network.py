@@ -72,7 +72,7 @@ class R2D2(nn.Module):
 
 
 def _conv(inputs: int, outputs: int, kernel: int, dilation: int) -> nn.Conv2d:
-    """A convolution that keeps the size: even kernels, too, as their dilation is even."""
+    """Make a convolution that keeps the size, also for even kernels, because their dilation is even."""
     return nn.Conv2d(inputs, outputs, kernel, padding=dilation * (kernel - 1) // 2, dilation=dilation)
 
 

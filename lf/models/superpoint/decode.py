@@ -27,7 +27,7 @@ def superpoint(
         nms_radius: px; a point suppresses the square of side 2 * nms_radius + 1 round it.
         border: px; points nearer to an edge are dropped, after they suppressed others.
         refine: how points move off whole pixels, see `lf.models.decode.refined`; published is none.
-        top_k: keep this many of the best; None keeps all.
+        top_k: number of best points to keep; None keeps all.
 
     Returns:
         keypoints (N, 2) float32 px, scores (N,) float32 descending, descriptors (N, D) float32 of unit length.
@@ -43,7 +43,7 @@ def superpoint(
 
 
 def describe_superpoint(maps: Mapping[str, Array], points: Array) -> Array:
-    """Unit descriptors (N, D) at any points (N, 2) px, by the published rule, which misses the true cells a little."""
+    """Return unit descriptors (N, D) at points (N, 2) px, by the published rule, slightly off the true cells."""
     # It divides by the size, not by size - 1, and then samples with aligned corners.
     cells = np.array(raw(maps, "descriptor").shape[:0:-1], np.float32)
     normalised = points / (cells * CELL / 2) - 1

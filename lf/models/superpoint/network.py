@@ -54,7 +54,7 @@ class SuperPoint(nn.Module):
 
 
 class Scaled(nn.BatchNorm2d):
-    """Batch normalisation that no convolution in front can take in: in evaluation a product and a sum per channel."""
+    """Batch normalisation without a convolution to fold it into: in evaluation, a product and a sum per channel."""
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, C, h, w) -> the same normalised."""

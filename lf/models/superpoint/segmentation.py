@@ -45,7 +45,7 @@ class Head(nn.Module):
         return logits
 
     def fold(self) -> None:
-        """Rewrite layers for export: same numbers in evaluation mode, fewer and simpler operators."""
+        """Rewrite layers for export: same results in evaluation mode, fewer and simpler operators."""
         self.project = FoldedProjection(self.project)
         if self.decoder is not None:
             self.decoder.up = FoldedUpsampling(self.decoder.up)
@@ -67,10 +67,10 @@ class Projection(nn.Module):
 
 
 class FoldedProjection(nn.Module):
-    """The same as a `Projection` in evaluation: the pooled vector adds one value per channel, computed once per image.
+    """A `Projection` in evaluation: the pooled vector adds one value per channel, computed once per image.
 
-    A product with a constant map is that product at one pixel: W [maps, pooled] = W_maps maps - (-W_pooled) pooled. It
-    is a difference, because OpenCV 5 takes a sum with a convolution for one of maps of equal size, and refuses it.
+    W [maps, pooled] = W_maps maps - (-W_pooled) pooled, where the second product is computed at one pixel. It is a
+    difference, because OpenCV 5 mistakes a sum with a convolution for a sum of maps of equal size, and refuses it.
     """
 
     def __init__(self, plain: nn.Module) -> None:
@@ -109,7 +109,7 @@ class Decoder(nn.Module):
 
 
 class FoldedUpsampling(nn.Module):
-    """A transposed 2x2 convolution of stride 2 as a 1x1 convolution whose channels become the pixels of a square."""
+    """A transposed 2x2 convolution of stride 2, as a 1x1 convolution; its channels become the pixels of a square."""
 
     def __init__(self, plain: nn.Module) -> None:
         super().__init__()

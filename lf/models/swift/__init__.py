@@ -9,7 +9,7 @@ from lf.models.swift.decode import describe_swift, swift
 
 
 def _row(about: str, parameters: int, multiply_adds: int, depth: int = 64, **options: Any) -> Model:
-    """A network that gives four pixels' scores to a position of its head, and descriptors of `depth` every 4 px."""
+    """Make the row of a network with four scores per position of its head, and descriptors of `depth` every 4 px."""
     return Model(
         module=f"{__name__}.network",
         options={"depth": depth, **options},

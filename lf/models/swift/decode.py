@@ -29,9 +29,9 @@ def swift(
         threshold: smallest score, a probability.
         nms_radius: px; a point suppresses the square of side 2 * nms_radius + 1 round it.
         border: px; points nearer to an edge are dropped, after they suppressed others.
-        temperature: logits are divided by it where the soft-argmax reads them.
+        temperature: the soft-argmax divides logits by it.
         refine: how points move off whole pixels, see `lf.models.decode.refined`; `quadratic` reads the logits.
-        top_k: keep this many of the best; None keeps all.
+        top_k: number of best points to keep; None keeps all.
 
     Returns:
         keypoints (N, 2) float32 px, scores (N,) float32 descending, descriptors (N, D) float32 of unit length.

@@ -42,7 +42,7 @@ class Swift(nn.Module):
             nn.ReLU(inplace=True), _block(score, score), _block(score, score), nn.Conv2d(score, 4, 3, padding=1)
         )
         first: Any = self.stages[0]
-        first[0][0].weight.data -= first[0][0].weight.data.mean((1, 2, 3), keepdim=True)  # of light it learns little
+        first[0][0].weight.data -= first[0][0].weight.data.mean((1, 2, 3), keepdim=True)  # ignores brightness
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """See the class."""

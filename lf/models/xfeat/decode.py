@@ -15,7 +15,7 @@ from lf.models.decode import Decoded, check_alike, head, heatmap, places, refine
 from lf.models.peaks import falling, local_maxima
 
 CUBIC = -0.75  # the parameter of the published cubic convolution
-TAPS = np.arange(-1, 3)  # cells round the one at or before a place
+TAPS = np.arange(-1, 3)  # cells relative to the cell at or before a place
 
 
 def xfeat(
@@ -25,14 +25,14 @@ def xfeat(
 
     Args:
         maps: detector (65, h, w) and reliability (1, h, w) logits, descriptor (D, h, w) un-normalised.
-        threshold: smallest heat, a probability; the score, which is the heat times the reliability, may be lower.
+        threshold: smallest heat, a probability. The score is heat times reliability and may be lower.
         radius: px; a point is the largest heat of the square of side 2 * radius + 1 round it.
         refine: how points move off whole pixels, see `lf.models.decode.refined`; published is none.
         top_k: keep this many of the best; None keeps all.
 
     Returns:
         keypoints (N, 2) float32 px, scores (N,) float32 descending, descriptors (N, D) float32 of unit length. No point
-        lies in the last row, in the last column or at 0, 0, because the published reader gives those the score 0.
+        lies in the last row, in the last column or at 0, 0: the published code gives these the score 0.
 
     Raises:
         LfError: a map is missing, of the wrong shape, or not finite.
@@ -56,7 +56,7 @@ def xfeat(
 
 
 def describe_xfeat(maps: Mapping[str, Array], points: Array) -> Array:
-    """Unit descriptors (N, D) at any points (N, 2) px: cells of unit length, cubic between them, normalised again."""
+    """Return unit descriptors (N, D) at points (N, 2) px: normalised cells, bicubic interpolation, normalised again."""
     descriptor = head(maps, "descriptor")
     depth, rows, columns = descriptor.shape
     cells = unit(descriptor.reshape(depth, -1).T).reshape(rows, columns, depth)
@@ -79,12 +79,12 @@ def _sampled(cells: Array, points: Array, kernel: Callable[[Array], Array]) -> A
 
 
 def _linear(share: Array) -> Array:
-    """Weights (..., 4, N) of TAPS at places that lie `share` (..., 1, N) of a cell behind the second."""
+    """Return linear weights (..., 4, N) of TAPS at places `share` (..., 1, N) of a cell after the second tap."""
     return np.asarray(np.maximum(1 - np.abs(TAPS[:, None].astype(np.float32) - share), 0))
 
 
 def _cubic(share: Array) -> Array:
-    """The same of a cubic convolution."""
+    """Return cubic weights, see `_linear`."""
     away = np.abs(TAPS[:, None].astype(np.float32) - share)
     near = ((CUBIC + 2) * away - (CUBIC + 3)) * away**2 + 1
     far = ((CUBIC * away - 5 * CUBIC) * away + 8 * CUBIC) * away - 4 * CUBIC

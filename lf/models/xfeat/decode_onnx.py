@@ -27,7 +27,7 @@ def xfeat(
 
 
 def _reliable(g: Graph, reliability: str) -> str:
-    """(1, 1, h, w) logits -> (1, 1, 8h, 8w): bilinear at the published places, with zeros beyond the map."""
+    """Resize logits (1, 1, h, w) to (1, 1, 8h, 8w): bilinear at the published places, with zeros beyond the map."""
     mixes = []
     for side in sides(g, reliability):
         pixels = g("Mul", side, 8)
@@ -63,7 +63,7 @@ def _described(g: Graph, descriptor: str, points: str) -> str:
 
 
 def _cubic(g: Graph, share: str) -> str:
-    """Weights (K, 4) at places that lie `share` (K, 1) of a cell behind the second of TAPS."""
+    """Return weights (K, 4) at places `share` (K, 1) of a cell after the second of TAPS."""
     away = g("Abs", g("Sub", TAPS.astype(np.float32), share))
     square = g("Mul", away, away)
     near = g("Add", g("Mul", g("Sub", g("Mul", away, CUBIC + 2), CUBIC + 3), square), 1.0)

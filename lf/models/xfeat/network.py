@@ -21,10 +21,10 @@ MATCHER = "fine_matcher"  # of the public files
 
 
 class XFeat(nn.Module):
-    """(B, 1, H, W) whitened grey, multiples of 32 -> raw detector, reliability and descriptor, 65, 1 and 64 at 1/8.
+    """(B, 1, H, W) whitened grey, multiples of 32 -> raw detector, reliability, descriptor: 65, 1, 64 channels at 1/8.
 
-    The detector's first convolution is 8x8 with a stride of 8: the published fold into 64 channels and the 1x1
-    convolution behind it, in one.
+    The detector's first convolution is 8x8 with a stride of 8: it combines the published unfolding into 64 channels and
+    the 1x1 convolution after it.
     """
 
     def __init__(self) -> None:

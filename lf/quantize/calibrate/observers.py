@@ -1,7 +1,7 @@
 """Range methods of calibration: from the values of an activation to its range. numpy only.
 
-An observer sees the tensor of one picture at a time and keeps a state of fixed size. Histograms have bins of a power of
-two, aligned to zero: when the range grows, pairs of bins merge exactly, so the result is that of all pictures at once,
+An observer sees the tensor of one image at a time and keeps a state of fixed size. Histograms have bins of a power of
+two, aligned to zero: when the range grows, pairs of bins merge exactly, so the result is that of all images at once,
 in any order, and no second pass is needed. Ours, because ONNX and TFLite files take the same ranges from it.
 """
 
@@ -16,28 +16,28 @@ import numpy as np
 
 from lf.core import Array, UsageError, pick
 
-BINS = 8192  # at most, at least half of them in use: 16 per step of 8 bits, so that a bin is no cause of error
-PART = 1 << 15  # values that are counted at a time: what a core's cache takes
-CONSTANT = 0.01  # weight of the newest picture in a moving average
+BINS = 8192  # largest number, at least half in use: 16 per step of 8 bits, so that the width of bins causes no error
+PART = 1 << 15  # values counted together, which fit the cache of a core
+CONSTANT = 0.01  # weight of the newest image in a moving average
 PERCENTILE = 99.999  # %
-CANDIDATES = 128  # clipping thresholds that are tried
-LOWEST = -100  # exponent of the narrowest bin; below, a tensor is as good as zero
+CANDIDATES = 128  # number of clipping thresholds to try
+LOWEST = -100  # exponent of the narrowest bin; smaller tensors count as zero
 
 
 class Observer(Protocol):
-    """Sees one tensor, picture by picture."""
+    """Observes the range of a tensor, image by image."""
 
     def update(self, values: Array) -> None:
-        """Take in the finite float32 values of one picture, of any shape."""
+        """Add the finite float32 values of one image, of any shape."""
         ...
 
     def range(self) -> tuple[float, float]:
-        """(low, high) to be quantized."""
+        """Return the range (low, high) to quantize."""
         ...
 
 
 class MinMax:
-    """From the smallest value ever seen to the largest: nothing is clipped."""
+    """Observes the smallest and the largest value: nothing is clipped."""
 
     def __init__(self) -> None:
         """Nothing seen."""
@@ -53,10 +53,10 @@ class MinMax:
 
 
 class MovingAverage:
-    """Averages of the extremes of the pictures: the plain mean of the first 100, then exponential with CONSTANT.
+    """Averages the extremes of images: the mean of the first 100, then exponentially with CONSTANT.
 
-    Exponential from the first picture on, as training frameworks do it over thousands of batches, would give that one
-    picture 0.73 of the weight after 32.
+    An exponential average from the first image on, as in training frameworks with thousands of batches, would give the
+    first image a weight of 0.73 after 32 images.
     """
 
     def __init__(self) -> None:
@@ -77,14 +77,14 @@ class MovingAverage:
 
 
 class Histogram:
-    """Counts in at most BINS bins: bin i holds [i, i + 1) * width; a rule makes a range of them.
+    """Counts values in at most BINS bins; bin i holds [i, i + 1) * width. A rule computes the range from them.
 
     Attributes:
-        low, high: the extremes seen.
-        width: of a bin, the smallest power of two with which the extremes fit.
+        low, high: the extremes.
+        width: width of a bin, the smallest power of two with which the extremes fit.
         first: number of the first bin.
         counts: (n,) int64.
-        zeros: how many values are zero, which every quantizer represents exactly.
+        zeros: number of zeros, which every quantizer represents exactly.
     """
 
     def __init__(self, rule: Callable[[Histogram], tuple[float, float]]) -> None:
@@ -95,12 +95,12 @@ class Histogram:
 
     @property
     def width(self) -> float:
-        """Of a bin."""
+        """Width of a bin."""
         return math.ldexp(1, self.exponent)
 
     @property
     def edges(self) -> Array:
-        """(n + 1,) float64."""
+        """Return the edges of the bins (n + 1,) float64."""
         return (self.first + np.arange(len(self.counts) + 1)) * self.width
 
     def update(self, values: Array) -> None:
@@ -121,7 +121,7 @@ class Histogram:
         return self.rule(self)
 
     def without_zeros(self) -> Array:
-        """The counts of the values that are not zero."""
+        """Return the counts without zeros."""
         counts = self.counts.copy()
         if self.zeros:
             counts[-self.first] -= self.zeros
@@ -141,7 +141,7 @@ def _bin(value: float, exponent: int) -> int:
 
 
 def _exponent(low: float, high: float) -> int:
-    """The narrowest bins with which [low, high] takes at most BINS, and no bin number needs more than 30 bits."""
+    """Return the exponent of the narrowest bins: at most BINS of them in [low, high], numbers of at most 30 bits."""
     largest = max(abs(low), abs(high))
     exponent = max(LOWEST, _power(largest) - 30, _power((high - low) / BINS) - 1)
     while _bin(high, exponent) - _bin(low, exponent) >= BINS:
@@ -154,7 +154,7 @@ def _power(value: float) -> int:
 
 
 def percentile(histogram: Histogram, share: float) -> tuple[float, float]:
-    """Cut (100 - share) / 2 percent of the values off either end, to the width of a bin."""
+    """Clip (100 - share) / 2 percent of the values at each end, to the width of a bin."""
     total, edges = np.cumsum(histogram.counts), histogram.edges
     cut = (100 - share) / 200 * total[-1]
     low = edges[np.searchsorted(total, cut, side="right")]
@@ -163,10 +163,11 @@ def percentile(histogram: Histogram, share: float) -> tuple[float, float]:
 
 
 def entropy(histogram: Histogram, levels: int) -> tuple[float, float]:
-    """The symmetric threshold that loses least information, in Kullback-Leibler divergence (Migacz, GTC 2017).
+    """Find the symmetric threshold with the least Kullback-Leibler divergence (Migacz, GTC 2017).
 
-    The clipped values count at the edges of P; Q is what `levels` equal groups of bins keep of P without them. Zeros
-    are left out: they are exact, and their spike would make every wide group look bad. Not less than one bin per level.
+    P counts clipped values at its edges. Q is P without them, averaged over `levels` equal groups of bins. Zeros are
+    left out: they are exact, and their peak would dominate the divergence of wide groups. There is at least one bin per
+    level.
     """
     counts, edges = histogram.without_zeros(), histogram.edges
     best, least = (histogram.low, histogram.high), math.inf
@@ -194,13 +195,13 @@ def _divergence(counts: Array, start: int, stop: int, levels: int) -> float:
     begin = np.arange(levels) * len(p) // levels
     kept, places = np.add.reduceat(inside, begin), np.add.reduceat(present, begin, dtype=np.int64)
     q = np.repeat(kept / np.maximum(places, 1), np.diff(begin, append=len(p)))[present]
-    q = np.maximum(q, 1)  # an edge that holds nothing but what was clipped; elsewhere a bin has its own value
+    q = np.maximum(q, 1)  # an edge with only clipped values; other bins are not 0
     p, q = p[present] / p.sum(), q / q.sum()
     return float((p * np.log(p / q)).sum())
 
 
 def mse(histogram: Histogram, levels: int) -> tuple[float, float]:
-    """The range whose quantizer with `levels` steps has the least squared error; both ends are searched in turn."""
+    """Find the range with the least squared error of a quantizer with `levels` steps, for both ends in turn."""
     counts, centres = histogram.without_zeros(), histogram.edges[:-1] + histogram.width / 2
 
     def error(low: float, high: float) -> float:
@@ -232,14 +233,14 @@ CALIBRATIONS: dict[str, str] = {
 
 
 def observer(method: str, bits: int) -> Callable[[], Observer]:
-    """Factory of observers, one per tensor.
+    """Return a factory of observers, one per tensor.
 
     Args:
-        method: a name of CALIBRATIONS; percentile may carry its share in percent, as in `percentile:99.9`.
-        bits: of the activations.
+        method: a name of CALIBRATIONS; percentile may have its share in percent, as in `percentile:99.9`.
+        bits: bits of the activations.
 
     Raises:
-        UsageError: no such method, or no such share.
+        UsageError: unknown method, or invalid share.
     """
     name, colon, argument = method.partition(":")
     pick(CALIBRATIONS, name, "calibration")

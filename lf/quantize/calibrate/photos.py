@@ -18,14 +18,14 @@ from lf.models import row_of
 from lf.quantize import Progress
 from lf.quantize.calibrate.observers import MinMax, Observer
 
-SIZE = (240, 320)  # H, W: the size at which a file of free size is calibrated
+SIZE = (240, 320)  # H, W of calibration images for a file of free size
 
 
 class Photos:
-    """A choice of photos and of what is learnt from them; after they were read, the record of it.
+    """Calibration photos and the method to find ranges; after reading, also their record for the card.
 
     Raises:
-        BadInput: no image in the folder, or one that belongs to a benchmark.
+        BadInput: no image in the folder, or an image that belongs to a benchmark.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Photos:
     ) -> None:
         """List the photos, shuffle them by `seed`; the first `limit` that can be read are used.
 
-        Each activation is watched by an observer that `observe` makes, of the name `method`.
+        `observe` makes the observer of each activation; `method` is its name.
         """
         found = images.list_images(folder)
         _refuse_benchmark(found)
@@ -57,7 +57,7 @@ class Photos:
         """Yield (1, C, H, W) float32 per photo, as `extractor` prepares it; only one is in memory.
 
         Raises:
-            BadInput: a photo that `exclude` holds, or none that can be read.
+            BadInput: a photo is in `exclude`, or no photo can be read.
         """
         self._size = extractor.artifact.card.size or SIZE
         total = min(self._limit, len(self._paths))
@@ -76,7 +76,7 @@ class Photos:
             raise BadInput(f"{self._folder}: none of its {self._skipped} images could be read; expected photos")
 
     def some(self, extractor: Extractor, count: int) -> list[Array]:
-        """The first `count` of them at once, read again where `tensors` was through with them."""
+        """Return the first `count` tensors together; photos are read again if `tensors` is finished."""
         if not self._files:
             return [*islice(self.tensors(extractor), count)]
         paths = (self._folder / entry["name"] for entry in self._files[:count])
@@ -111,19 +111,19 @@ class Photos:
 
 
 def pinned(artifact: Artifact) -> Artifact:
-    """The same file, shown pictures of one size only: its own, or what fits in SIZE when it takes every size."""
+    """Return the file with a fixed input size: its own, or the largest within SIZE if its size is free."""
     height, width = artifact.card.size or row_of(artifact.card).fitted(SIZE)
     return replace(artifact, card=replace(artifact.card, input=(artifact.card.input[0], height, width)))
 
 
 def digest(path: Path) -> str:
-    """Hex sha256 of a file."""
+    """Return the hex sha256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _refuse_benchmark(paths: list[Path]) -> None:
-    """Homography files beside an image mark a benchmark in the HPatches layout."""
+    """Raise BadInput for homography files beside an image: they mark a benchmark in the HPatches layout."""
     for folder in dict.fromkeys(path.parent for path in paths):
         if any(folder.glob("H_1_*")):
             example = next(path for path in paths if path.parent == folder)

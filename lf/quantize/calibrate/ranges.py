@@ -21,8 +21,8 @@ class Range:
     """Range of one tensor.
 
     Attributes:
-        low, high: the range to be quantized.
-        channels: (C,) largest magnitude in each channel, nothing clipped.
+        low, high: the range to quantize.
+        channels: (C,) largest magnitude in each channel, without clipping.
     """
 
     low: float
@@ -30,11 +30,11 @@ class Range:
     channels: Array
 
     def levels(self, bits: int, symmetric: bool = False) -> tuple[float, float, float]:
-        """The step that ONNX Runtime makes of it, and the numbers of its lowest and highest level; zero is a level.
+        """Return ONNX Runtime's step for the range, and the numbers of its lowest and highest level; zero is a level.
 
         Args:
-            bits: of an activation.
-            symmetric: zero is the middle level.
+            bits: bits of an activation.
+            symmetric: True makes zero the middle level.
         """
         low, high = min(self.low, 0.0), max(self.high, 0.0)
         if symmetric:
@@ -51,13 +51,13 @@ class Range:
 def measure(
     model: ModelProto, operators: Sequence[str], symmetric: bool, photos: Iterable[Array], make: Callable[[], Observer]
 ) -> dict[str, Range]:
-    """Run the graph on every photo and observe what goes into and out of its `operators`.
+    """Run the graph on every photo and observe the inputs and outputs of its `operators`.
 
-    A tensor that only a Relu reads gets the range of what the Relu makes of it, which absorbs the Relu, unless the
-    ranges are `symmetric` and reach below zero anyway.
+    A tensor that only a Relu reads gets the range of the Relu's output, which fuses the Relu, unless the ranges are
+    `symmetric` and so extend below zero.
 
     Raises:
-        BadModel: an activation that is not finite.
+        BadModel: an activation is not finite.
     """
     absorbed = {} if symmetric else _absorbed(model, operators)
     names = [name for name in _tensors(model, operators) if name not in absorbed]
@@ -78,13 +78,13 @@ def measure(
 def learned(
     model: ModelProto, convolutions: Sequence[str], places: Mapping[str, tuple[float, float]]
 ) -> dict[str, Range]:
-    """The ranges that training gave to what convolutions read and write.
+    """Return the ranges from training of the inputs and outputs of convolutions.
 
     Args:
-        model: float.
-        convolutions: those that will be integer.
-        places: (low, high) of `<convolution>.input` and `<convolution>.output`; what a ReLU or a max pooling passes on
-            has the range of the other end.
+        model: the float graph.
+        convolutions: convolutions that will be integer.
+        places: (low, high) of `<convolution>.input` and `<convolution>.output`; input and output of a ReLU or a max
+            pooling share a range.
 
     Raises:
         ConversionFailed: a place is missing.
@@ -108,12 +108,12 @@ def learned(
 
 
 def shapes(model: ModelProto, names: list[str], photo: Array) -> dict[str, tuple[int, ...]]:
-    """The shapes of the tensors `names` for a photo (1, C, H, W)."""
+    """Return the shapes of the tensors `names` for a photo (1, C, H, W)."""
     return {name: values.shape for name, values in _values(model, names, [photo])}
 
 
 def _tensors(model: ModelProto, operators: Sequence[str]) -> list[str]:
-    """Names of the float activations that the operators read and write."""
+    """Return the names of the float activations that the operators read and write."""
     from onnx import TensorProto
 
     graph = model.graph
@@ -125,7 +125,7 @@ def _tensors(model: ModelProto, operators: Sequence[str]) -> list[str]:
 
 
 def _absorbed(model: ModelProto, operators: Sequence[str]) -> dict[str, str]:
-    """Tensor before -> tensor after each Relu that alone reads its input."""
+    """Map the input to the output of each Relu that is the only reader of its input."""
     readers: dict[str, int] = {output.name: 1 for output in model.graph.output}
     for node in model.graph.node:
         for name in node.input:

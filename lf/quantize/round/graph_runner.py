@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 
 class Walk:
-    """The tensors of all pictures between the nodes that were run and those that will be.
+    """Tensors of all images in a graph that is run node by node.
 
     Attributes:
-        values: name of an activation -> its value in every picture; forgotten after its last reader.
-        constants: the initializers by name; what is replaced here counts for the nodes run afterwards.
+        values: name of an activation -> its value in every image; deleted after its last reader.
+        constants: the initializers by name; replacements affect the following nodes.
     """
 
     def __init__(self, model: ModelProto, nodes: Sequence[NodeProto], pictures: Sequence[Array]) -> None:
-        """Start at the input of the graph, with (1, C, H, W) float32 each; `nodes` are all that will be run."""
+        """Start at the input of the graph, with images (1, C, H, W) float32; `nodes` are all nodes to run."""
         from onnx import numpy_helper
 
         self._opsets, self._ir = model.opset_import, model.ir_version
@@ -35,7 +35,7 @@ class Walk:
         self._count = len(pictures)
 
     def run(self, node: NodeProto) -> None:
-        """Run one node on every picture."""
+        """Run one node on every image."""
         entries = [name for name in dict.fromkeys(node.input) if name in self.values]
         inputs = [self.values[name] for name in entries]
         self._readers.subtract({*node.input})
@@ -49,7 +49,7 @@ class Walk:
             feed = {name: values[index] for name, values in zip(entries, inputs, strict=True)}
             for values, done in zip(inputs, last, strict=True):
                 if done:
-                    values[index] = np.empty(0, np.float32)  # twice the memory of one picture, not of all
+                    values[index] = np.empty(0, np.float32)  # so that only one image is in memory twice
             results = dict(zip(names, session.run(names, feed), strict=True))
             for name, values in made.items():
                 values.append(results[name])
@@ -72,7 +72,7 @@ class Walk:
 
 
 def upstream(model: ModelProto, layers: Collection[str]) -> list[NodeProto]:
-    """The nodes `layers` and all that they depend on, in the order of the graph."""
+    """Return the nodes `layers` and all nodes they depend on, in the order of the graph."""
     wanted: set[str] = set()
     found = []
     for node in reversed(model.graph.node):
@@ -83,16 +83,16 @@ def upstream(model: ModelProto, layers: Collection[str]) -> list[NodeProto]:
 
 
 def windows(picture: Array, node: NodeProto, kernel: tuple[int, int], where: Array) -> Array:
-    """Input windows of a convolution at some positions.
+    """Return the input windows of a convolution at some positions.
 
     Args:
         picture: (1, C, H, W).
         node: the convolution: its strides, dilations, padding and groups.
         kernel: height and width.
-        where: (P,) places in its output, 0 for the first, 1 behind the last in the order of rows.
+        where: (P,) places in its output in row-major order, from 0 for the first to 1 after the last.
 
     Returns:
-        (G, P, C / G * kH * kW): per group one row for each place, ordered as the weights are.
+        (G, P, C / G * kH * kW): for each group a row per place, in the order of the weights.
     """
     from onnx import helper
 
@@ -113,7 +113,7 @@ def windows(picture: Array, node: NodeProto, kernel: tuple[int, int], where: Arr
 def _padding(
     options: dict[str, Any], sides: Sequence[int], strides: Sequence[int], reach: Sequence[int]
 ) -> tuple[int, ...]:
-    """Zeros above, left, below, right."""
+    """Return the padding above, left, below, right."""
     auto = options.get("auto_pad", b"NOTSET")
     if not auto.startswith(b"SAME"):
         return tuple(options.get("pads", (0, 0, 0, 0))) if auto == b"NOTSET" else (0, 0, 0, 0)
@@ -123,6 +123,6 @@ def _padding(
 
 
 def quantized(values: Array, seen: Range, bits: int) -> Array:
-    """Activations rounded to the steps that ONNX Runtime makes of a range, as float32."""
+    """Round activations to ONNX Runtime's levels of a range; float32."""
     step, lowest, highest = (np.float32(part) for part in seen.levels(bits))
     return np.asarray(np.clip(np.rint(values / step), lowest, highest) * step, np.float32)

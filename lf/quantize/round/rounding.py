@@ -19,12 +19,12 @@ from lf.quantize.round.weight_grids import SHRINK, WIDE, Grid, grid, nearest, on
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
-PIXELS = 8 * 240 * 320  # of all pictures that gptq looks at: 8 of the usual size, fewer of a larger
-WINDOWS = 8192  # a layer is seen through so many, whatever its size and the number of pictures
-DAMPING = 0.01  # of the mean of the diagonal is added to it
-FACTORS = SHRINK[::10]  # of the largest weight: ends of the grid that are tried for few bits
+PIXELS = 8 * 240 * 320  # total pixels of the images for gptq: 8 images of 240x320, fewer larger ones
+WINDOWS = 8192  # windows of a layer, for all sizes and numbers of images
+DAMPING = 0.01  # share of the mean of the diagonal that is added to it
+FACTORS = SHRINK[::10]  # ends of the grid to try for few bits, as shares of the largest weight
 FEW = 4  # bits
-BLOCK = 64  # columns whose errors are fed back together
+BLOCK = 64  # columns with a joint feedback of errors
 SEED = 0
 
 
@@ -33,9 +33,9 @@ class Pictures:
     """Calibration images of a rounding.
 
     Attributes:
-        tensors: (1, C, H, W) float32, as the network takes them.
-        ranges: of the activations that will be quantized.
-        activations: bits of those.
+        tensors: inputs of the network (1, C, H, W) float32.
+        ranges: ranges of the activations to quantize.
+        activations: bits of these activations.
         progress: (done, total, text), called per layer.
     """
 
@@ -47,13 +47,13 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Rounding:
-    """A way to round.
+    """A method to round weights.
 
     Attributes:
-        run: (float graph, convolution -> bits, pictures) -> a grid for each; left alone are those that share the
+        run: (float graph, convolution -> bits, images) -> a grid for each, except for convolutions that share the
             weights of another.
         about: one line for the help.
-        settings: for the card; empty for one that looks at no pictures.
+        settings: settings for the card; empty for methods without images.
     """
 
     run: Callable[[ModelProto, Mapping[str, int], Pictures], dict[str, Grid]]
@@ -62,10 +62,10 @@ class Rounding:
 
 
 def gptq(model: ModelProto, bits: Mapping[str, int], pictures: Pictures) -> dict[str, Grid]:
-    """Round layer by layer, each after what the rounded ones before it make of the pictures.
+    """Round layer by layer; the inputs of each come from the rounded layers before it.
 
-    The sum of squares to be least is that of the layer's output in the float network less its output in the quantized
-    one. Weights of WIDE bits and more go to the nearest number.
+    Rounding minimizes the squared difference between the layer's outputs in the float and in the quantized network.
+    Weights with WIDE bits or more are rounded to the nearest number.
     """
     few = {name: count for name, count in bits.items() if count < WIDE}
     grids = nearest(model, {name: count for name, count in bits.items() if count >= WIDE})
@@ -100,14 +100,14 @@ def gptq(model: ModelProto, bits: Mapping[str, int], pictures: Pictures) -> dict
 
 @dataclass
 class Moments:
-    """What a layer of weights (O, K) reads, summed over N windows; G groups have R = O / G outputs each.
+    """Sums over N windows of the inputs of a layer of weights (O, K); G groups have R = O / G outputs each.
 
     Attributes:
         count: N.
-        sums: (G, K) of the windows of the quantized network.
-        products: (G, K, K) of pairs of their columns.
-        lost: (G, R) of the float output less what the float weights make of those windows.
-        pulls: (G, R, K) products of that and the windows.
+        sums: (G, K), sums of the windows in the quantized network.
+        products: (G, K, K), sums of products of pairs of their columns.
+        lost: (G, R), sums of the float output minus the output of the float weights for those windows.
+        pulls: (G, R, K), sums of products of this difference and the windows.
     """
 
     count: int
@@ -118,13 +118,13 @@ class Moments:
 
     @classmethod
     def none(cls, groups: int, outputs: int, columns: int) -> Moments:
-        """Nothing seen; float64."""
+        """Return zeros, float64."""
         shapes = (groups, columns), (groups, columns, columns), (groups, outputs), (groups, outputs, columns)
         return cls(0, *(np.zeros(shape) for shape in shapes))
 
     def add(self, weights: Array, before: Array, after: Array) -> None:
-        """Take in the windows (G, P, K) of the float and of the quantized network, for weights (G, R, K)."""
-        after = after.astype(np.float64)  # a large mean is to be subtracted from the products
+        """Add the windows (G, P, K) of the float and of the quantized network, for weights (G, R, K)."""
+        after = after.astype(np.float64)  # float64, because a large mean will be subtracted from the products
         lost = weights @ (before - after).swapaxes(1, 2)
         self.count += after.shape[1]
         self.sums += after.sum(1)
@@ -134,7 +134,7 @@ class Moments:
 
 
 def observe(node: NodeProto, weights: Array, before: Walk, after: Walk, rng: np.random.Generator) -> Moments:
-    """Look at a convolution of weights (O, I, kH, kW) through WINDOWS windows at random places, as many per picture."""
+    """Sum over WINDOWS random windows of a convolution of weights (O, I, kH, kW), with the same number per image."""
     kernel = weights.shape[2:]
     pairs = [*zip(before.values[node.input[0]], after.values[node.input[0]], strict=True)]
     found = None
@@ -149,10 +149,10 @@ def observe(node: NodeProto, weights: Array, before: Walk, after: Walk, rng: np.
 
 
 def fit(weights: Array, bias: Array | None, seen: Moments, bits: int) -> Grid:
-    """Round the weights (O, I, kH, kW) of a layer so that its output changes least; the rest is left to the bias.
+    """Round the weights (O, I, kH, kW) of a layer with the least change of its output; the bias corrects the mean.
 
-    GPTQ (arXiv:2210.17323) with two changes. The bias will make the mean of the output right, so covariances take the
-    place of products. And what the layers before have lost is made good first, by least squares: W + E[lost x^T] H^-1.
+    It is GPTQ (arXiv:2210.17323) with two changes. The bias corrects the mean of the output, so covariances replace
+    products. And the errors of earlier layers are corrected first, by least squares: W + E[lost x^T] H^-1.
     """
     groups, columns = seen.sums.shape
     rows = weights.reshape(groups, -1, columns).astype(np.float64)
@@ -175,16 +175,16 @@ def fit(weights: Array, bias: Array | None, seen: Moments, bits: int) -> Grid:
 
 
 def feedback(target: Array, hessian: Array, order: Array, bits: int) -> tuple[Array, Array]:
-    """Round column by column; those still to come take over the error, as far as they can stand in for it.
+    """Round column by column; the following columns compensate the error.
 
     Args:
         target: (G, R, K) weights.
         hessian: (G, K, K), positive definite; an error e of a row costs e^T H e.
-        order: (G, K) the columns in the order in which they are rounded.
-        bits: of a number.
+        order: (G, K), order of rounding the columns.
+        bits: bits of a number.
 
     Returns:
-        (G, R, K) numbers and (G, R) scales: of those of least squared error and, for FEW bits, of FACTORS the cheapest.
+        Numbers (G, R, K) and scales (G, R): scales of least squared error or, for FEW bits, the best of FACTORS.
     """
     groups, rows, columns = target.shape
     flat = target.reshape(-1, columns).astype(np.float32)
@@ -206,7 +206,7 @@ def feedback(target: Array, hessian: Array, order: Array, bits: int) -> tuple[Ar
 
 
 def _columns(target: Array, upper: Array, scale: Array, bits: int) -> Array:
-    """Algorithm 1 of arXiv:2210.17323 at given scales; U^T U = 1 / H, `upper` is U (G, K, K)."""
+    """Run algorithm 1 of arXiv:2210.17323 at given scales; `upper` is U (G, K, K) with U^T U = 1 / H."""
     left, numbers = target.copy(), np.empty_like(target)
     columns = target.shape[2]
     for start in range(0, columns, BLOCK):

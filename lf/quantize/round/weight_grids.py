@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from onnx import ModelProto, TensorProto
 
 OPSET = 21  # the first operator set with a type of 4 bits, and with 16 bits in the standard operators
-PER_CHANNEL = 13  # the first with a scale per channel, and with Split as merged heads need it
-IRS = {PER_CHANNEL: 7, OPSET: 10}  # versions of the format that came with them
-SHRINK = np.linspace(0.4, 1, 61)  # factors of the largest weight that are tried as the end of the grid
-WIDE = 16  # bits of a weight from which on its layer is computed in float
+PER_CHANNEL = 13  # the first with a scale per channel, and with the Split that merged heads need
+IRS = {PER_CHANNEL: 7, OPSET: 10}  # versions of the format for these operator sets
+SHRINK = np.linspace(0.4, 1, 61)  # ends of the grid to try, as shares of the largest weight
+WIDE = 16  # layers with weights of this many bits or more are computed in float
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Grid:
     Attributes:
         numbers: (O, I, kH, kW) int8 or int16; weight = number * scale of its output channel.
         scale: (O,) float32.
-        bits: of a number; it lies in +-(2^(bits - 1) - 1).
+        bits: bits of a number, which lies in +-(2^(bits - 1) - 1).
         bias: (O,) float32 that replaces the bias of the convolution, or None to keep it.
     """
 
@@ -39,13 +39,13 @@ class Grid:
     bias: Array | None = None
 
     def weights(self) -> Array:
-        """(O, I, kH, kW) float32, as they are computed with."""
+        """Return the rounded weights (O, I, kH, kW) float32."""
         scale = self.scale.reshape(-1, *[1] * (self.numbers.ndim - 1))
         return np.asarray(self.numbers * scale, np.float32)
 
 
 def nearest(model: ModelProto, bits: Mapping[str, int]) -> dict[str, Grid]:
-    """Round the weights of the convolutions that `bits` names, each alone, to the grid of least squared error."""
+    """Round the weights of each convolution in `bits` independently to the grid of least squared error."""
     grids = {}
     for name, (weights, _) in parameters(model, bits).items():
         numbers, scale = grid(weights.reshape(len(weights), -1), bits[name])
@@ -54,7 +54,7 @@ def nearest(model: ModelProto, bits: Mapping[str, int]) -> dict[str, Grid]:
 
 
 def parameters(model: ModelProto, names: Collection[str]) -> dict[str, tuple[Array, Array | None]]:
-    """Weights (O, I, kH, kW) and bias (O,) or None of the convolutions `names`, in the order of the graph."""
+    """Return weights (O, I, kH, kW) and bias (O,) or None of the convolutions `names`, in the order of the graph."""
     from onnx import numpy_helper
 
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -67,11 +67,11 @@ def parameters(model: ModelProto, names: Collection[str]) -> dict[str, tuple[Arr
 
 
 def grid(weights: Array, bits: int) -> tuple[Array, Array]:
-    """Round each row to the symmetric grid of least squared error; a row that lies on a grid is found there again.
+    """Round each row to the symmetric grid of least squared error; rows that lie on a grid do not change.
 
     Args:
         weights: (N, K) float32.
-        bits: of a weight; the grid has 2^bits - 1 points, zero in the middle.
+        bits: bits of a weight; the grid has 2^bits - 1 points, with zero in the middle.
 
     Returns:
         (N, K) int8 grid numbers, int16 for more than 8 bits, and (N,) float32 scales.
@@ -80,7 +80,7 @@ def grid(weights: Array, bits: int) -> tuple[Array, Array]:
     full = np.abs(weights).max(1) / np.float32(end)
     full[full < np.finfo(np.float32).tiny] = 1  # zeros, as for the quantizer of ONNX Runtime
     scale, least = full.copy(), np.full(len(weights), np.inf)
-    exact = end / np.arange(end, end // 2, -1)  # the largest weight may be any number; halved ones fit a grid as well
+    exact = end / np.arange(end, end // 2, -1)  # any number of the upper half may be the largest weight
     for factor in np.concatenate([exact, SHRINK]).astype(np.float32) if bits < WIDE else ():
         tried = full * factor
         error = np.square(weights - on_grid(weights, tried, bits) * tried[:, None]).sum(1)
@@ -90,13 +90,13 @@ def grid(weights: Array, bits: int) -> tuple[Array, Array]:
 
 
 def on_grid(weights: Array, scale: Array, bits: int) -> Array:
-    """The nearest grid numbers of (N, K) weights whose rows have the steps `scale` (N,); of the type of `weights`."""
+    """Return the nearest grid numbers of weights (N, K) with the step `scale` (N,) of each row; type of `weights`."""
     end = 2 ** (bits - 1) - 1
     return np.asarray(np.clip(np.rint(weights / scale[:, None]), -end, end))
 
 
 def store(model: ModelProto, grids: Mapping[str, Grid]) -> ModelProto:
-    """A copy whose convolutions read integer weights through DequantizeLinear: int4, int8 or int16 by their bits."""
+    """Return a copy with convolutions that read integer weights through DequantizeLinear: int4, int8 or int16."""
     import onnx
     from onnx import helper, numpy_helper, shape_inference
 
@@ -145,11 +145,11 @@ def integers(values: Array, bits: int, name: str) -> TensorProto:
 
 
 def untie(model: ModelProto, bits: Mapping[str, int]) -> None:
-    """Copy the weights that nodes of different bits share, in place: stored once, they would have those of the first.
+    """Duplicate weights that nodes with different bits share, in place: otherwise all would have the bits of the first.
 
     Args:
         model: float; other nodes than the convolutions in `bits` need 32.
-        bits: of the weights of every convolution.
+        bits: bits of the weights of every convolution.
     """
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     weights = {node.input[1] for node in model.graph.node if node.name in bits}
@@ -168,10 +168,10 @@ def untie(model: ModelProto, bits: Mapping[str, int]) -> None:
 
 
 def lifted(model: ModelProto, opset: int, path: Path) -> ModelProto:
-    """The same graph, of the file `path`, in operator set `opset`, a key of IRS, or a later one.
+    """Convert the graph, from the file `path`, to operator set `opset` (a key of IRS), unless it has a later one.
 
     Raises:
-        BadInput: it cannot be said in that set.
+        BadInput: the graph cannot be converted to that set.
     """
     from onnx import shape_inference, version_converter
 

@@ -13,24 +13,24 @@ from typing import NamedTuple
 from lf.core import LfError
 from lf.quantize.search.sensitivity import Drops
 
-FLOAT = 3.5  # times as long a convolution takes in float: what lf bench measures of whole networks is 3 to 4
+FLOAT = 3.5  # time of a float convolution relative to 8 bits; lf bench measures 3 to 4 for whole networks
 WIDEST_INTEGER = 8  # bits
-EXACT = 1e-12  # a drop of just the budget keeps it
+EXACT = 1e-12  # tolerance, so that a drop equal to the budget keeps it
 
 Bits = Mapping[str, int]  # layer -> bits of its weights
 
 
 class Spent(LfError):
-    """The evaluations that were allowed are used up."""
+    """The allowed number of evaluations is used."""
 
 
 class Layer(NamedTuple):
     """Cost of a convolution.
 
     Attributes:
-        ladder: the bits that it may have, rising; one step if they are not searched.
-        operations: multiply-adds in a picture of SIZE.
-        weights: how many.
+        ladder: allowed bits in ascending order; a single step if they are not searched.
+        operations: multiply-adds in an image of SIZE.
+        weights: number of weights.
     """
 
     ladder: tuple[int, ...]
@@ -39,11 +39,11 @@ class Layer(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """Of an assignment, compared in this order: predicted time first, bytes where that is the same.
+    """Cost of an assignment of bits. Costs are compared by predicted time, then by bytes.
 
     Attributes:
-        time: multiply-adds, those in float counted FLOAT times.
-        bytes: of the weights.
+        time: multiply-adds; those in float count FLOAT times.
+        bytes: bytes of the weights.
     """
 
     time: float
@@ -51,21 +51,23 @@ class Cost(NamedTuple):
 
 
 def cost(layers: Mapping[str, Layer], bits: Bits) -> Cost:
-    """Cost of an assignment of bits."""
+    """Return the cost of an assignment of bits."""
     time = sum(row.operations * (1 if bits[name] <= WIDEST_INTEGER else FLOAT) for name, row in layers.items())
-    # Up to 4 bits share a byte by two.
+    # Two weights of up to 4 bits share a byte.
     size = sum(row.weights * max(bits[name], 4) / 8 for name, row in layers.items())
     return Cost(time, size)
 
 
 def excess(drops: Drops, budget: Mapping[str, float]) -> float:
-    """The largest drop in excess of its budget, in the unit of its metric; none is <= EXACT, inf without a value."""
+    """Return the largest excess of a drop over its budget, in the unit of its metric; inf without a value.
+
+    The budget is kept if the result is at most EXACT."""
     values = {metric: drops[metric].drop for metric in budget}
     return max(float("inf") if value is None else value - budget[metric] for metric, value in values.items())
 
 
 def strain(drops: Drops, budget: Mapping[str, float]) -> float:
-    """The largest drop in units of its budget, by which layers are ranked; 0 where nothing drops."""
+    """Return the largest drop in units of its budget, for ranking layers; 0 if nothing drops."""
     values = [(drops[metric].drop, limit) for metric, limit in budget.items()]
     return max(0.0, *(float("inf") if drop is None else drop / max(limit, EXACT) for drop, limit in values))
 
@@ -75,15 +77,15 @@ def cheapest(
     keeps: Callable[[Bits], bool],
     rank: Callable[[Bits, Bits], Sequence[str]],
 ) -> Bits | None:
-    """Search an assignment.
+    """Search the cheapest assignment of bits that keeps the budget.
 
     Args:
-        layers: what may be raised, and what it costs.
-        keeps: whether an assignment keeps the budget; raises Spent when it may not be asked any more.
-        rank: (bits before, bits after) -> the layers that differ, those first that gain most by it.
+        layers: layers with their allowed bits and costs.
+        keeps: returns whether an assignment keeps the budget; raises Spent if no evaluations are left.
+        rank: (bits before, bits after) -> the layers that differ, those with the largest gain first.
 
     Returns:
-        The cheapest assignment that was found to keep the budget; None if none was.
+        The cheapest assignment found that keeps the budget; None if there is none.
     """
     found: Bits | None = None
     try:
@@ -115,7 +117,7 @@ def cheapest(
 
 
 def _raised(layers: Mapping[str, Layer], bits: Bits, names: Sequence[str] | Mapping[str, Layer]) -> Bits:
-    """`bits` with the layers `names` one step higher, where they are not at the top."""
+    """Return `bits` with the layers `names` one step higher, except at the top of their ladders."""
     return {**bits, **{name: next((b for b in layers[name].ladder if b > bits[name]), bits[name]) for name in names}}
 
 
@@ -124,6 +126,6 @@ def _below(layer: Layer, bits: int) -> int:
 
 
 def _dearest(layers: Mapping[str, Layer], bits: Bits) -> list[str]:
-    """The layers above the foot of their ladder, those first that would save most a step lower."""
+    """Return the layers that can go a step lower, those with the largest saving first."""
     above = [name for name, row in layers.items() if bits[name] > row.ladder[0]]
     return sorted(above, key=lambda name: cost(layers, {**bits, name: _below(layers[name], bits[name])}))

@@ -31,15 +31,15 @@ class Task:
 
     Attributes:
         artifact: a float ONNX file.
-        scheme: whose bits are raised where needed, a row of SCHEMES.
-        images: folder of photos to calibrate on.
-        budget: metric -> by how much its mean may drop.
-        search: evaluates on the pairs to search on.
+        scheme: row of SCHEMES; its bits are raised where needed.
+        images: folder of calibration photos.
+        budget: metric -> largest drop of its mean.
+        search: evaluates on the pairs of the search.
         confirm: evaluates on other pairs.
-        evaluations: at most so many on the pairs to search on.
-        asked: layer or head -> bits that are not searched.
+        evaluations: largest number of evaluations on the pairs of the search.
+        asked: layer or head -> fixed bits, which are not searched.
         options: further arguments of `quantize`.
-        about: how the pairs were split, for the card; JSON.
+        about: split of the pairs, for the card; JSON.
     """
 
     artifact: Artifact
@@ -55,13 +55,13 @@ class Task:
 
 
 class Search:
-    """One search; what it evaluates is written down in a journal, by which it resumes."""
+    """One search. A journal stores its evaluations, so that it can resume."""
 
     def __init__(self, task: Task, journal: Journal, progress: Progress) -> None:
         """Read the file.
 
         Raises:
-            UsageError: a scheme without a ladder.
+            UsageError: the scheme has no bits to raise.
         """
         self.task, self.journal, self.progress = task, journal, progress
         self.layers = _ladders(task)
@@ -69,19 +69,19 @@ class Search:
         self._scan: Layers | None = None
 
     def drops(self, bits: Bits, evaluate: Evaluate, where: str = "search") -> Drops | None:
-        """Of the file with these bits; None if it cannot be made, or gives non-finite values."""
+        """Return the drops of the file with these bits; None if it cannot be made, or gives non-finite values."""
         row = self._once(f"{where} {self._words(bits)}", where == "search", partial(self._evaluated, bits, evaluate))
         return None if row["failed"] else {metric: Drop(**drop) for metric, drop in row["drops"].items()}
 
     def keeps(self, bits: Bits) -> bool:
-        """Whether these bits keep the budget on the pairs to search on."""
+        """Return whether these bits keep the budget on the pairs of the search."""
         found = self.drops(bits, self.task.search)
         return found is not None and excess(found, self.task.budget) <= EXACT
 
     def rank(self, low: Bits, high: Bits) -> list[str]:
-        """Layers that differ, by what their step from `low` is worth: their drop alone in float, ties by their noise.
+        """Sort the layers that differ by the gain of their step from `low`: their drop alone in float, ties by noise.
 
-        Every layer has its noise measured; those of most noise, their drops, with half of the evaluations left.
+        Noise is measured for every layer. Drops are measured for the noisiest, with half of the remaining evaluations.
         """
         names = [name for name in self.layers if low[name] != high[name]]
         parts = {name: [WEIGHTS] if high[name] <= WIDEST_INTEGER else self._parts() for name in names}
@@ -95,10 +95,10 @@ class Search:
         return sorted(names, key=lambda name: (-alone.get(name, -1.0), noise[name]))
 
     def made(self, bits: Bits, out: Path) -> Artifact:
-        """The quantized file with these bits."""
+        """Quantize the file with these bits."""
         asked, options = {**bits, **self.task.asked}, {**self.task.options}
         if self.task.images is None:
-            options.pop("seed", None)  # of how the pairs were split
+            options.pop("seed", None)  # the seed of the split of pairs
         return quantize(self.task.artifact, self.task.scheme, self.task.images, out, bits=asked, **options)
 
     def _words(self, bits: Bits) -> str:
@@ -140,7 +140,7 @@ class Search:
         return [WEIGHTS, ACTIVATIONS] if studied(self.task.scheme).calibrated else [WEIGHTS]
 
     def _once(self, key: str, counted: bool, find: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """A row of the journal; an evaluation counts even if an earlier run made it, so that both go one way."""
+        """Return a row of the journal. Evaluations of an earlier run count: a resumed run takes the same path."""
         if counted and key not in self.used:
             if len(self.used) >= self.task.evaluations:
                 raise Spent(f"all {self.task.evaluations} evaluations are used up")
@@ -156,14 +156,14 @@ def search(task: Task, out: Path, journal: Journal, progress: Progress = lambda 
     """Find the cheapest bits that keep the budget, confirm them, and write the file.
 
     Args:
-        task: what is asked.
+        task: the task.
         out: the file to write.
-        journal: of this task.
-        progress: called with (done, total, text); the total is what may be spent.
+        journal: journal of this task.
+        progress: called with (done, total, text); the total is the limit of evaluations.
 
     Raises:
-        GateFailed: no bits keep the budget, or those that do on the pairs to search on do not on the others; nothing is
-            written.
+        GateFailed: no bits keep the budget, or they keep it on the pairs of the search but not on the others; nothing
+            is written.
         UsageError: see `quantize`.
     """
     run = Search(task, journal, progress)
@@ -196,7 +196,7 @@ def search(task: Task, out: Path, journal: Journal, progress: Progress = lambda 
 
 
 def _costs(run: Search, found: Bits, made: Artifact, folder: Path) -> dict[str, Any]:
-    """Against the scheme alone: multiply-adds, bytes of weights, and time here, in turns; None if it cannot be made."""
+    """Return costs relative to the plain scheme: multiply-adds, bytes of weights, time; None if that cannot be made."""
     lowest = {name: row.ladder[0] for name, row in run.layers.items()}
     ours, alone = cost(run.layers, found), cost(run.layers, lowest)
     try:
@@ -211,10 +211,10 @@ def _costs(run: Search, found: Bits, made: Artifact, folder: Path) -> dict[str, 
 
 
 def _ladders(task: Task) -> dict[str, Layer]:
-    """Every convolution; those that are asked for otherwise, or float in the scheme, have one step only.
+    """Return the layers with their ladders; layers with fixed bits, or float in the scheme, have a single step.
 
-    The top is 32 for the last of a head; 16 elsewhere, and where a naive scheme quantizes what follows the heads: only
-    stored integers stay float between integer operators.
+    The top is 32 for the last convolution of a head, and 16 for others. It is 16 for all if a naive scheme also
+    quantizes the operators after the heads: between integer operators, only stored integers stay float.
     """
     scheme, reference = studied(task.scheme), Extractor(pinned(task.artifact), "ort-cpu")
     with tempfile.TemporaryDirectory(prefix="lf-quantize-") as folder, ort.quiet():
@@ -238,7 +238,7 @@ def _ladders(task: Task) -> dict[str, Layer]:
 
 
 def _nearest(run: Search) -> str:
-    """Why nothing was found: the assignment that came nearest."""
+    """Describe the assignment that came nearest, for the error if nothing was found."""
     rows = [row for key, row in run.journal.rows.items() if key in run.used and key.startswith("search ")]
     tried = [{m: Drop(**drop) for m, drop in row["drops"].items()} for row in rows if not row["failed"]]
     if not tried:

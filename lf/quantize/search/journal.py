@@ -14,22 +14,22 @@ from lf.data.images import list_images
 
 
 class Journal:
-    """Rows by name; a row that is there is not computed again.
+    """Results by name in a file; an existing row is not computed again.
 
     Attributes:
-        rows: name -> what was found, JSON.
+        rows: name -> result, JSON.
     """
 
     def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
-        """Go on with the file at `path`, or begin it.
+        """Continue the file at `path`, or create it.
 
         Args:
-            path: of the file.
-            identity: all that the rows depend on; JSON.
+            path: the file.
+            identity: settings that the rows depend on; JSON.
 
         Raises:
-            UsageError: the rows in the file are of another identity.
-            BadInput: it is no such file.
+            UsageError: the file has another identity.
+            BadInput: it is not such a file.
         """
         self.path = path
         remedy = f"choose another folder, or begin anew: rm {path}"
@@ -41,11 +41,11 @@ class Journal:
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """All that the rows depend on."""
+        """Settings that the rows depend on."""
         return self._ledger.identity
 
     def once(self, name: str, find: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """The row `name`, found and written down unless it is there."""
+        """Return the row `name`; if it is missing, compute it with `find` and store it."""
         if name not in self.rows:
             self.rows[name] = json.loads(json.dumps(find(), allow_nan=False))
             self._ledger.write(rows=self.rows)
@@ -56,13 +56,13 @@ class Journal:
 def circumstances(
     parent: Artifact, images: Path | None, calibration: Mapping[str, Any], *modules: str
 ) -> dict[str, Any]:
-    """Identity of the figures of all files made from `parent`; JSON.
+    """Return the identity of the figures of all files made from `parent`; JSON.
 
     Args:
         parent: the float file.
-        images: the photos, which count by name and size.
-        calibration: how they are used.
-        modules: what makes the files and computes the figures.
+        images: the photos, identified by name and size.
+        calibration: settings of calibration.
+        modules: modules that make the files and compute the figures.
     """
     import onnxruntime
 

@@ -33,19 +33,19 @@ if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
 WEIGHTS, ACTIVATIONS = PARTS = ("weights", "activations")
-PICTURES = 3  # drawn, to measure noise on
-UNTOUCHED = 150.0  # dB; the rounding of float32 is noise of more than that
+PICTURES = 3  # number of drawn images for measuring noise
+UNTOUCHED = 150.0  # dB; above it, the noise is only the rounding of float32
 
 
 @dataclass(frozen=True)
 class Drop:
-    """How much worse a file is than its float parent by one metric, over the pairs where both have a value.
+    """Drop of one metric from the float parent, over the pairs where both have a value.
 
     Attributes:
-        drop: of the mean, in the unit of the metric, positive where worse; None where no pair has a value.
-        low, high: 95 % interval of the paired bootstrap over pairs; None where they are too few for one.
+        drop: drop of the mean, in the unit of the metric, positive if worse; None if no pair has a value.
+        low, high: 95 % interval of the paired bootstrap over pairs; None for too few pairs.
         parent: the mean of the float file.
-        pairs: how many.
+        pairs: number of pairs.
     """
 
     drop: float | None
@@ -56,16 +56,16 @@ class Drop:
 
 
 Drops = Mapping[str, Drop]
-Evaluate = Callable[[Artifact, Progress], Drops]  # metric -> how much worse than in float; progress per pair
+Evaluate = Callable[[Artifact, Progress], Drops]  # metric -> drop from float; progress per pair
 
 
 class Layers:
-    """A float file, opened so that variants of single layers can be made.
+    """A float file, for making variants with single quantized layers.
 
     Attributes:
-        names: of the convolutions, in the order of the graph.
-        kept: those that the scheme leaves in float.
-        parts: what the scheme quantizes of a layer.
+        names: names of the convolutions, in the order of the graph.
+        kept: convolutions that the scheme leaves in float.
+        parts: parts of a layer that the scheme quantizes.
     """
 
     def __init__(self, artifact: Artifact, name: str, photos: Photos | None) -> None:
@@ -73,11 +73,11 @@ class Layers:
 
         Args:
             artifact: a float ONNX file.
-            name: of the scheme.
-            photos: to calibrate on; None if the scheme needs none.
+            name: name of the scheme.
+            photos: calibration photos; None if the scheme needs none.
 
         Raises:
-            UsageError: a scheme whose levels are not fixed, or have no bits.
+            UsageError: the scheme has no fixed levels, or no bits.
             BadInput: see `Photos`; or the network gives non-finite values.
         """
         self.artifact, self.scheme = artifact, studied(name)
@@ -101,9 +101,9 @@ class Layers:
             self._manifest = {"calibration": photos.manifest()}
 
     def graph(self, layer: str, parts: Collection[str], bits: int) -> ModelProto:
-        """The float graph with `layer` alone on levels: its weights of `bits` bits, what it reads of the scheme's.
+        """Return the float graph with only `layer` quantized: weights with `bits` bits, inputs as in the scheme.
 
-        What it writes counts to what it reads if it makes a head: nothing else would read it.
+        If the layer makes a head, its output counts as an input, because no other layer reads it.
         """
         import onnx
 
@@ -134,7 +134,7 @@ class Layers:
         return copy
 
     def _levels(self, model: ModelProto, source: str, target: str, tensor: str) -> list[NodeProto]:
-        """Nodes that bring `source` to the levels of `tensor`: what QuantizeLinear and DequantizeLinear do."""
+        """Return nodes that round `source` to the levels of `tensor`, as QuantizeLinear and DequantizeLinear do."""
         from onnx import helper, numpy_helper
 
         seen = self._ranges[tensor]
@@ -152,10 +152,10 @@ class Layers:
 
     @contextmanager
     def opened(self, layer: str, parts: Collection[str], bits: int) -> Iterator[Artifact]:
-        """Yield the variant as a file, which is gone afterwards.
+        """Yield the variant as a temporary file.
 
         Raises:
-            ConversionFailed: it gives non-finite values, or descriptors that are not of unit length.
+            ConversionFailed: the variant gives non-finite values, or descriptors that are not of unit length.
         """
         made = {"command": "sensitivity", "parent": self.artifact.sha256, **self._manifest}
         with tempfile.TemporaryDirectory(prefix="lf-quantize-") as folder:
@@ -171,7 +171,7 @@ class Layers:
                 ) from error
 
     def sqnr(self, variant: Artifact) -> dict[str, float | None]:
-        """Signal-to-noise ratio in dB of each head on drawn pictures; None where the variant does not touch it.
+        """Return the signal-to-noise ratio in dB of each head on drawn images; None for heads that do not change.
 
         Raises:
             BadModel: the variant gives non-finite values.
@@ -188,23 +188,23 @@ class Layers:
 
     @cached_property
     def _shown(self) -> list[tuple[Array, dict[str, Array]]]:
-        """Drawn pictures as the network takes them, and the maps that the float file makes of them."""
+        """Return drawn images as inputs of the network, and the maps of the float file."""
         size = self._reference.artifact.card.size or SIZE
         tensors = [self._reference.tensor(self._reference.fit(p)) for p in agreement.drawn(size, PICTURES)]
         return [(tensor, self._reference.session.run(tensor)) for tensor in tensors]
 
 
 def _decibels(signal: float, noise: float) -> float | None:
-    """Ratio of two energies in dB; None for UNTOUCHED signals."""
+    """Return the ratio of two energies in dB; None for UNTOUCHED signals."""
     ratio = 10 * np.log10(max(signal, 1e-30) / max(noise, 1e-30))
     return None if ratio > UNTOUCHED else round(float(ratio), 2)
 
 
 def studied(name: str) -> Scheme:
-    """The scheme of that name.
+    """Return the scheme `name`, after checking that it can be studied.
 
     Raises:
-        UsageError: unknown, or one whose levels are not known before a picture is.
+        UsageError: the scheme is unknown, or its levels depend on the image.
     """
     known = {name: row for name, row in SCHEMES.items() if row.static}
     pick(SCHEMES, name, "scheme")
@@ -219,13 +219,13 @@ def study(
     journal: Journal,
     progress: Progress = lambda done, total, text: None,
 ) -> list[dict[str, Any]]:
-    """Evaluate every layer alone, its weights and its activations apart.
+    """Evaluate every layer alone, with its weights and its activations separately.
 
     Args:
-        layers: of a float file.
-        evaluate: variant -> metric -> how much worse it is than the float file.
-        journal: keeps every row as soon as it is there.
-        progress: called with (done, total, text) per pair, over what is left to do.
+        layers: layers of a float file.
+        evaluate: variant -> metric -> drop from the float file.
+        journal: stores every row as soon as it is computed.
+        progress: called with (done, total, text) per pair, over the remaining work.
 
     Returns:
         Rows of the layers in the order of the graph: {"layer", "part", "kept": the scheme leaves it in float, "bits",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class _Reader(NamedTuple):
-    """A convolution: its float bias (O,), the scale of its input, the DequantizeLinear that gives its int32 bias."""
+    """A convolution: its float bias (O,), the scale of its input, the DequantizeLinear of its int32 bias."""
 
     bias: Array
     entry: float
@@ -28,11 +28,11 @@ class _Reader(NamedTuple):
 
 
 def fit_scales(model: ModelProto, graph: ModelProto) -> None:
-    """Raise weight scales of `model` until every bias fits, in place; others keep every bit.
+    """Increase weight scales of `model` until every bias fits, in place; other weights do not change.
 
     Args:
-        model: quantized, with DequantizeLinear before its convolutions.
-        graph: the float graph that it was made from, with the same names; weights may be stored as integers in it.
+        model: quantized graph, with DequantizeLinear before its convolutions.
+        graph: its float graph, with the same names; weights may be stored as integers in it.
     """
     tensors, floats = _Tensors(model), _Tensors(graph)
     sources = {node.name: node for node in graph.graph.node if node.op_type == "Conv"}
@@ -74,7 +74,7 @@ def _made(tensors: _Tensors, name: str) -> NodeProto:
 
 
 class _Tensors:
-    """The constants of a graph by name, those behind DequantizeLinear included."""
+    """The constants of a graph by name, including those with DequantizeLinear."""
 
     def __init__(self, model: ModelProto) -> None:
         self._held = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -83,7 +83,7 @@ class _Tensors:
         }
 
     def made_by(self, name: str) -> NodeProto | None:
-        """The DequantizeLinear that writes `name`."""
+        """Return the DequantizeLinear that writes `name`."""
         return self._nodes.get(name)
 
     def array(self, name: str) -> Array:
@@ -92,7 +92,7 @@ class _Tensors:
         return numpy_helper.to_array(self._held[name])
 
     def value(self, name: str) -> Array:
-        """Float values, of integers what DequantizeLinear makes of them with a scale per row."""
+        """Return float values; integers are dequantized with a scale per row."""
         node = self.made_by(name)
         if node is None:
             return self.array(name)

@@ -26,32 +26,32 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 INTEGER = ("QLinearConv", "ConvInteger")
-TIED = 0.1  # more of the keypoints than in float may stand on plateaus
-MIXED = 2**6  # of a channel with 1/64 of the largest range, 8 bits keep 2
-LOST = 0.02  # share of such channels; what SuperPoint's detector reads has 0.005, what the heads of R2D2 read has 0.03
-OUTPUT = "_QuantizeLinear_Input"  # what ONNX Runtime appends to the name of an output
+TIED = 0.1  # largest increase of the share of keypoints with tied scores
+MIXED = 2**6  # a channel with 1/64 of the largest range keeps 2 of 8 bits
+LOST = 0.02  # share of such channels; the input of SuperPoint's detector has 0.005, the input of R2D2's heads 0.03
+OUTPUT = "_QuantizeLinear_Input"  # suffix that ONNX Runtime appends to the name of an output
 SECONDS = 0.5  # of timing
 SLOWER = 1.1  # times the parent's time
 
 
 def integers(path: Path, data: bytes, meant: Collection[str], rest: Collection[str]) -> None:
-    """Raise ConversionFailed unless just the convolutions `meant` run in integers in the graph that ONNX Runtime makes.
+    """Raise ConversionFailed unless exactly the convolutions `meant` run in integers in ONNX Runtime's optimised graph.
 
-    Both ways. A pattern that it does not fuse is emulated in float, slower than float itself. And a float convolution
-    between quantized tensors gets 8-bit weights of its own accord, one scale for all channels: 4 dB lost by one layer.
+    Both directions are checked. Patterns that are not fused are emulated in float, which is slower than float. And
+    float convolutions between quantized tensors get 8-bit weights with one scale for all channels: that can cost 4 dB.
 
     Args:
         path: the float file, for the message.
         data: the quantized file.
-        meant: names of the convolutions that are to run in integers.
-        rest: names of all others that the file may hold.
+        meant: names of the convolutions that must run in integers.
+        rest: names of all other convolutions that the file may have.
     """
     import onnx
     import onnxruntime as ort
 
-    # The highest level would add layouts of this processor; integers are settled one level below.
+    # The highest level would add layouts of this processor; one level below decides on integers.
     options = making("ORT_ENABLE_EXTENDED")
-    options.add_session_config_entry("session.x64quantprecision", "0")  # the same answer on every processor
+    options.add_session_config_entry("session.x64quantprecision", "0")  # the same result on every processor
     with tempfile.TemporaryDirectory(prefix="lf-quantize-") as folder:
         options.optimized_model_filepath = str(Path(folder, "optimised.onnx"))
         ort.InferenceSession(widened(data), options, providers=["CPUExecutionProvider"])
@@ -82,18 +82,18 @@ def integers(path: Path, data: bytes, meant: Collection[str], rest: Collection[s
 
 
 def _layer(name: str, known: Collection[str]) -> str:
-    """The convolution that a node stands for; the dynamic quantizer appends to its name."""
+    """Return the convolution of a node; the dynamic quantizer appends to its name."""
     return name if name in known else name.removesuffix("_quant")
 
 
 def _layers(name: str, known: Collection[str]) -> list[str]:
-    """The convolutions that a node stands for, several where they were merged."""
+    """Return the convolutions of a node, several if they were merged."""
     layer = _layer(name, known)
     return [layer] if layer in known else layer.split(JOINT)
 
 
 def finite(path: Path, data: bytes, pictures: Iterable[Array], extractor: Extractor) -> None:
-    """Raise ConversionFailed naming the first layer that gives a non-finite value, if one does on the pictures."""
+    """Raise ConversionFailed with the first layer that gives a non-finite value on the images."""
     for picture in pictures:
         if layer := first_non_finite(data, extractor.tensor(extractor.fit(picture))):
             raise ConversionFailed(
@@ -103,7 +103,7 @@ def finite(path: Path, data: bytes, pictures: Iterable[Array], extractor: Extrac
 
 
 def first_non_finite(data: bytes, tensor: Array) -> str | None:
-    """Name of the first node, in the order of the file, that makes a non-finite value of `tensor` (1, C, H, W)."""
+    """Return the first node, in the order of the file, with a non-finite output for the input `tensor` (1, C, H, W)."""
     import onnx
     import onnxruntime as ort
 
@@ -119,13 +119,13 @@ def first_non_finite(data: bytes, tensor: Array) -> str | None:
 
 
 def tied(scores: Array) -> int:
-    """How many of the keypoints of one picture have the very score of another of them: what bits cost the order."""
+    """Return the number of keypoints of an image with the same score as another, so that their order is arbitrary."""
     _, counts = np.unique(scores, return_counts=True)
     return int(counts[counts > 1].sum())
 
 
 def ties(figures: Mapping[str, Any], heads: Sequence[str] | None) -> list[str]:
-    """A warning if many more keypoints tie than in float; `heads` are those that are not float, None if all must be."""
+    """Return a warning if many more keypoints tie than in float; `heads` are not float, None if all must be so."""
     before, after = figures["tied_float"] or 0.0, figures["tied"] or 0.0
     if after <= before + TIED:
         return []
@@ -139,13 +139,14 @@ def ties(figures: Mapping[str, Any], heads: Sequence[str] | None) -> list[str]:
 
 
 def mixed(graph: ModelProto, model: ModelProto, heads: Iterable[str], ranges: Mapping[str, Range]) -> list[str]:
-    """A warning per quantized tensor at a head of which 8 bits lose channels: one scale serves them all.
+    """Return a warning for each quantized tensor at a head with channels that 8 bits lose, as all share one scale.
 
     Args:
-        graph: float.
-        model: quantized.
+        graph: the float graph.
+        model: the quantized graph.
         heads: names of its outputs.
-        ranges: of the tensors of `graph`; looked at is what a head's last convolutions read, and all from there on.
+        ranges: ranges of the tensors of `graph`. Checked are the inputs of a head's last convolutions, and all later
+            tensors.
     """
     quantized = {n.input[0].removesuffix(OUTPUT) for n in model.graph.node if n.op_type == "QuantizeLinear"}
     writers = {name: node.op_type for node in graph.graph.node for name in node.output}
@@ -164,13 +165,13 @@ def mixed(graph: ModelProto, model: ModelProto, heads: Iterable[str], ranges: Ma
 
 
 def lost(channels: Array) -> float:
-    """Share of the channels (C,) that are not always zero and have less than 1/MIXED of the largest range."""
+    """Return the share of channels (C,) that are not always zero and have less than 1/MIXED of the largest range."""
     used = channels[channels > 0]
     return float((used < used.max() / MIXED).mean()) if used.size else 0.0
 
 
 def slower(parent: Artifact, made: Artifact) -> str | None:
-    """A sentence if `made` takes longer than `parent` here, one thread, with the reason; about a second of work."""
+    """Return a sentence with the reason if `made` takes longer than `parent` here with one thread; takes about 1 s."""
     ratio = time_ratio(parent, made)
     if ratio < SLOWER:
         return None
@@ -181,10 +182,10 @@ def slower(parent: Artifact, made: Artifact) -> str | None:
 
 
 def time_ratio(parent: Artifact, made: Artifact) -> float:
-    """CPU time of `made` over that of `parent` in the same turn, the median over turns."""
+    """Return the median over turns of the ratio of CPU times of `made` and `parent`."""
     size = made.card.size or pinned(parent).card.size or SIZE
     picture = np.random.default_rng(0).random((1, parent.card.input[0], *size), np.float32)
-    # by the suffix alone: nothing is compiled yet, whatever its name
+    # chosen by the suffix alone, because nothing is compiled yet
     sessions = [open_session(each, backends_for(Path(each.path.suffix))[0]) for each in (parent, made)]
     taken: list[list[float]] = []
     start = time.process_time()

@@ -13,21 +13,21 @@ from lf.runtimes.ort import making
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-EXACT = 1e-5  # of the largest value: what float32 leaves of a sum in another order
+EXACT = 1e-5  # of the largest value: float32 error of a sum in another order
 
 
 def cut(model: ModelProto, heads: Iterable[str]) -> tuple[ModelProto, list[dict[str, Any]]]:
-    """Take those of `heads` off a graph that are y = W z + b at every pixel, z another output x or its square.
+    """Remove those `heads` from a graph that are y = W z + b at every pixel; z is another output x or its square.
 
-    The square is why: of x * x, 8 bits keep the large values only, and R2D2's heads read 7 to 16 dB.
+    The reason is the square: 8 bits keep only the large values of x * x, and R2D2's heads would have 7 to 16 dB.
 
     Args:
-        model: float ONNX.
-        heads: the outputs that 8 bits are known to break.
+        model: the float ONNX graph.
+        heads: outputs that 8 bits are known to damage.
 
     Returns:
-        The graph without them, and what the host has to do: {"head", "input", "square", "weight", "bias"}, for
-        `lf.runtimes.float_heads`. The very model where there is none.
+        The graph without these heads, and the computation for the host: {"head", "input", "square", "weight", "bias"},
+        for `lf.runtimes.float_heads`. The same model if there are no such heads.
     """
     from onnx.utils import Extractor
 
@@ -51,16 +51,16 @@ def cut(model: ModelProto, heads: Iterable[str]) -> tuple[ModelProto, list[dict[
 
 
 def _sources(model: ModelProto, outputs: Iterable[str]) -> list[tuple[str, str, bool]]:
-    """(output, tensor, whether that is the square of it); the squares first, for the outputs lead to them."""
+    """Return (output, tensor, whether the tensor is its square); squares first, because they come after the outputs."""
     squares = [(n.input[0], n.output[0], True) for n in model.graph.node if n.op_type == "Mul" and len({*n.input}) == 1]
     names = [*outputs]
     return [*(row for row in squares if row[0] in names), *((name, name, False) for name in names)]
 
 
 def _product(model: ModelProto, source: str, head: str) -> tuple[Array, Array] | None:
-    """W (Cout, Cin) and b (Cout,) of head = W source + b at every pixel; None if it is anything else.
+    """Return W (Cout, Cin) and b (Cout,) of head = W source + b at every pixel; None for other functions.
 
-    Read off its answers to zero and to each channel alone, and tried on random numbers of another shape.
+    They are found from the outputs for zero and for each channel alone, and tested on random numbers of another shape.
     """
     import onnxruntime as ort
     from onnx import TensorProto, helper, numpy_helper
@@ -73,7 +73,7 @@ def _product(model: ModelProto, source: str, head: str) -> tuple[Array, Array] |
         if name == source or name in constants or not name:
             continue
         if name not in made:
-            return None  # the picture itself
+            return None  # the image itself
         nodes[id(made[name])] = made[name]
         queue.extend(made[name].input)
     if not nodes:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def tail(model: ModelProto, output: str) -> list[NodeProto]:
-    """The nodes from an output back to the first convolution on every path, with those convolutions."""
+    """Return the nodes from an output back to the nearest convolution on every path, including these convolutions."""
     made_by = {name: node for node in model.graph.node for name in node.output}
     found: dict[int, NodeProto] = {}
     queue = deque([output])
@@ -25,5 +25,5 @@ def tail(model: ModelProto, output: str) -> list[NodeProto]:
 
 
 def last_convolutions(model: ModelProto, output: str) -> list[str]:
-    """Names of the convolutions nearest to an output, on every path the first from its end."""
+    """Return the names of the convolutions nearest to an output on every path."""
     return [node.name for node in tail(model, output) if node.op_type == "Conv"]

@@ -13,14 +13,14 @@ from lf.core import Array
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
-JOINT = "+"  # between the names of convolutions that became one
+JOINT = "+"  # separator of the names of merged convolutions
 
 
 def merge(model: ModelProto) -> None:
-    """Join the float 1x1 convolutions that read one tensor into one with the outputs of all, and split that, in place.
+    """Merge float 1x1 convolutions with a common input into one convolution and a Split, in place.
 
-    The published heads of R2D2 each read 128 channels at full size to write one or two. Every output remains the same
-    sum. This is for files that are finished: before, heads are layers of their own, with names and bits.
+    The published heads of R2D2 each read 128 channels at full size to write one or two. Every output is the same sum as
+    before. It is for finished files: until then, heads are separate layers with names and bits.
     """
     from onnx import helper, numpy_helper
 
@@ -52,7 +52,7 @@ def merge(model: ModelProto) -> None:
 
 
 def _pointwise(node: NodeProto, constants: Mapping[str, Array]) -> bool:
-    """A 1x1 convolution at every pixel and nowhere else, of all channels, whose weights and bias are constants."""
+    """Return whether a node is a 1x1 convolution of all channels at every pixel, with constant weights and bias."""
     if len(node.input) < 3 or not set(node.input[1:]) <= set(constants):
         return False
     given = {attribute.name: attribute for attribute in node.attribute}

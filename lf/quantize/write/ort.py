@@ -99,7 +99,7 @@ def _converted(
 
 
 def _write(scheme: Scheme) -> Callable[..., ModelProto]:
-    """The function that the row of a scheme names."""
+    """Return the function that the row of a scheme names."""
     module, _, name = scheme.write.partition(":")
     write: Callable[..., ModelProto] = getattr(importlib.import_module(module), name)
     return write
@@ -108,7 +108,7 @@ def _write(scheme: Scheme) -> Callable[..., ModelProto]:
 def _prepared(
     artifact: Artifact, reference: Extractor, scheme: Scheme, asked: Mapping[str, int], folder: Path
 ) -> tuple[ModelProto, dict[str, int]]:
-    """The float graph, in an operator set that has the types it will need; and the bits of its convolutions."""
+    """Return the float graph, in an operator set with the types it needs, and the bits of its convolutions."""
     graph = prepared(artifact.path, folder / "prepared.onnx")
     bits = bits_of(graph, reference.model, scheme, asked, artifact)
     agreement.refuse_broken(reference)
@@ -129,7 +129,7 @@ def _ranges(
     reference: Extractor,
     meant: Sequence[str],
 ) -> dict[str, Range]:
-    """The ranges of the activations: measured on photos, or those that training learned; none without calibration."""
+    """Return the ranges of activations: measured on photos, or learned in training; empty without calibration."""
     if not scheme.calibrated:
         return {}
     if photos is None:
@@ -140,7 +140,7 @@ def _ranges(
 def _pictures(
     photos: Photos | None, rounding: str, reference: Extractor, scheme: Scheme, ranges: Mapping[str, Range]
 ) -> Pictures:
-    """Calibration images of the rounding; None if it needs none."""
+    """Return the calibration images of the rounding; None if it needs none."""
     if photos is None or not ROUNDINGS[rounding].settings:
         return Pictures()
     height, width = reference.artifact.card.size or SIZE
@@ -149,17 +149,17 @@ def _pictures(
 
 
 def _compared(path: Path, data: bytes, reference: Extractor, made: Artifact, scheme: Scheme) -> dict[str, Any]:
-    """The figures of `difference`.
+    """Return the figures of `difference`.
 
     Raises:
-        ConversionFailed: a value is not finite; it names the first layer that makes one.
+        ConversionFailed: a value is not finite; the error names the first layer with such a value.
     """
     try:
         figures = difference(reference, Extractor(pinned(made), "ort-cpu"))
     except BadModel:
         checks.finite(path, data, agreement.drawn(SIZE), reference)
         raise
-    if scheme.weights == 16:  # the CPU leaves out casts and overflows later than a device that computes in half
+    if scheme.weights == 16:  # the CPU omits casts, so it overflows later than a device that computes in half precision
         checks.finite(path, data, agreement.drawn(SIZE, 2), reference)
     return figures
 
@@ -167,7 +167,7 @@ def _compared(path: Path, data: bytes, reference: Extractor, made: Artifact, sch
 def bits_of(
     graph: ModelProto, model: Model, scheme: Scheme, asked: Mapping[str, int], artifact: Artifact
 ) -> dict[str, int]:
-    """Bits of the weights of every convolution: as requested, 32 in fragile heads, else the scheme's."""
+    """Return the weight bits of every convolution: as requested, 32 in fragile heads, otherwise the scheme's."""
     bits = dict.fromkeys(onnx_model.convolutions(graph, artifact.path), scheme.weights)
     layers = (name for name in bits if name.startswith(model.float_layers))
     fragile = dict.fromkeys(() if scheme.naive else (*layers, *model.keep_float), 32)
@@ -180,17 +180,17 @@ def bits_of(
 
 
 def _loose(graph: ModelProto, model: Model, kept: Collection[str]) -> list[str]:
-    """The heads that are not wholly float, of the fragile ones where the network names some."""
+    """Return the heads that are not completely float; only fragile heads if the network names some."""
     return [head for head in model.keep_float or model.heads if not set(last_convolutions(graph, head)) <= set(kept)]
 
 
 def difference(reference: Extractor, candidate: Extractor, tensors: Iterable[Array] | None = None) -> dict[str, Any]:
-    """How far the quantized maps and keypoints are from the float ones, on prepared pictures, by default drawn ones.
+    """Compare quantized and float maps and keypoints on prepared images, by default drawn ones.
 
     Returns:
-        Per head the signal-to-noise ratio in dB and, where it has several channels, the mean cosine of its pixels;
-        counts of keypoints; of the float ones the share with a quantized one within CLOSE px; of either the share that
-        `guards.tied` counts. A hint, not a verdict: that is the benchmark's.
+        For each head the signal-to-noise ratio in dB and, with several channels, the mean cosine of pixels; numbers of
+        keypoints; the share of float keypoints with a quantized one within CLOSE px; for both files the share of tied
+        keypoints (`checks.tied`). These figures are a hint; the benchmark decides.
 
     Raises:
         BadModel: a map is not finite.
@@ -227,13 +227,13 @@ def energy(values: Array) -> float:
 
 
 def cosine(a: Array, b: Array) -> float:
-    """Mean over the pixels of two maps (C, h, w) of the cosine of their channels."""
+    """Return the mean over pixels of the cosine between two maps (C, h, w)."""
     length = np.linalg.norm(a, axis=0) * np.linalg.norm(b, axis=0)
     return float(((a * b).sum(0) / np.maximum(length, 1e-30)).mean())
 
 
 def prepared(source: Path, target: Path) -> ModelProto:
-    """The model of an ONNX file, see `onnx_model.prepare`, its constants folded; every pass starts from it."""
+    """Return the model of an ONNX file, see `onnx_model.prepare`, with constants folded; all passes start from it."""
     import onnx
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -245,7 +245,7 @@ def prepared(source: Path, target: Path) -> ModelProto:
 
 
 def stamped(model: ModelProto, name: str) -> bytes:
-    """Ours by name, and without the operator sets that ONNX Runtime adds and the graph does not use."""
+    """Serialise a model with our producer name, without unused operator sets that ONNX Runtime adds."""
     model.producer_name, model.producer_version, model.graph.name = "lf", __version__, name
     used = {node.domain for node in model.graph.node}
     for index in reversed(range(len(model.opset_import))):
@@ -260,10 +260,10 @@ def stamped(model: ModelProto, name: str) -> bytes:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence what ONNX Runtime's tools log and warn of their own doings."""
+    """Suppress the log and warnings of ONNX Runtime's tools."""
     import onnxruntime as ort
 
-    ort.set_default_logger_severity(3)  # their sessions take no options from us
+    ort.set_default_logger_severity(3)  # their sessions take no options
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

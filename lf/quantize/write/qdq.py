@@ -23,11 +23,11 @@ from lf.quantize.write.merge_pointwise import merge
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-OPERATORS = ["Conv", "Relu", "MaxPool"]  # the rest is pointwise: no time to win, and 8 bits break it
+OPERATORS = ["Conv", "Relu", "MaxPool"]  # others are pointwise: quantizing them saves no time
 
 
 def operators(scheme: Scheme) -> list[str]:
-    """The operator types that are quantized."""
+    """Return the operator types to quantize."""
     if not scheme.naive:
         return OPERATORS
     from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
@@ -36,9 +36,9 @@ def operators(scheme: Scheme) -> list[str]:
 
 
 def stored(scheme: Scheme, bits: Mapping[str, int], rounding: str) -> dict[str, int]:
-    """The convolutions whose weights are integers before a writer sees them, by their bits.
+    """Return the convolutions whose weights are stored as integers before the writer runs, with their bits.
 
-    Eight bits to the nearest number are what the quantizer of ONNX Runtime makes itself.
+    ONNX Runtime's quantizer itself rounds to 8 bits by nearest number.
     """
     if not scheme.static:
         return {}
@@ -53,15 +53,16 @@ def static(
     ranges: Mapping[str, Range],
     grids: Mapping[str, Grid],
 ) -> ModelProto:
-    """Quantize a prepared float graph: weights on grids, activations in ranges that are the same for every picture.
+    """Quantize a prepared float graph: weights on grids, activations in fixed ranges.
 
     Args:
-        graph: float; left as it is.
+        graph: the float graph; not changed.
         scheme: the number format.
-        bits: of the weights of every convolution. With 32 it stays float; with 16 it is float too, but may lie between
-            integer ones: ONNX Runtime gives float weights there 8 bits of its own accord, and stored integers not.
-        ranges: of the activations, when the scheme is calibrated.
-        grids: the weights of the convolutions that `stored` names.
+        bits: bits of the weights of every convolution. With 32 it stays float. With 16 it also computes in float, but
+            may be between integer convolutions: there, ONNX Runtime would quantize float weights to 8 bits, but not
+            stored integers.
+        ranges: ranges of the activations, if the scheme is calibrated.
+        grids: the weights of the convolutions of `stored`.
     """
     wide = floats(scheme, bits)
     if grids:
@@ -70,12 +71,12 @@ def static(
 
 
 def floats(scheme: Scheme, bits: Mapping[str, int]) -> list[str]:
-    """The convolutions that compute in float, by their bits, where the scheme has others."""
+    """Return the convolutions that compute in float because of their bits, if the scheme has integer ones."""
     return sorted(name for name, count in bits.items() if count > max(8, scheme.weights))
 
 
 def _between(graph: ModelProto, wide: Sequence[str]) -> list[str]:
-    """The Relu and MaxPool that only float convolutions write to and read from: nothing there needs 8 bits."""
+    """Return the Relu and MaxPool nodes between float convolutions only: they need no 8 bits."""
     convolutions = {node.name for node in graph.graph.node if node.op_type == "Conv"}
     integer = convolutions - set(wide)
     touched = {name for node in graph.graph.node if node.name in integer for name in (*node.input[:1], *node.output)}
@@ -89,7 +90,7 @@ def _between(graph: ModelProto, wide: Sequence[str]) -> list[str]:
 
 
 def _static(graph: ModelProto, scheme: Scheme, kept: Sequence[str], ranges: Mapping[str, Range]) -> ModelProto:
-    """Through the quantizer that `quantize_static` uses; that itself takes ranges from no observers but its own."""
+    """Run the quantizer behind `quantize_static`, which itself only accepts ranges from its own observers."""
     from onnxruntime.quantization import CalibrationMethod, QuantType
     from onnxruntime.quantization.calibrate import TensorsData
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
@@ -98,7 +99,7 @@ def _static(graph: ModelProto, scheme: Scheme, kept: Sequence[str], ranges: Mapp
     quantizer = QDQQuantizer(
         _copy(graph),
         per_channel=scheme.per_channel,
-        reduce_range=False,  # only processors without VNNI need it; it costs a bit
+        reduce_range=False,  # needed only without VNNI; it costs a bit
         weight_qType=QuantType.QInt8,
         activation_qType=QuantType.QUInt16 if scheme.activations == 16 else QuantType.QUInt8,
         tensors_range=TensorsData(CalibrationMethod.MinMax, limits),
@@ -117,7 +118,7 @@ def _static(graph: ModelProto, scheme: Scheme, kept: Sequence[str], ranges: Mapp
 
 
 def _unround(model: ModelProto, kept: Sequence[str]) -> None:
-    """Let float layers read the picture itself, not the 8-bit steps of it that integer layers beside them read."""
+    """Let float layers read the image itself instead of its quantized values."""
     pictures = {each.name for each in model.graph.input}
     writer = {name: node for node in model.graph.node for name in node.output}
     for node in model.graph.node:
@@ -128,7 +129,7 @@ def _unround(model: ModelProto, kept: Sequence[str]) -> None:
 
 
 def dynamic(graph: ModelProto, scheme: Scheme, bits: Mapping[str, int], *_: Any) -> ModelProto:
-    """Quantize a prepared float graph: the range of an activation is found anew in every picture; see `static`."""
+    """Quantize a prepared float graph with activation ranges computed for every image; see `static`."""
     import onnx
     from onnxruntime import quantization as ort
 

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 T = TypeVar("T")
-LOOKS = 8  # photos on which the result is compared with float
-COSINE = 0.9  # least mean cosine of a descriptor with its float counterpart: below, something is broken
+LOOKS = 8  # number of photos for comparing the result with float
+COSINE = 0.9  # least mean cosine between a descriptor and its float counterpart; lower values mean a damaged file
 NOISE = 3.0  # dB, least signal-to-noise ratio of any head
 CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
 
@@ -54,8 +54,8 @@ def quantize(
     """Quantize a float ONNX file; see `lf.quantize.quantize`.
 
     Raises:
-        UsageError: layers of other bits were asked for, or there are no photos.
-        GateFailed: a head is lost; nothing is written.
+        UsageError: layers with other bits were requested, or there are no photos.
+        GateFailed: a head is damaged; nothing is written.
         Unavailable: onnx2tf or TensorFlow is not installed.
     """
     if asked:
@@ -105,7 +105,7 @@ def _converted(
 
 
 def _grids(path: Path, graph: ModelProto, rounding: str, photos: Photos, tensors: Sequence[Array]) -> dict[str, Grid]:
-    """The weights of every convolution as `rounding` puts them; none where that is TensorFlow's own way."""
+    """Return the weights of every convolution, rounded by `rounding`; empty for TensorFlow's own rounding."""
     method = ROUNDINGS[rounding]
     if not method.settings:
         return {}
@@ -116,7 +116,7 @@ def _grids(path: Path, graph: ModelProto, rounding: str, photos: Photos, tensors
 
 
 def rounded(graph: ModelProto, grids: Mapping[str, Grid]) -> ModelProto:
-    """A copy whose convolutions compute in float with the weights and biases of `grids`."""
+    """Return a copy with float convolutions that have the weights and biases of `grids`."""
     import onnx
     from onnx import numpy_helper
 
@@ -136,10 +136,10 @@ def rounded(graph: ModelProto, grids: Mapping[str, Grid]) -> ModelProto:
 
 
 def ranged(data: bytes, tensors: Iterable[Array], observe: Callable[[], Observer]) -> bytes:
-    """The same float model with the range of every activation, over pictures (1, C, H, W), as its min and max.
+    """Return the float model with min and max of every activation, observed over images (1, C, H, W).
 
     Raises:
-        BadModel: an activation that is not finite.
+        BadModel: an activation is not finite.
     """
     model = tflite.read(data, "the float model")
     graph, objects = model.subgraphs[0], tflite.schema()
@@ -164,13 +164,13 @@ def ranged(data: bytes, tensors: Iterable[Array], observe: Callable[[], Observer
 
 
 def regridded(data: bytes, parent: bytes, per_channel: bool = True) -> bytes:
-    """The same int8 model with the weights of its float parent on the grids of least squared error, as in ONNX.
+    """Return the int8 model with the float parent's weights on the grids of least squared error, as in ONNX.
 
-    Weights that lie on a grid are found there again. Biases have the step of input times weight, and a scale of weights
-    is large enough for its bias. With one scale per tensor, weights keep TensorFlow's grid where that is.
+    Weights that lie on a grid do not change. Steps of biases are those of input times weights, and scales of weights
+    are large enough for their biases. With one scale per tensor, weights keep TensorFlow's grid.
 
     Raises:
-        ConversionFailed: a convolution of the one is not in the other.
+        ConversionFailed: a convolution is in only one of the models.
     """
     model, before = tflite.read(data, "the quantized model"), tflite.read(parent, "the float model")
     floats = _by_output((output, constants) for output, _, constants in _convolutions(before) if constants is not None)
@@ -181,7 +181,7 @@ def regridded(data: bytes, parent: bytes, per_channel: bool = True) -> bytes:
             f"{len(other)} convolutions are in the float model or in the quantized one alone: {names}; "
             "nothing was written, try another version of tensorflow"
         )
-    readers = defaultdict[int, list[tuple[Array, float]]](list)  # of weights, which convolutions may share
+    readers = defaultdict[int, list[tuple[Array, float]]](list)  # by weights, which convolutions may share
     for output, (entry, weight, _) in made.items():
         readers[id(weight)].append((floats[output][1], float(entry.quantization.scale[0])))
     fresh: dict[int, Array | None] = {}
@@ -200,12 +200,12 @@ def regridded(data: bytes, parent: bytes, per_channel: bool = True) -> bytes:
 def _regrid(
     model: Any, weight: Any, values: Array, readers: Sequence[tuple[Array, float]], per_channel: bool
 ) -> Array | None:
-    """Put float weights on the grid of `regridded`; return its scales, or None where the grid stays."""
+    """Round float weights to the grid of `regridded`; return its scales, or None if the grid does not change."""
     rule = weight.quantization
     rows = np.moveaxis(values, rule.quantizedDimension, 0)
     if per_channel:
         numbers, found = grid(rows.reshape(len(rows), -1), 8)
-        found = np.where(numbers.any(1), found, rule.scale)  # of zeros, TensorFlow's
+        found = np.where(numbers.any(1), found, rule.scale)  # rows of zeros keep TensorFlow's scale
     else:
         numbers, found = np.frombuffer(model.buffers[weight.buffer].data, np.int8).reshape(1, -1), rule.scale
     scale = raised(found, numbers, readers)
@@ -222,10 +222,10 @@ def _put(model: Any, tensor: Any, whole: Array) -> None:
 
 
 def _by_output(rows: Iterable[tuple[bytes, T]]) -> dict[bytes, T]:
-    """Rows of convolutions by what they write; tensors of a .tflite file may have equal names.
+    """Index rows of convolutions by the name of their output; names in a .tflite file need not be unique.
 
     Raises:
-        ConversionFailed: two have.
+        ConversionFailed: two outputs have the same name.
     """
     found: dict[bytes, T] = {}
     for name, row in rows:
@@ -239,7 +239,7 @@ def _by_output(rows: Iterable[tuple[bytes, T]]) -> dict[bytes, T]:
 
 
 def _convolutions(model: Any) -> Iterable[tuple[bytes, list[Any], tuple[Array, Array] | None]]:
-    """(name of the output, tensors of input, weights, bias, the values of the latter two if float)."""
+    """Yield (name of the output; tensors of input, weights and bias; values of weights and bias if float)."""
     objects, graph = tflite.schema(), model.subgraphs[0]
     kinds = {getattr(objects.BuiltinOperator, name) for name in CONVOLUTIONS}
     for operator in graph.operators:
@@ -257,7 +257,7 @@ def _convolutions(model: Any) -> Iterable[tuple[bytes, list[Any], tuple[Array, A
 
 
 def _maps(graph: ModelProto, tensor: Array) -> dict[str, Array]:
-    """Maps of the graph for an image."""
+    """Return the maps of the graph for an image."""
     import onnxruntime as ort
 
     session = ort.InferenceSession(graph.SerializeToString(), making(), providers=["CPUExecutionProvider"])
@@ -266,7 +266,7 @@ def _maps(graph: ModelProto, tensor: Array) -> dict[str, Array]:
 
 
 def _judge(artifact: Artifact, reference: Extractor, figures: Mapping[str, Any]) -> None:
-    """Raise GateFailed for the first head that 8 bits, or the converter, destroyed."""
+    """Raise GateFailed for the first head that 8 bits or the converter damaged."""
     advice = "nothing was written; try `calibration=mse`, more photos, or another network"
     for head, cosine in figures["cosine"].items():
         if head not in reference.model.keep_float and not cosine >= COSINE:

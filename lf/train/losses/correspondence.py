@@ -8,9 +8,10 @@ from torch.nn import functional as F
 
 
 def choose(valid: Tensor, random: Tensor, count: int) -> Tensor:
-    """Indices (B, M) of `count` random members of each row of `valid` (B, N), others only where a row has too few.
+    """Choose the indices (B, M) of `count` random valid members of each row of `valid` (B, N) bool.
 
-    `random` (B, N) is uniform in [0, 1). M = min(count, N); count 0 means all.
+    A row with fewer valid members than that gets others, too. `random` (B, N) is uniform in [0, 1).
+    M = min(count, N); count 0 means all.
     """
     size = valid.shape[1]
     return (random + valid.float()).topk(min(count, size) if count else size, dim=1).indices
@@ -25,12 +26,12 @@ def dual_softmax(
         one: unit descriptors (B, M, D) of the first view.
         two: those of their partners in the second view.
         at: positions (B, M, 2) in the first and in the second view, pixels.
-        valid: (B, M), which correspondences count; the others are no negatives either.
-        near: two correspondences closer than this in either view are not each other's negatives, pixels.
+        valid: (B, M) bool: correspondences that count; the others are not used as negatives either.
+        near: px; two correspondences closer than this in either view are not each other's negatives.
         temperature: similarities are divided by it.
 
     Returns:
-        The mean loss of each pair (B,), and which correspondences are mutual nearest neighbours (B, M).
+        Mean loss of each pair (B,); mask of correspondences that are mutual nearest neighbours (B, M) bool.
     """
     loss, hit = _compare(one, two, _close(at, near), valid, temperature)
     return mean_over(loss, valid), hit
@@ -39,7 +40,7 @@ def dual_softmax(
 def batch_softmax(
     one: Tensor, two: Tensor, at: tuple[Tensor, Tensor], valid: Tensor, near: float, temperature: float
 ) -> tuple[Tensor, Tensor]:
-    """As `dual_softmax`, but the correspondences of all pairs are each other's negatives; one mean loss ()."""
+    """Compute `dual_softmax` with the correspondences of all pairs as each other's negatives; one mean loss ()."""
     count = one.shape[1]
     pair, place = valid.nonzero().unbind(1)
     if not len(pair):
@@ -58,13 +59,13 @@ def batch_softmax(
 
 
 def _close(at: tuple[Tensor, Tensor], near: float) -> Tensor:
-    """(B, M, M), which two correspondences lie closer than `near` in either view."""
+    """Return a mask (B, M, M) of the pairs of correspondences that lie closer than `near` px in either view."""
     close = (_distance(at[0]) < near) | (_distance(at[1]) < near)
     return close & ~torch.eye(close.shape[1], dtype=torch.bool, device=close.device)
 
 
 def _compare(one: Tensor, two: Tensor, close: Tensor, valid: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """The loss of each correspondence (B, M), and which are mutual nearest neighbours."""
+    """Return the loss of each correspondence (B, M) and a mask (B, M) of mutual nearest neighbours."""
     similarity = one @ two.transpose(1, 2) / temperature
     similarity = similarity.masked_fill(close | ~valid[:, :, None] | ~valid[:, None, :], -1e4)
     target = torch.arange(similarity.shape[1], device=similarity.device).expand(len(similarity), -1)
@@ -75,7 +76,7 @@ def _compare(one: Tensor, two: Tensor, close: Tensor, valid: Tensor, temperature
 
 
 def mean_over(value: Tensor, valid: Tensor) -> Tensor:
-    """The mean over the valid entries of each row, (B, M) -> (B,); 0 for a row without any."""
+    """Return the mean over the valid entries of each row, (B, M) -> (B,); 0 for a row without valid entries."""
     return torch.where(valid, value, 0.0).sum(1) / valid.sum(1).clamp(min=1)
 
 

@@ -29,10 +29,10 @@ class Pair:
         first: (B, D, h, w) descriptors of the cells of the first view, of any length.
         second: the same of the second view.
         homography: (B, 3, 3) from pixels of the first view to pixels of the second.
-        valid: (B, h, w) bool of the first view: cells that show the picture.
+        valid: (B, h, w) bool of the first view: cells that show the image.
         valid_second: the same of the second view.
-        centres: cell i speaks for pixel 8 i + 3.5, and is read at i, as `lf.models.wren.decode.describe_wren` does;
-            else for pixel 8 i, and is read at i (n - 1) / n, as the published decoder does, see `lf.models.superpoint`.
+        centres: True: cell i stands for pixel 8 i + 3.5 and is read at i, as in `lf.models.wren.decode.describe_wren`.
+            False: cell i stands for pixel 8 i and is read at i (n - 1) / n, as in the published decoder of SuperPoint.
     """
 
     first: Tensor
@@ -43,7 +43,7 @@ class Pair:
     centres: bool
 
     def descriptors(self) -> tuple[Tensor, Tensor]:
-        """(B, h w, D) of both views: normalised, then read at every cell, not normalised again."""
+        """Return the descriptors of both views, (B, h w, D): normalised, read at every cell, not normalised again."""
         return self._read(self.first), self._read(self.second)
 
     def _read(self, descriptor: Tensor) -> Tensor:
@@ -54,9 +54,10 @@ class Pair:
         return unit.flatten(2).transpose(1, 2)
 
     def warped(self) -> tuple[Tensor, Tensor]:
-        """Every cell of the first view as it lies in the second, (B, h w, 2) px, and what it is measured against:
+        """Warp the cells of the first view into the second.
 
-        the pixels (h w, 2) that the cells of the second view speak for; both x, y.
+        Returns:
+            Warped cells (B, h w, 2), and the cells of the second view (h w, 2) to compare them with; x, y in px.
         """
         height, width = self.first.shape[2:]
         device = self.homography.device
@@ -66,30 +67,30 @@ class Pair:
 
     @property
     def offset(self) -> float:
-        """Pixel that cell 0 speaks for."""
+        """Pixel that cell 0 stands for."""
         return (CELL - 1) / 2 if self.centres else 0.0
 
 
 def _shrink(count: int, like: Tensor) -> Tensor:
-    """Bilinear reading of `count` values at i (count - 1) / count, as a matrix (count, count)."""
+    """Return the matrix (count, count) that reads `count` values at i (count - 1) / count, bilinearly."""
     cell = torch.arange(count, dtype=like.dtype, device=like.device)
     at = cell * (count - 1) / count
     return (1 - (at[:, None] - cell).abs()).clamp(min=0)
 
 
 def sparse(pair: Pair, rand: Callable[..., Tensor], *, matches: int = 1000, negatives: int = 100) -> Tensor:
-    """Hinges over some matching cells, and over random cells for each of them.
+    """Hinge loss over a sample of matching cells, with random cells as negatives of each.
 
-    A match is a cell whose warped pixel, rounded to a cell, is inside the second view. Of more than `matches` a random
-    choice is taken; fewer are taken once each (repeating them would only change their weights by chance). Every match
-    meets `negatives` random cells; one within a cell of the partner moves by half the view, round its edge.
+    A cell matches if its warped pixel, rounded to a cell, is inside the second view. If there are more than `matches`
+    of them, a random sample is used; if fewer, each is used once. Every match is compared with `negatives` random
+    cells. A random cell that is within one cell of the partner is moved by half the view, with wrap-around.
 
-    The sum of mean max(0, MATCH - s) over the matches and sum max(0, s - OTHER) / (number above 0 + 1) over the others.
+    Loss: mean of max(0, MATCH - s) over matches, plus sum of max(0, s - OTHER) / (number above 0 + 1) over negatives.
 
     Args:
         pair: the descriptors.
         rand: shape -> (B, *shape) uniform numbers in [0, 1), on the device of the descriptors.
-        matches: most matches per pair.
+        matches: largest number of matches per pair.
         negatives: wrong partners per match.
     """
     height, width = pair.first.shape[2:]
@@ -114,7 +115,7 @@ def sparse(pair: Pair, rand: Callable[..., Tensor], *, matches: int = 1000, nega
     x, y = drawn % width, drawn // width
     near = torch.maximum((x - partner[..., None] % width).abs(), (y - partner[..., None] // width).abs()) <= 1
     moved = (y + height // 2) % height * width + (x + width // 2) % width
-    # how often each cell was drawn: dense, because adding up gradients by index has no fixed order on a GPU
+    # how often each cell was drawn: a dense count, because indexed sums of gradients have no fixed order on a GPU
     times = torch.zeros(similarity.shape, dtype=torch.int32, device=similarity.device)
     times.scatter_add_(2, torch.where(near, moved, drawn), torch.ones_like(drawn, dtype=torch.int32))
     times = times * usable[..., None]
@@ -124,7 +125,7 @@ def sparse(pair: Pair, rand: Callable[..., Tensor], *, matches: int = 1000, nega
 
 
 def dense(pair: Pair, rand: Callable[..., Tensor]) -> Tensor:
-    """The hinge over all pairs of cells, eqs. 5 and 6 of arXiv 1712.07629: the mean over the pairs of valid cells.
+    """Hinge loss over all pairs of valid cells, mean: eqs. 5 and 6 of arXiv 1712.07629.
 
     Args:
         pair: the descriptors.

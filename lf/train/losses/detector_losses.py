@@ -28,7 +28,7 @@ def labels(points: Tensor, size: tuple[int, int], rest: bool = False) -> Tensor:
     Args:
         points: (B, N, 3) x, y in pixels, pixel centres at integers, and a weight in [0, 1]; 0 = no point.
         size: (H, W) of the image, multiples of 8.
-        rest: the last channel gets what a cell's mass leaves of 1, so that weights and parts of a splat are kept.
+        rest: True keeps weights: the last channel is 1 minus the mass of the cell. False normalises cells with points.
 
     Returns:
         (B, 65, H / 8, W / 8) float32. A cell's channels sum to 1; the last is 1 where a cell has no mass, else 0.
@@ -37,7 +37,7 @@ def labels(points: Tensor, size: tuple[int, int], rest: bool = False) -> Tensor:
     xy = points[..., :2].float().nan_to_num(-1.0)
     x, y = xy[..., 0].clamp(-1, width), xy[..., 1].clamp(-1, height)
     left, top = x.floor(), y.floor()
-    mass = torch.zeros(len(points), (height + 3) * (width + 3), dtype=torch.long, device=points.device)  # with a rim
+    mass = torch.zeros(len(points), (height + 3) * (width + 3), dtype=torch.long, device=points.device)  # padded
     for dx in (0, 1):
         for dy in (0, 1):
             share = (1 - (x - left - dx).abs()) * (1 - (y - top - dy).abs()) * points[..., 2].float()
@@ -53,7 +53,7 @@ def labels(points: Tensor, size: tuple[int, int], rest: bool = False) -> Tensor:
 
 
 def choose(target: Tensor, uniform: Tensor) -> Tensor:
-    """One class of every cell, drawn by its share: the random choice among several points that the paper makes.
+    """Draw one class of every cell, with its share as probability: the paper's random choice among several points.
 
     Args:
         target: (B, 65, h, w) as from `labels`.
@@ -69,7 +69,7 @@ def choose(target: Tensor, uniform: Tensor) -> Tensor:
 
 
 def valid_cells(inside: Tensor) -> Tensor:
-    """Cells (B, h, w) bool, all 64 pixels of which are inside the picture; `inside` is (B, H, W) bool."""
+    """Return a mask (B, h, w) of cells with all 64 pixels inside the image, from `inside` (B, H, W) bool."""
     return _unfold(inside[:, None]).all(1)
 
 
@@ -86,10 +86,10 @@ def categorical(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
 
 
 def binary(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-    """Binary cross-entropy of the softmax against each class, summed: the categorical one and -(1 - y) log(1 - p)."""
+    """Binary cross-entropy of the softmax, summed over the classes: `categorical` plus -(1 - y) log(1 - p)."""
     z = logits.float()
     log_p = z.log_softmax(1)
-    # 1 - p of the likeliest class has no digits left in float32; the sum of the others has
+    # 1 - p of the most likely class is 0 in float32; the sum of the other classes is not
     top = z.argmax(1, keepdim=True)
     others = z.scatter(1, top, -torch.inf).logsumexp(1, keepdim=True) - z.logsumexp(1, keepdim=True)
     log_not_p = torch.log1p(-log_p.scatter(1, top, -1.0).exp()).scatter(1, top, others)

@@ -1,7 +1,7 @@
 """Descriptor losses from camera poses (PoSFeat, arXiv 2203.12993): line search, then a window.
 
-A point of one view lies on a line of the other. The most similar place on that line is the anchor, found without
-gradient; the expectation of the match in a window round it is pulled onto the line.
+A point of one view lies on an epipolar line of the other. The most similar place on that line, found without gradient,
+is the anchor. The loss is the distance from the line to the expected match in a window around the anchor.
 
 Pixels are (x, y), centres at integers. Normalised coordinates are those of `grid_sample`, -1 to 1; see `normalised`.
 """
@@ -15,18 +15,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-TINY = 1e-10  # least variance and deviation of an expectation
+TINY = 1e-10  # lower bound of the variance and the deviation of an expectation
 
 
 @dataclass(frozen=True)
 class Search:
-    """How matches are looked for.
+    """Settings of the search for matches.
 
     Attributes:
         size: (H, W) of a view, px.
-        corners: whether the outermost pixels have the coordinates -1 and 1, as published; else the outermost edges.
-        steps: points on a line, both ends included.
-        window: half the side of the window, normalised; it has as many points along an axis as it covers cells / 2.
+        corners: True: the centres of the outermost pixels have the coordinates -1 and 1, as published. False: the
+            outer edges of the image have.
+        steps: number of points on a line, including both ends.
+        window: half the side of the window, normalised. It has half as many points along an axis as it covers cells.
         noise: largest shift of an anchor, normalised.
         temperature: similarities are multiplied by it.
         mask: share of the shorter side; queries farther from their line than that do not count.
@@ -42,7 +43,7 @@ class Search:
 
 
 class Found(NamedTuple):
-    """What the search found, (B, N) each, in the other view: see `match`."""
+    """Matches of N points in the other view, (B, N) each: see `match`."""
 
     expected: Tensor  # (B, N, 2) px
     deviation: Tensor  # normalised, of both axes together
@@ -51,13 +52,13 @@ class Found(NamedTuple):
 
 
 def normalised(points: Tensor, size: tuple[int, int], corners: bool) -> Tensor:
-    """Pixels (..., 2) -> normalised coordinates."""
+    """Convert pixels (..., 2) to normalised coordinates."""
     middle, half = _frame(points, size, corners)
     return (points - middle) / half
 
 
 def pixels(places: Tensor, size: tuple[int, int], corners: bool) -> Tensor:
-    """Normalised coordinates (..., 2) -> pixels."""
+    """Convert normalised coordinates (..., 2) to pixels."""
     middle, half = _frame(places, size, corners)
     return places * half + middle
 
@@ -68,32 +69,33 @@ def _frame(like: Tensor, size: tuple[int, int], corners: bool) -> tuple[Tensor, 
 
 
 def read(maps: Tensor, places: Tensor, padding: str = "zeros") -> Tensor:
-    """Maps (B, D, h, w) at normalised places (B, N, M, 2), bilinear -> (B, N, M, D)."""
+    """Sample maps (B, D, h, w) at normalised places (B, N, M, 2), bilinearly: (B, N, M, D)."""
     return F.grid_sample(maps, places, padding_mode=padding, align_corners=False).permute(0, 2, 3, 1)
 
 
 def describe(maps: Tensor, points: Tensor, size: tuple[int, int], corners: bool) -> Tensor:
-    """Unit descriptors (B, N, D) of raw maps (B, D, h, w) at pixels (B, N, 2)."""
+    """Sample raw maps (B, D, h, w) at pixels (B, N, 2): unit descriptors (B, N, D)."""
     return F.normalize(read(maps, normalised(points, size, corners)[:, :, None])[:, :, 0], dim=2)
 
 
 def lines(points: Tensor, fundamental: Tensor) -> Tensor:
-    """Lines (B, N, 3), a x + b y + c = 0, of points (B, N, 2) of the other view, under F (B, 3, 3)."""
+    """Return epipolar lines (B, N, 3), a x + b y + c = 0, of points (B, N, 2) of the other view, under F (B, 3, 3)."""
     found: Tensor = F.pad(points, (0, 1), value=1.0) @ fundamental.mT
     return found
 
 
 def distances(points: Tensor, line: Tensor) -> Tensor:
-    """Pixels (...) from points (..., 2) to lines (..., 3)."""
+    """Return the distances (...) in px from points (..., 2) to lines (..., 3)."""
     along = (F.pad(points, (0, 1), value=1.0) * line).sum(-1).abs()
     length: Tensor = torch.linalg.vector_norm(line[..., :2], dim=-1)
     return along / length.clamp(min=1e-8)
 
 
 def clip(line: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Where lines (B, N, 3) meet the outermost pixels of a view of (H, W): two ends (B, N, 2, 2) px, and (B, N) bool.
+    """Clip lines (B, N, 3) to a view of (H, W): their two ends (B, N, 2, 2) px, and whether they cross it (B, N) bool.
 
-    A line that misses the view, or runs through a corner and so meets more or fewer than two edges, is False.
+    Ends lie on the outermost pixels. A line through a corner meets more or fewer than two edges; it counts as missing
+    the view.
     """
     last = line.new_tensor([size[1] - 1, size[0] - 1])
     a, b, c = line.unbind(-1)
@@ -104,7 +106,7 @@ def clip(line: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         *(torch.stack([-(b * y + c) / a, y], -1) for y in (top, bottom)),
     ]
     met = torch.stack(ends, 2)  # (B, N, 4, 2)
-    inside = ((met >= 0) & (met <= last)).all(-1)  # nan and inf are not
+    inside = ((met >= 0) & (met <= last)).all(-1)  # False for nan and inf
     first = inside.int().sort(dim=2, descending=True, stable=True).indices[..., :2]
     chosen = met.gather(2, first[..., None].expand(-1, -1, -1, 2))
     valid = inside.sum(2) == 2
@@ -112,7 +114,7 @@ def clip(line: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
 
 
 def queries(random: Tensor, size: tuple[int, int], cell: int) -> Tensor:
-    """One pixel (B, N, 2) in every cell of a view, by uniform `random` (B, N, 2) in [0, 1); rest cells have none."""
+    """Choose one pixel (B, N, 2) in every whole cell of a view, by uniform `random` (B, N, 2) in [0, 1)."""
     rows, columns = size[0] // cell, size[1] // cell
     y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
     corner = torch.stack([x, y], -1).view(-1, 2).to(random.device) * cell
@@ -121,7 +123,7 @@ def queries(random: Tensor, size: tuple[int, int], cell: int) -> Tensor:
 
 @torch.no_grad()
 def anchors(wanted: Tensor, maps: Tensor, line: Tensor, search: Search) -> tuple[Tensor, Tensor]:
-    """The most similar places (B, N, 2), normalised, on lines (B, N, 3); and which lines cross the view (B, N).
+    """Return the most similar places (B, N, 2), normalised, on lines (B, N, 3), and a mask of crossing lines (B, N).
 
     Args:
         wanted: unit descriptors (B, N, D).
@@ -170,7 +172,7 @@ def match(one: Tensor, two: Tensor, points: Tensor, fundamental: Tensor, search:
 
 
 def weights(found: Found, search: Search) -> Tensor:
-    """What each query counts (B, N), 1 on average: the surer its match the more; 0 where it is far from its line."""
+    """Return the weight of each query (B, N), 1 on average: larger for certain matches, 0 far from the line."""
     kept = found.valid & (found.distance < search.mask * min(search.size))
     sure = 1 / found.deviation.detach().clamp(min=TINY)
     weight = sure / sure.mean() * kept
@@ -178,5 +180,5 @@ def weights(found: Found, search: Search) -> Tensor:
 
 
 def description(found: Found, search: Search) -> Tensor:
-    """The mean weighted distance to the lines, px."""
+    """Return the mean weighted distance of matches to their lines, px."""
     return (weights(found, search) * found.distance).mean()

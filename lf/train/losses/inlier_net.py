@@ -12,7 +12,7 @@ WIDTH = 128
 
 
 class InlierNet(nn.Module):
-    """Matches (B, 5, N), rows x, y in the source, x, y in the target, descriptor distance -> (B, N), 1 = right."""
+    """Classifies matches (B, 5, N): x, y in the source, x, y in the target, descriptor distance; (B, N), 1 is right."""
 
     def __init__(self) -> None:
         """Make fresh weights: 135,169 trainable numbers."""
@@ -22,7 +22,7 @@ class InlierNet(nn.Module):
         self.leave = nn.Conv1d(WIDTH, 1, 1)
 
     def forward(self, matches: Tensor) -> Tensor:
-        """Judge the matches of each pair by their place among the others of that pair."""
+        """Classify matches (B, 5, N), each in the context of the other matches of its pair: (B, N)."""
         x = self.enter(matches)
         for block in self.blocks:
             x = x + block(x)

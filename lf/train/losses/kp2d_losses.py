@@ -15,23 +15,23 @@ from torch.nn import functional as F
 from lf.train.losses.correspondence import mean_over
 from lf.train.views import random_views
 
-NEAR = 4.0  # px: a point closer than this to the warped one is the same; negatives are farther in x or in y
+NEAR = 4.0  # px: a point closer than this to a warped point is its match; negatives are farther away in x or in y
 MARGIN = 0.2  # of the triplet loss
-FEWEST = 20  # correspondences that a pair must have to enter the triplet loss
-INLIERS = 10  # a batch must have more right matches than this to enter the IO loss
+FEWEST = 20  # least number of correspondences of a pair in the triplet loss
+INLIERS = 10  # a batch with at most this many right matches has no IO loss
 
 
 @dataclass(frozen=True)
 class Points:
-    """What the network says about the cells of a batch of views.
+    """Output of the network for the cells of a batch of views.
 
     Attributes:
-        score: (B, h, w) probabilities, 0 in the outermost ring.
-        at: (B, N, 2) px, inside the view; row by row.
+        score: (B, h, w) probabilities, 0 in the outermost ring of cells.
+        at: (B, N, 2) x, y in px, inside the view; cells in row-major order.
         feat: (B, D, h', w') un-normalised.
-        cell: px.
+        cell: side of a cell, px.
         size: (H, W) of the view, px.
-        aligned: sample `feat` as `lf.models.kp2d.decode.describe_kp2d` does with this as `align_corners`.
+        aligned: `align_corners` for sampling `feat`, as in `lf.models.kp2d.decode.describe_kp2d`.
     """
 
     score: Tensor
@@ -54,7 +54,7 @@ class Points:
         return self._read(self.score[:, None], points)[..., 0]
 
     def share(self, points: Tensor) -> Tensor:
-        """Pixels as shares of the view, in [-1, 1]."""
+        """Convert pixels (..., 2) to normalised coordinates of the view, in [-1, 1]."""
         return points / points.new_tensor([self.size[1] - 1, self.size[0] - 1]) * 2 - 1
 
     def _read(self, values: Tensor, points: Tensor) -> Tensor:
@@ -64,7 +64,7 @@ class Points:
 
 
 def decode(score: Tensor, shift: Tensor, feat: Tensor, size: tuple[int, int], cross: bool, aligned: bool) -> Points:
-    """Raw heads (B, 1, h, w), (B, 2, h, w), (B, D, h', w') of views of (H, W) px -> points; `lf.models.kp2d`.
+    """Decode raw heads (B, 1, h, w), (B, 2, h, w), (B, D, h', w') of views of (H, W) px; see `lf.models.kp2d`.
 
     With `cross` a point may leave its cell, by up to half a cell.
     """
@@ -80,7 +80,7 @@ def decode(score: Tensor, shift: Tensor, feat: Tensor, size: tuple[int, int], cr
 
 
 def _ring(score: Tensor) -> Tensor:
-    """(h, w) bool: the outermost ring of cells."""
+    """Return a mask (h, w) of the outermost ring of cells."""
     ring = torch.ones(score.shape[-2:], dtype=torch.bool, device=score.device)
     ring[1:-1, 1:-1] = False
     return ring
@@ -88,15 +88,15 @@ def _ring(score: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Match:
-    """The inner cells of the sources and the target points nearest to where they fall.
+    """Inner cells of the sources, and the target points nearest to their warped points.
 
     Attributes:
-        cells: (M,) cells of the source.
+        cells: (M,) indices of inner cells of the source.
         warped: (B, M, 2) their points in the target, px.
         partner: (B, M) the target cell with the nearest point.
         distance: (B, M) px to it.
-        inside: (B, M) the warped point is inside the target.
-        valid: (B, M) that, and the distance is below 4 px.
+        inside: (B, M) bool, the warped point is inside the target.
+        valid: (B, M) bool, inside and closer than 4 px.
     """
 
     cells: Tensor
@@ -108,7 +108,7 @@ class Match:
 
 
 def associate(source: Points, target: Points, homography: Tensor) -> Match:
-    """The nearest target point of every inner source cell, through (B, 3, 3) from source to target.
+    """Find the nearest target point of every inner source cell, with homographies (B, 3, 3) from source to target.
 
     A point cannot be farther than a cell from its centre, so only cells around the warped point are compared; a
     nearest point 4 px away or more may be missed, and is never valid.
@@ -121,7 +121,7 @@ def associate(source: Points, target: Points, homography: Tensor) -> Match:
         inside = ((warped >= 0) & (warped <= last)).all(-1)
         grid = torch.tensor([columns, rows], device=warped.device)
         home = (torch.minimum(warped.clamp(min=0), last) / target.cell).long().minimum(grid - 1)
-        # cells between a pixel's and that of a point near it: 4 px, and what both lie off their centres
+        # largest distance in cells between a pixel and a point within 4 px, both off their cell centres
         reach = int((NEAR + (target.cell + 1) / 2 + target.cell - 1) / target.cell)
         step = torch.arange(-reach, reach + 1, device=warped.device)
         around = home[:, :, None] + torch.cartesian_prod(step, step)  # (B, M, K, 2)
@@ -135,7 +135,7 @@ def associate(source: Points, target: Points, homography: Tensor) -> Match:
 
 
 def gather(values: Tensor, index: Tensor) -> Tensor:
-    """(B, N, D) at (B, K) -> (B, K, D)."""
+    """Gather rows of (B, N, D) at indices (B, K): (B, K, D)."""
     return values.gather(1, index[..., None].expand(-1, -1, values.shape[2]))
 
 
@@ -145,16 +145,16 @@ def location(match: Match) -> Tensor:
 
 
 def usp(source: Points, target: Points, match: Match) -> Tensor:
-    """Mean of (score + score of the partner) * (distance - mean distance): points that repeat well score high.
+    """Mean of (score + score of the partner) * (distance - mean distance): it raises scores of repeatable points.
 
-    As published the distance has its gradient here too: it counts more where scores are high.
+    As published, the distance has a gradient here, too; it is larger where scores are high.
     """
     scores = source.score.flatten(1)[:, match.cells] + target.score.flatten(1).gather(1, match.partner)
     return mean_over(scores * (match.distance - location(match)[:, None]), match.valid)
 
 
 def consistency(source: Points, target: Points, match: Match) -> Tensor:
-    """Twice the mean squared difference of a source's score and the target's where its point falls."""
+    """Twice the mean squared difference between a source score and the target score at the warped point."""
     difference = target.score_at(match.warped) - source.score.flatten(1)[:, match.cells]
     return 2 * mean_over(difference.square(), match.inside)
 
@@ -166,9 +166,9 @@ def triplet(one: Tensor, two: Tensor, at: Tensor, valid: Tensor) -> Tensor:
 
     Args:
         one: unit descriptors (B, K, D) of points of the source.
-        two: those where these points fall in the target.
-        at: (B, K, 2) px, where they fall. A negative is more than 4 px away in x or y.
-        valid: (B, K) correspondences that count; the others are no negatives either.
+        two: unit descriptors (B, K, D) of the target at the warped points.
+        at: (B, K, 2) px, the warped points. A negative is more than 4 px away in x or y.
+        valid: (B, K) bool: correspondences that count; the others are not used as negatives either.
     """
     with torch.no_grad():
         x, y = at.unbind(2)
@@ -188,20 +188,20 @@ def apart(one: Tensor, two: Tensor) -> Tensor:
 def inlier(
     net: nn.Module, source: Points, target: Points, homography: Tensor, count: int, lowest: bool, batch: int
 ) -> Tensor:
-    """Squared error of IO-Net, which says 1 for a right match and -1 for a wrong one; right is below 4 px.
+    """Squared error of IO-Net. Its target is 1 for a match within 4 px and -1 for other matches.
 
-    The published code takes the cells of the LOWEST scores, by a sort in the wrong direction (`lowest`), and leaves the
-    loss out where the whole batch has 10 right matches or fewer; here a pair is left out by its share of the ten, so
-    that a batch can be divided among processes.
+    The published code sorts in the wrong direction and takes the cells with the LOWEST scores (`lowest`). It omits the
+    loss if the whole batch has 10 right matches or fewer. Here each pair is omitted by its share of these 10, so that
+    a batch can be divided among processes.
 
     Args:
         net: (B, 5, K) -> (B, K).
         source: points of one view.
-        target: of the other.
+        target: points of the other view.
         homography: (B, 3, 3) from source to target.
-        count: K, the best cells of either view that are matched by their descriptors.
-        lowest: the worst instead.
-        batch: pairs of the batch in all processes.
+        count: K, number of cells of each view to match by descriptors, those with the highest scores.
+        lowest: take the cells with the lowest scores instead.
+        batch: number of pairs of the batch over all processes.
     """
     one, first = _best(source, count, lowest)
     two, second = _best(target, count, lowest)

@@ -1,8 +1,8 @@
 """Distillation losses between the maps of a network and its teacher, one per kind of head.
 
-Detector classes by their Kullback-Leibler divergence; descriptors by 1 - cosine, where the teacher sees points more
-than elsewhere; shifts of points by smooth L1, weighted alike; score maps by squared error over the variance of the
-teacher's.
+Detector classes are compared by Kullback-Leibler divergence; descriptors by 1 - cosine, weighted by the teacher's
+probability of a point; shifts of points by smooth L1 with the same weights; score maps by squared error divided by the
+variance of the teacher's scores.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 Maps = Mapping[str, Tensor]  # head -> (B, C, h, w)
-POINTS = ("detector",), ("score",), ("reliability", "repeatability")  # heads that tell where points are
-FLOOR = 0.1  # what a place without a point counts for, beside one with a point
+POINTS = ("detector",), ("score",), ("reliability", "repeatability")  # heads that locate points
+FLOOR = 0.1  # weight of a place without a point; a place with a point has this plus its probability
 DESCRIPTORS = ("descriptor", "feat")
 
 
 def total(learned: Maps, taught: Maps, descriptor_weight: float) -> tuple[Tensor, dict[str, Tensor]]:
-    """The sum of the losses over the heads of the teacher, and each of them for the log."""
+    """Return the weighted sum of the losses over the heads of the teacher, and each loss for the log."""
     points = points_of(taught)
     parts = {head: LOSSES[head](learned[head], maps, points) for head, maps in taught.items()}
     weighted = [(descriptor_weight if head in DESCRIPTORS else 1.0) * part for head, part in parts.items()]
@@ -28,9 +28,9 @@ def total(learned: Maps, taught: Maps, descriptor_weight: float) -> tuple[Tensor
 
 
 def points_of(maps: Maps) -> Tensor:
-    """How probable a point is at each place (B, 1, h, w), by whichever heads tell."""
+    """Return the probability of a point at each place (B, 1, h, w), from the heads in POINTS that the maps have."""
     if "detector" in maps:
-        return 1 - maps["detector"].softmax(1)[:, -1:]  # the last class says that the cell holds none
+        return 1 - maps["detector"].softmax(1)[:, -1:]  # the last class means: no point in this cell
     if "score" in maps:
         return maps["score"].sigmoid()
     positive = F.softplus(maps["repeatability"])
@@ -54,7 +54,7 @@ def _shift(learned: Tensor, taught: Tensor, points: Tensor) -> Tensor:
 
 
 def _weighted(values: Tensor, points: Tensor) -> Tensor:
-    """The mean of (B, C, H, W), by the points (B, 1, h, w) that are there."""
+    """Return the mean of (B, C, H, W), weighted by the probability of a point (B, 1, h, w)."""
     weight = FLOOR + F.interpolate(points, values.shape[-2:], mode="nearest")
     return (values.mean(1, keepdim=True) * weight).sum() / weight.sum()
 

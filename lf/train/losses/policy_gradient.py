@@ -1,7 +1,8 @@
 """Policy-gradient loss of scores (DISK, arXiv 2006.13566, as in PoSFeat, 2203.12993).
 
-Every cell proposes one of its pixels and accepts it or not, by chance. Pairs of accepted points that agree with the
-cameras are rewarded, others punished, in proportion to how probably their descriptors match.
+Every cell proposes one of its pixels at random, and accepts or rejects it at random. Pairs of accepted points get a
+reward if they agree with the cameras and a penalty if not, in proportion to the probability that their descriptors
+match.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ from torch.nn import functional as F
 from lf.train.losses.epipolar_losses import distances, lines
 
 CELL = 8  # px, side of a cell
-NEAR = 2.0  # px: points nearer than this to each other's line are rewarded
+NEAR = 2.0  # px: a match is rewarded if each point is nearer than this to the epipolar line of the other
 GOOD, BAD = 1.0, -0.25  # rewards
 SHARP = 60.0  # similarities are multiplied by it
 
 
 class Points(NamedTuple):
-    """What the cells of a view chose, N of them, row by row."""
+    """Points sampled by the N cells of a view, row by row."""
 
     at: Tensor  # (B, N, 2) px
     accepted: Tensor  # (B, N) bool
@@ -29,7 +30,7 @@ class Points(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """The sum over the pairs of the batch of the loss, and means over them for the log."""
+    """Sum of the loss over the pairs of the batch, and means over the pairs for the log."""
 
     loss: Tensor
     accepted: Tensor  # points per view
@@ -38,16 +39,16 @@ class Outcome(NamedTuple):
 
 
 def cells(score: Tensor) -> Tensor:
-    """Scores (B, H, W) -> (B, N, 64), the pixels of each cell row by row; what fills no cell is left out."""
+    """Reshape scores (B, H, W) to (B, N, 64), the pixels of each cell row by row. Incomplete cells are left out."""
     height, width = (side // CELL * CELL for side in score.shape[1:])
     return F.pixel_unshuffle(score[:, None, :height, :width], CELL).flatten(2).mT
 
 
 def propose(score: Tensor, gumbel: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
-    """Draw proposals (B, N), numbers of pixels in their cells, and acceptances (B, N) bool.
+    """Sample proposals (B, N), indices of pixels in their cells, and acceptances (B, N) bool.
 
     Args:
-        score: (B, H, W), logits of both.
+        score: (B, H, W), logits of proposals and of acceptances.
         gumbel: (B, N, 64) uniform in [0, 1).
         uniform: (B, N), likewise.
     """
@@ -60,7 +61,7 @@ def propose(score: Tensor, gumbel: Tensor, uniform: Tensor) -> tuple[Tensor, Ten
 
 
 def points(score: Tensor, proposal: Tensor, accepted: Tensor) -> Points:
-    """Positions and log-probabilities of what was drawn; gradients flow into the score map (B, H, W)."""
+    """Return positions and log-probabilities of the sampled points; gradients flow into the score map (B, H, W)."""
     logits = cells(score)
     chosen = logits.gather(2, proposal[..., None])[..., 0]
     logp = logits.log_softmax(2).gather(2, proposal[..., None])[..., 0]
@@ -73,7 +74,7 @@ def points(score: Tensor, proposal: Tensor, accepted: Tensor) -> Points:
 
 @torch.no_grad()
 def rewards(one: Tensor, two: Tensor, there: Tensor, back: Tensor) -> Tensor:
-    """(N, M): GOOD where points (N, 2) and (M, 2) lie NEAR each other's line, else BAD.
+    """Return rewards (N, M): GOOD if points (N, 2) and (M, 2) lie within NEAR of each other's line, BAD otherwise.
 
     Args:
         one: px, of the first view.
@@ -94,7 +95,7 @@ def pair_loss(logp: tuple[Tensor, Tensor], reward: Tensor, match: Tensor, log_ma
         reward: (N, M).
         match: (N, M), probability that two points match; no gradient.
         log_match: its logarithm.
-        penalty: of each accepted point.
+        penalty: cost of each accepted point.
     """
     gain = reward * match * (log_match + logp[0][:, None] + logp[1][None])
     return -gain.sum() + penalty * (logp[0].sum() + logp[1].sum())
@@ -110,14 +111,14 @@ def detection(
     """The loss of a batch.
 
     Args:
-        found: what both views chose.
+        found: the points sampled in both views.
         descriptors: unit (B, N, D) at those points; they get no gradient.
         fundamental: F (B, 3, 3) from the first to the second view, and back.
         penalty: see `pair_loss`.
         sharp: similarities are multiplied by it.
     """
     made = []
-    for n in range(len(descriptors[0])):  # one pair at a time: a matrix of all cells is large
+    for n in range(len(descriptors[0])):  # one pair at a time, because a matrix over all cells is large
         kept = tuple(each.accepted[n] for each in found)
         at = tuple(each.at[n][keep] for each, keep in zip(found, kept, strict=True))
         with torch.no_grad():

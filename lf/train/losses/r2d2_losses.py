@@ -1,7 +1,7 @@
 """Losses of R2D2 (arXiv 1906.06195): repeatability, peakiness and reliability; one value per pair, (B,).
 
-`aflow` (B, 2, H, W) is where each pixel of the first view lies in the second, x then y in pixels, NaN where nowhere.
-Pixels without a partner enter no loss. Everything is float32.
+`aflow` (B, 2, H, W) is the position in the second view of each pixel of the first, x then y in px; NaN for pixels
+without a partner, which no loss uses. Everything is float32.
 """
 
 from __future__ import annotations
@@ -14,34 +14,34 @@ from torch.nn import functional as F
 
 TINY = 1e-12
 PATCH_NORM = {"cosim": "l2", "dice": "none", "jaccard": "none", "czekanowski": "none", "sqchord": "l1"}  # "auto"
-LEAST_VALID = 0.5  # of a patch, or it is left out
+LEAST_VALID = 0.5  # least share of valid pixels of a patch
 ROOT_EPSILON = 1e-8  # added under square roots of repeatability, whose slope is infinite at 0
 MARGIN, TOO_CLOSE, FAR = 1.0, 0.008, 10.0  # of HardNet (arXiv 1705.10872): its margin; below is a duplicate; excluded
 
 
 def sample(maps: Tensor, points: Tensor) -> Tensor:
-    """Maps (B, C, H, W) at pixels (B, h, w, 2) -> (B, C, h, w), bilinear; NaN points read the top-left corner."""
+    """Sample maps (B, C, H, W) at pixels (B, h, w, 2), bilinearly: (B, C, h, w). NaN reads the top-left corner."""
     last = points.new_tensor([maps.shape[-1] - 1, maps.shape[-2] - 1])
     grid = points.nan_to_num(0) * 2 / last - 1
     return F.grid_sample(maps, grid, mode="bilinear", padding_mode="border", align_corners=True)
 
 
 def valid(aflow: Tensor) -> Tensor:
-    """(B, 1, H, W) bool: the pixel has a partner."""
+    """Return a mask (B, 1, H, W) of the pixels that have a partner in the second view."""
     return aflow.isfinite().all(1, keepdim=True)
 
 
 def repeatability(first: Tensor, second: Tensor, aflow: Tensor, kind: str, norm: str, window: int) -> Tensor:
-    """1 - the mean similarity of corresponding patches of two repeatability maps (section 3.2).
+    """Return 1 - the mean similarity of corresponding patches of two repeatability maps (section 3.2).
 
     Patches are `window` pixels wide, half a window apart. Those with few partners are left out.
 
     Args:
-        first: (B, 1, H, W), values from 0.
+        first: (B, 1, H, W), values of at least 0.
         second: the same of the second view; it is warped to the first.
         aflow: see the module.
         kind: cosim (the paper's), dice, jaccard, czekanowski or sqchord: the standard similarities of densities.
-        norm: what each patch is divided by first: l2, l1, none; or auto, see PATCH_NORM.
+        norm: norm by which each patch is divided first: l2, l1, none; or auto, see PATCH_NORM.
         window: N of the paper, pixels.
 
     Returns:
@@ -96,7 +96,7 @@ SIMILARITIES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 def peaky(maps: Tensor, window: int) -> Tensor:
-    """1 - the mean of (max - mean) over the square window of every pixel, on maps (B, 1, H, W) smoothed 3 x 3 -> (B,).
+    """Return 1 - the mean over pixels of (max - mean) in a square window, on maps (B, 1, H, W) smoothed 3 x 3: (B,).
 
     The window has `window + 1` pixels, an odd number for an even N; at the border it is cut (section 3.2).
     """
@@ -109,16 +109,17 @@ def peaky(maps: Tensor, window: int) -> Tensor:
 
 
 def average_precision(positive: Tensor, others: Tensor, bins: int) -> Tensor:
-    """Differentiable average precision of queries with one right answer, by a soft histogram of similarities.
+    """Return the differentiable average precision of queries with one right answer, by a soft histogram.
 
-    Bins are triangular, their centres evenly from 0 to 1, the first and the last open-ended. With c the position of a
-    similarity in units of bins, its part in bins k and above is clamp(c, k - 1, k) - (k - 1): so the cumulative counts
-    need no histogram. AP sums precision times the gain in recall over the bins, from the highest (section 3.3).
+    Bins of similarity are triangular, with centres evenly spaced from 0 to 1; the first and the last are open-ended.
+    Let c be the position of a similarity in units of bins: then its part in bins k and above is
+    clamp(c, k - 1, k) - (k - 1), so the cumulative counts need no histogram. AP sums precision times the gain in
+    recall over the bins, from the highest (section 3.3).
 
     Args:
-        positive: (..., ) similarity of the right answer.
-        others: (..., M) of wrong ones; -inf for none.
-        bins: how many.
+        positive: (...), similarity of the right answer.
+        others: (..., M), similarities of wrong answers; -inf for none.
+        bins: number of bins.
 
     Returns:
         (...) in [0, 1].
@@ -138,7 +139,7 @@ def average_precision(positive: Tensor, others: Tensor, bins: int) -> Tensor:
 
 
 def ap_reliability(precision: Tensor, reliability: Tensor, known: Tensor, base: float) -> Tensor:
-    """1 - AP * R - base * (1 - R), mean over the known queries of each pair; all (B, N) -> (B,) (section 3.3)."""
+    """Return 1 - AP * R - base * (1 - R), mean over the known queries of each pair: (B, N) -> (B,) (section 3.3)."""
     loss = 1 - precision * reliability - base * (1 - reliability)
     return (loss * known).sum(1) / known.sum(1).clamp(min=1)
 
@@ -161,8 +162,8 @@ def hardnet_reliability(
         reliability: of both views, (B, 1, H, W) in [0, 1].
         aflow: see the module.
         points: (B, N, 2) int64 pixels of the first view, x then y.
-        base: what an unreliable point costs.
-        counter: False leaves the last term out, as TU Delft's variant does: then reliability 0 is its best.
+        base: loss of an unreliable point.
+        counter: False omits the last term, as TU Delft's variant does. Then reliability 0 minimizes the loss.
 
     Returns:
         (B,).
@@ -182,7 +183,7 @@ def hardnet_reliability(
 
 
 def pick(maps: Tensor, points: Tensor) -> Tensor:
-    """Maps (B, C, H, W) at whole pixels (B, ..., 2) int64, x then y -> (B, ..., C)."""
+    """Read maps (B, C, H, W) at whole pixels (B, ..., 2) int64, x then y: (B, ..., C)."""
     batch, channels, height, width = maps.shape
     start = torch.arange(batch, device=maps.device).view(-1, *[1] * (points.dim() - 2)) * (height * width)
     index = start + points[..., 1] * width + points[..., 0]

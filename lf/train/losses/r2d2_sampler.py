@@ -10,14 +10,14 @@ from torch.nn import functional as F
 
 from lf.train.losses.r2d2_losses import TINY, pick, valid
 
-RIGHT = 3.0  # px; within is a right answer
-WRONG = (5.0, 7.0)  # px; a ring of wrong answers; far answers are wrong from its inner radius on
+RIGHT = 3.0  # px; a candidate within this distance of the truth is a right answer
+WRONG = (5.0, 7.0)  # px; radii of a ring of wrong answers; far answers are wrong outside its inner radius
 BORDER = 16  # px; no query is nearer to an edge
 DENSITY = 64  # pixels per query, and per far answer
 
 
 class Ranked(NamedTuple):
-    """Similarities of N queries per pair to their right answer and to M wrong ones (-inf: none)."""
+    """Similarities of N queries per pair to their right answer and to M wrong answers (-inf: no answer)."""
 
     positive: Tensor  # (B, N)
     others: Tensor  # (B, N, M)
@@ -26,7 +26,7 @@ class Ranked(NamedTuple):
 
 
 def disc(low: float, high: float) -> Tensor:
-    """Whole offsets (K, 2), x then y, at distances from `low` to `high`."""
+    """Return the integer offsets (K, 2), x then y, at distances from `low` to `high` px."""
     reach = int(high)
     axis = torch.arange(-reach, reach + 1)
     grid = torch.cartesian_prod(axis, axis)
@@ -35,7 +35,7 @@ def disc(low: float, high: float) -> Tensor:
 
 
 def queries(size: tuple[int, int]) -> int:
-    """How many queries a view of (H, W) pixels has: 400 at 192 x 192."""
+    """Return the number of queries in a view of (H, W) px: 400 at 192 x 192."""
     return max(1, (size[0] - 2 * BORDER) * (size[1] - 2 * BORDER) // DENSITY)
 
 
@@ -44,8 +44,8 @@ def rank(
 ) -> Ranked:
     """Compare pixels of the first view with candidates of the second (arXiv 1906.06195, section 3.3).
 
-    The right answer is the most similar pixel within 3 px of the truth; wrong are a ring of 5 to 7 px around it, and
-    pixels of the second views of all of this process's pairs, unless they lie within 5 px of the truth.
+    The right answer is the most similar pixel within 3 px of the truth. Wrong answers are a ring of 5 to 7 px around
+    the truth, and pixels of the second views of all pairs of this process, unless they lie within 5 px of the truth.
 
     Args:
         descriptors: of both views, (B, D, H, W), of any length.
@@ -59,7 +59,7 @@ def rank(
     known = pick(valid(aflow), asked)[..., 0]
     truth = pick(aflow, asked).nan_to_num(0).round().long()  # (B, N, 2)
     query = F.normalize(pick(descriptors[0], asked), dim=-1, eps=TINY)
-    lengths = descriptors[1].norm(dim=1, keepdim=True).clamp(min=TINY)  # cheaper than to make all of unit length
+    lengths = descriptors[1].norm(dim=1, keepdim=True).clamp(min=TINY)  # cheaper than normalising the whole map
     with torch.no_grad():
         around, inside = _around(truth, disc(0, RIGHT), last)
         similar = _dot(pick(descriptors[1], around), query) / pick(lengths, around)[..., 0]
@@ -67,7 +67,7 @@ def rank(
         answer = around.gather(2, best)  # (B, N, 1, 2)
     ring, inside = _around(truth, disc(*WRONG), last)
     near = torch.cat([answer, ring], 2)  # (B, N, 1 + K, 2)
-    places = torch.cat([near.flatten(1, 2), far], 1)  # read at once: each reading has a gradient of the map's size
+    places = torch.cat([near.flatten(1, 2), far], 1)  # one read: the gradient of each read is a whole map
     rows, length = pick(descriptors[1], places), pick(lengths, places)[..., 0]
     split, shape = near.shape[1] * near.shape[2], near.shape[:3]
     similar = _dot(rows[:, :split].view(*shape, -1), query) / length[:, :split].view(shape)
@@ -78,7 +78,7 @@ def rank(
 
 
 def _around(truth: Tensor, offsets: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
-    """(B, N, K, 2) pixels around the truth, clamped to the view, and (B, N, K) bool: they did lie in it."""
+    """Return pixels (B, N, K, 2) around the truth, clamped to the view, and whether they were inside (B, N, K) bool."""
     points = truth[:, :, None] + offsets.to(truth.device)
     clamped = points.clamp(min=torch.zeros_like(last), max=last)
     return clamped, (points == clamped).all(-1)
@@ -89,7 +89,7 @@ def _dot(candidates: Tensor, query: Tensor) -> Tensor:
 
 
 def _distract(candidates: Tensor, length: Tensor, query: Tensor, truth: Tensor, far: Tensor) -> Tensor:
-    """(B, N, B * M) similarities to far pixels of all pairs."""
+    """Return similarities (B, N, B * M) to far pixels of all pairs."""
     batch, count = query.shape[:2]
     similar = query.flatten(0, 1) @ candidates.flatten(0, 1).T / length.flatten()
     similar = similar.view(batch, count, batch, -1)

@@ -19,7 +19,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def resized(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """Logits at the (H, W) of the masks: bilinear, pixel areas aligned."""
+    """Resize logits (B, n, h, w) to the (H, W) of the masks, bilinearly, with pixel areas aligned."""
     return F.interpolate(logits, size, mode="bilinear", align_corners=False)
 
 
@@ -30,7 +30,7 @@ def cross_entropy(logits: Tensor, masks: Tensor) -> Tensor:
 
 
 def dice_per_class(logits: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-    """1 - Dice of each class over the whole batch (n,), 0 where it does not occur; and whether it occurs (n,)."""
+    """Return 1 - Dice of each class over the batch (n,), 0 for absent classes; and a mask of occurring classes (n,)."""
     known = (masks != VOID)[:, None]
     share = logits.softmax(1) * known
     truth = F.one_hot(masks.where(known[:, 0], 0), logits.shape[1]).movedim(-1, 1) * known
@@ -41,13 +41,13 @@ def dice_per_class(logits: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def dice(logits: Tensor, masks: Tensor) -> Tensor:
-    """1 - Dice, mean over the classes that occur in the batch."""
+    """Return 1 - Dice, mean over the classes that occur in the batch."""
     loss, occurs = dice_per_class(logits, masks)
     return loss.sum() / occurs.sum().clamp(min=1)
 
 
 def dice_fork(logits: Tensor, masks: Tensor) -> Tensor:
-    """1 - Dice, mean over all classes; one that does not occur counts as 0, so the loss falls with their number."""
+    """Return 1 - Dice, mean over all classes. Absent classes count as 0, so the loss is smaller if there are many."""
     return dice_per_class(logits, masks)[0].mean()
 
 

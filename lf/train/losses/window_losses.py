@@ -1,8 +1,8 @@
 """Losses of dense score maps: the shape of a peak in a window, and its height.
 
-A softmax over cells knows no shape across their edges. Here each label has a window of its own, which may lie anywhere
-round it, so that the pixels beside a peak learn how much lower they must be: that is what sub-pixel positions are read
-from. A window says nothing of heights; the heat map does.
+A softmax over cells does not learn the shape of a peak across the edges of cells. Here each label has its own window at
+a random offset, so that the pixels beside a peak learn their scores relative to it; sub-pixel positions depend on them.
+The heat map trains the height of peaks, which a window does not see.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 REACH = 4  # px; a window has 9x9 pixels
-SHIFT = 2  # px; farthest that the middle of a window lies from its label, along either axis
+SHIFT = 2  # px; largest distance of the middle of a window from its label, along either axis
 SHARP = 0.7  # px, standard deviation of the position in a window
 WIDE, SPOT = 0.9, 3  # px, of a spot of the heat map: standard deviation, and where it ends
 
 
 def window(logits: Tensor, view: Tensor, points: Tensor, shift: Tensor) -> Tensor:
-    """Cross-entropy (V,) of the softmax over the window of each label, against a Gaussian round its true place.
+    """Return the cross-entropy (V,) between a softmax over the window of each label and a Gaussian at its true place.
 
     Args:
         logits: (B, H, W).
-        view: (V,) int64, which of the B a label lies in.
+        view: (V,) int64, index of the view of each label, 0 to B - 1.
         points: (V, 2) x, y of the labels, px.
         shift: (V, 2) int64, of the window's middle from the pixel of its label.
     """
@@ -38,7 +38,7 @@ def window(logits: Tensor, view: Tensor, points: Tensor, shift: Tensor) -> Tenso
 
 
 def heat(view: Tensor, points: Tensor, weight: Tensor, shape: Sequence[int]) -> Tensor:
-    """The largest Gaussian at every pixel (B, H, W) over labels (V, 2) px of a weight (V,) in [0, 1] each."""
+    """Return the maximum at every pixel (B, H, W) of Gaussians at labels (V, 2) px with weights (V,) in [0, 1]."""
     _, height, width = shape
     pixels = points.round().long()[:, None] + _square(SPOT, points.device)
     spots = (_squares(pixels, points) / (-2 * WIDE**2)).exp() * weight[:, None]
@@ -51,13 +51,13 @@ def heat(view: Tensor, points: Tensor, weight: Tensor, shape: Sequence[int]) -> 
 
 
 def height(logits: Tensor, target: Tensor, seen: Tensor) -> Tensor:
-    """Mean binary cross-entropy of logits (B, H, W) over the pixels that `seen` (B, H, W) names."""
+    """Return the mean binary cross-entropy of logits (B, H, W) over the pixels of the mask `seen` (B, H, W)."""
     every = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
     return (every * seen).sum() / seen.sum().clamp(min=1)
 
 
 def leading(points: Tensor, size: tuple[int, int], radius: int) -> Tensor:
-    """Which labels (B, N, 3) x, y, score are above 0 and have none better in the square of `radius` px: (B, N) bool."""
+    """Return a mask (B, N) of labels (B, N, 3) x, y, score above 0 that are the best of the square of `radius` px."""
     height, width = size
     score = points[..., 2]
     last = torch.tensor([width - 1, height - 1], device=points.device)
@@ -70,12 +70,12 @@ def leading(points: Tensor, size: tuple[int, int], radius: int) -> Tensor:
 
 
 def _square(reach: int, device: torch.device) -> Tensor:
-    """(n, 2) x, y of the pixels round a pixel, row by row."""
+    """Return the offsets (n, 2) x, y of the pixels around a pixel, row by row."""
     span = torch.arange(-reach, reach + 1, device=device)
     y, x = torch.meshgrid(span, span, indexing="ij")
     return torch.stack([x, y], -1).view(-1, 2)
 
 
 def _squares(pixels: Tensor, points: Tensor) -> Tensor:
-    """Squared distances (V, n) of pixels (V, n, 2) from their label (V, 2)."""
+    """Return the squared distances (V, n) of pixels (V, n, 2) from their label (V, 2)."""
     return (pixels - points[:, None]).square().sum(2)

@@ -21,13 +21,13 @@ from lf.train.views.random_views import PLACE, Dice
 
 
 class Method:
-    """Loss = the sum over heads of how far the maps are from the teacher's, on one view of every picture.
+    """Distillation of maps: the loss is the sum over heads of the distance from the teacher's maps, on random views.
 
     Settings:
-        descriptor_weight: of the descriptors in the sum.
+        descriptor_weight: weight of the descriptor loss in the sum.
     """
 
-    any_network = True  # the one that `init` holds
+    any_network = True  # trains the network of `init`
     extra: nn.Module | None = None
     images = 1
 
@@ -35,7 +35,7 @@ class Method:
         """Load the teacher.
 
         Raises:
-            UsageError: there is nothing to teach, no teacher, or a head that has no loss here.
+            UsageError: the recipe has no teacher or no quantization, or the network has a head without a loss here.
             BadInput: see `lf.models.checkpoint.load`.
         """
         if not recipe.init:
@@ -53,17 +53,17 @@ class Method:
         self.teacher = checkpoint.network(resolve(recipe.init)).to(device)
 
     def state(self) -> dict[str, Tensor]:
-        """Nothing besides the network."""
+        """Return an empty state: only the network changes."""
         return {}
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Nothing to undo."""
+        """Do nothing: there is no state."""
 
     def begin_step(self, step: int, network: nn.Module) -> None:
-        """Nothing to prepare."""
+        """Do nothing: steps need no preparation."""
 
     def loss(self, network: nn.Module, dice: Dice) -> tuple[Tensor, dict[str, Tensor]]:
-        """Mean over this process's pictures of the loss, and its parts."""
+        """Return the mean loss of the images of this process, and its parts for the log."""
         batch = self._views(dice).contiguous(memory_format=torch.channels_last)
         dice.data_ready()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.bf16):
@@ -73,14 +73,14 @@ class Method:
         return map_losses.total(learned, taught, self.recipe.settings["descriptor_weight"])
 
     def sample(self, dice: Dice) -> list[Sample]:
-        """The views of a step, for people to look at."""
+        """Return the views of a step for display."""
         return single(self._views(dice), torch.zeros(dice.pairs, 0, 3))
 
     def _maps(self, outputs: tuple[Tensor, ...]) -> dict[str, Tensor]:
         return {head: output.float() for head, output in zip(self.heads, outputs, strict=True)}
 
     def _views(self, dice: Dice) -> Tensor:
-        """(B, C, H, W) in [0, 1]."""
+        """Return one random view of every image of a step: (B, C, H, W) in [0, 1]."""
         size, side = self.recipe.size, self.recipe.picture_size
         pictures = self.pictures.take(dice.integers(len(self.pictures)))
         view, _ = random_views.render(pictures, random_views.sample(dice, size, (side, side), PLACE), size)

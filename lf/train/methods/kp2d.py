@@ -25,22 +25,22 @@ DISTINCT = 8.0  # px: two points nearer than this are not each other's negatives
 class Settings:
     """The settings of a recipe.
 
-    The published versions: v0 has neither `io` nor a network that upsamples or lets points leave their cells, v1 lets
-    them, v2 upsamples, v3 adds `io` and takes `descriptor` away, v4 has all.
+    The published versions: v0 has no `io`, its network does not upsample, and points stay in their cells. In v1 points
+    may leave their cells, v2 upsamples, v3 adds `io` and removes `descriptor`, v4 has all.
 
     Attributes:
         io: train IO-Net beside the network.
-        descriptor: have a descriptor loss.
-        descriptor_weight: of the descriptor loss; location, IO and score losses have 1.
+        descriptor: use a descriptor loss.
+        descriptor_weight: weight of the descriptor loss; location, IO and score losses have weight 1.
         descriptor_loss: `triplet` (published, counted twice) or `dual-softmax`.
-        points: correspondences per pair in the descriptor loss, a random choice; 0 takes all.
-        temperature: of the dual softmax.
-        io_points: matches per pair that IO-Net judges.
-        io_lowest: take those of the lowest scores, as the published code does by mistake.
-        patch_ratio: side of the patch of the target that the source shows, as a share.
-        scaling: amplitude.
-        perspective: amplitude.
-        max_angle: degrees.
+        points: number of random correspondences per pair in the descriptor loss; 0 takes all.
+        temperature: temperature of the dual softmax.
+        io_points: number of matches per pair that IO-Net classifies.
+        io_lowest: take the cells with the lowest scores, as the published code does by mistake.
+        patch_ratio: share of the side of the target that the source shows.
+        scaling: amplitude of the change of scale.
+        perspective: amplitude of the perspective distortion.
+        max_angle: largest rotation, degrees.
         jitter: ranges of brightness, contrast, saturation, hue.
     """
 
@@ -60,17 +60,17 @@ class Settings:
 
 
 class Method:
-    """Pairs and losses of a run.
+    """KP2D's pairs of views and losses.
 
-    The two views of all pairs go through the network as one batch, where the published code has one batch of targets
-    and one of sources; this touches only the statistics of batch normalisation.
+    The two views of all pairs go through the network as one batch. The published code has one batch of targets and one
+    of sources. The difference affects only the statistics of batch normalisation.
     """
 
     extra: nn.Module | None = None
     images = 2  # per pair of the batch
 
     def __init__(self, recipe: Recipe, pictures: Pictures, device: torch.device) -> None:
-        """Prepare IO-Net.
+        """Create IO-Net if the recipe uses it.
 
         Raises:
             UsageError: the model has other heads.
@@ -91,17 +91,17 @@ class Method:
                 self.extra = InlierNet().to(device)
 
     def state(self) -> dict[str, Tensor]:
-        """Nothing: IO-Net is in `extra`."""
+        """Return an empty state: IO-Net is in `extra`."""
         return {}
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Nothing to undo."""
+        """Do nothing: there is no state."""
 
     def begin_step(self, step: int, network: nn.Module) -> None:
-        """Nothing changes during a run."""
+        """Do nothing: steps need no preparation."""
 
     def loss(self, network: nn.Module, dice: Dice) -> tuple[Tensor, dict[str, Tensor]]:
-        """The mean over the pairs, and its parts for the log."""
+        """Return the mean loss of the pairs, and its parts for the log."""
         images, homography = self.pair(dice)
         dice.data_ready()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.bf16):
@@ -113,7 +113,7 @@ class Method:
         return self.judge(source, target, homography, dice)
 
     def pair(self, dice: Dice) -> tuple[Tensor, Tensor]:
-        """Views (2 B, 3, H, W), targets before sources, and (B, 3, 3) from source to target."""
+        """Return views (2 B, 3, H, W), targets before sources, and homographies (B, 3, 3) from source to target."""
         settings = self.settings
         spread = (settings.patch_ratio, settings.scaling, settings.perspective, settings.max_angle)
         pictures = self.pictures.take(dice.integers(len(self.pictures)))
@@ -121,12 +121,12 @@ class Method:
         return kp2d_views.augment(both, dice, settings.jitter), homography
 
     def sample(self, dice: Dice) -> list[Sample]:
-        """The pairs of a step, for people to look at."""
+        """Return the pairs of a step for display."""
         images, homography = self.pair(dice)
         return pairs(images, homography=homography.inverse())
 
     def judge(self, source: Points, target: Points, homography: Tensor, dice: Dice) -> tuple[Tensor, dict[str, Tensor]]:
-        """The sum of all losses, mean over the pairs, and its parts."""
+        """Return the sum of all losses, mean over the pairs, and its parts."""
         settings = self.settings
         match = kp2d_losses.associate(source, target, homography)
         terms = {
@@ -144,7 +144,7 @@ class Method:
         return torch.stack(list(terms.values())).sum(0).mean(), {**parts, "valid": match.valid.float().mean()}
 
     def _descriptor(self, source: Points, target: Points, match: Match, dice: Dice) -> Tensor:
-        """(B,)."""
+        """Return the descriptor loss (B,)."""
         settings = self.settings
         index = correspondence.choose(match.inside, dice.rand(len(match.cells)), settings.points)
         valid = match.inside.gather(1, index)

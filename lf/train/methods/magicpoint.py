@@ -25,7 +25,7 @@ PHOTOMETRY = superpoint_views.PHOTOMETRIES["magicpoint"]
 
 
 class Method:
-    """One training run's shapes and loss. Settings:
+    """Detector trained on drawn shapes. Settings:
 
     detector_loss: a row of DETECTOR_LOSSES.
     corner_labels: `soft` spreads a point over the pixels round it; `drawn` picks one pixel per cell, as the paper does.
@@ -35,10 +35,10 @@ class Method:
     images = 1  # per pair of the batch
 
     def __init__(self, recipe: Recipe, pictures: Pictures, device: torch.device) -> None:
-        """Find the corners of the shapes again, from their seeds.
+        """Compute the corners of the shapes from their seeds.
 
         Raises:
-            BadInput: a picture is no drawn shape.
+            BadInput: an image is not a drawn shape.
         """
         self.recipe = recipe
         self.device = device
@@ -48,17 +48,17 @@ class Method:
         self.points = _points([crop.name for crop in pictures.crops], self.square).to(device)
 
     def state(self) -> dict[str, Tensor]:
-        """Nothing: the shapes follow from their seeds."""
+        """Return an empty state: the shapes follow from their seeds."""
         return {}
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Nothing to undo."""
+        """Do nothing: there is no state."""
 
     def begin_step(self, step: int, network: nn.Module) -> None:
-        """Nothing to prepare."""
+        """Do nothing: steps need no preparation."""
 
     def loss(self, network: nn.Module, dice: Dice) -> tuple[Tensor, dict[str, Tensor]]:
-        """The mean loss of the views; a "pair" of the batch is one view here."""
+        """Return the mean loss of the views, and its parts for the log. A "pair" of the batch is one view here."""
         view, points, valid = self._views(dice)
         target = labels(points, self.recipe.size)
         if self.recipe.settings["corner_labels"] == "drawn":
@@ -70,17 +70,17 @@ class Method:
         loss = DETECTOR_LOSSES[self.recipe.settings["detector_loss"]](logits, target, valid).mean()
         with torch.no_grad():
             found = _found(logits, target, valid)
-        if distributed.is_available() and distributed.is_initialized():  # it expects a gradient of every weight
+        if distributed.is_available() and distributed.is_initialized():  # all weights need a gradient
             loss = loss + 0 * torch.stack([m.float().mean() for i, m in enumerate(maps) if i != self.detector]).sum()
         return loss, {"detector": loss.detach(), "found": found}
 
     def sample(self, dice: Dice) -> list[Sample]:
-        """The views of a step, for people to look at."""
+        """Return the views of a step for display."""
         view, points, _ = self._views(dice)
         return single(view, points)
 
     def _views(self, dice: Dice) -> tuple[Tensor, Tensor, Tensor]:
-        """Views (B, 1, H, W), their corners (B, N, 3) x, y, 1 or 0, and which cells (B, h, w) show the shape."""
+        """Return views (B, 1, H, W), corners (B, N, 3) x, y, 1 or 0, and a mask (B, h, w) of cells inside the image."""
         size = self.recipe.size
         chosen = dice.integers(len(self.pictures))
         homography = self._window(dice) @ superpoint_views.sample(dice, size, WARP)
@@ -91,7 +91,7 @@ class Method:
         return view, points, valid
 
     def _window(self, dice: Dice) -> Tensor:
-        """(pairs, 3, 3): where in its square a view of (H, W) lies, shifts by whole pixels."""
+        """Return (pairs, 3, 3) from pixels of a view of (H, W) to pixels of its square: shifts by whole pixels."""
         window = torch.eye(3, dtype=torch.float64).repeat(dice.pairs, 1, 1)
         for axis, side in enumerate(reversed(self.recipe.size)):
             window[:, axis, 2] = dice.integers(max(1, self.recipe.picture_size - side + 1))
@@ -99,7 +99,7 @@ class Method:
 
 
 def _points(names: list[str], size: tuple[int, int]) -> Tensor:
-    """(N, K, 3) corners of all shapes, x, y, 1; zeros fill up."""
+    """Return the corners of all shapes (N, K, 3): x, y, 1, padded with zeros."""
     found = []
     for name in names:
         source, _, seed = name.partition("/")
@@ -115,7 +115,7 @@ def _points(names: list[str], size: tuple[int, int]) -> Tensor:
 
 
 def _found(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-    """Share of the cells with a corner whose likeliest class is one of the corner's pixels."""
+    """Return the share of cells with a corner in which the most likely class is a pixel of the corner."""
     corner = valid & (target[:, 64] < 0.5)
     hit = target.gather(1, logits.argmax(1, keepdim=True))[:, 0] > 0
     return (hit & corner).sum() / corner.sum().clamp(min=1)

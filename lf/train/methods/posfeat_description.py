@@ -15,27 +15,27 @@ from lf.train.views.random_views import Dice
 
 
 class Method:
-    """Loss = the mean weighted distance of expected matches to their epipolar lines, px, both ways added.
+    """Descriptors from camera poses: the loss is the mean weighted distance of matches to their epipolar lines.
 
     Settings:
         cell: px; one point is drawn at random in every square of this side.
-        line_steps: points on a line that are compared.
-        search_window: half the side of the window round the best of them, a share of half the view's side.
-        anchor_noise: largest shift of that best one, likewise.
+        line_steps: number of points on a line that are compared.
+        search_window: half the side of the window around the most similar point, as a share of half the view's side.
+        anchor_noise: largest random shift of the window, as a share of half the view's side.
         temperature: similarities are multiplied by it.
         mask: expected matches farther from their line than this share of the shorter side do not count.
         jitter: brightness, contrast, saturation and hue of each view, see `lf.train.views.colour.jitter`.
-        light: how much light, blur and noise of the views differ, see `random_views.photometric`; 0 for none.
+        light: strength of changes of light, blur and noise, see `random_views.photometric`; 0 for none.
         max_turn, most_pairs: see `lf.train.posed_pairs.collect`.
     """
 
-    any_network = True  # the one that `init` holds
+    any_network = True  # trains the network of `init`
     collect = staticmethod(posed_pairs.collect)
     extra: nn.Module | None = None
     images = 2  # per pair of the batch
 
     def __init__(self, recipe: Recipe, pictures: PosedPairs, device: torch.device) -> None:
-        """Take the pairs.
+        """Store the pairs and the settings of the search.
 
         Raises:
             UsageError: the network has no descriptors or no score map.
@@ -54,23 +54,23 @@ class Method:
         )
 
     def state(self) -> dict[str, Tensor]:
-        """Nothing besides the network."""
+        """Return an empty state: only the network changes."""
         return {}
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Nothing to undo."""
+        """Do nothing: there is no state."""
 
     def begin_step(self, step: int, network: nn.Module) -> None:
-        """Nothing to prepare."""
+        """Do nothing: steps need no preparation."""
 
     def trained(self, network: nn.Module) -> list[nn.Parameter]:
-        """What descriptors depend on; the rest of the network is frozen."""
+        """Return the parameters that descriptors depend on, and freeze all others."""
         used, _ = parts.split(network, self.model)
         parts.focus(network, used, others_learn=True)
         return used
 
     def loss(self, network: nn.Module, dice: Dice) -> tuple[Tensor, dict[str, Tensor]]:
-        """Mean over this process's pairs of the loss, and what tells how it goes."""
+        """Return the mean loss of the pairs of this process, and numbers for the log."""
         views, there, back = views_of(self.pairs, self.recipe, dice)
         dice.data_ready()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.bf16):
@@ -84,7 +84,7 @@ class Method:
         return loss, {"loss": loss.detach(), "kept": kept.detach(), "distance": middle.detach()}
 
     def sample(self, dice: Dice) -> list[Sample]:
-        """The views of a step with the points whose matches are looked for."""
+        """Return the first views of a step, with the points to match."""
         views, _, _ = views_of(self.pairs, self.recipe, dice)
         points = self._queries(dice)
         return single(views[: len(points)], torch.cat([points, torch.ones_like(points[..., :1])], 2))
@@ -101,7 +101,7 @@ class Method:
 
 
 def views_of(pairs: PosedPairs, recipe: Recipe, dice: Dice) -> tuple[Tensor, Tensor, Tensor]:
-    """The views of a step (2 B, C, H, W) with their colours changed, each by itself, and F (B, 3, 3) each way."""
+    """Return the views of a step (2 B, C, H, W), each with its own change of colours, and F (B, 3, 3) both ways."""
     views, there, back = pairs.draw(dice)
     changed = []
     for view in views.chunk(2):

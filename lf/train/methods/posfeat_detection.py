@@ -1,6 +1,6 @@
 """Stage 2 of PoSFeat (arXiv 2203.12993): train scores by reinforcement; descriptors are frozen.
 
-It serves every network whose scores have parts of their own: only what descriptors do not depend on is trained.
+It trains any network that has layers for scores alone: only parameters that descriptors do not depend on.
 """
 
 from __future__ import annotations
@@ -21,23 +21,24 @@ from lf.train.views.random_views import Dice
 
 
 class Method:
-    """Loss: see `lf.train.losses.policy_gradient`.
+    """Scores from camera poses by policy gradient, see `lf.train.losses.policy_gradient`.
 
     Settings:
-        batch_loss: `per_pair`, the mean over pairs; or `published`, the sum over the batch, which ties the rate to it.
-        penalty: of each accepted point.
+        batch_loss: `per_pair`, the mean over pairs; or `published`, the sum over the batch, which ties the learning
+            rate to the batch size.
+        penalty: cost of each accepted point.
         temperature: similarities are multiplied by it.
         jitter, light: see `lf.train.methods.posfeat_description`.
         max_turn, most_pairs: see `lf.train.posed_pairs.collect`.
     """
 
-    any_network = True  # the one that `init` holds
+    any_network = True  # trains the network of `init`
     collect = staticmethod(posed_pairs.collect)
     extra: nn.Module | None = None
     images = 2  # per pair of the batch
 
     def __init__(self, recipe: Recipe, pictures: PosedPairs, device: torch.device) -> None:
-        """Take the pairs.
+        """Store the pairs.
 
         Raises:
             UsageError: the network has no descriptors or no score map.
@@ -47,20 +48,20 @@ class Method:
         parts.check(self.model, recipe.model, recipe.method)
 
     def state(self) -> dict[str, Tensor]:
-        """Nothing besides the network."""
+        """Return an empty state: only the network changes."""
         return {}
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Nothing to undo."""
+        """Do nothing: there is no state."""
 
     def begin_step(self, step: int, network: nn.Module) -> None:
-        """Nothing to prepare."""
+        """Do nothing: steps need no preparation."""
 
     def trained(self, network: nn.Module) -> list[nn.Parameter]:
-        """What descriptors do not depend on; the rest of the network is frozen.
+        """Return the parameters that descriptors do not depend on, and freeze all others.
 
         Raises:
-            UsageError: nothing is left, or the recipe begins without descriptors.
+            UsageError: there are no such parameters, or the recipe has no `init` with descriptors.
         """
         if not self.recipe.init:
             raise UsageError("recipe: init= names no descriptors to match with; type: `init=CHECKPOINT`")
@@ -71,7 +72,7 @@ class Method:
         return rest
 
     def loss(self, network: nn.Module, dice: Dice) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of this process's pairs, and what tells how it goes."""
+        """Return the loss of the pairs of this process, and numbers for the log."""
         views, there, back = views_of(self.pairs, self.recipe, dice)
         dice.data_ready()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.bf16):
@@ -100,9 +101,9 @@ class Method:
 
 
 def score_map(model: Model, maps: dict[str, Tensor]) -> Tensor:
-    """A logit for every pixel (B, H, W): that of the pixel's class against the dustbin, or of its score.
+    """Return a logit for every pixel (B, H, W): of the pixel's class against the dustbin class, or of its score.
 
-    PoSFeat reads its scores through a softplus, here as in its decode.
+    Scores of PoSFeat pass through a softplus, as in its decoder.
     """
     if "detector" in maps:
         classes = maps["detector"]

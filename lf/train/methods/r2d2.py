@@ -16,32 +16,32 @@ from lf.train.views import flow_pairs, r2d2_views
 from lf.train.views.r2d2_views import Pair
 from lf.train.views.random_views import Dice
 
-HARDNET_WINDOW = 38  # px, side of the window that the points of `hardnet` are drawn from
+HARDNET_WINDOW = 38  # px, side of the window for the random points of `hardnet`
 
 
 class Method:
-    """Loss = reliability + repeatability + peakiness, each the mean over pairs.
+    """R2D2's pairs and loss: reliability + repeatability + peakiness, each the mean over pairs.
 
     Settings:
         repeat_loss, patch_norm: see `r2d2_losses.repeatability`.
         window: N of the paper, px.
         reliability_loss: ap (the paper's) or hardnet.
-        bins: of the soft histogram of the average precision.
-        base: what an unreliable point costs, the AP from which a point is worth its place.
+        bins: number of bins of the soft histogram of the average precision.
+        base: loss of an unreliable point: points with a higher AP become reliable.
         hardnet_counter: see `r2d2_losses.hardnet_reliability`.
-        hardnet_points: points per pair, of the 38 x 38 window; 0 takes them all.
-        source: synthetic (the pictures), flow (the folder `flow`), or both, each pair as likely as each picture.
+        hardnet_points: number of points per pair from the 38 x 38 window; 0 takes all.
+        source: `synthetic` (the images), `flow` (the folder `flow`), or `both`: pairs and images are equally likely.
         flow: folder of pairs with known flow, see `lf.train.views.flow_pairs`.
         shorter, tilt, noise, jitter, trials: see `r2d2_views.Changes`.
 
-    Both reliability losses look for wrong answers in all pairs of a batch; of several processes each looks in its own.
+    Both reliability losses take negatives from all pairs of the batch that their process has.
     """
 
     extra: nn.Module | None = None
     images = 2  # per pair of the batch
 
     def __init__(self, recipe: Recipe, pictures: Pictures, device: torch.device) -> None:
-        """Take the pictures; find the pairs with flow, if the recipe wants any.
+        """Store the images, and find the pairs with flow if the recipe uses them.
 
         Raises:
             BadInput: there are no pairs with flow.
@@ -60,17 +60,17 @@ class Method:
         self.flows = [] if self.set["source"] == "synthetic" else flow_pairs.find(self.root)
 
     def state(self) -> dict[str, Tensor]:
-        """Nothing besides the network."""
+        """Return an empty state: only the network changes."""
         return {}
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Nothing to undo."""
+        """Do nothing: there is no state."""
 
     def begin_step(self, step: int, network: nn.Module) -> None:
-        """Nothing to prepare."""
+        """Do nothing: steps need no preparation."""
 
     def loss(self, network: nn.Module, dice: Dice) -> tuple[Tensor, dict[str, Tensor]]:
-        """Mean over this process's pairs of the loss, and its parts."""
+        """Return the mean loss of the pairs of this process, and its parts for the log."""
         pair = self.views(dice)
         dice.data_ready()
         images = torch.cat([pair.first, pair.second]).contiguous(memory_format=torch.channels_last)
@@ -84,7 +84,7 @@ class Method:
     def parts(
         self, descriptor: Tensor, reliability: Tensor, repeatability: Tensor, aflow: Tensor, dice: Dice
     ) -> dict[str, Tensor]:
-        """The three losses of maps (2 * B, ...), first views before second ones."""
+        """Return the three losses of maps (2 * B, ...), first views before second views."""
         one, two = repeatability.chunk(2)
         window = self.set["window"]
         repeat = r2d2_losses.repeatability(one, two, aflow, self.set["repeat_loss"], self.set["patch_norm"], window)
@@ -96,7 +96,7 @@ class Method:
         return {"reliability": reliable.mean(), "repeatability": repeat.mean(), "peaky": peaky}
 
     def views(self, dice: Dice) -> Pair:
-        """The pairs of a step."""
+        """Return the pairs of a step."""
         size = self.recipe.size
         drawn = r2d2_views.draw(dice, self.changes, size)
         drawn_from = {"synthetic": (len(self.pictures), 0), "flow": (0, len(self.flows))}
@@ -117,7 +117,7 @@ class Method:
         return parts[0]._replace(second=r2d2_views.spoil(parts[0].second, dice, self.changes))
 
     def sample(self, dice: Dice) -> list[Sample]:
-        """The pairs of a step, for people to look at."""
+        """Return the pairs of a step for display."""
         pair = self.views(dice)
         return pairs(torch.cat([pair.first, pair.second]), aflow=pair.aflow)
 
@@ -143,7 +143,7 @@ class Method:
 
 
 def window_points(dice: Dice, size: tuple[int, int], count: int) -> Tensor:
-    """(B, N, 2) int64 pixels, x then y: `count` different ones of a random window per pair, all of it for 0."""
+    """Choose `count` different pixels, 0 for all, of a random window per pair: (B, N, 2) int64, x then y."""
     height, width = (min(HARDNET_WINDOW, s) for s in size)
     corner = torch.stack([dice.integers(size[1] - width + 1), dice.integers(size[0] - height + 1)], -1)
     place = dice.uniform(0, 1, height * width).argsort(1)[:, : count or None]

@@ -25,22 +25,22 @@ from lf.train.sample import Sample, pairs
 from lf.train.views import random_views, superpoint_views
 from lf.train.views.random_views import PLACE, RELATION, Dice
 
-SHAKE = 0.7  # px: at run time the partner is found a pixel or so beside the true place
-MISLED = 0.3  # what a label is worth whose descriptor did not find its partner
+SHAKE = 0.7  # px: at run time the partner is detected about a pixel from the true place
+MISLED = 0.3  # weight of a label if its descriptor did not find its partner
 WARP = superpoint_views.WARPS["joint"]
 PHOTOMETRY = superpoint_views.PHOTOMETRIES["joint"]
 
 
 class Views(NamedTuple):
-    """The pairs of a step; the first views come before the second ones.
+    """The pairs of a step; first views come before second views.
 
     Attributes:
         batch: (2 B, C, H, W) in [0, 1].
-        seen: (2 B, H, W) bool, what of them is picture.
-        points: labels of the first and of the second views, (B, N, 3) x, y, score each.
+        seen: (2 B, H, W) bool, pixels inside the image.
+        points: labels of the first and of the second views, (B, N, 3) x, y, score each; score 0 does not count.
         relation: (B, 3, 3) from pixels of the second view to pixels of the first.
-        chosen: (B,) which pictures they show.
-        places: (B, 3, 3) from pixels of the first, and of the second views, to pixels of their squares.
+        chosen: (B,) indices of the images of the pairs.
+        places: (B, 3, 3) each, from pixels of the first views and of the second views to pixels of their squares.
     """
 
     batch: Tensor
@@ -52,25 +52,25 @@ class Views(NamedTuple):
 
 
 class Method:
-    """One training run's pictures, labels and loss. Settings:
+    """SuperPoint's pairs of views, labels and loss. Settings:
 
     labels: `corners`, or a folder made by `lf label`.
-    relabel: shares of the run at which the network labels the pictures anew, from `adaptations` views of each.
-    view_pairs: `wide` changes scale, tilt and light more than `published`, whose first view is the picture itself.
+    relabel: shares of the run after which the network labels the images again, from `adaptations` views of each.
+    view_pairs: `published`: the first view is the image itself; `wide`: larger changes of scale, tilt and light.
     detector_loss: a row of DETECTOR_LOSSES.
     corner_labels: `soft` spreads a point over the pixels round it and fills its cell; `drawn` picks one pixel per cell,
-        as the paper does; `trusted` takes a cell's strongest point, and in full only if its descriptor found its
-        partner, so that the score learns to mean "repeatable and matchable".
+        as the paper does; `trusted` takes the strongest point of a cell, with a lower weight if its descriptor did not
+        find its partner, so that the score means "repeatable and matchable".
     descriptor_loss: `dual-softmax` over `points` labelled points per pair, at `temperature`; or a row of
         DESCRIPTOR_LOSSES over the cells: `sparse` with `points` matches and `negatives` for each, or `dense`.
-    descriptor_weight: of the descriptor loss in the sum.
+    descriptor_weight: weight of the descriptor loss in the sum.
     """
 
     extra: nn.Module | None = None
     images = 2  # per pair of the batch
 
     def __init__(self, recipe: Recipe, pictures: Pictures, device: torch.device) -> None:
-        """Label the pictures."""
+        """Label the images."""
         self.recipe = recipe
         self.device = device
         self.pictures = pictures
@@ -79,24 +79,24 @@ class Method:
         self.labels = self._first_labels().to(device)
 
     def _first_labels(self) -> Tensor:
-        """(N, LABELS, 3) of the pictures."""
+        """Return the first labels of the images (N, LABELS, 3)."""
         return first_labels(self.recipe, self.pictures)
 
     def state(self) -> dict[str, Tensor]:
-        """What `restore` needs besides the network."""
+        """Return the tensors that `restore` needs in addition to the network."""
         return {"labels": self.labels}
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Undo everything since `state` was taken."""
+        """Restore the tensors that `state` returned."""
         self.labels = state["labels"]
 
     def begin_step(self, step: int, network: nn.Module) -> None:
-        """Label the pictures anew where the recipe says so."""
+        """Label the images again if the recipe does so at this step."""
         if step in {round(share * self.recipe.steps) for share in self.recipe.settings["relabel"]}:
             self.labels = adapt(self.recipe, self.pictures, network, self.device).to(self.device)
 
     def loss(self, network: nn.Module, dice: Dice) -> tuple[Tensor, dict[str, Tensor]]:
-        """The mean loss of the pairs, and its parts for the log."""
+        """Return the mean loss of the pairs, and its parts for the log."""
         views = self._views(dice)
         dice.data_ready()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.bf16):
@@ -106,7 +106,7 @@ class Method:
     def _keypoint_loss(
         self, detector: Tensor, descriptor: Tensor, views: Views, dice: Dice
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """See `loss`; maps of the first views come before those of the second ones."""
+        """Return the loss and its parts, see `loss`. Maps of first views come before maps of second views."""
         settings = self.recipe.settings
         _, seen, points, relation, *_ = views
         valid = valid_cells(seen)
@@ -128,7 +128,7 @@ class Method:
         return loss, {"detector": detecting.detach(), "descriptor": matching.detach(), **parts}
 
     def sample(self, dice: Dice) -> list[Sample]:
-        """The pairs of a step, for people to look at."""
+        """Return the pairs of a step for display."""
         views = self._views(dice)
         return pairs(views.batch, torch.cat(views.points), homography=views.relation.inverse(), inside=views.seen)
 
@@ -152,12 +152,12 @@ class Method:
         return Views(torch.cat(both), torch.cat(seen), points, relation, chosen, places)
 
     def _whole(self) -> random_views.Spread:
-        """A view as long as its picture is wide."""
+        """Return the spread of a view with the whole width of its image."""
         scale = (self.recipe.picture_size - 1) / (max(self.recipe.size) - 1)
         return random_views.Spread(scale=(scale, scale), rotation=0.0, tilt=0.0, shift=0.0)
 
     def _match(self, descriptor: Tensor, points: list[Tensor], dice: Dice) -> tuple[Tensor, Tensor, Tensor]:
-        """The descriptor loss; 1 or 0 for the labels (B, N) that did or did not find their partner; the share found."""
+        """Return the descriptor loss; 1 for labels (B, N) that found their partner, 0 for others; the share found."""
         settings = self.recipe.settings
         both = torch.stack([(p[..., 2] > 0) & (p[..., :2] > 2.0).all(-1) for p in points]).all(0)
         index = correspondence.choose(both, dice.rand(both.shape[1]), settings["points"])
@@ -172,7 +172,7 @@ class Method:
         return loss.mean(), found, hit.sum() / valid.sum().clamp(min=1)
 
     def _target(self, points: Tensor, found: Tensor, dice: Dice) -> Tensor:
-        """Labels of the cells (2 B, 65, h, w), see the setting `corner_labels`."""
+        """Return the labels of the cells (2 B, 65, h, w), see the setting `corner_labels`."""
         size, kind = self.recipe.size, self.recipe.settings["corner_labels"]
         if kind == "trusted":
             weight = torch.where(_leads(points, size), torch.where(found > 0, 1.0, MISLED), 0.0)
@@ -184,7 +184,7 @@ class Method:
 
 
 def _leads(points: Tensor, size: tuple[int, int]) -> Tensor:
-    """Which points (B, N, 3) have the best score of their cell, (B, N) bool."""
+    """Return a mask (B, N) of the points (B, N, 3) with the best score of their cell."""
     rows, columns = (side // CELL for side in size)
     last = torch.tensor([size[1] - 1, size[0] - 1], device=points.device)
     pixel = points[..., :2].round().long().clamp(min=0).minimum(last)
@@ -195,9 +195,9 @@ def _leads(points: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def sample_at(descriptor: Tensor, points: Tensor, size: tuple[int, int], centres: bool = True) -> Tensor:
-    """Unit descriptors (B, N, D) at pixel points (B, N, 2): by true cell centres, or else by the published rule.
+    """Sample unit descriptors (B, N, D) at pixels (B, N, 2), as the decoders do.
 
-    They are `describe_wren` and `describe_superpoint` of `lf.models.decode`.
+    With `centres` as `describe_wren`, by true cell centres; otherwise as `describe_superpoint`, by the published rule.
     """
     unit = F.normalize(descriptor, dim=1)
     at = (points + 0.5 if centres else points) / torch.tensor([size[1], size[0]], device=points.device) * 2 - 1

@@ -23,23 +23,23 @@ from lf.train.pictures import Pictures
 from lf.train.sample import Sample, pairs
 from lf.train.views.random_views import Dice, render_classes
 
-LEAST = 2  # pairs of a process: batch normalisation of a pooled vector needs several pictures
+LEAST = 2  # least number of pairs of a process: batch normalisation of a pooled vector needs several images
 
 
 class Method(superpoint.Method):
-    """One training run's labelled images and loss. Settings are those of `superpoint`, and:
+    """A segmentation head on SuperPoint: labelled images and loss. Settings of `superpoint`, and:
 
-    trunk: `joint` learns all heads together; `detached` too, but the segmentation does not reach the trunk; `frozen`
-        learns the segmentation alone, and keypoints and descriptors stay those of `init`.
-    keypoints: what detector and descriptor learn where the trunk is not frozen. `labels`: from labelled points, as in
-        `superpoint`; `parent`: to give the maps of `init` on the same views (learning without forgetting, arXiv
-        1606.09282). With `parent` all but the segmentation keeps the statistics of its batch normalisation.
+    trunk: `joint` trains all heads together; `detached` also, but the segmentation has no gradient in the trunk;
+        `frozen` trains only the segmentation: keypoints and descriptors of `init` do not change.
+    keypoints: target of detector and descriptor if the trunk is not frozen. `labels`: labelled points, as in
+        `superpoint`; `parent`: the maps of `init` on the same views (learning without forgetting, arXiv 1606.09282).
+        With `parent`, only the segmentation updates the statistics of its batch normalisation.
     segmentation_loss: a row of SEGMENTATION_LOSSES.
-    segmentation_weight: of the segmentation in the sum.
+    segmentation_weight: weight of the segmentation loss in the sum.
     """
 
     def __init__(self, recipe: Recipe, pictures: Pictures, device: torch.device) -> None:
-        """Label the pictures, or load the parent, unless only the segmentation learns."""
+        """Label the images or load the parent, unless only the segmentation is trained."""
         self.frozen = recipe.settings["trunk"] == "frozen"
         taught = recipe.settings["keypoints"] == "parent" and not self.frozen
         self.parent = checkpoint.network(resolve(recipe.init)).to(device) if taught else None
@@ -52,12 +52,12 @@ class Method(superpoint.Method):
         return torch.zeros(len(self.pictures), LABELS, 3)
 
     def prepare(self, network: nn.Module) -> None:
-        """Leave the segmentation alone to learn, where the trunk is frozen."""
+        """Freeze everything except the segmentation if the trunk is frozen."""
         for name, parameter in network.named_parameters() if self.frozen else ():
             parameter.requires_grad_(name.startswith(SEGMENTATION))
 
     def begin_step(self, step: int, network: nn.Module) -> None:
-        """See `superpoint.Method`; without labels the trunk keeps the statistics of its batch normalisation."""
+        """See `superpoint.Method`. Without labels, the trunk keeps the statistics of its batch normalisation."""
         if self.labelled:
             super().begin_step(step, network)
             return
@@ -65,10 +65,10 @@ class Method(superpoint.Method):
             part.train(name == SEGMENTATION)
 
     def loss(self, network: nn.Module, dice: Dice) -> tuple[Tensor, dict[str, Tensor]]:
-        """The mean loss of the pairs, and its parts for the log.
+        """Return the mean loss of the pairs, and its parts for the log.
 
         Raises:
-            UsageError: a process has one pair only.
+            UsageError: a process has only one pair.
         """
         if dice.pairs < LEAST:
             raise UsageError(
@@ -98,7 +98,7 @@ class Method(superpoint.Method):
     def _parent_loss(
         self, parent: nn.Module, detector: Tensor, descriptor: Tensor, batch: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """How far both maps are from those of the parent on the same views."""
+        """Return the distance of detector and descriptor maps from the maps of the parent on the same views."""
         with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.bf16):
             heads = MODELS[self.recipe.model].heads
             maps = dict(zip(heads, parent(batch), strict=False))  # the parent may have no segmentation
@@ -107,19 +107,19 @@ class Method(superpoint.Method):
         return map_losses.total(learned, taught, self.recipe.settings["descriptor_weight"])
 
     def sample(self, dice: Dice) -> list[Sample]:
-        """The pairs of a step with their masks, for people to look at."""
+        """Return the pairs of a step with their masks for display."""
         views = self._views(dice)
         known = torch.cat(views.points) if self.labelled else None
         homography = views.relation.inverse()
         return pairs(views.batch, known, homography=homography, inside=views.seen, masks=self._masks(views))
 
     def _masks(self, views: Views) -> Tensor:
-        """The classes (2 B, H, W) int64 of the pixels of views; VOID beyond the picture."""
+        """Return the classes (2 B, H, W) int64 of the pixels of views; VOID outside the image."""
         masks = self.pictures.masks(views.chosen)
         return torch.cat([render_classes(masks, place, self.recipe.size, VOID) for place in views.places]).long()
 
 
 def _accuracy(logits: Tensor, masks: Tensor) -> Tensor:
-    """Share of the pixels whose class is right, of those that are not ignored."""
+    """Return the share of correctly classified pixels among the pixels that are not ignored."""
     known = masks != VOID
     return ((logits.argmax(1) == masks) & known).sum() / known.sum().clamp(min=1)

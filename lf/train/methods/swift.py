@@ -22,21 +22,21 @@ from lf.train.teacher import Teacher, similarity_loss
 from lf.train.views import random_views
 from lf.train.views.random_views import Dice, Spread
 
-PLACE = Spread(scale=(0.6, 1.3), rotation=25.0, tilt=0.05, shift=0.4)  # where in its picture a pair looks
-CROWD = 4  # px: of labels as near as this, along both axes, the best counts, as at run time
-NEAR = 5.0  # px: labels nearer than this are no rivals of each other
+PLACE = Spread(scale=(0.6, 1.3), rotation=25.0, tilt=0.05, shift=0.4)  # position of a pair in its image
+CROWD = 4  # px: a label counts if no better one is this near along both axes, as at run time
+NEAR = 5.0  # px: labels nearer than this are not negatives of each other
 
 
 class Asked(NamedTuple):
-    """The labels of a step whose descriptors are compared.
+    """Labels of a step, chosen for comparing their descriptors.
 
     Attributes:
-        both: (B, N) bool, which labels both views see.
-        chosen: (B, M) which of them.
-        valid: (B, M) bool, which of these count.
-        at: their pixels (B, M, 2) in the first and in the second view.
-        shaken: where their descriptors are read, (B, M, 2) each.
-        descriptors: unit, (B, M, D) of the first and of the second view.
+        both: (B, N) bool, labels that are visible in both views.
+        chosen: (B, M) indices of the chosen labels.
+        valid: (B, M) bool, chosen labels that are visible in both views; only these count.
+        at: pixels (B, M, 2) of the chosen labels in the first and in the second view.
+        shaken: pixels at which their descriptors are sampled, (B, M, 2) each.
+        descriptors: unit descriptors (B, M, D) of the first and of the second view.
     """
 
     both: Tensor
@@ -48,29 +48,29 @@ class Asked(NamedTuple):
 
 
 class Method:
-    """One training run's pictures, labels and loss. Settings:
+    """Dense scores and descriptors from labelled points: pairs of views, labels and loss. Settings:
 
     labels: `corners`, or a folder made by `lf label`.
-    scale: the second view is up to so many times larger or smaller than the first.
-    rotation: degrees by which it is turned, a standard deviation; 90 and more is any turn.
-    light: how much light, contrast and noise differ; 1 is what the other methods have.
-    matchability: how the score learns which labels can be matched. `none`: it does not. `found`: a label whose
-        descriptor did not find its partner gets a lower spot in the heat map. `reward`: scores of labels that found
-        their partner are pulled up, those of the others down, as DISK does (arXiv 2006.13566).
-    heat_weight, descriptor_weight: in the sum; the windows have 1.
-    points: most labels of a pair whose descriptors are compared.
-    rivals: the negatives of a descriptor, those of its `pair` or of the whole `batch`.
-    temperature: of the softmax over similarities.
-    teacher: a checkpoint of any network that describes given points, whose similarities the descriptors learn, too;
-        empty for none. Its licence goes into the card.
-    teacher_weight: of that in the sum.
+    scale: largest ratio of scale between the two views, in either direction.
+    rotation: standard deviation of the rotation of the second view, degrees; 90 or more gives any angle.
+    light: strength of changes of light, contrast and noise; other methods have 1.
+    matchability: whether the score depends on matching. `none`: it does not. `found`: labels that did not find their
+        partner by descriptor get a lower peak in the heat map. `reward`: scores of labels that found their partner are
+        raised, scores of the others are lowered, as DISK does (arXiv 2006.13566).
+    heat_weight, descriptor_weight: weights in the sum of losses; the window loss has weight 1.
+    points: largest number of labels of a pair to compare by descriptor.
+    rivals: negatives of a descriptor, from its `pair` or from the whole `batch`.
+    temperature: temperature of the softmax over similarities.
+    teacher: checkpoint of a network that describes given points; empty for none. The descriptors also learn its
+        similarities. Its licence goes into the card.
+    teacher_weight: weight of the teacher loss in the sum.
     """
 
     extra: nn.Module | None = None
     images = 2  # per pair of the batch
 
     def __init__(self, recipe: Recipe, pictures: Pictures, device: torch.device) -> None:
-        """Label the pictures."""
+        """Label the images."""
         self.recipe = recipe
         self.device = device
         self.pictures = pictures
@@ -83,18 +83,18 @@ class Method:
         self.labels = first_labels(recipe, pictures).to(device)
 
     def state(self) -> dict[str, Tensor]:
-        """What `restore` needs besides the network."""
+        """Return the tensors that `restore` needs in addition to the network."""
         return {"labels": self.labels}
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Undo everything since `state` was taken."""
+        """Restore the tensors that `state` returned."""
         self.labels = state["labels"]
 
     def begin_step(self, step: int, network: nn.Module) -> None:
-        """Nothing changes on the way."""
+        """Do nothing: steps need no preparation."""
 
     def loss(self, network: nn.Module, dice: Dice) -> tuple[Tensor, dict[str, Tensor]]:
-        """The mean loss of the pairs, and its parts for the log."""
+        """Return the mean loss of the pairs, and its parts for the log."""
         settings = self.recipe.settings
         batch, seen, points, _ = self._views(dice)
         dice.data_ready()
@@ -122,13 +122,13 @@ class Method:
         return loss, {name: part.detach() for name, part in parts.items()}
 
     def sample(self, dice: Dice) -> list[Sample]:
-        """The pairs of a step, for people to look at."""
+        """Return the pairs of a step for display."""
         batch, seen, points, relation = self._views(dice)
         return pairs(batch, torch.cat(points), homography=relation.inverse(), inside=seen)
 
     def _views(self, dice: Dice) -> tuple[Tensor, Tensor, list[Tensor], Tensor]:
-        """Views (2 B, C, H, W), first ones first; what of them is picture (2 B, H, W); the labels of the first and of
-        the second ones (B, N, 3); homographies (B, 3, 3) from second to first.
+        """Return views (2 B, C, H, W), first views first; a mask (2 B, H, W) of pixels inside the image; labels
+        (B, N, 3) of first and of second views; homographies (B, 3, 3) from second to first views.
         """
         size = self.recipe.size
         chosen = dice.integers(len(self.pictures))
@@ -144,7 +144,7 @@ class Method:
         return torch.cat(both), torch.cat(seen), points, relation
 
     def _ask(self, descriptor: Tensor, points: list[Tensor], dice: Dice) -> Asked:
-        """Choose labels that both views see, and sample the descriptors (2 B, D, h, w) near them."""
+        """Choose labels that are visible in both views, and sample the descriptors (2 B, D, h, w) near them."""
         both = (points[0][..., 2] > 0) & (points[1][..., 2] > 0)
         index = correspondence.choose(both, dice.rand(both.shape[1]), self.recipe.settings["points"])
         one, two = (p[..., :2].gather(1, index[..., None].expand(-1, -1, 2)) for p in points)
@@ -154,8 +154,8 @@ class Method:
         return Asked(both, index, both.gather(1, index), (one, two), shaken, found)
 
     def _match(self, asked: Asked) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The descriptor loss; which labels (B, N) found their partner or were not asked; which were asked; the share
-        of these that found it.
+        """Return the descriptor loss; a mask (B, N) of labels that found their partner or were not compared; a mask
+        (B, N) of compared labels; the share of compared labels that found their partner.
         """
         settings, valid = self.recipe.settings, asked.valid
         compare = correspondence.batch_softmax if settings["rivals"] == "batch" else correspondence.dual_softmax
@@ -165,13 +165,13 @@ class Method:
         return loss.mean(), found, known, hit.sum() / valid.sum().clamp(min=1)
 
     def _taught(self, teacher: Teacher, batch: Tensor, asked: Asked) -> Tensor:
-        """How far the similarities of the asked labels, of both views together, are from the teacher's."""
+        """Return the distance between the similarities of the chosen labels, over both views, and the teacher's."""
         taught = teacher.describe(batch, torch.cat(asked.shaken)).chunk(2)
         return similarity_loss(torch.cat(asked.descriptors, 1), torch.cat(taught, 1), asked.valid.repeat(1, 2))
 
 
 def reward(logits: Tensor, points: Tensor, found: Tensor, known: Tensor) -> Tensor:
-    """The mean over the `known` labels of their score, counted against where the partner was not found."""
+    """Return the mean over the `known` labels of their score, negated for labels that did not find their partner."""
     height, width = logits.shape[1:]
     last = torch.tensor([width - 1, height - 1], device=logits.device)
     pixel = points[..., :2].round().long().clamp(min=0).minimum(last)

@@ -1,1 +1,1 @@
-"""Random views of training pictures."""
+"""Random views of training images."""

@@ -13,7 +13,7 @@ def jitter(images: Tensor, amounts: Tensor, ranges: tuple[float, float, float, f
 
     Brightness, contrast and saturation are factors in [1 - range, 1 + range], applied as blends with black, with the
     image's mean grey and with its grey version; hue is a shift in [-range, range] turns of the HSV circle. Grey images
-    keep to the first two. The result is clamped after each change.
+    get the first two changes only. The result is clamped after each change.
 
     Args:
         images: (B, 3, H, W) RGB or (B, 1, H, W) grey, in [0, 1].
@@ -37,14 +37,14 @@ def jitter(images: Tensor, amounts: Tensor, ranges: tuple[float, float, float, f
 
 
 def grey(images: Tensor) -> Tensor:
-    """(B, 3 or 1, H, W) -> luma (B, 1, H, W)."""
+    """Convert images (B, 3 or 1, H, W) to luma (B, 1, H, W)."""
     if images.shape[1] == 1:
         return images
     return (images * images.new_tensor(LUMA).view(3, 1, 1)).sum(1, keepdim=True)
 
 
 def turn(images: Tensor, shift: Tensor) -> Tensor:
-    """RGB (B, 3, H, W) in [0, 1] with the hue of HSV turned by `shift` (B, 1, 1, 1), in turns."""
+    """Rotate the HSV hue of RGB images (B, 3, H, W) in [0, 1] by `shift` (B, 1, 1, 1), in turns."""
     value, chroma = images.amax(1), images.amax(1) - images.amin(1)
     red, green, blue = images.unbind(1)
     safe = chroma.clamp(min=1e-6)

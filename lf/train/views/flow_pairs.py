@@ -1,8 +1,8 @@
 """Pairs of photos with known flow from a folder: npz files of lf, or R2D2's public layout.
 
-Own: `*.npz` with `image1` and `image2` (H, W, 3) uint8 RGB, and either `flow` (H1, W1, 2) float32, the place of each
-pixel of image1 in image2, x then y, with `mask` (H1, W1), 0 where it has none; or neither: then both show the same
-place pixel by pixel, as a style transfer gives it.
+Files of lf: `*.npz` with `image1` and `image2` (H, W, 3) uint8 RGB. `flow` (H1, W1, 2) float32 is the position of each
+pixel of image1 in image2, x then y; `mask` (H1, W1) is 0 for pixels without a position. Without `flow`, both images
+show the same place pixel by pixel, as after a style transfer.
 
 R2D2's: `images_upright/db/A.jpg`; `optical_flow/flow/A_B.png`, displacements as little-endian int16 pairs in RGBA,
 1/16 px, with `optical_flow/mask/A_B.png`; and `style_transfer/A.jpg.st_*.jpg`, a styled copy of A.
@@ -28,12 +28,12 @@ from lf.train.views.random_views import warp_points
 
 LIMIT = 256 << 20  # bytes of a flow file
 UNITS = 16  # per pixel, in flow stored as PNG
-STEP = 4.0  # px of image 1, over which the local scale of a flow is measured
+STEP = 4.0  # px of image 1; the local scale of a flow is measured over this distance
 EXPECTED = "*.npz, or R2D2's optical_flow/flow/*.png and style_transfer/*.jpg"
 
 
 class FlowPair(NamedTuple):
-    """Two photos (H, W, 3) uint8 RGB; `flow` (H1, W1, 2) float32 px in the second, NaN where none; is it exact?"""
+    """Two photos (H, W, 3) uint8 RGB; `flow` (H1, W1, 2) float32 px in the second, NaN for none; True if exact."""
 
     first: Array
     second: Array
@@ -42,10 +42,10 @@ class FlowPair(NamedTuple):
 
 
 def find(root: Path) -> list[Path]:
-    """The files that name a pair each, sorted.
+    """Return the files that name a pair each, sorted.
 
     Raises:
-        BadInput: there are none.
+        BadInput: there are no such files.
     """
     styled = sorted((root / "style_transfer").glob("*.st_*.jpg"))
     found = sorted(root.glob("*.npz")) + sorted((root / "optical_flow" / "flow").glob("*.png")) + styled
@@ -55,10 +55,10 @@ def find(root: Path) -> list[Path]:
 
 
 def read(root: Path, path: Path) -> FlowPair:
-    """Read the pair that `path`, one of `find(root)`, names.
+    """Read the pair of `path`, a file of `find(root)`.
 
     Raises:
-        BadInput: a file is absent, damaged or too large, or the sizes do not fit together.
+        BadInput: a file is missing, damaged or too large, or the sizes do not fit together.
     """
     if path.suffix == ".npz":
         return _npz(path)
@@ -99,7 +99,7 @@ def _checked(path: Path, first: Array, second: Array, flow: Array, mask: Array) 
 
 
 def _same_place(first: Array, second: Array) -> Array:
-    """The flow between two images of one scene, the second perhaps of another size."""
+    """Return the flow between two images of the same scene, which may have different sizes."""
     ratio = np.array(second.shape[1::-1]) / np.array(first.shape[1::-1])
     flow: Array = ((_places(first.shape[:2]) + 0.5) * ratio - 0.5).astype(np.float32)
     return flow
@@ -111,7 +111,7 @@ def _places(size: tuple[int, ...]) -> Array:
 
 
 def _png(path: Path, channels: int) -> Array:
-    """(H, W, channels) uint8 as stored, (H, W) for 0."""
+    """Read a PNG file: (H, W, channels) uint8 as stored, (H, W) for 0 channels."""
     data = files.read_bytes(path, "a PNG file", LIMIT)
     height, width = headers.declared_size(data) or (0, 0)
     fits = data.startswith(b"\x89PNG") and 0 < height * width <= MAX_PIXELS
@@ -125,7 +125,7 @@ def _png(path: Path, channels: int) -> Array:
 
 
 def views_of(pair: FlowPair, drawn: Draw, size: tuple[int, int], device: torch.device) -> Pair:
-    """Views (1, C, H, W) of one pair, before noise and colour; `drawn` is its row, a batch of one.
+    """Make views (1, C, H, W) of one pair, before noise and colour; `drawn` is a batch of one.
 
     Image 1 keeps its size unless a view does not fit; image 2 is scaled, and tilted if the flow is exact.
     """
@@ -147,13 +147,13 @@ def views_of(pair: FlowPair, drawn: Draw, size: tuple[int, int], device: torch.d
     place = F.grid_sample(flow, at[:, None] * 2 / last - 1, padding_mode="border", align_corners=True)
     onward = made[1].inverse()
     onward = (onward / onward[:, 2:, 2:]).to(device, torch.float32)
-    return Pair(shown[0], shown[1], within(warp_points(place[:, :, 0].mT, onward), size))  # beside a NaN all is NaN
+    return Pair(shown[0], shown[1], within(warp_points(place[:, :, 0].mT, onward), size))  # next to a NaN: NaN
 
 
 def _crops(
     flow: Tensor, first: Tensor, back: Tensor, images: Tensor, drawn: Draw, size: tuple[int, int]
 ) -> tuple[Tensor, Tensor]:
-    """The best windows around random pixels that have a partner.
+    """Find the best windows around random pixels that have a partner.
 
     Args:
         flow: (h, w, 2) between the stored photos.

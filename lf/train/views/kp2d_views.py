@@ -1,8 +1,8 @@
 """Pairs of views of KP2D (arXiv 1912.10615, section 3.4), in batches.
 
-Both views are rendered straight from the square: one interpolation where the published code has three. A square is
-first shrunk by a whole factor if it has at least twice the pixels of a view; what a view shows beyond its square is
-mirrored.
+Both views are rendered directly from the square, with one interpolation; the published code has three. A square with
+at least twice the pixels of a view is first shrunk by an integer factor. Beyond its square, a view shows mirrored
+pixels.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from lf.train.views.random_views import Dice
 
 ANGLES = 100  # equally spaced candidates, besides 0
 CORNERS = torch.tensor([[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0]], dtype=torch.float64)
-TURN, SHIFT, SCALE = 15.0, 0.1, 0.1  # of the target in its square: degrees, share of the view, 1 +- this
+TURN, SHIFT, SCALE = 15.0, 0.1, 0.1  # of the target in its square: degrees, share of the view, change of factor
 NOISE = 0.05  # standard deviation
 KERNELS = torch.tensor([[0.0, 0, 16, 0, 0], [0, 0, 16, 0, 0], [0, 4, 8, 4, 0], [1, 4, 6, 4, 1]]) / 16  # none, 1, 3, 5
 
@@ -26,7 +26,7 @@ KERNELS = torch.tensor([[0.0, 0, 16, 0, 0], [0, 0, 16, 0, 0], [0, 4, 8, 4, 0], [
 def pair(
     pictures: Tensor, dice: Dice, size: tuple[int, int], spread: tuple[float, float, float, float]
 ) -> tuple[Tensor, Tensor]:
-    """Two views of each square before their colours change, and how they relate.
+    """Make two views of each square, before changes of colour, and their homographies.
 
     Args:
         pictures: (B, C, P, P) in [0, 1].
@@ -36,7 +36,7 @@ def pair(
 
     Returns:
         Views (2 B, C, H, W), first the targets, then the sources; and (B, 3, 3) float32 from pixels of a source to
-        pixels of its target, on the device of the pictures.
+        pixels of its target, on the device of the images.
     """
     factor = max(1, pictures.shape[-1] // max(size))
     pictures = F.avg_pool2d(pictures, factor) if factor > 1 else pictures
@@ -47,12 +47,12 @@ def pair(
 
 
 def sample(dice: Dice, size: tuple[int, int], spread: tuple[float, float, float, float]) -> Tensor:
-    """The published sampler: (pairs, 3, 3) float64 from pixels of a source to pixels of its target, on the CPU.
+    """Draw (pairs, 3, 3) float64 from pixels of a source to pixels of its target, on the CPU, as published.
 
-    The corners of the source go to those of a patch that lies inside the target: a centred rectangle, made a trapezium
-    by four displacements, scaled, shifted within the free border, and turned by one of those of 100 equally spaced
-    angles that keep it inside. Displacements and scale are normal with a deviation of half the amplitude, clipped
-    there. (The published code draws 100 scales and takes one, which is one draw.)
+    The corners of the source map to the corners of a patch inside the target. The patch is a centred rectangle that is
+    changed to a trapezium by four displacements, scaled, shifted within the free border, and rotated by a random one of
+    100 equally spaced angles at which it stays inside. Displacements and scale are normal, with half the amplitude as
+    standard deviation, and clipped at the amplitude. (The published code draws 100 scales and takes one: one draw.)
 
     Args:
         dice: for the pairs.
@@ -61,10 +61,10 @@ def sample(dice: Dice, size: tuple[int, int], spread: tuple[float, float, float,
     """
     ratio, scaling, perspective, largest = spread
     height, width = size
-    limit = torch.tensor([1.0, height / width], dtype=torch.float64)  # half the target; its half width is the unit
+    limit = torch.tensor([1.0, height / width], dtype=torch.float64)  # half the target, in units of its half width
     move = perspective / 2 * dice.normal(4).double().clamp(-1, 1)
     left, right, top, bottom = move.unbind(1)
-    # one draw moves the two ends of a side by opposite amounts, so that the side grows or shrinks about its middle
+    # one draw moves both ends of a side by opposite amounts: the side grows or shrinks about its middle
     moved = torch.stack([torch.stack(m, 1) for m in ((top, left), (top, right), (bottom, right), (bottom, left))], 1)
     patch = CORNERS * limit * ratio + moved * CORNERS * limit
     middle = patch.mean(1, keepdim=True)
@@ -78,7 +78,7 @@ def sample(dice: Dice, size: tuple[int, int], spread: tuple[float, float, float,
 
 
 def _turned(patch: Tensor, limit: Tensor, largest: float, random: Tensor) -> Tensor:
-    """Patches (B, 4, 2) turned about their middles by one of the angles that keep them within +-limit."""
+    """Rotate patches (B, 4, 2) about their centres by a random one of the angles at which they stay within +-limit."""
     angle = torch.cat([torch.zeros(1), torch.linspace(-largest, largest, ANGLES)]).double()
     cos, sin = angle.cos(), angle.sin()
     turn = torch.stack([torch.stack([cos, sin], -1), torch.stack([-sin, cos], -1)], 1)  # (A, 2, 2)
@@ -91,9 +91,10 @@ def _turned(patch: Tensor, limit: Tensor, largest: float, random: Tensor) -> Ten
 
 
 def place(dice: Dice, size: tuple[int, int], side: int) -> Tensor:
-    """Where the target lies in its square: (pairs, 3, 3) float64 from pixels of the target, on the CPU.
+    """Draw (pairs, 3, 3) float64 from pixels of the target to pixels of its square, on the CPU.
 
-    The longer side of the view spans the square; then mirrored both ways with probability 1/2, turned, shifted, scaled.
+    The longer side of the view spans the square. The view is then mirrored along each axis with probability 1/2,
+    rotated, shifted and scaled.
     """
     height, width = size
     scale = (side - 1) / (max(size) - 1) * dice.uniform(1 - SCALE, 1 + SCALE).double()
@@ -112,7 +113,7 @@ def place(dice: Dice, size: tuple[int, int], side: int) -> Tensor:
 def augment(both: Tensor, dice: Dice, ranges: tuple[float, float, float, float]) -> Tensor:
     """Change the colours of RGB views (2 B, 3, H, W) in [0, 1].
 
-    Alike for the two of a pair, with probability 1/2 each: channels in another order, grey. On its own for each view:
+    The same for both views of a pair, with probability 1/2 each: permuted channels; grey. Independently for each view:
     noise (probability 1/2), a binomial blur of 1, 3 or 5 px or none, and colour jitter.
 
     Args:
@@ -131,12 +132,12 @@ def augment(both: Tensor, dice: Dice, ranges: tuple[float, float, float, float])
 
 
 def _both(drawn: Tensor, like: Tensor) -> Tensor:
-    """(B, 2, ...) -> (2 B, ...): first the targets', then the sources'."""
+    """Reorder (B, 2, ...) to (2 B, ...): first the targets, then the sources."""
     return drawn.transpose(0, 1).flatten(0, 1).to(like.device)
 
 
 def _blur(images: Tensor, kernel: Tensor) -> Tensor:
-    """Images (B, C, H, W) through their own kernels (B, 5), along both axes; mirrored at the edges."""
+    """Blur images (B, C, H, W) with their own kernels (B, 5) along both axes, mirrored at the edges."""
     batch, channels, height, width = images.shape
     taps = kernel.repeat_interleave(channels, 0)[:, None]  # (B C, 1, 5)
     padded = F.pad(images, (2, 2, 2, 2), mode="reflect").view(1, -1, height + 4, width + 4)

@@ -1,9 +1,10 @@
 """Training pairs of R2D2: two views, and the position of each pixel of the first in the second.
 
-Image 1 is the picture at a random size; image 2 is it seen at a tilt, with noise, at another random size and in other
-colours. From both a window of the same content is cut, the best of several trials, and brought to the training size
-(arXiv 1906.06195, section 4.1, and the published code). All of this is planned as homographies in float64 on the CPU;
-a view is then sampled from the picture in one step, from the level of its pyramid that has the image's resolution.
+Image 1 is the training image at a random size. Image 2 is the training image tilted, at another random size, with noise
+and other colours. A window of the same content is cut from both, the best of several trials, and resized to the
+training size (arXiv 1906.06195, section 4.1, and the published code). The views are planned as homographies in float64
+on the CPU. Each view is then sampled in one step, from the pyramid level of the training image with the resolution of
+image 1 or 2.
 
 "Unit" coordinates run from -0.5 to 0.5 between the outer edges of an image.
 """
@@ -23,14 +24,14 @@ from lf.core import UsageError
 from lf.train.views import colour, random_views
 from lf.train.views.random_views import Dice
 
-LEVELS = 3  # of the pyramid: pictures at 1, 1/2 and 1/4
-SCALES = (0.2, 5.0)  # a trial whose views differ more in scale is no good
-CELLS = 16  # of the grid on which the coverage of the second window is counted
-PROBES = 48  # points along a side of the first window at which a trial is judged
+LEVELS = 3  # of the pyramid: images at 1, 1/2 and 1/4
+SCALES = (0.2, 5.0)  # a trial is rejected if the scales of its views differ more
+CELLS = 16  # cells along a side of the grid that measures the coverage of the second window
+PROBES = 48  # points along a side of the first window that score a trial
 
 
 class Pair(NamedTuple):
-    """Views (B, C, H, W) in [0, 1], and `aflow` (B, 2, H, W): x, y in the second view, NaN outside of it."""
+    """Views (B, C, H, W) in [0, 1], and `aflow` (B, 2, H, W): x, y in the second view, NaN outside."""
 
     first: Tensor
     second: Tensor
@@ -39,14 +40,14 @@ class Pair(NamedTuple):
 
 @dataclass(frozen=True)
 class Changes:
-    """How the images of a pair may differ.
+    """Settings of the differences between the images of a pair.
 
     Attributes:
         shorter: least and largest shorter side of an image, px (log-uniform).
-        tilt: largest growth of one side of the picture at both its ends, as a share of the side.
+        tilt: largest growth of one side of the image at each end, as a share of the side.
         noise: width of the uniform noise, in 8-bit levels.
         jitter: largest change of brightness, contrast, saturation and hue.
-        trials: windows that are tried per pair.
+        trials: number of windows to try per pair.
     """
 
     shorter: tuple[float, float] = (256.0, 1024.0)
@@ -57,15 +58,15 @@ class Changes:
 
 
 class Draw(NamedTuple):
-    """The random numbers of some pairs (B, ...), so that one pair can be planned alone."""
+    """Random numbers of pairs (B, ...), so that a single pair can be planned."""
 
     shorter: Tensor  # (B, 2) px
-    tilt: Tensor  # (B, 3, 3) unit coordinates of the tilted image -> of the picture
+    tilt: Tensor  # (B, 3, 3) from unit coordinates of the tilted image to those of the training image
     centres: Tensor  # (B, trials, 2) in [-0.5, 0.5]
 
 
 class Plan(NamedTuple):
-    """Homographies (B, 3, 3) from pixels of either view to those of its picture; pyramid levels (B,)."""
+    """Homographies (B, 3, 3) from pixels of each view to pixels of the training image; pyramid levels (B,)."""
 
     first: Tensor
     second: Tensor
@@ -73,7 +74,7 @@ class Plan(NamedTuple):
 
 
 def draw(dice: Dice, changes: Changes, size: tuple[int, int]) -> Draw:
-    """Draw what `synthetic` and `flow_pairs.views_of` need; a view of (H, W) fits in every image.
+    """Draw the random numbers of `synthetic` and `flow_pairs.views_of`. Views of (H, W) fit in every image.
 
     Raises:
         UsageError: the largest image is smaller than a view.
@@ -81,7 +82,7 @@ def draw(dice: Dice, changes: Changes, size: tuple[int, int]) -> Draw:
     low, high = max(changes.shorter[0], *size), changes.shorter[1]
     if low > high:
         raise UsageError(
-            f"a view of {size[0]}x{size[1]} px does not fit in images of {high:g} px; set shorter, or size"
+            f"a view of {size[0]}x{size[1]} px does not fit in images of {high:g} px; increase shorter or decrease size"
         )
     shorter = dice.uniform(math.log(low), math.log(high), 2).double().exp()
     tilt = tilts(dice.uniform(0, changes.tilt).double(), dice.integers(4))
@@ -89,10 +90,10 @@ def draw(dice: Dice, changes: Changes, size: tuple[int, int]) -> Draw:
 
 
 def tilts(amount: Tensor, side: Tensor) -> Tensor:
-    """Homographies (B, 3, 3) from a tilted image to the picture, in unit coordinates.
+    """Return homographies (B, 3, 3) from a tilted image to the original image, in unit coordinates.
 
-    One side (B,) of the picture, counted from the left one, grows at both ends by `amount` (B,) of its length; what
-    leaves the frame is cut off, so the tilted image is full.
+    One side of the image (`side` (B,), 0 is the left one) grows at both ends by the share `amount` (B,) of its length.
+    Parts outside the frame are cut off, so the tilted image has no empty areas.
     """
     corners = amount.new_tensor([[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5]]).expand(len(amount), 4, 2)
     growth = amount.new_tensor([[0.0, -1.0], [0.0, 0.0], [0.0, 0.0], [0.0, 1.0]])
@@ -105,14 +106,14 @@ def tilts(amount: Tensor, side: Tensor) -> Tensor:
 
 
 def unit(width: Tensor, height: Tensor) -> Tensor:
-    """(B, 3, 3) float64 from unit coordinates to pixels of images (B,) wide and high."""
+    """Return (B, 3, 3) float64 from unit coordinates to pixels of images with `width` (B,) and `height` (B,)."""
     zero, one = torch.zeros_like(width), torch.ones_like(width)
     rows = [width, zero, (width - 1) / 2, zero, height, (height - 1) / 2, zero, zero, one]
     return torch.stack(rows, -1).double().view(-1, 3, 3)
 
 
 def plan(drawn: Draw, side: int, size: tuple[int, int]) -> tuple[Plan, Tensor]:
-    """Plan views of square pictures of `side` px; also (B, 3, 3) from the first view to the second."""
+    """Plan views of square training images of `side` px; also return (B, 3, 3) from the first view to the second."""
     one, two = drawn.shorter.unbind(1)
     full = torch.full_like(one, side)
     first = unit(full, full) @ unit(one, one).inverse()
@@ -142,17 +143,18 @@ def windows(
 ) -> tuple[Tensor, Tensor]:
     """Try windows around corresponding centres, and keep the best trial of each pair.
 
-    A window has the pixels of a view in the image with the lower resolution there, and covers the same content in the
-    other. A trial scores the smaller of two shares: of probes in the first window that fall into the second, and of
-    the second window's CELLS x CELLS cells that are hit. A scale outside SCALES scores nothing.
+    In the image with the lower local resolution, a window has as many pixels as a view; in the other image it covers
+    the same content. The score of a trial is the smaller of two shares: of probes of the first window that fall into
+    the second window, and of the CELLS x CELLS cells of the second window that contain a probe. It is 0 for a scale
+    outside SCALES.
 
     Args:
         here: (B, trials, 2) centres, px of image 1.
-        there: the same of image 2.
+        there: (B, trials, 2) centres, px of image 2.
         scale: (B, trials) pixels of image 2 per pixel of image 1.
         images: (B, 2, 2) width and height of both images.
         size: (H, W) of a view.
-        follow: points (B, trials, N, 2) of image 1 -> of image 2; NaN is nowhere.
+        follow: maps points (B, trials, N, 2) of image 1 to image 2; NaN for points without a partner.
 
     Returns:
         (B, 3, 3) from pixels of the views to pixels of image 1, and of image 2.
@@ -181,7 +183,7 @@ def windows(
 
 
 def _score(hits: Tensor) -> Tensor:
-    """(B, trials, N, 2) places in the second window, in its sides -> (B, trials)."""
+    """Score trials (B, trials) from places of probes (B, trials, N, 2) in the second window, in units of its sides."""
     inside = ((hits >= 0) & (hits < 1)).all(-1)
     cell = (hits.nan_to_num(0).clamp(0, 1 - 1e-9) * CELLS).long()
     covered = torch.zeros(*hits.shape[:2], CELLS * CELLS, dtype=torch.float64)
@@ -190,12 +192,12 @@ def _score(hits: Tensor) -> Tensor:
 
 
 def look(pictures: Tensor, homography: Tensor, level: Tensor, size: tuple[int, int]) -> Tensor:
-    """Views (B, C, H, W) of pictures (B, C, h, w) as an image of resolution 2 ** -level (B,) of the picture shows them.
+    """Render views (B, C, H, W) of images (B, C, h, w), reduced to the resolution 2 ** -level (B,).
 
     Args:
         pictures: in [0, 1], on the training device.
-        homography: (B, 3, 3) from pixels of a view to those of its picture.
-        level: below 0 the picture itself; between whole levels both are mixed.
+        homography: (B, 3, 3) from pixels of a view to pixels of its image.
+        level: pyramid level; below 0 the image itself; other values blend the two nearest levels.
         size: (H, W).
     """
     level = level.clamp(0, LEVELS - 1)
@@ -213,20 +215,20 @@ def look(pictures: Tensor, homography: Tensor, level: Tensor, size: tuple[int, i
 
 
 def grid(size: tuple[int, int], device: torch.device) -> Tensor:
-    """Pixels (1, H * W, 2) of a view, x then y, row by row."""
+    """Return the pixels (1, H * W, 2) of a view, x then y, row by row."""
     y, x = torch.meshgrid(*(torch.arange(s, dtype=torch.float32, device=device) for s in size), indexing="ij")
     return torch.stack([x, y], -1).view(1, -1, 2)
 
 
 def within(points: Tensor, size: tuple[int, int]) -> Tensor:
-    """Points (B, H * W, 2) of the second view -> aflow (B, 2, H, W), NaN outside of it."""
+    """Convert points (B, H * W, 2) of the second view to aflow (B, 2, H, W), NaN outside the view."""
     last = points.new_tensor([size[1] - 1, size[0] - 1])
     inside = ((points >= 0) & (points <= last)).all(-1, keepdim=True)
     return torch.where(inside, points, torch.nan).mT.reshape(-1, 2, *size)
 
 
 def synthetic(pictures: Tensor, drawn: Draw, size: tuple[int, int]) -> Pair:
-    """Pairs of square pictures (B, C, P, P) with exact flow, before noise and colour."""
+    """Make pairs of views of square images (B, C, P, P) with exact flow, before noise and colour."""
     made, between = plan(drawn, pictures.shape[-1], size)
     first = look(pictures, made.first, made.levels[0], size)
     second = look(pictures, made.second, made.levels[1], size)
@@ -236,6 +238,6 @@ def synthetic(pictures: Tensor, drawn: Draw, size: tuple[int, int]) -> Pair:
 
 
 def spoil(second: Tensor, dice: Dice, changes: Changes) -> Tensor:
-    """Noise and other colours for the second views (B, C, H, W)."""
+    """Add noise and colour changes to the second views (B, C, H, W)."""
     noise = (dice.rand(*second.shape[1:]) - 0.5) * (changes.noise / 255)
     return colour.jitter((second + noise).clamp(0, 1), dice.uniform(-1, 1, 4), changes.jitter)

@@ -1,6 +1,6 @@
 """Random views of images in batches on the training device: homographies, rendering, photometric changes.
 
-Pixel centres are integers; a homography maps (x, y) of a view to (x, y) of its picture.
+Pixel centres are integers; a homography maps (x, y) of a view to (x, y) of its image.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class Spread:
-    """How far random views may differ.
+    """Settings of the differences between random views.
 
     Attributes:
         scale: smallest and largest size of a view's pixel, in target pixels (log-uniform).
         rotation: degrees, standard deviation.
         tilt: largest displacement of each corner, as a share of the view's side (uniform).
-        shift: the view's centre lies in a square of this share of the target's side (uniform).
+        shift: side of the square for the view's centre, as a share of the target's side (uniform).
     """
 
     scale: tuple[float, float]
@@ -31,20 +31,20 @@ class Spread:
     shift: float
 
 
-PLACE = Spread(scale=(0.6, 1.6), rotation=25.0, tilt=0.05, shift=0.4)  # where in its picture a pair looks
-RELATION = Spread(scale=(0.55, 1.8), rotation=25.0, tilt=0.22, shift=0.3)  # how the second view differs from the first
+PLACE = Spread(scale=(0.6, 1.6), rotation=25.0, tilt=0.05, shift=0.4)  # position of a pair in its image
+RELATION = Spread(scale=(0.55, 1.8), rotation=25.0, tilt=0.22, shift=0.3)  # of the second view in the first
 
 
 class Dice:
-    """All random numbers of one step, which follow from (seed, step) alone.
+    """Random numbers of one step, determined by (seed, step).
 
-    They are drawn for the whole batch, and a process keeps those of its own pairs; so several processes together see
-    what one would. Small draws come from the CPU's generator, the same on every device; `rand` and `noise` are for
-    maps and come from the device's own.
+    They are drawn for the whole batch, and each process keeps those of its own pairs, so that several processes
+    together train on the same views as one. Small draws come from the CPU's generator and are the same on every device.
+    `rand` and `noise` are for maps and come from the device's generator.
     """
 
     def __init__(self, seed: int, step: int, batch: int, device: torch.device, own: slice | None = None) -> None:
-        """Take the run's seed, the step, the pairs of the whole batch, and which of them are this process's."""
+        """Store the run's seed, the step, the number of pairs of the batch, and the slice of this process."""
         self.own = own or slice(0, batch)
         self.batch = batch
         self.pairs = len(range(batch)[self.own])
@@ -54,32 +54,32 @@ class Dice:
         self.ready: float | torch.cuda.Event | None = None
 
     def uniform(self, low: float, high: float, *shape: int) -> Tensor:
-        """(pairs, *shape) float32 on the CPU."""
+        """Draw (pairs, *shape) float32, uniform in [low, high), on the CPU."""
         return (torch.rand((self.batch, *shape), generator=self._small) * (high - low) + low)[self.own]
 
     def normal(self, *shape: int) -> Tensor:
-        """(pairs, *shape) standard normal float32 on the CPU."""
+        """Draw (pairs, *shape) float32, standard normal, on the CPU."""
         return torch.randn((self.batch, *shape), generator=self._small)[self.own]
 
     def integers(self, high: int, *shape: int) -> Tensor:
-        """(pairs, *shape) int64 from 0 to high - 1 on the CPU."""
+        """Draw (pairs, *shape) int64 from 0 to high - 1 on the CPU."""
         return torch.randint(high, (self.batch, *shape), generator=self._small)[self.own]
 
     def rand(self, *shape: int) -> Tensor:
-        """(pairs, *shape) uniform float32 in [0, 1) on the device."""
+        """Draw (pairs, *shape) float32, uniform in [0, 1), on the device."""
         return torch.rand((self.batch, *shape), generator=self._large, device=self.device)[self.own]
 
     def noise(self, *shape: int) -> Tensor:
-        """(pairs, *shape) standard normal float32 on the device."""
+        """Draw (pairs, *shape) float32, standard normal, on the device."""
         return torch.randn((self.batch, *shape), generator=self._large, device=self.device)[self.own]
 
     def data_ready(self) -> None:
-        """The views are made and the network comes next; the loop reports the share of time before this."""
+        """Mark that the views are ready. The loop reports the share of time before this mark."""
         self.ready = mark(self.device)
 
 
 def mark(device: torch.device) -> float | torch.cuda.Event:
-    """A moment on the device's own clock."""
+    """Return the current time on the clock of the device."""
     if device.type != "cuda":
         return time.perf_counter()
     event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
@@ -110,7 +110,7 @@ def sample(dice: Dice, size: tuple[int, int], target: tuple[int, int], spread: S
 
 
 def four_point(source: Tensor, target: Tensor) -> Tensor:
-    """The homographies (B, 3, 3) that take four points (B, 4, 2) to four others, by the 8x8 linear system."""
+    """Return the homographies (B, 3, 3) that map four points (B, 4, 2) to four others, by the 8x8 linear system."""
     x, y = source[..., 0], source[..., 1]
     u, v = target[..., 0], target[..., 1]
     one, zero = torch.ones_like(x), torch.zeros_like(x)
@@ -121,13 +121,13 @@ def four_point(source: Tensor, target: Tensor) -> Tensor:
 
 
 def warp_points(points: Tensor, homography: Tensor) -> Tensor:
-    """(B, N, 2) through (B, 3, 3) -> (B, N, 2)."""
+    """Map points (B, N, 2) through homographies (B, 3, 3): (B, N, 2)."""
     mapped = points @ homography[:, :, :2].transpose(1, 2) + homography[:, None, :, 2]
     return mapped[..., :2] / mapped[..., 2:].clamp(min=1e-6)
 
 
 def project(points: Tensor, homography: Tensor, size: tuple[int, int]) -> Tensor:
-    """Points (B, N, 3) x, y, score through (B, 3, 3) into views of (H, W); the score becomes 0 where outside."""
+    """Map points (B, N, 3) x, y, score through (B, 3, 3) into views of (H, W). Points outside get the score 0."""
     at = warp_points(points[..., :2].double(), homography.to(points.device)).float()
     limit = torch.tensor([size[1] - 0.5, size[0] - 0.5], device=points.device)
     seen = ((at > -0.5) & (at < limit)).all(-1)
@@ -135,11 +135,11 @@ def project(points: Tensor, homography: Tensor, size: tuple[int, int]) -> Tensor
 
 
 def render(pictures: Tensor, homography: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Views (B, C, H, W) of pictures (B, C, h, w) in [0, 1], and a mask (B, H, W): inside the picture.
+    """Render views (B, C, H, W) of images (B, C, h, w) in [0, 1], and a mask (B, H, W) of pixels inside the image.
 
     Args:
         pictures: on the training device.
-        homography: (B, 3, 3) from pixels of a view to pixels of its picture.
+        homography: (B, 3, 3) from pixels of a view to pixels of its image.
         size: (H, W) of a view.
     """
     at, last, inside = _sources(pictures, homography, size)
@@ -148,7 +148,7 @@ def render(pictures: Tensor, homography: Tensor, size: tuple[int, int]) -> tuple
 
 
 def render_classes(masks: Tensor, homography: Tensor, size: tuple[int, int], outside: int) -> Tensor:
-    """Views (B, H, W) of masks (B, h, w): the class of the nearest pixel, `outside` beyond the mask; see `render`."""
+    """Render views (B, H, W) of masks (B, h, w): the class of the nearest pixel, or `outside`; see `render`."""
     at, _, inside = _sources(masks, homography, size)
     x, y = at.round().long().unbind(-1)
     index = (y * masks.shape[-1] + x).where(inside, 0)
@@ -157,7 +157,7 @@ def render_classes(masks: Tensor, homography: Tensor, size: tuple[int, int], out
 
 
 def _sources(pictures: Tensor, homography: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
-    """Where in its picture (..., h, w) each pixel of a view lies (B, H, W, 2); the last pixel there; whether inside."""
+    """Return positions (B, H, W, 2) of the pixels of views in their images, the last pixel, and a mask of inside."""
     homography = homography.to(pictures.device, torch.float32)
     height, width = size
     y = torch.arange(height, dtype=torch.float32, device=pictures.device)
@@ -169,10 +169,10 @@ def _sources(pictures: Tensor, homography: Tensor, size: tuple[int, int]) -> tup
 
 
 def render_smooth(pictures: Tensor, homography: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """As `render`, but a view whose pixels cover several of its picture is taken from the picture made smaller."""
+    """Render as `render`, but sample a view that is coarser than its image from a reduced image, without aliasing."""
     height, width = size
     middle = homography @ torch.tensor([(width - 1) / 2, (height - 1) / 2, 1.0], dtype=homography.dtype)
-    covered = torch.linalg.det(homography).abs() / middle[:, 2].abs().clamp(min=1e-6) ** 3  # px of the picture, area
+    covered = torch.linalg.det(homography).abs() / middle[:, 2].abs().clamp(min=1e-6) ** 3  # px of the image, area
     levels = (covered.log2() / 2).round().clamp(0, 3).long()
     view = pictures.new_empty((*pictures.shape[:2], *size))
     inside = torch.empty((len(pictures), *size), dtype=torch.bool, device=pictures.device)
@@ -191,7 +191,7 @@ def render_smooth(pictures: Tensor, homography: Tensor, size: tuple[int, int]) -
 def photometric(view: Tensor, dice: Dice, strength: float = 1.0) -> Tensor:
     """Change (pairs, C, H, W) in [0, 1]: blur, gamma, contrast, brightness, shading, noise; then round to 8 bit.
 
-    `strength` widens the changes of light and noise, not the blur.
+    `strength` scales the changes of light and noise, but not the blur.
     """
     channels, height, width = view.shape[1:]
 

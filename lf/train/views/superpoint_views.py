@@ -1,7 +1,7 @@
 """Views of SuperPoint as published: its sampler of homographies and photometric changes, in batches.
 
 Sources: arXiv 1712.07629, section 5.2, and the settings of the published training code. Sizes are (H, W) pixels, pixel
-centres at integers. All random numbers come from `Dice`, or from anything that draws alike.
+centres at integers. All random numbers come from `Dice`, or from an object with the same methods.
 """
 
 from __future__ import annotations
@@ -17,32 +17,32 @@ from torch.nn import functional as F
 from lf.train.views import random_views
 
 ANGLES = 25  # equally spaced
-SCALES = 5  # drawn besides 1
+SCALES = 5  # number of random factors, in addition to 1
 ELLIPSES = 20
-COARSE = 4  # px: shades are drawn at this fraction of the size, for they are blurred by several of it
+COARSE = 4  # shades are drawn at 1 / COARSE of the size, because their blur is wider than COARSE px
 
 
 class Draws(Protocol):
-    """The part of `views.Dice` that a homography needs."""
+    """Interface: the methods of `random_views.Dice` that a homography needs."""
 
     def uniform(self, low: float, high: float, *shape: int) -> Tensor:
-        """(pairs, *shape) on the CPU."""
+        """Draw (pairs, *shape), uniform in [low, high), on the CPU."""
 
     def integers(self, high: int, *shape: int) -> Tensor:
-        """(pairs, *shape) from 0 to high - 1, on the CPU."""
+        """Draw (pairs, *shape) from 0 to high - 1, on the CPU."""
 
 
 @dataclass(frozen=True)
 class Warp:
-    """How far the homographies go; lengths are shares of the image's sides.
+    """Settings of random homographies; lengths are shares of the image's sides.
 
     Attributes:
-        patch: side of the centred square that is then moved.
+        patch: side of the centred square before it is moved.
         scale: amplitude (two standard deviations) of the factors round 1.
         perspective: amplitudes of the corners' moves along x and y.
-        angle: largest, radians.
+        angle: largest rotation, radians.
         overflow: the patch may leave the image by this much when it is shifted.
-        margin: px, by which the mask of what is inside shrinks.
+        margin: px by which the mask of pixels inside the image shrinks.
     """
 
     patch: float
@@ -61,11 +61,11 @@ WARPS = {
 
 
 def sample(draws: Draws, size: tuple[int, int], warp: Warp) -> Tensor:
-    """Draw (pairs, 3, 3) float64 homographies from pixels of a view to pixels of a picture of the same `size`.
+    """Draw (pairs, 3, 3) float64 homographies from pixels of a view to pixels of an image of the same `size`.
 
-    The corners of the view see a patch of the picture. The patch is a centred square of the unit square; then come
-    perspective, scaling and, after the shift, rotation about its centroid. Patches may leave the picture. As published,
-    all happens in the unit square, so a rotation in an image that is no square also shears.
+    The corners of the view map to a patch of the image. The patch is a centred square of the unit square, changed by
+    perspective, scaling, shift, and rotation about its centroid. Patches may leave the image. As published, all changes
+    happen in the unit square, so a rotation also shears if the image is not square.
     """
     half = warp.patch / 2
     patch = torch.tensor([[-half, -half], [half, -half], [half, half], [-half, half]], dtype=torch.float64) + 0.5
@@ -87,14 +87,14 @@ def sample(draws: Draws, size: tuple[int, int], warp: Warp) -> Tensor:
 
 
 def _scale(draws: Draws, warp: Warp) -> Tensor:
-    """(pairs, 2, 2): one of 1 and some normally distributed factors, times the identity."""
+    """Return (pairs, 2, 2), scalings by 1 or by one of several normally distributed factors."""
     factors = F.pad(1 + _normal(draws, SCALES) * warp.scale / 2, (1, 0), value=1.0)
     factor = factors.gather(1, draws.integers(SCALES + 1, 1))
     return factor[..., None] * torch.eye(2, dtype=torch.float64)
 
 
 def _normal(draws: Draws, *shape: int) -> Tensor:
-    """Standard normal numbers, float64, none beyond two deviations."""
+    """Draw standard normal numbers, float64, truncated at two standard deviations."""
     inside = math.erf(2 / math.sqrt(2))
     return torch.erfinv(draws.uniform(-1, 1, *shape).double() * inside) * math.sqrt(2)
 
@@ -105,7 +105,7 @@ def _about_centre(patch: Tensor, matrix: Tensor) -> Tensor:
 
 
 def shrink(inside: Tensor, margin: int) -> Tensor:
-    """A mask (B, H, W) bool without the pixels that are within `margin` px of one that is False."""
+    """Erode a mask (B, H, W) bool by `margin` px."""
     if not margin:
         return inside
     outside = (~inside)[:, None].float()
@@ -114,16 +114,16 @@ def shrink(inside: Tensor, margin: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Photometry:
-    """How views change in brightness; levels are those of 8 bits.
+    """Settings of photometric changes; levels are 8-bit levels.
 
     Attributes:
-        brightness: largest level added or taken.
-        contrast: factors about the middle level.
-        noise: largest standard deviation.
+        brightness: largest level added or subtracted.
+        contrast: range of factors about the middle level.
+        noise: largest standard deviation, levels.
         impulse: largest probability that a pixel becomes black or white.
-        blur: px, length of the motion blur, which half of the views get.
-        shade: from the strongest lightening (negative) to the strongest darkening.
-        softness: px, kernels that blur the shades.
+        blur: px, length of the motion blur of half of the views.
+        shade: range of shading, from the strongest lightening (negative) to the strongest darkening.
+        softness: px, range of kernel sizes that blur the shades.
     """
 
     brightness: float
@@ -160,7 +160,7 @@ def photometric(view: Tensor, dice: random_views.Dice, how: Photometry) -> Tenso
 
 
 def _motion_blur(view: Tensor, dice: random_views.Dice, length: int) -> Tensor:
-    """Half of the views (B, C, H, W) blurred along a line of `length` px in a random direction."""
+    """Blur half of the views (B, C, H, W) along a line of `length` px in a random direction."""
     count, channels, height, width = view.shape
     reach = length // 2
     angle = dice.uniform(0, math.pi, 1, 1)
@@ -177,7 +177,7 @@ def _motion_blur(view: Tensor, dice: random_views.Dice, length: int) -> Tensor:
 
 
 def _shades(dice: random_views.Dice, size: tuple[int, int], how: Photometry) -> Tensor:
-    """(pairs, 1, H, W) in [0, 1] on the device: the union of some ellipses, blurred."""
+    """Draw shades (pairs, 1, H, W) in [0, 1] on the device: the blurred union of ellipses."""
     height, width = (-(-side // COARSE) for side in size)
     axes = dice.uniform(0.2, 1, ELLIPSES, 2) * (min(size) / 4 / COARSE)
     rim = axes.amax(-1, keepdim=True)
@@ -195,7 +195,7 @@ def _shades(dice: random_views.Dice, size: tuple[int, int], how: Photometry) -> 
 
 
 def _gauss(count: int, deviation: Tensor) -> Tensor:
-    """Matrices (B, count, count) that blur `count` values; weights beyond the ends are left out."""
+    """Return matrices (B, count, count) that blur `count` values; kernels are cut at the ends and normalised."""
     index = torch.arange(count, dtype=torch.float32, device=deviation.device)
     weight = torch.exp(-(index[:, None] - index).square() / (2 * deviation.square()))
     return weight / weight.sum(-1, keepdim=True)

@@ -26,17 +26,17 @@ MOST_BYTES = 3_000_000
 
 
 def read(paths: Sequence[Path]) -> list[Run]:
-    """The runs of several results files, of folders that hold one too, in their order.
+    """Read the runs of several results files, or of folders with a results file, in their order.
 
     Raises:
         UsageError: no path, or a folder without a results file.
-        BadInput: a file that holds no results.
+        BadInput: a file without results.
     """
     return [run for path in located(paths) for run in results.load(path)]
 
 
 def located(paths: Sequence[Path]) -> list[Path]:
-    """The results files that the paths name: a folder stands for results.json or latency.json in it."""
+    """Return the results files of the paths; a folder stands for results.json or latency.json in it."""
     if not paths:
         raise UsageError("no results to report; give at least one results file, for example `results/results.json`")
     return [_file(path) for path in paths]
@@ -65,16 +65,16 @@ def write(
     Args:
         runs: of one or several results files, of any protocols and machines.
         out: the file to write.
-        verdicts: what gates said of the runs.
-        drawn: results files whose pictures of best and worst pairs are to be shown.
-        candidates: what `lf tune` tried; a chart shows how much of the budget each uses.
-        title: heads the page; by default it names the networks.
+        verdicts: results of gates on the runs.
+        drawn: results files; the page shows the images of their best and worst pairs.
+        candidates: candidates of `lf tune`; a chart shows the share of the budget that each uses.
+        title: title of the page; by default it names the networks.
 
     Returns:
         `out`.
 
     Raises:
-        UsageError: `drawn` has no pictures beside it, or `out` cannot be written.
+        UsageError: `drawn` has no images beside it, or `out` cannot be written.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
@@ -125,13 +125,13 @@ def _section(group: Group) -> dict[str, Any]:
 
 
 def _drawn(group: Group) -> list[str]:
-    """The metrics that are drawn against time: the headline first."""
+    """Return the metrics to draw against time, the headline first."""
     wanted = (headline(group), "repeatability", "localization_error", "matching_score")
     return [name for name in dict.fromkeys(wanted) if name in group.metrics]
 
 
 def _row(run: Run, metrics: Sequence[str]) -> dict[str, Any]:
-    """The cells of a run: (text, number to sort by, what a reader sees who points at it)."""
+    """Return the cells of a run: (text, number to sort by, tooltip)."""
     cells = []
     for name in metrics:
         sure = run.intervals.get(name)

@@ -9,18 +9,18 @@ from lf.benchmarks.report.pareto import Candidate
 from lf.benchmarks.report.web import svg
 from lf.benchmarks.report.web.charts import WIDE, Chart, legend, names
 
-MOST = 5.0  # shares of the budget; what uses more is drawn at the upper edge
+MOST = 5.0  # shares of the budget; larger values are drawn at the upper edge
 
 
 class Budget(NamedTuple):
-    """chart: the picture. legend: (label, its mark as SVG) of each file in its backend."""
+    """chart: the image. legend: (label, its mark as SVG) of each file in its backend."""
 
     chart: Chart
     legend: list[tuple[str, str]]
 
 
 def used(candidates: Sequence[Candidate]) -> Budget:
-    """The share of the budget against time; areas are bytes, the line joins what nothing beats in both.
+    """Draw the share of the budget against time; areas show bytes, the line joins the Pareto front.
 
     The first candidate is the reference of all times.
     """
@@ -66,7 +66,7 @@ def _height(one: Candidate, top: float) -> float:
 
 
 def _front(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """What no other candidate equals or beats in time and accuracy, the fastest first."""
+    """Return the Pareto front of time and accuracy, the fastest first."""
     line: list[Candidate] = []
     for one in sorted(candidates, key=lambda one: (one.time, one.used)):
         if not line or max(one.used, 0.0) < max(line[-1].used, 0.0):

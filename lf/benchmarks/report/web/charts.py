@@ -16,13 +16,13 @@ from lf.benchmarks.report.web.groups import Group
 from lf.benchmarks.report.web.verdict import Sentence
 from lf.benchmarks.run.record import Run
 
-NARROW, WIDE = 340, 400  # px of a chart of which several stand side by side, and of one that needs more space
+NARROW, WIDE = 340, 400  # px, width of charts side by side, and of charts that need more space
 ROW = 26  # px
-LEAST = 0.05  # of a metric: a chart shows at least so much
+LEAST = 0.05  # smallest range of a metric in a chart
 
 
 class Chart(NamedTuple):
-    """title: heads it. picture: SVG. note: what is to be known, or ""."""
+    """title: title of the chart. image: SVG. note: remark, or ""."""
 
     title: str
     picture: str
@@ -30,7 +30,7 @@ class Chart(NamedTuple):
 
 
 def drops(found: Sequence[Sentence]) -> list[Chart]:
-    """For each metric the drop of every file with its interval, and the limit as a line."""
+    """Draw for each metric the drop of every file with its interval, and the limit as a line."""
     names = dict.fromkeys(finding.metric for sentence in found for finding in sentence.findings)
     return [_drops_of(metric, found) for metric in names]
 
@@ -57,7 +57,7 @@ def _drops_of(metric: str, found: Sequence[Sentence]) -> Chart:
 
 
 def against_time(group: Group, metric: str) -> Chart | None:
-    """A metric against time, with the size of the file as area; None where fewer than two runs were timed."""
+    """Draw a metric against time, with the size of the file as area; None for fewer than two timed runs."""
     runs = [run for run in group.runs if run.ratio.end_to_end and run.summary.get(metric) is not None]
     to = [run.ratio.to for run in runs]
     common = max({*to}, key=to.count, default="")
@@ -92,7 +92,7 @@ def against_time(group: Group, metric: str) -> Chart | None:
 
 
 def names(line: Sequence[tuple[str, float, float]], across: svg.Scale) -> list[str]:
-    """Names of (label, x, y) along a front, the fastest and the best first; those without space stay unnamed."""
+    """Place the names of (label, x, y) along a front, the fastest and the best first; omit names without space."""
     placed: list[tuple[float, float]] = []
     parts = []
     at = {label: (x, y - 14) for label, x, y in reversed(line)}
@@ -106,7 +106,7 @@ def names(line: Sequence[tuple[str, float, float]], across: svg.Scale) -> list[s
 
 
 def front(runs: Sequence[Run], metric: str) -> list[Run]:
-    """The runs that no other one equals or beats in time and metric at once, the fastest first."""
+    """Return the Pareto front of time and metric, the fastest first."""
     line: list[Run] = []
     sign = -1 if METRICS[metric].higher_is_better is False else 1
     for run in sorted(runs, key=lambda run: (_time(run), -sign * _value(run, metric))):
@@ -125,7 +125,7 @@ def _value(run: Run, metric: str) -> float:
 
 
 def curves(group: Group) -> list[Chart]:
-    """For each split the share of matches, or of homographies, within 1 to 10 px; nothing where neither is measured."""
+    """Draw for each split the share of matches or homographies within 1 to 10 px; empty if neither is measured."""
     first = group.runs[0]
     if not {"mma@1", "mean_corner_error", "pose_error"} & first.pairs[0].extra.keys():
         return []
@@ -149,7 +149,7 @@ def curves(group: Group) -> list[Chart]:
 
 
 def legend(labels: Sequence[str]) -> list[tuple[str, str]]:
-    """(label, its mark as SVG) for each series, in order."""
+    """Return (label, marker as SVG) for each series, in order."""
     found = []
     for index, label in enumerate(labels):
         parts = [svg.path([(2, 8), (32, 8)], f"curve {svg.series(index)}"), svg.marker(index, 17, 8, 4, "dot")]

@@ -15,8 +15,8 @@ class Group:
     """Runs of one protocol on the same pairs.
 
     Attributes:
-        runs: in the order of the files; no two have the same label.
-        references: for each run the float run it is held against, or None for a float run.
+        runs: in the order of the files, with unique labels.
+        references: for each run the float run to compare with; None for float runs.
     """
 
     runs: tuple[Run, ...]
@@ -30,21 +30,21 @@ class Group:
 
     @property
     def metrics(self) -> list[str]:
-        """The columns of the protocol that the first run has numbers for."""
+        """The columns of the protocol for which the first run has numbers."""
         first = self.runs[0]
         return [name for name in columns(first.protocol) if name in first.summary]
 
     @property
     def changed(self) -> list[tuple[Run, Run]]:
-        """(run, float reference) of every run that has one."""
+        """(run, float reference) of every run with a reference."""
         return [(run, of) for run, of in zip(self.runs, self.references, strict=True) if of is not None]
 
 
 def grouped(runs: Sequence[Run]) -> tuple[list[Group], list[Run]]:
-    """The groups of the runs on pairs, and the runs that were only timed.
+    """Return the groups of the runs on pairs, and the runs that were only timed.
 
-    A run on pairs without times takes those of a timed run of the same file, protocol, backend, threads, settings and
-    kind of processor, if there is one. Of two runs of one measurement on the same kind of processor, the later counts.
+    A run on pairs without times takes the times of a timed run with the same file, protocol, backend, threads, settings
+    and kind of processor, if there is one. Of repeated measurements on the same kind of processor, the last counts.
     """
     timed = [run for run in runs if run.image_size]
     latest = {(run.measured, run.environment.cpu): run for run in runs if not run.image_size}
@@ -67,7 +67,7 @@ def _timed_as(run: Run) -> tuple[object, ...]:
 
 
 def _settings(run: Run) -> tuple[object, ...]:
-    """How the run was asked to extract: two runs that differ here are no float file and its quantized form."""
+    """Return the settings of extraction. A float file and its quantized form are compared only if these are equal."""
     return run.keypoints, tuple(run.input_size or ()), run.nms, run.refine, run.threshold, run.extraction
 
 
@@ -76,7 +76,7 @@ def _group(runs: Sequence[Run]) -> Group:
 
 
 def _reference(run: Run, runs: Sequence[Run]) -> Run | None:
-    """The float run of the same weights and settings, of the same backend where there is one."""
+    """Return the float run with the same weights and settings, and the same backend if there is one."""
     if run.artifact.scheme == "fp32":
         return None
     floats = [other for other in runs if other.artifact.scheme == "fp32" and _kin(other) == _kin(run)]
@@ -88,7 +88,7 @@ def _kin(run: Run) -> tuple[object, ...]:
 
 
 def distinct(runs: Sequence[Run]) -> list[Run]:
-    """The runs with labels that also name the processor, where runs of several processors are together."""
+    """Return the runs; labels name the processor if there are several."""
     if len({run.environment.cpu for run in runs}) < 2:
         return list(runs)
     return [replace(run, backend=f"{run.backend} ({run.environment.cpu})") for run in runs]

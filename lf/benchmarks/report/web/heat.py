@@ -13,18 +13,18 @@ from lf.benchmarks.report.web.groups import Group
 from lf.benchmarks.run.record import PairScores
 
 WANTED = ("mma@3", "matching_score", "repeatability")
-MOST = 200  # sequences: a longer table is cut, and says so
+MOST = 200  # sequences; a longer table is cut with a remark
 
 
 class Cell(NamedTuple):
-    """text: the number, `-` where it is undefined. shade: from 0, the worst of the table, to 1, the best; or None."""
+    """text: the number, `-` if undefined. shade: 0 is the worst of the table, 1 the best; or None."""
 
     text: str
     shade: float | None
 
 
 class Heat(NamedTuple):
-    """metric: shown. head: labels of the runs. rows: (sequence, its cells). left: sequences that are not shown."""
+    """metric: the metric shown. head: labels of the runs. rows: (sequence, its cells). left: hidden sequences."""
 
     metric: str
     head: list[str]
@@ -33,9 +33,9 @@ class Heat(NamedTuple):
 
 
 def heat(group: Group) -> Heat | None:
-    """The mean over the pairs of each sequence, the sequences with the lowest mean over runs first.
+    """Return the mean over the pairs of each sequence, sequences with the lowest mean over runs first.
 
-    None where the group measures no metric of WANTED, or has one sequence.
+    None if the group has no metric of WANTED, or a single sequence.
     """
     metric = next((name for name in WANTED if name in group.metrics), None)
     sequences = [*dict.fromkeys(pair.sequence for pair in group.runs[0].pairs)]

@@ -1,4 +1,4 @@
-"""Read the pictures of `lf bench --draw` beside a results file, reduced for a page."""
+"""Read the images of `lf bench --draw` beside a results file, reduced for a page."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from lf.core import BadInput, UsageError
 
 FOLDER = "pictures"
 WIDTH = 1000  # px
-BUDGET = 1_800_000  # bytes of all pictures together in the page
-MAX_FILE = 20 << 20  # bytes of one picture
+BUDGET = 1_800_000  # bytes of all images together in the page
+MAX_FILE = 20 << 20  # bytes of one image
 
 
 class Picture(NamedTuple):
@@ -25,22 +25,22 @@ class Picture(NamedTuple):
 
 
 def pictures(results: list[Path]) -> tuple[list[Picture], int]:
-    """The best and worst pairs of every run beside the results files.
+    """Read the images of the best and worst pairs of every run, beside the results files.
 
     Args:
-        results: results files; each has its pictures in the folder `pictures` beside it.
+        results: results files; each has its images in the folder `pictures` beside it.
 
     Returns:
-        The pictures that fit the page, and how many did not.
+        The images that fit into the page, and the number of omitted images.
 
     Raises:
-        UsageError: no results file has pictures beside it.
-        BadInput: a picture cannot be read.
+        UsageError: no results file has images beside it.
+        BadInput: an image cannot be read.
     """
     files = [path for file in results for path in sorted((file.parent / FOLDER).glob("*/*-matches.png"), key=_place)]
     if not files:
         raise UsageError(
-            f"{results[0].parent / FOLDER}: no pictures beside the results; make them first: "
+            f"{results[0].parent / FOLDER}: no images beside the results; make them first: "
             "`bench(FILE, out=DIR, draw=True)`"
         )
     found: list[Picture] = []
@@ -54,17 +54,17 @@ def pictures(results: list[Path]) -> tuple[list[Picture], int]:
 
 
 def _place(path: Path) -> tuple[str, bool, str]:
-    """Order of pictures, whose names begin with `worst-1` or `best-1`: the first of each run before the second."""
+    """Return the sort key of an image named `worst-1...` or `best-1...`: the first of each run before the second."""
     end, _, rest = path.name.partition("-")
     return rest[:1], end == "best", str(path)
 
 
 def _small(path: Path) -> str:
     if path.stat().st_size > MAX_FILE:
-        raise BadInput(f"{path}: {path.stat().st_size} bytes are more than the {MAX_FILE} that a picture may have")
+        raise BadInput(f"{path}: {path.stat().st_size} bytes are more than the {MAX_FILE} that an image may have")
     picture = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
     if picture is None:
-        raise BadInput(f"{path}: is no picture; draw it again with `bench(FILE, out=DIR, draw=True)`")
+        raise BadInput(f"{path}: is not an image; draw it again with `bench(FILE, out=DIR, draw=True)`")
     scale = min(1.0, WIDTH / picture.shape[1])
     picture = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     coded = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 70])[1]

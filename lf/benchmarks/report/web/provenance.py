@@ -12,14 +12,14 @@ from lf.core.steps import Step
 
 
 class Origin(NamedTuple):
-    """label: of the run. facts: (name, value) in order."""
+    """label: label of the run. facts: (name, value) in order."""
 
     label: str
     facts: list[tuple[str, str]]
 
 
 def origins(runs: Sequence[Run]) -> list[Origin]:
-    """One entry for each run."""
+    """Return the origin of each run."""
     return [Origin(run.label, [(name, value) for name, value in _facts(run) if value]) for run in runs]
 
 
@@ -44,7 +44,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
 
 
 def _said(step: Step) -> str:
-    """The fields of a step, without long lists."""
+    """Format the fields of a step, without long lists."""
     parts = []
     for name, value in step.to_dict().items():
         text = value if isinstance(value, str) else json.dumps(value)

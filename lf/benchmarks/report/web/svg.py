@@ -11,12 +11,12 @@ SHAPES = 6  # markers, dashes and colours of the page
 
 
 def series(index: int) -> str:
-    """Classes of series `index`: 36 pairs of a shape and a colour, which the style sheet knows."""
+    """Return the CSS classes of series `index`: 36 pairs of a shape and a colour."""
     return f"s{index % SHAPES} c{(index + index // SHAPES) % SHAPES}"
 
 
 class Scale(NamedTuple):
-    """Data values `low` to `high` on pixels `start` to `end`, by logarithms if `log`."""
+    """Maps data values `low` to `high` to pixels `start` to `end`, logarithmically if `log`."""
 
     low: float
     high: float
@@ -25,13 +25,13 @@ class Scale(NamedTuple):
     log: bool = False
 
     def __call__(self, value: float) -> float:
-        """Pixels of a value; a value outside is put at the edge."""
+        """Map a value to pixels; values outside are put at the edge."""
         low, high, value = (math.log(v) for v in (self.low, self.high, value)) if self.log else (*self[:2], value)
         share = (value - low) / (high - low)
         return self.start + (self.end - self.start) * min(max(share, 0.0), 1.0)
 
     def ticks(self, count: int = 4) -> list[float]:
-        """Round numbers inside."""
+        """Return round numbers inside the range."""
         if self.log:
             every = [m * 10.0**e for e in range(-6, 7) for m in (1, 2, 5)]
             inside = [v for v in every if self.low <= v <= self.high]
@@ -48,14 +48,14 @@ def _round_step(raw: float) -> float:
 
 
 def around(values: Sequence[float], margin: float = 0.08, least: float = 1e-3) -> tuple[float, float]:
-    """A range that holds the values, with a margin at both ends; at least `least` wide, so that noise looks small."""
+    """Return the range of the values with a margin at both ends; at least `least` wide, so that noise looks small."""
     low, high = min(values), max(values)
     room = max((high - low) * margin, (least - (high - low)) / 2)
     return low - room, high + room
 
 
 def canvas(width: float, height: float, title: str, parts: Sequence[str]) -> str:
-    """A whole picture that scales with the page; `title` is what a screen reader says."""
+    """Return a complete image that scales with the page; `title` is for screen readers."""
     body = "".join(parts)
     return (
         f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(title)}">'
@@ -80,7 +80,7 @@ def path(points: Sequence[tuple[float, float]], css: str) -> str:
 
 
 def marker(index: int, x: float, y: float, radius: float, css: str, title: str = "") -> str:
-    """The mark of series `index`: shape and colour both tell series apart."""
+    """Draw the marker of series `index`; shape and colour both distinguish series."""
     shape, r = index % SHAPES, radius
     if shape == 0:
         body = f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{r:.1f}"'
@@ -103,7 +103,7 @@ def marker(index: int, x: float, y: float, radius: float, css: str, title: str =
 def horizontal_axis(
     scale: Scale, y: float, top: float, label: str, write: str = "{:g}", ticks: Sequence[float] | None = None
 ) -> list[str]:
-    """Ticks, round numbers unless given, with grid lines up to `top`, and the name of the axis below."""
+    """Draw ticks, round numbers unless given, with grid lines up to `top`, and the name of the axis below."""
     parts = []
     for tick in ticks or scale.ticks():
         parts += [
@@ -114,7 +114,7 @@ def horizontal_axis(
 
 
 def vertical_axis(scale: Scale, x: float, right: float, label: str, write: str = "{:g}") -> list[str]:
-    """Ticks with grid lines to `right`, and the name of the axis above."""
+    """Draw ticks with grid lines to `right`, and the name of the axis above."""
     parts = []
     for tick in scale.ticks():
         parts += [

@@ -21,8 +21,8 @@ class Finding(NamedTuple):
 
     Attributes:
         metric: row of METRICS.
-        drop: how much worse, with its interval.
-        limit: the drop that is tolerated, in the unit of the metric.
+        drop: drop from the float parent, with its interval.
+        limit: tolerated drop, in the unit of the metric.
     """
 
     metric: str
@@ -33,8 +33,8 @@ class Finding(NamedTuple):
     def state(self) -> str:
         """State of a drop by its 95 % interval.
 
-        `within`: the drop is at most the limit. `beyond`: it is more. `loses`: it is above 0, and may be more than the
-        limit. `undecided`: it may be 0, and it may be more than the limit; or there are too few pairs.
+        `within`: the drop is at most the limit. `beyond`: it is larger. `loses`: it is above 0 and may be larger than
+        the limit. `undecided`: it may be 0 and may be larger than the limit; or there are too few pairs.
         """
         if self.drop.interval is None:
             return OPEN
@@ -43,7 +43,7 @@ class Finding(NamedTuple):
 
     @property
     def figure(self) -> str:
-        """`+0.012 px [+0.008, +0.016]`: by how much it is worse."""
+        """The drop with its interval: `+0.012 px [+0.008, +0.016]`."""
         unit = METRICS[self.metric].unit
         value = f"{signed(self.drop.drop)} {unit}".rstrip()
         if self.drop.interval is None:
@@ -52,7 +52,7 @@ class Finding(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Of the metric, for a sentence."""
+        """Name of the metric for a sentence."""
         return self.metric.replace("_", " ")
 
 
@@ -75,7 +75,7 @@ class Sentence(NamedTuple):
 
     @property
     def parts(self) -> list[str]:
-        """The sentences, in the order: what is lost, what is not decided, what is kept, speed, size."""
+        """The sentences in the order: lost metrics, undecided metrics, kept metrics, speed, size."""
         said = {state: [one for one in self.findings if one.state == state] for state in ORDER}
         lines = [f"It loses {_named(one)}, more than the {one.limit:g} that is tolerated." for one in said[BEYOND]]
         lines += [f"It loses {_named(one)}; {one.limit:g} is tolerated." for one in said[LOSES]]
@@ -90,11 +90,11 @@ class Sentence(NamedTuple):
 
 
 def sentences(group: Group, limits: Mapping[str, float] = TOLERANCES) -> list[Sentence]:
-    """Sentences on the cost of each run of the group with a float reference.
+    """Return sentences on the cost of each run of the group with a float reference.
 
     Args:
         group: runs on the same pairs.
-        limits: metric -> the drop that is tolerated, in its unit.
+        limits: metric -> tolerated drop, in its unit.
     """
     found = []
     for run, reference in group.changed:
@@ -105,7 +105,7 @@ def sentences(group: Group, limits: Mapping[str, float] = TOLERANCES) -> list[Se
 
 
 def best(group: Group) -> str:
-    """One sentence about the group: which run is best in the metric that matters most, and which is the fastest."""
+    """Return one sentence that names the best run in the headline metric, and the fastest run."""
     metric = headline(group)
     runs = [run for run in group.runs if run.summary.get(metric) is not None]
     parts = []
@@ -121,7 +121,7 @@ def best(group: Group) -> str:
 
 
 def headline(group: Group) -> str:
-    """The metric by which a group is drawn against time; "" where its protocol has no columns."""
+    """Return the main metric of a group, for charts against time; "" if its protocol has no columns."""
     wanted = ("correctness@3", "mma@3", "h_auc@5", "matching_score", "repeatability")
     return next((name for name in wanted if name in group.metrics), next(iter(group.metrics), ""))
 
@@ -136,7 +136,7 @@ def _named(finding: Finding) -> str:
 
 
 def _speed(run: Run, reference: Run) -> str | None:
-    """`3.4 times as fast as fp32 on ort-cpu.`; None unless both were timed together and nothing else ran."""
+    """Return `3.4 times as fast as fp32 on ort-cpu.`; None unless both were timed together with valid times."""
     one, other = run.ratio, reference.ratio
     if not (one.end_to_end and other.end_to_end and one.to == other.to) or run.void or reference.void:
         return None
@@ -152,6 +152,6 @@ def _size(run: Run, reference: Run) -> str | None:
 
 
 def counted(found: Sequence[Sentence]) -> dict[str, int]:
-    """State -> how many files, the worst first; states that occur."""
+    """Count the files in each state that occurs, the worst state first."""
     states = [one.state for one in found]
     return {state: states.count(state) for state in ORDER if state in states}
