@@ -6,6 +6,7 @@ import json
 import re
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -179,6 +180,18 @@ def test_commands_say_which_and_why(lf, engines, tiny, drawn_photos, tmp_path, c
     assert code == 0, err
     assert "lf: openvino runs tiny.onnx: 0." in err
     assert lf(*words[:-2], *words[-2:], "--backend", "ort-cpu")[2].count("runs tiny.onnx") == 0 or command == "extract"
+
+
+def test_a_checkpoint_says_how_to_make_a_faster_file(lf, drawn_photos, tmp_path):
+    photo = next(iter(sorted(drawn_photos.iterdir())))
+    checkpoint = tmp_path / "mine.safetensors"
+    checkpoint.write_bytes(resolve("wren").path.read_bytes())
+    for model in ("wren", checkpoint):
+        words = ("extract", model, photo, "--out", tmp_path / "out" / Path(model).name)
+        note = f"lf: torch runs {model}; an ONNX file is usually faster: lf export {model} --to onnx\n"
+        assert lf(*words)[::2] == (0, note)
+        assert lf(*words, "--backend", "torch")[::2] == (0, "")
+    assert lf("match", photo, photo, "--model", "orb", "-o", tmp_path / "m.png")[::2] == (0, "")
 
 
 def test_extract_goes_on_with_the_backend_of_its_folder(lf, engines, tiny, drawn_photos, tmp_path):

@@ -145,7 +145,7 @@ class Network:
         """The backend to open; for `auto` the fastest on this image, which stderr names."""
         if self.backend != auto.AUTO:
             return self.backend
-        self.choice = auto.said(auto.choose(self.artifact, self.threads, lambda: image))
+        self.choice = auto.said(auto.choose(self.artifact, self.threads, lambda: image), self.artifact)
         return self.choice.backend
 
     def export(self, to: str = "onnx", output: str | Path | None = None, **options: Any) -> Network:

@@ -26,6 +26,7 @@ from lf.extraction import agreement
 from lf.extraction.extractor import Extractor
 from lf.extraction.store import backend_for
 from lf.models import row_of
+from lf.models.resolve import as_typed
 from lf.runtimes import BACKENDS, backends_for
 
 AUTO = "auto"
@@ -286,11 +287,14 @@ def named(artifact: Artifact, backend: str, threads: int, picture: Callable[[], 
     """
     if backend != AUTO:
         return backend
-    return said(choose(artifact, threads, picture)).backend
+    return said(choose(artifact, threads, picture), artifact).backend
 
 
-def said(choice: Choice) -> Choice:
-    """Print a choice on stderr if there was more than one backend; return it."""
+def said(choice: Choice, artifact: Artifact) -> Choice:
+    """Print a choice between backends on stderr; where only torch runs the file, print how to make a faster one."""
     if choice.ratios:
         console.note(f"lf: {choice}")
+    elif choice.backend == "torch":
+        name = as_typed(artifact.path)
+        console.note(f"lf: torch runs {name}; an ONNX file is usually faster: lf export {name} --to onnx")
     return choice

@@ -35,6 +35,11 @@ def resolve(name_or_path: str | Path) -> Artifact:
     return _public(path)
 
 
+def as_typed(path: Path) -> str:
+    """What a user types for a model file: the name of shipped weights, else the path."""
+    return path.stem if shipped().get(path.stem) == path else str(path)
+
+
 def _public(path: Path) -> Artifact:
     from lf.models import checkpoint
 

@@ -9,6 +9,7 @@ from typing import Any
 import lf
 from scripts.site.reference.text import GENERATED
 
+WIDTH = 96  # characters of a line of code that the page shows without scrolling
 SECTIONS = ("Args", "Returns", "Raises", "Attributes", "Example", "Yields")
 
 
@@ -44,9 +45,26 @@ def _class(name: str, value: Any) -> list[str]:
 
 def _function(name: str, value: Any, level: str) -> str:
     signature = re.sub(r"<function \S+ at 0x\w+>", "...", str(inspect.signature(value)))
-    signature = re.sub(r"\b(?:lf|pathlib|collections|typing)\.(?:\w+\.)*(\w+)", r"\1", signature.replace("'", ""))
+    signature = re.sub(r"\b(?:lf|pathlib|collections|typing)\.(?:\w+\.)*(\w+)", r"\1", signature)
+    signature = re.sub(r"(= )?'([^']*)'", lambda found: found[0] if found[1] else found[2], signature)  # annotations
+    signature = re.sub(r"\((?:self|cls)(?:, )?", "(", signature, count=1).replace("'", '"')
     short = name.rpartition(".")[2]
+    if len(short + signature) > WIDTH:
+        signature = _lines(signature)
     return f"{level} {name}\n\n```python\n{short}{signature}\n```\n\n" + docstring(value.__doc__ or "")
+
+
+def _lines(signature: str) -> str:
+    """A signature with a line for each parameter."""
+    inside, _, after = signature.removeprefix("(").rpartition(")")
+    parts, depth = [""], 0
+    for sign in inside:
+        depth += (sign in "([{") - (sign in ")]}")
+        if sign == "," and not depth:
+            parts.append("")
+        else:
+            parts[-1] += sign
+    return "(\n" + "".join(f"    {part.strip()},\n" for part in parts) + ")" + after
 
 
 def docstring(text: str) -> str:

@@ -24,7 +24,7 @@ Rows = Iterable[list[str]]
 def page() -> str:
     """A section for each table."""
     parts = [
-        "# Tables",
+        "# Tables of names",
         GENERATED.format(version=__version__)
         + " Other packages can add rows to most of these tables: see [contributing](../contributing.md).",
     ]
