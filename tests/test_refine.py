@@ -7,8 +7,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from test_cut_features import SIZE, assert_same, decoded, random_maps
 
 from lf.benchmarks import PROTOCOLS
@@ -51,6 +52,22 @@ def test_the_top_of_a_parabola_is_found_exactly(x, y):
     score = hill(x, y)
     top = np.array(np.unravel_index(score.argmax(), score.shape))[::-1][None].astype(np.float32)
     np.testing.assert_allclose(decode.parabola(score, top), [[x, y]], atol=1e-4)
+
+
+@settings(deadline=None)
+@given(
+    heat=arrays(np.float32, st.tuples(st.integers(1, 20), st.integers(1, 20)), elements=st.floats(0, 99, width=32)),
+    reach=st.integers(1, 3),
+)
+def test_the_mean_position_is_that_of_the_plain_sums_bit_for_bit(heat, reach):
+    height, width = heat.shape
+    y, x = np.mgrid[:height, :width].reshape(2, -1)
+    points, span = np.stack([x, y], 1).astype(np.float32), np.arange(-reach, reach + 1, dtype=np.float32)
+    padded, side = np.pad(heat, reach), 2 * reach + 1
+    patch = np.stack([padded[v : v + side, u : u + side] for u, v in zip(x, y, strict=True)])
+    shift = np.stack([patch.sum(1) @ span, patch.sum(2) @ span], 1)
+    expected = points + shift / np.maximum(patch.sum((1, 2)), np.float32(1e-12))[:, None]
+    np.testing.assert_array_equal(decode.refine(heat, points, reach), expected)
 
 
 def test_a_parabola_moves_half_a_pixel_at_most_and_needs_a_top():

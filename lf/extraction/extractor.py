@@ -293,7 +293,7 @@ def checked(keypoints: Array, scores: Array, descriptors: Array, size: tuple[int
         BadModel: a value is not finite, or a descriptor is not of unit length.
     """
     features = Features(keypoints, scores, descriptors, size)
-    length = np.linalg.norm(features.descriptors, axis=1)
+    length = np.sqrt(np.einsum("nd,nd->n", features.descriptors, features.descriptors))
     if len(length) and not np.allclose(length, 1, atol=1e-3):
         raise BadModel(f"a descriptor has length {float(length[np.abs(length - 1).argmax()]):.3g}, expected 1")
     return features

@@ -47,7 +47,9 @@ def unfold(cells: Array, side: int) -> Array:
 
 def odds(logits: Array) -> Array:
     """Return p / (1 - p) of logits. They still differ where p is 1 in float32."""
-    return np.asarray(np.exp(np.clip(logits, -LOUDEST, LOUDEST)))
+    made: Array = np.clip(logits, -LOUDEST, LOUDEST)
+    np.exp(made, out=made)  # a fresh array would cost more than the arithmetic
+    return made
 
 
 def refined(score: Array, heat: Array, points: Array, how: str, reach: int = 2) -> Array:
@@ -91,15 +93,16 @@ def refine(heat: Array, points: Array, reach: int = 2) -> Array:
 
     The square has the side 2 * reach + 1.
     """
-    padded = np.pad(heat, reach)
+    padded = cv2.copyMakeBorder(heat, reach, reach, reach, reach, cv2.BORDER_CONSTANT, value=0)
     stride, side = padded.shape[1], 2 * reach + 1
     x, y = points.astype(np.intp).T
-    around = padded.reshape(-1)[((y + reach) * stride + x + reach)[:, None] + square(reach, stride)]
-    patch = around.reshape(-1, side, side)
+    around = padded.reshape(-1).take(((y + reach) * stride + x + reach)[:, None] + square(reach, stride))
+    patch = np.ascontiguousarray(around.T).reshape(side, side, -1)  # sums over its first axes are the fastest
+    columns, rows = (np.ascontiguousarray(patch.sum(axis).T) for axis in (0, 1))
     span = np.arange(-reach, reach + 1, dtype=np.float32)
     with np.errstate(invalid="ignore"):  # BLAS may raise this flag although all values are finite
-        shift = np.stack([patch.sum(1) @ span, patch.sum(2) @ span], 1)
-    moved: Array = points + shift / np.maximum(patch.sum((1, 2)), np.float32(1e-12))[:, None]
+        shift = np.stack([columns @ span, rows @ span], 1)
+    moved: Array = points + shift / np.maximum(around.sum(1), np.float32(1e-12))[:, None]
     return moved
 
 
@@ -116,7 +119,10 @@ def sample(maps: Mapping[str, Array], name: str, at: Array) -> Array:
     """
     index, weights = bilinear(at, *raw(maps, name).shape[1:])
     cells, rank = _cells(maps, name, index)
-    length = np.maximum(np.sqrt(np.einsum("nd,nd->n", cells, cells)), np.float32(1e-12))
+    squares = np.einsum("nd,nd->n", cells, cells)
+    if not (squares < SMALL).all():
+        check_finite(cells, name)
+    length = np.maximum(np.sqrt(squares), np.float32(1e-12))
     return unit(np.einsum("kn,knd->nd", weights / length[rank], cells.take(rank, axis=0)))
 
 
@@ -150,7 +156,7 @@ def read(maps: Mapping[str, Array], name: str, index: Array) -> Array:
 def _cells(maps: Mapping[str, Array], name: str, index: Array) -> tuple[Array, Array]:
     """Read the unique cells (M, D) of a map (D, h, w) at flat indices (...), and the rank (...) of each index in them.
 
-    Only these cells are checked. Reading each once, in order, is several times as fast.
+    Reading each cell once, in order, is several times as fast. The caller checks their values.
     """
     head = raw(maps, name)
     flat = head.reshape(len(head), -1)
@@ -159,7 +165,6 @@ def _cells(maps: Mapping[str, Array], name: str, index: Array) -> tuple[Array, A
     used = np.flatnonzero(rank)
     rank[used] = np.arange(len(used))
     values = flat.take(used, axis=1)
-    check_finite(values, name)
     cells: Array = cv2.transpose(values).reshape(len(used), len(flat)) if len(used) else values.T
     return cells, rank[index]
 
@@ -169,7 +174,8 @@ def bilinear(at: Array, rows: int, columns: int) -> tuple[Array, Array]:
     last = np.array([columns - 1, rows - 1], np.float32)
     at = np.clip(at, 0, last)
     low = np.floor(at)
-    (x1, y1), (x0, y0) = (at - low).T, 1 - (at - low).T
+    x1, y1 = np.ascontiguousarray((at - low).T)
+    x0, y0 = 1 - x1, 1 - y1
     (left, top), (right, bottom) = low.astype(np.intp).T, np.minimum(low + 1, last).astype(np.intp).T
     index = np.stack([top * columns + left, top * columns + right, bottom * columns + left, bottom * columns + right])
     return index, np.stack([y0 * x0, y0 * x1, y1 * x0, y1 * x1])
