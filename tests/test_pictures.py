@@ -117,7 +117,7 @@ def test_save_writes_what_it_was_given(tmp_path):
     picture = np.random.default_rng(0).integers(0, 255, (20, 30, 3), np.uint8)
     path = match_pictures.save(tmp_path / "new" / "a.png", picture)
     np.testing.assert_array_equal(cv2.imread(str(path))[..., ::-1], picture)
-    with pytest.raises(UsageError, match=r"a\.doc: cannot be written as a picture; give a name that ends in \.png"):
+    with pytest.raises(UsageError, match=r"a\.doc: cannot be written as an image; give a name that ends in \.png"):
         match_pictures.save(tmp_path / "a.doc", picture)
 
 

@@ -264,7 +264,7 @@ def test_errors_say_what_to_type(lf, tmp_path, monkeypatch):
         lf("./nowhere")
     with pytest.raises(BadInput, match=r"holds no manifest\.json"):
         lf(tmp_path, "--labels", tmp_path)
-    with pytest.raises(UsageError, match=r"a\.doc: cannot be written as a picture"):
+    with pytest.raises(UsageError, match=r"a\.doc: cannot be written as an image"):
         lf("shapes", "-o", "a.doc")
     monkeypatch.delattr(sys.modules["lf.train.methods.superpoint"].Method, "sample")
     with pytest.raises(UsageError, match=r"superpoint cannot show what it sees; give .* see lf/train/sample\.py"):

@@ -175,7 +175,7 @@ def save(path: Path, picture: Array) -> Path:
         UsageError: the suffix is of no image type, or see `lf.core.files.atomic`.
     """
     if path.suffix.lower() not in (".png", ".jpg", ".jpeg"):
-        raise UsageError(f"{path}: cannot be written as a picture; give a name that ends in .png or .jpg")
+        raise UsageError(f"{path}: cannot be written as an image; give a name that ends in .png or .jpg")
     _, data = cv2.imencode(path.suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
     return files.write_bytes(path, data.tobytes())
 
