@@ -555,6 +555,12 @@ def test_unknown_words_are_answered(tmp_path):
         command.check(path, output=tmp_path / "out.tflite")
 
 
+@pytest.mark.parametrize("name", ["wren", "wren.onnx"])
+def test_other_files_are_answered_with_how_to_make_a_tflite_file(name):
+    with pytest.raises(UsageError, match=f"^{name}: expected a .tflite file; type: lf quantize {name} --for tflite"):
+        command.check(Path(name))
+
+
 def test_what_is_no_model_is_named(tmp_path):
     for name, data, text in (
         ("text.tflite", b"hello, I am a text file", "not a TFLite model"),

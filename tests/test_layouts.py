@@ -467,10 +467,18 @@ def test_extract_does_not_mix_models_or_settings(tiny, photos, tmp_path, capsys)
 
 
 def test_extract_where_nothing_can_be_read(tiny, tmp_path, capsys):
-    (tmp_path / "c.png").write_bytes(b"hello")
+    for name in ("c.png", "d.png"):
+        (tmp_path / name).write_bytes(b"hello")
     with pytest.raises(BadInput, match="none of the 2 images could be read"):
         run(capsys, str(tiny().path), [str(tmp_path / "c.png"), str(tmp_path / "d.png")], tmp_path / "out", "r2d2")
     assert not [*tmp_path.rglob("*.r2d2")]
+
+
+def test_extract_refuses_a_path_that_does_not_exist(photos, tiny, tmp_path, capsys):
+    for paths in ([tmp_path / "none"], [photos, tmp_path / "none"]):
+        with pytest.raises(BadInput, match="none: no such file or folder; expected images or folders of images"):
+            run(capsys, str(tiny().path), [*map(str, paths)], tmp_path / "out", "lf")
+    assert not (tmp_path / "out").exists()
 
 
 def test_extract_names_images_once(photos, tmp_path):

@@ -871,8 +871,10 @@ def test_names(tmp_path, monkeypatch):
         UsageError, match=r"'tinny' is neither a file nor shipped weights; did you mean 'tiny'\? shipped: tiny"
     ):
         resolve("tinny")
-    with pytest.raises(UsageError, match=r"no weights of 'r2d2' come with lf; give the path of its checkpoint"):
+    with pytest.raises(UsageError, match=r"'r2d2' come with lf; give .*; lf models r2d2 says where to get it$"):
         resolve("r2d2")
+    with pytest.raises(BadInput, match=r"^tiny.onnx: no such file; .* type: lf export tiny --to onnx -o tiny.onnx$"):
+        resolve("tiny.onnx")
     with pytest.raises(BadInput, match="no such file"):
         resolve(tmp_path / "absent.pth")
     with pytest.raises(BadInput, match="no such file"):

@@ -138,16 +138,16 @@ def test_json_has_every_fact(lf):
 @pytest.mark.parametrize(
     ("name", "line"),
     [
-        ("edgepoint2-e64", "multiply-adds       1,954,713,600 for a picture of 480x640"),
+        ("edgepoint2-e64", "multiply-adds       1,954,713,600 for an image of 480x640"),
         (
             "edgepoint2-e64",
             "weights             GitHub HITCSC/EdgePoint2, weights/E64.pth",
         ),
         ("wren", "licence of weights  Apache-2.0"),
-        ("wren", "picture             grey, sides of multiples of 8"),
+        ("wren", "image               grey, sides of multiples of 8"),
         ("swift-tiny", "weights             no public ones; recipes of lf train: swift-tiny"),
         ("kp2d-v1", "licence of weights  unknown: see the publisher"),
-        ("r2d2", "picture             RGB, any size"),
+        ("r2d2", "image               RGB, any size"),
         ("sift", "backends            opencv"),
     ],
 )

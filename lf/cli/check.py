@@ -35,6 +35,7 @@ def check(
     from lf.core import files
     from lf.edgetpu import check as predict
     from lf.edgetpu import fix as repair
+    from lf.models.resolve import shipped
     from lf.studies import check_page
 
     pick(TARGETS, target, "target")
@@ -42,6 +43,8 @@ def check(
         pick(REQUIRED, require, "requirement")
     if fix != (output is not None):
         raise UsageError("--fix writes a new file and -o says where; type both: --fix -o FILE.tflite")
+    if model.suffix == ".onnx" or str(model) in shipped():
+        raise UsageError(f"{model}: expected a .tflite file; type: lf quantize {model} --for tflite --images DIR")
     path = model
     if output is not None:
         for text in repair.fix(model, output):

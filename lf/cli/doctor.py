@@ -16,5 +16,6 @@ def doctor(json: opt.Json = False) -> None:
     if json:
         console.as_json({"checks": rows})
         return
+    width = max(len(row["name"]) for row in rows)
     for row in rows:
-        console.result(f"{'ok ' if row['ok'] else '-- '} {row['name']:13} {row['detail']}")
+        console.result(f"{'ok' if row['ok'] else '--'}  {row['name']:{width}} {row['detail']}")

@@ -44,7 +44,10 @@ def pairs(root: Path, limit_sequences: int | None = None, exclude: Collection[st
     except OSError as error:
         raise BadInput(f"{root}: cannot be read ({error.strerror}); expected a folder of sequences") from error
     if not folders:
-        raise BadInput(f"{root}: holds no sequence; expected folders named i_* or v_* with 1.ppm, 2.ppm, H_1_2 ...")
+        raise BadInput(
+            f"{root}: holds no sequence; expected folders named i_* or v_* with 1.ppm, 2.ppm, H_1_2 ...; "
+            f"a folder of photos is named warps:{root}"
+        )
     folders.sort(key=os.fsencode)
     kinds = {kind: [f for f in folders if f.name[0] == kind] for kind in "iv"}
     chosen = sorted(folders, key=lambda f: kinds[f.name[0]].index(f))[:limit_sequences]

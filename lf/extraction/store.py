@@ -37,11 +37,13 @@ def find(paths: Sequence[Path]) -> dict[str, Path]:
     """Find image files by name: the path inside a given folder, or the file name of a given file.
 
     Raises:
-        BadInput: a folder without images.
+        BadInput: a path that does not exist, or a folder without images.
         UsageError: two images with the same name.
     """
     found: dict[str, Path] = {}
     for path in paths:
+        if not path.exists():
+            raise BadInput(f"{path}: no such file or folder; expected images or folders of images")
         inside = {p.relative_to(path).as_posix(): p for p in images.list_images(path)} if path.is_dir() else {}
         for name, file in (inside or {path.name: path}).items():
             if name in found and found[name] != file:

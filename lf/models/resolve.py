@@ -28,6 +28,8 @@ def resolve(name_or_path: str | Path) -> Artifact:
     if path.suffix == ".safetensors":
         card = model_file.read_card(path)  # without torch, which a device may not have
         return _known(Artifact(path, card)) if card else _public(path)
+    if path.suffix == ".onnx" and path.stem in shipped() and not path.exists():
+        raise BadInput(f"{path}: no such file; to make it, type: lf export {path.stem} --to onnx -o {path}")
     if path.suffix in model_file.CODECS:
         return _known(model_file.load(path))
     if not path.exists():  # check first: the import of torch takes seconds
@@ -59,6 +61,9 @@ def _known(artifact: Artifact) -> Artifact:
 
 def _no_such(name: str) -> str:
     if name in MODELS:
-        return f"no weights of '{name}' come with lf; give the path of its checkpoint, .pth, .safetensors ..."
+        return (
+            f"no weights of '{name}' come with lf; give the path of its checkpoint (.pth, .safetensors ...); "
+            f"lf models {name} says where to get it"
+        )
     known = shipped()
     return f"'{name}' is neither a file nor shipped weights; {hint(name, known)}shipped: {', '.join(known) or 'none'}"

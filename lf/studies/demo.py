@@ -15,6 +15,7 @@ from lf.extraction.extractor import Extractor
 from lf.models import DEFAULT
 from lf.models.resolve import resolve
 from lf.quantize import quantize
+from lf.runtimes import BACKENDS
 from lf.studies.doctor import examine
 
 PROTOCOL = "kp2d-fixed"
@@ -27,7 +28,7 @@ def demo(out: Path, threads: int, progress: console.Progress) -> None:
     checkpoint = resolve(DEFAULT)
     console.note(f"1/4 export {checkpoint.path.name} to ONNX and compare it with PyTorch")
     exported = export(checkpoint, "onnx", out / f"{DEFAULT}.onnx", size=PROTOCOLS[PROTOCOL].size)
-    console.note(f"2/4 quantize to w8a8, calibrated on {CALIBRATION} drawn pictures")
+    console.note(f"2/4 quantize to w8a8, calibrated on {CALIBRATION} drawn images")
     small = quantize(exported, "w8a8", _calibration(out), out / f"{DEFAULT}.w8a8.onnx", progress=progress)
     console.note(f"3/4 benchmark: protocol {PROTOCOL}, {DATA}")
     runs = suite(
@@ -45,9 +46,9 @@ def demo(out: Path, threads: int, progress: console.Progress) -> None:
     report = web.write(runs, out / web.PAGE, title=f"{DEFAULT}: float beside 8 bits")
     made = (exported.path, small.path, out / RESULTS, picture)
     console.result("\nfiles: " + "\n       ".join(map(str, made)))
-    for row in examine():
-        if not row["ok"] and not row["name"].startswith("lf["):
-            console.result(f"skipped: {row['name']}: {row['detail']}")
+    missing = [row["name"] for row in examine() if row["name"] in BACKENDS and not row["ok"]]
+    if missing:
+        console.result(f"engines that do not run here: {', '.join(missing)}; lf doctor says why")
     console.result("your own data: lf bench FILE..., with data a folder in HPatches layout or warps:PHOTOS")
     console.result(f"open this page in a browser: {report}")
 
