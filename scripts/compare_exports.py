@@ -1,6 +1,6 @@
-"""What the form of an export and eight bits gain: `python -m scripts.compare_exports CHECKPOINT QUANTIZED.onnx`.
+"""Gain of the form of an export and of 8 bits: `python -m scripts.compare_exports CHECKPOINT QUANTIZED.onnx`.
 
-Three files of one network take turns, in one process, on one picture: the published forward as it stands (dense
+Three files of one network take turns, in one process, on one image: the published forward as it stands (dense
 normalisation, squares by power, softmax of two, points and descriptors sampled in the graph), our float export, and
 the quantized file. Milliseconds are the processor's with one thread, the clock's with more; ratios are within a turn.
 """

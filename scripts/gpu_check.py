@@ -1,4 +1,4 @@
-"""What runs on the GPU of this machine, and how fast: `python -m scripts.gpu_check --out DIR`.
+"""Check what runs on the GPU of this machine, and its speed: `python -m scripts.gpu_check --out DIR`.
 
 Three parts: the conformance suite on every engine that is installed; some steps of training on one and on all GPUs, in
 float32 and in bfloat16; and every family of networks in ort-cuda and ort-tensorrt, for 1 and for 32 images at a time.
@@ -93,7 +93,7 @@ def training(out: Path, device: str, count: int, steps: int) -> list[Row]:
 
 
 def learned(folder: Path, said: str, seconds: float) -> Row:
-    """What a run of training came to: the numbers of its log are finite, and its weights are written."""
+    """Check a run of training: the numbers of its log are finite, and its weights are written."""
     from lf.train.state import LOG
 
     log, weights = folder / LOG, folder / f"{RECIPE}.safetensors"
@@ -221,7 +221,7 @@ def check(out: Path, stand_in: str | None, parts: Sequence[str]) -> tuple[list[R
 
 
 def page(rows: Sequence[Row], machine: str) -> str:
-    """What was found, in Markdown."""
+    """Format the results in Markdown."""
     cells = [[row["part"], row.get("name", ""), row["outcome"], row["detail"]] for row in rows]
     return f"{machine}\n\n{markdown(['part', 'what', 'outcome', 'detail'], cells)}"
 

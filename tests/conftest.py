@@ -132,7 +132,7 @@ def converted(network: Callable[..., Artifact], once: Once) -> Callable[[str], A
 
 @pytest.fixture(scope="session")
 def drawn_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of four drawn pictures, 80x120."""
+    """A folder of four drawn images, 80x120."""
     import cv2
 
     from lf.extraction.agreement import drawn
@@ -145,7 +145,7 @@ def drawn_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def few_pictures() -> Iterator[None]:
-    """For modules whose subject is not a network's figures: agreement on two pictures, rounding from few windows."""
+    """For modules whose subject is not a network's figures: agreement on two images, rounding from few windows."""
     from lf.quantize.round import rounding
 
     with _two_pictures() as patch:
@@ -155,7 +155,7 @@ def few_pictures() -> Iterator[None]:
 
 @contextmanager
 def _two_pictures() -> Iterator[pytest.MonkeyPatch]:
-    """Conversions are compared on two pictures."""
+    """Conversions are compared on two images."""
     from lf.extraction import agreement
 
     with pytest.MonkeyPatch.context() as patch:

@@ -173,7 +173,7 @@ def test_bench(lf, broken, engine, kind):
 
 @pytest.mark.parametrize("kind", ["huge", "nan", "zero"])
 def test_time(lf, broken, tmp_path, kind):
-    """What a worker process raises keeps its kind."""
+    """An error of a worker process keeps its kind."""
     net = broken(kind)
     found = lf("time", net.path, "--repeats", 1, "--out", tmp_path / "out")
     assert refused(found, net.path, KINDS[kind][2])

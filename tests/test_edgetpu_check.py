@@ -1,4 +1,4 @@
-"""What the Edge TPU check says: a tiny file for every rule, which breaks just that one; repaired and damaged files."""
+"""Edge TPU check: a tiny file for every rule, which breaks only that rule; repaired and damaged files."""
 
 from __future__ import annotations
 

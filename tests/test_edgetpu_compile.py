@@ -64,7 +64,7 @@ def table(*rows):
 
 
 def success(*rows):
-    """What it prints with -s for a file of these operators."""
+    """Return the compiler's output with -s for a file of these operators."""
     total = sum(count for _, count, _ in rows)
     mapped = sum(count for _, count, status in rows if status == edgetpu_log.MAPPED)
     sums = SUMS.format(subgraphs=int(mapped > 0), total=total)

@@ -1,4 +1,4 @@
-"""What PoSFeat learns from: lines clipped to a view, the window's expectation, weights, and the policy gradient."""
+"""PoSFeat's losses: lines clipped to a view, the window's expectation, weights, and the policy gradient."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def test_a_name_gives_what_its_export_gives(lf, tmp_path, own, traced):
 
 @pytest.mark.parametrize("kind", ["text", "link", "older"])
 def test_what_is_there_is_not_overwritten(lf, tmp_path, own, kind):
-    """Nor taken for the export: a file of the same checkpoint that older code exported otherwise."""
+    """An existing file that older code exported differently from the same checkpoint is not used as the export."""
     there = tmp_path / "wren.onnx"
     if kind == "older":
         old = model_file.load(own)

@@ -49,7 +49,7 @@ def artifact(tmp_path, monkeypatch):
 
 
 def dotted(dots, size, deviation):
-    """A dark RGB picture with a soft bright dot at each (x, y)."""
+    """A dark RGB image with a soft bright dot at each (x, y)."""
     y, x = np.indices(size)
     light = sum(np.exp(-((x - u) ** 2 + (y - v) ** 2) / (2 * deviation**2)) for u, v in dots)
     return cv2.cvtColor(np.round(255 * np.clip(light, 0, 1)).astype(np.uint8), cv2.COLOR_GRAY2RGB)

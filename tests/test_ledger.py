@@ -1,4 +1,4 @@
-"""What is kept beside long work: resumed with the same identity, else refused by name or begun anew."""
+"""Ledgers of long work: resume with the same identity, otherwise an error that names the difference, or a restart."""
 
 from __future__ import annotations
 

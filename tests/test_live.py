@@ -1,4 +1,4 @@
-"""Keypoints and tracks of moving pictures: colours stay what they are, points are followed, ends are clear."""
+"""Keypoints and tracks of moving images: colours stay what they are, points are followed, ends are clear."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def clip(tmp_path):
 
 @pytest.fixture
 def album(tmp_path):
-    """A folder of four drawn pictures that move to the right by 3 px each."""
+    """A folder of four drawn images that move to the right by 3 px each."""
     folder = tmp_path / "album"
     folder.mkdir()
     wide = procedural.held_out_picture(1, (96, 160))

@@ -120,7 +120,7 @@ def test_nms_stops_after_its_rounds(score, radius, rounds):
 @settings(max_examples=300, deadline=None)
 @given(score=MAPS, radius=st.integers(0, 5), border=st.integers(0, 4), top_k=st.integers(0, 30))
 def test_the_best_points_are_the_first_of_all_points(score, radius, border, top_k):
-    """Where there are enough local maxima, lower scores are left out before suppression."""
+    """If there are enough local maxima, lower scores are left out before suppression."""
     height, width = score.shape
     inside = [
         index

@@ -1,4 +1,4 @@
-"""What lf sets in its process: no telemetry, a home folder where there is none, threads within the CPU quota."""
+"""Environment of lf's process: no telemetry, a home folder if there is none, threads within the CPU quota."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def alone(source, folder, home=None, **more):
 
 
 def remarks(said):
-    """What a command wrote to stderr, without lines of progress, which a busy machine makes it write."""
+    """Return the stderr of a command without lines of progress, which appear on a busy machine."""
     return [line for line in said.stderr.splitlines() if not re.match(r"\d+/\d+ \(|.*: working, ", line)]
 
 

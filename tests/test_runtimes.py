@@ -336,7 +336,7 @@ def test_no_pyramid_without_levels(extractor, row, size, image, text):
 
 @pytest.fixture
 def fitting(tiny, tmp_path):
-    """(backend, size) -> a file that it runs, on pictures of `size` if it takes one size only."""
+    """(backend, size) -> a file that it runs, on images of `size` if it takes one size only."""
     torch.manual_seed(0)
     module = checkpoint.build("wren")
     made = {

@@ -125,7 +125,7 @@ def test_a_step_that_is_not_enough_for_all_is_followed_by_another():
 
 @pytest.fixture(scope="module", autouse=True)
 def little_time(few_pictures):
-    """Nor is time the subject."""
+    """Shorten timing, which is not tested here."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(checks, "SECONDS", 0.02)
         yield

@@ -65,7 +65,7 @@ def lf(lf, place):
 
 @pytest.fixture
 def count(monkeypatch):
-    """What was really quantized and evaluated."""
+    """Record what was actually quantized and evaluated."""
     seen = []
 
     def counted(module, name):

@@ -45,7 +45,7 @@ def floats(converted):
 
 @pytest.fixture(scope="module")
 def kept():
-    """What the quantizer was given and gave back, to be replayed where the converter itself is not the subject."""
+    """Inputs and outputs of the quantizer, replayed in tests that do not test the converter."""
     return {}
 
 
@@ -138,7 +138,7 @@ def test_an_int8_file_is_near_its_parent_and_says_how_near(parent, small):
 
 
 def noise(parent, artifact):
-    """Of the descriptors of drawn pictures, over signal."""
+    """Noise of the descriptors of drawn images, relative to the signal."""
     old, new = Extractor(parent, "ort-cpu"), Extractor(artifact, "tflite")
     tensors = [new.tensor(new.fit(picture)) for picture in agreement.drawn(SIZE, 4)]
     pairs = [(old.session.run(tensor)["feat"], new.session.run(tensor)["feat"]) for tensor in tensors]
@@ -172,7 +172,7 @@ def test_weights_stay_on_the_grids_that_rounding_made(small, kept):
 
 
 def biases(data, parent):
-    """Of every convolution: int32 bias and its scale, scales of weights and input, float bias."""
+    """Yield for every convolution: int32 bias and its scale, scales of weights and input, float bias."""
     model, before = (tflite.read(each, "test") for each in (data, parent))
     floats = {name: constants[1] for name, _, constants in writer._convolutions(before)}
     for name, (entry, weight, bias), _ in writer._convolutions(model):

@@ -51,7 +51,7 @@ of_squares = pytest.mark.parametrize("recipe", OF_SQUARES, indirect=True)  # met
 
 @pytest.fixture(scope="module", params=SMALLEST.values())
 def recipe(request):
-    """A recipe of every method, made small: a few steps on a few small pictures, labelled anew in the middle."""
+    """A recipe of every method, made small: a few steps on a few small images, labelled anew in the middle."""
     return small(RECIPES[request.param])
 
 
@@ -311,7 +311,7 @@ def test_pictures_of_other_code_stay_only_where_training_has_begun(tmp_path, mon
 
 
 def test_a_run_that_an_earlier_version_began_goes_on(tmp_path, monkeypatch):
-    """Its settings stood alone in their file, and its pictures had theirs under another name."""
+    """Its settings stood alone in their file, and its images had theirs under another name."""
     recipe = small(RECIPES[SMALLEST["magicpoint"]])
     first = pictures.collect(recipe, [recipe.data], tmp_path, silent)
     index = tmp_path / pictures.INDEX
@@ -584,7 +584,7 @@ def test_a_run_by_one_code_says_nothing_of_it(tmp_path, capsys):
 def test_another_recipe_in_the_same_folder_is_refused(recipe, tmp_path, monkeypatch):
     made = run(recipe, tmp_path)
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
-    monkeypatch.setattr(loop, "collect", None)  # before a picture is drawn
+    monkeypatch.setattr(loop, "collect", None)  # before an image is drawn
     with pytest.raises(
         UsageError,
         match=r": was made with other settings \(recipe\.lr: was [\d.]+, now 1\.0\); choose another `out`",

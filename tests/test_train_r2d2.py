@@ -610,7 +610,7 @@ def test_the_loss_falls(reliability):
 
 
 def test_the_parts_that_do_not_mix_pairs_average_over_halves():
-    """What several processes average is what one sees; reliability mixes the pairs of a process and is not like it."""
+    """The average over processes equals the loss of one process, except for reliability, which mixes the pairs."""
     whole, maps = method(4), torch.rand(4, 130, 64, 64)
 
     def parts(own):

@@ -32,7 +32,7 @@ KEPT = 10  # findings of one parser after which it is left
 
 @dataclass(frozen=True)
 class Parser:
-    """What reads foreign bytes.
+    """A parser of foreign bytes.
 
     Attributes:
         name: in reports.
@@ -53,7 +53,7 @@ class Parser:
 
 @dataclass
 class Tally:
-    """How many files were read and refused, and what was found: (number of the case, what)."""
+    """Numbers of files read and refused, and the findings: (number of the case, description)."""
 
     read: int = 0
     refused: int = 0

@@ -78,7 +78,7 @@ def content(out: Path) -> dict[str, str]:
 
 
 def hidden(path: Path, out: Path) -> bool:
-    """Whether a file, or a folder that it is in, has a name that begins with a dot."""
+    """Return whether the name of a file or of one of its folders begins with a dot."""
     return any(part.startswith(".") for part in path.relative_to(out).parts)
 
 
