@@ -95,7 +95,7 @@ def compare(names: Sequence[str], root: Path, workers: int, repeats: int = REPEA
 
 
 def main(names: Sequence[str], given: Mapping[str, str]) -> str:
-    """The table, on the data asked for, else drawn once it is known that all else is there."""
+    """Make the table on the requested data, or on drawn data after checking everything else."""
     workers = turns.number(given, "workers", 1)
     for name in names:
         backend_for(resolve(name))

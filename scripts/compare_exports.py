@@ -71,7 +71,7 @@ FORWARDS: dict[str, Callable[[Any, Tensor], tuple[Tensor, ...]]] = {
 
 
 def published(checkpoint: Artifact, out: Path, size: tuple[int, int] = SIZE) -> Artifact:
-    """The published forward of a checkpoint as an ONNX file of one size (H, W), exported as it stands.
+    """Export the published forward of a checkpoint unchanged to an ONNX file of fixed size (H, W).
 
     Raises:
         UsageError: not a checkpoint of a family in FORWARDS.

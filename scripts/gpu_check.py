@@ -54,7 +54,7 @@ Runs = list[Any]
 
 
 def conformance(out: Path, stand_in: bool) -> list[Row]:
-    """The conformance suite in a process of its own: counts of its tests, and the names of those that failed."""
+    """Run the conformance suite in a separate process: counts of its tests, and names of failed tests."""
     report = out / "conformance.xml"
     which = ["-k", "ort-cpu and swift"] if stand_in else []
     words = ["-m", "pytest", "-q", "-o", "addopts=", "-m", "not alone", *which, f"--junitxml={report}"]
@@ -106,7 +106,7 @@ def learned(folder: Path, said: str, seconds: float) -> Row:
 
 
 def ran(words: Sequence[str]) -> str:
-    """Run a program; the end of what it said where it failed, else nothing."""
+    """Run a program; return the end of its output if it failed, otherwise ""."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     try:
         done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=MOST)
@@ -116,7 +116,7 @@ def ran(words: Sequence[str]) -> str:
 
 
 def families() -> list[str]:
-    """One network of each family: shipped weights where there are some, else its first row."""
+    """Return one network of each family: shipped weights, or its first row."""
     found: dict[str, str] = {}
     for name in sorted(NETWORKS, key=lambda name: name not in shipped()):
         found.setdefault(NETWORKS[name].family, name)

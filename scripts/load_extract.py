@@ -1,4 +1,4 @@
-"""Load of lf extract: memory and throughput over many small images, and how soon it goes on after a kill.
+"""Load of lf extract: memory and throughput over many small images, and the time to resume after a kill.
 
 python -m scripts.load_extract MODEL [--images 100000] [--workers 1]
 

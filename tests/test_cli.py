@@ -45,12 +45,12 @@ class Said(NamedTuple):
     err: str
 
     def done(self):
-        """It worked: the result on stdout, nothing on a stderr that is no terminal."""
+        """Check success: the result on stdout, nothing on a stderr that is not a terminal."""
         assert (self.code, self.err) == (0, ""), self.err
         return self.out
 
     def refused(self, code):
-        """It did not: nothing on stdout, one line on stderr."""
+        """Check a refusal: nothing on stdout, one line on stderr."""
         assert self.code == code, self.err
         assert self.out == ""
         assert self.err.startswith("lf: ")
@@ -633,7 +633,7 @@ def test_a_full_disk(lf, tiny, scenes, photos, tmp_path, monkeypatch, command):
     ],
 )
 def test_a_disk_that_fills_in_the_middle(tmp_path, pictures, file, left):
-    """For real: the kernel lets no file of this process grow beyond 64 kB, so settings fit and weights do not."""
+    """The kernel limits files of this process to 64 kB, so settings fit and weights do not."""
 
     def limit():
         resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))

@@ -333,7 +333,7 @@ def test_a_compiler_that_does_not_start_is_unavailable(tmp_path):
 
 
 def changed(**what):
-    """A compiled file whose first output is not what it was."""
+    """A compiled file with a changed first output."""
     model = compiled("wren")
     tensor = model.subgraphs[0].tensors[1]
     for name, value in what.items():

@@ -268,7 +268,7 @@ def test_differences_that_rounding_explains(before, after, may):
 
 
 def test_a_pixel_that_loses_to_an_equal_neighbour_is_explained():
-    """The second pixel of a plateau whose first one loses to a third: neither side has a keypoint to compare with."""
+    """The first pixel of a plateau is suppressed by a third one, so the second has no keypoint to compare with."""
     extractor = stand_in("r2d2")
     looks = []
     for rival in (3.0, 2.99999):

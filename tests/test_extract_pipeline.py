@@ -1,4 +1,4 @@
-"""`lf extract` on many images: workers, shards and pools change nothing but the time; whatever stops it, it goes on."""
+"""`lf extract` on many images: workers, shards and pools do not change results; interrupted runs resume."""
 
 from __future__ import annotations
 

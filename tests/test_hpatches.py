@@ -61,7 +61,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_second_name_is_refused(root: Path, name: str) -> None:
-    """Also where its content is the same: it is not for the loader to choose."""
+    """A second name is refused even if the content is the same, because the loader must not choose."""
     if name.startswith("H"):
         (root / "v_a" / name).write_text(NUMBERS)
     else:

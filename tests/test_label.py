@@ -1,4 +1,4 @@
-"""Homographic adaptation with a detector whose answer is known, and the folder of labels: resumed, shared, refused."""
+"""Homographic adaptation with a detector with known output; the folder of labels: resumed, shared, refused."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Dots(torch.nn.Module):
 
 @pytest.fixture
 def artifact(tmp_path, monkeypatch):
-    """A checkpoint file whose network is the stand-in."""
+    """A checkpoint file with the stand-in as its network."""
     monkeypatch.setattr(checkpoint, "network", lambda artifact: Dots().eval())
     path = tmp_path / "weights.safetensors"
     path.write_bytes(b"stand-in")
@@ -305,7 +305,7 @@ def test_a_missing_device_is_named(artifact, photos, tmp_path):
 
 @pytest.mark.parametrize("row", homographic_adaptation.supported())
 def test_every_model_with_a_detector_labels(photos, tmp_path, row):
-    """With fresh weights: the command, from a checkpoint file to files of labels."""
+    """Run the command with fresh weights, from a checkpoint file to files of labels."""
     network = checkpoint.build(row)
     weights = {"origin": "fresh", "sha256": "00", "licence": "none"}
     path = tmp_path / "fresh.safetensors"

@@ -86,7 +86,7 @@ def test_damaged_files_are_refused_with_a_remedy_or_begun_anew(path, text):
 
 
 def test_files_of_earlier_versions_go_on(tmp_path):
-    """They held the identity alone, or under a name of their own."""
+    """Earlier files held only the identity, or the identity under another name."""
     path = tmp_path / "work.json"
     path.write_text(json.dumps(IDENTITY))
     assert (resume(path).begun, resume(path).content) == (True, {})

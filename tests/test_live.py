@@ -22,7 +22,7 @@ RED, BLUE = (230, 20, 30), (25, 40, 220)
 
 
 class Finder:
-    """An extractor that keeps what it is shown and finds what it is told to; the n-th point always looks the same."""
+    """An extractor that records its inputs and returns given points; the n-th point always has the same descriptor."""
 
     def __init__(self, points=lambda index: [[60, 50], [20, 30]]):
         self.points, self.seen, self.info = points, [], SessionInfo("fake", "0", "fake", 1)

@@ -138,7 +138,7 @@ def test_json_has_every_fact(lf):
 @pytest.mark.parametrize(
     ("name", "line"),
     [
-        ("edgepoint2-e64", "multiply-adds       1,954,713,600 for a picture of 480x640"),
+        ("edgepoint2-e64", "multiply-adds       1,954,713,600 for an image of 480x640"),
         (
             "edgepoint2-e64",
             "weights             GitHub HITCSC/EdgePoint2, weights/E64.pth",

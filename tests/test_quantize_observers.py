@@ -1,4 +1,4 @@
-"""Calibration: observers against numpy and against distributions whose best range is known, and what they retain."""
+"""Calibration: observers compared with numpy and on distributions with a known best range, and their memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ONNX -> TFLite: float and full int8, heads told apart by value, and what must not be written."""
+"""ONNX -> TFLite: float and full int8, heads identified by value, and refused files."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def biases(data, parent):
 
 
 def dimmed(data, factors, dtype):
-    """The same model whose convolutions have weights times a factor, in turn for each channel."""
+    """The same model with the weights of convolutions multiplied by factors that alternate by channel."""
     model = tflite.read(data, "test")
     for _, (_, weight, _), _ in writer._convolutions(model):
         held = np.frombuffer(np.asarray(model.buffers[weight.buffer].data, np.uint8).tobytes(), dtype)
@@ -288,7 +288,7 @@ def test_a_file_with_a_bias_that_saturates_is_refused(parent, drawn_photos, kept
 
 @converts
 def test_outputs_that_are_no_heads_are_refused(parent, kept, small, tmp_path, monkeypatch):
-    """The converter's own file, of a network whose first weights are others: the right shapes, the wrong numbers."""
+    """The converter's own file with other first weights: right shapes, wrong numbers."""
     model = tflite.read(kept["convert"], "test")
     first = next(op for op in model.subgraphs[0].operators if op.outputs.size and len(op.inputs) == 3)
     buffer = model.buffers[model.subgraphs[0].tensors[first.inputs[1]].buffer]

@@ -27,7 +27,7 @@ def demo(out: Path, threads: int, progress: console.Progress) -> None:
     checkpoint = resolve(DEFAULT)
     console.note(f"1/4 export {checkpoint.path.name} to ONNX and compare it with PyTorch")
     exported = export(checkpoint, "onnx", out / f"{DEFAULT}.onnx", size=PROTOCOLS[PROTOCOL].size)
-    console.note(f"2/4 quantize to w8a8, calibrated on {CALIBRATION} drawn pictures")
+    console.note(f"2/4 quantize to w8a8, calibrated on {CALIBRATION} drawn images")
     small = quantize(exported, "w8a8", _calibration(out), out / f"{DEFAULT}.w8a8.onnx", progress=progress)
     console.note(f"3/4 benchmark: protocol {PROTOCOL}, {DATA}")
     runs = suite(

@@ -91,7 +91,7 @@ def _usage(name: str) -> str:
 def _details(artifact: Artifact) -> Iterator[str]:
     row, card = MODELS[artifact.card.model], artifact.card
     yield f"{row.parameters:,} parameters, {artifact.bytes / 1e6:.2f} MB"
-    yield f"{row.multiply_adds / 1e9:.2f} GMAC for a picture of {COUNTED[0]}x{COUNTED[1]}"
+    yield f"{row.multiply_adds / 1e9:.2f} GMAC for an image of {COUNTED[0]}x{COUNTED[1]}"
     sides = f", sides of multiples of {row.multiple}" if row.multiple > 1 else ""
     yield f"input: {'RGB' if row.colours == 3 else 'grey'}, float32 in 0..1{sides}"
     for head, (channels, stride) in card.outputs.items():

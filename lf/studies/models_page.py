@@ -64,7 +64,7 @@ def table(rows: Mapping[str, Model]) -> str:
         (
             *aligned,
             "",
-            f"GMAC: multiply-adds for a picture of {COUNTED[0]}x{COUNTED[1]}, in thousand millions.",
+            f"GMAC: multiply-adds for an image of {COUNTED[0]}x{COUNTED[1]}, in thousand millions.",
             "dim: numbers of a descriptor.",
             "licence: of code and weights; of the code; of the weights, where they differ.",
             "weights: shipped with lf, published by others, or none (train them).",
@@ -83,7 +83,7 @@ def page(name: str, row: Model) -> str:
         "network": name,
         "about": row.about,
         "parameters": f"{row.parameters:,}" if row.module else "none",
-        "multiply-adds": f"{row.multiply_adds:,} for a picture of {COUNTED[0]}x{COUNTED[1]}" if row.module else "",
+        "multiply-adds": f"{row.multiply_adds:,} for an image of {COUNTED[0]}x{COUNTED[1]}" if row.module else "",
         "descriptor": f"{row.length} numbers",
         "picture": f"{'RGB' if row.colours == 3 else 'grey'}, {_sides(row)}",
         "heads": ", ".join(_head(head, *shape) for head, shape in row.heads.items()) if row.module else "",

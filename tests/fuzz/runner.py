@@ -140,7 +140,7 @@ def _spent(process: int | None) -> float:
 
 
 def _work(parser: Parser, seed: int, first: int, last: int, place: Path, pipe: Connection) -> None:
-    """In the process: read the whole files once, then the damaged ones, and say how each ended."""
+    """Read, in the child process, the whole files once, then the damaged ones, and report the end of each."""
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)
     os.environ["LF_DEBUG"] = "1"

@@ -30,7 +30,7 @@ def features() -> Features:
 
 
 def images(folder: Path) -> None:
-    """A picture in every format."""
+    """Write an image in every format."""
     for index, suffix in enumerate(SUFFIXES):
         cv2.imwrite(str(folder / f"{index}{suffix}"), picture()[..., 0] if suffix == ".pgm" else picture())
     cv2.imwrite(str(folder / "16.png"), picture().astype(np.uint16) * 257)

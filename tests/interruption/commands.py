@@ -68,7 +68,7 @@ def prepare(folder: Path) -> None:
 
 
 def content(out: Path) -> dict[str, str]:
-    """Name -> digest of every file of a result.
+    """Return the digest of every file of a result, by name.
 
     All bytes count but times of day and speeds in JSON, HTML and tables; databases count by their rows, whose place in
     the file is SQLite's. Hidden files are what a kill left of a write.

@@ -97,7 +97,7 @@ def jumping(seed: int) -> None:
 
 
 def _child(words: Sequence[str], said: Path, before: Callable[[], object]) -> None:
-    """In the process: what `lf WORDS` does; it never returns."""
+    """Run `lf WORDS` in the child process; it never returns."""
     code = 70
     try:
         out = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)

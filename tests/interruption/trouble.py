@@ -31,7 +31,7 @@ def two(name: str, place: Path, reference: Whole, seed: int) -> str:
 
 
 def full(name: str, place: Path, reference: Whole, seed: int) -> str:
-    """The disk has room for half of the result; with more room the same command goes on."""
+    """The disk has space for half of the result; with more space the same command resumes."""
     shutil.rmtree(place / OUT, ignore_errors=True)
     (place / OUT).mkdir()
     try:
