@@ -21,7 +21,7 @@ TELEMETRY_OFF = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "DO_NOT_TRACK": "1",
 }
-NOT_IMPORTED = ("openvino_telemetry",)  # sends as soon as openvino is imported; without it, openvino sends nothing
+NOT_IMPORTED = ("openvino_telemetry",)  # it sends data when openvino is imported; without it, openvino sends nothing
 NO_HOME = "/nonexistent"  # as in the passwd file of a system user without a home folder
 
 
@@ -29,12 +29,12 @@ def prepare() -> None:
     """Set the environment of this process, which its child processes inherit."""
     os.environ.update(TELEMETRY_OFF)
     for name in NOT_IMPORTED:
-        sys.modules.setdefault(name, cast(Any, None))  # importing it raises ImportError from now on
+        sys.modules.setdefault(name, cast(Any, None))  # its import now raises ImportError
     try:
         Path.home()
     except RuntimeError:  # engines raise it too when they are imported, or make a folder that is called ~
         os.environ["HOME"] = NO_HOME
-        logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it would tell of the cache that it cannot keep
+        logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it would warn about a missing cache folder
     if (allowed := cores()) < affinity():  # OpenMP, BLAS, torch and OpenCV count the cores without a quota
         for name in ("OMP_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"):
             os.environ.setdefault(name, str(allowed))

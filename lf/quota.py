@@ -12,30 +12,30 @@ ROOT = Path("/")
 
 
 def cores(root: Path = ROOT) -> int:
-    """The cores that this process can keep busy, at least 1; a share of a core counts as one."""
+    """Return the number of cores that this process can use, at least 1; a share of a core counts as one."""
     limit = quota(root)
     return affinity() if limit is None else max(1, min(affinity(), math.ceil(limit)))
 
 
 def affinity() -> int:
-    """The cores on which this process may run."""
+    """Return the number of cores on which this process may run."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def quota(root: Path = ROOT) -> float | None:
-    """CPU time per time that the control groups of this process allow, in cores; None if they set no limit.
+    """Return the CPU quota of the control groups of this process, in cores; None without a limit.
 
-    Groups are nested, and the smallest limit on the way up counts.
+    Groups are nested; the smallest limit of a group and its parents counts.
 
     Args:
-        root: of the file system in which /proc and the groups are looked up.
+        root: root of the file system with /proc and the groups.
     """
     limits = (_limit(folder) for folder in _groups(root))
     return min((limit for limit in limits if limit is not None), default=None)
 
 
 def _limit(folder: Path) -> float | None:
-    """The limit of one group, of version 2 or 1."""
+    """Return the limit of one group, of version 2 or 1."""
     with suppress(OSError, ValueError, ZeroDivisionError):
         share, period = (folder / "cpu.max").read_text().split()
         return None if share == "max" else int(share) / int(period)
@@ -46,7 +46,7 @@ def _limit(folder: Path) -> float | None:
 
 
 def _groups(root: Path) -> Iterator[Path]:
-    """The folders of the groups that may limit the CPU of this process: its own, and those around it."""
+    """Yield the folders of the groups that may limit the CPU of this process: its own, and their parents."""
     own = dict(_own(root))
     with suppress(OSError):
         for line in (root / "proc/self/mountinfo").read_text(errors="surrogateescape").splitlines():
@@ -59,7 +59,7 @@ def _groups(root: Path) -> Iterator[Path]:
 
 
 def _own(root: Path) -> Iterator[tuple[str, str]]:
-    """Controller, "" in version 2, and path of the group of this process in that hierarchy."""
+    """Yield controller, "" in version 2, and path of the group of this process in its hierarchy."""
     with suppress(OSError):
         for line in (root / "proc/self/cgroup").read_text(errors="surrogateescape").splitlines():
             _, controllers, path = line.split(":", 2)
@@ -67,9 +67,9 @@ def _own(root: Path) -> Iterator[tuple[str, str]]:
 
 
 def _upwards(mount: Path, shown: str, path: str) -> Iterator[Path]:
-    """The folder of the group `path` and those above it, where `mount` shows the group `shown` and what is in it.
+    """Yield the folder of the group `path` and its parents; `mount` is the folder of the group `shown`.
 
-    A container often sees its own group as the mount itself, under a path of the host that it does not see.
+    In a container, the mount itself is often its own group, with a path of the host that does not exist inside.
     """
     inside = PurePosixPath(path)
     if inside.is_relative_to(shown) and ".." not in inside.parts:

@@ -76,7 +76,7 @@ def sure(records: Sequence[PairScores], metric: str, each: str = "pairs") -> str
 
 
 def costs(posed: Sequence[Run], built: dict[str | None, Run]) -> str:
-    """How much worse each quantized file is than the float file of its network, paired; minus is better."""
+    """Format the paired drop of each quantized file from its network's float file; negative is better."""
     rows = []
     for first, run in quantized(posed):
         areas = [dropped(first, run, metric) for metric in AREAS]
@@ -101,7 +101,7 @@ def dropped(first: Run, run: Run, metric: str) -> str:
 
 
 def files(posed: Sequence[Run]) -> str:
-    """What each file is; a baseline of OpenCV has none."""
+    """List the file of each run; baselines of OpenCV have none."""
     about = [(named(run), run.artifact) for run in posed if run.backend != "opencv"]
     rows = [[*name, each.file or "-", (each.sha256 or "-")[:12], each.megabytes] for name, each in about]
     return markdown(["model", "scheme", "file", "sha256", "MB"], rows)

@@ -1,4 +1,4 @@
-"""What decoding in the graph costs: `python -m scripts.compare_decode HEADS.onnx FEATURES.onnx [PHOTOS]`.
+"""Cost of the decoder in the graph: `python -m scripts.compare_decode HEADS.onnx FEATURES.onnx [PHOTOS]`.
 
 The second file is the first after `lf export --cut features`. What was appended runs alone, in ONNX Runtime on one
 thread, in turns with numpy's decode of the same raw heads; milliseconds are the processor's.

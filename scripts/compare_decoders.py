@@ -1,4 +1,4 @@
-"""What a change of the numpy decoders gains: `python -m scripts.compare_decoders CHECKOUT HEADS.onnx [PHOTOS]`.
+"""Gain of a change of the numpy decoders: `python -m scripts.compare_decoders CHECKOUT HEADS.onnx [PHOTOS]`.
 
 CHECKOUT is a folder with another version of lf, such as a `git worktree` of an earlier commit. Both versions decode the
 same raw maps at 480x640 into 1000 points, in turns, each in a process of its own; milliseconds are the processor's.

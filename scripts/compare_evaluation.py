@@ -1,7 +1,7 @@
-"""How long a whole evaluation takes: `python -m scripts.compare_evaluation FILE ... [--workers=1] [--data=ROOT]`.
+"""Time of a whole evaluation: `python -m scripts.compare_evaluation FILE ... [--workers=1] [--data=ROOT]`.
 
 Every file goes through `lf bench --protocol kp2d`, in a process of its own, from the start of Python to the table. The
-data is ROOT, or as much as HPatches is: 116 drawn sequences of 6 pictures, 696 files and 580 pairs. Seconds are those
+data is ROOT, or as much as HPatches is: 116 drawn sequences of 6 images, 696 files and 580 pairs. Seconds are those
 of the clock and of the processor; the files take turns.
 """
 
@@ -31,7 +31,7 @@ from lf.models.resolve import resolve
 from scripts import turns
 
 SEQUENCES, PAIRS = 116, 5
-SIZE = (480, 640)  # (H, W) of the pictures on disk
+SIZE = (480, 640)  # (H, W) of the images on disk
 REPEATS = 2
 
 
@@ -43,7 +43,7 @@ class Taken(NamedTuple):
 
 
 def draw(root: Path, sequences: int = SEQUENCES) -> Path:
-    """Sequences of drawn pictures in HPatches layout, PNG."""
+    """Sequences of drawn images in HPatches layout, PNG."""
     with console.progress() as progress:
         for index in range(sequences):
             progress(index, sequences, "drawing")
@@ -95,7 +95,7 @@ def compare(names: Sequence[str], root: Path, workers: int, repeats: int = REPEA
 
 
 def main(names: Sequence[str], given: Mapping[str, str]) -> str:
-    """The table, on the data asked for, else drawn once it is known that all else is there."""
+    """Make the table on the requested data, or on drawn data after checking everything else."""
     workers = turns.number(given, "workers", 1)
     for name in names:
         backend_for(resolve(name))

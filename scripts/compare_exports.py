@@ -1,6 +1,6 @@
-"""What the form of an export and eight bits gain: `python -m scripts.compare_exports CHECKPOINT QUANTIZED.onnx`.
+"""Gain of the form of an export and of 8 bits: `python -m scripts.compare_exports CHECKPOINT QUANTIZED.onnx`.
 
-Three files of one network take turns, in one process, on one picture: the published forward as it stands (dense
+Three files of one network take turns, in one process, on one image: the published forward as it stands (dense
 normalisation, squares by power, softmax of two, points and descriptors sampled in the graph), our float export, and
 the quantized file. Milliseconds are the processor's with one thread, the clock's with more; ratios are within a turn.
 """
@@ -71,7 +71,7 @@ FORWARDS: dict[str, Callable[[Any, Tensor], tuple[Tensor, ...]]] = {
 
 
 def published(checkpoint: Artifact, out: Path, size: tuple[int, int] = SIZE) -> Artifact:
-    """The published forward of a checkpoint as an ONNX file of one size (H, W), exported as it stands.
+    """Export the published forward of a checkpoint unchanged to an ONNX file of fixed size (H, W).
 
     Raises:
         UsageError: not a checkpoint of a family in FORWARDS.

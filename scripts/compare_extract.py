@@ -1,4 +1,4 @@
-"""How near `lf extract` comes to its bare network: `python -m scripts.compare_extract MODEL.onnx DIR`.
+"""Time of `lf extract` relative to its network alone: `python -m scripts.compare_extract MODEL.onnx DIR`.
 
 Three ways take turns in one run over the images of DIR: the network alone, on tensors that are there, with one engine
 of one thread for each core; `lf extract` from image files to written features, with as many; and the same with one
@@ -36,7 +36,7 @@ IMAGES, TURNS = 40, 10
 
 
 class Turn(NamedTuple):
-    """What one turn took for an image: seconds of the clock, and of the processor."""
+    """Time of one turn per image: wall time and CPU time, s."""
 
     wall: float
     cpu: float
@@ -56,7 +56,7 @@ class Recorder:
 
 
 def tensors(extractor: Extractor, paths: list[Path]) -> list[list[Array]]:
-    """What the network is given for each image."""
+    """Return the inputs of the network for each image."""
     session, kept = extractor.session, []
     for path in paths:
         extractor.session = recorder = Recorder(session)
@@ -81,7 +81,7 @@ def bare(sessions: list[Session], given: list[list[Array]]) -> None:
 
 
 def extract(extractor: Extractor, found: Mapping[str, Path], workers: int, layout: str, out: Path) -> None:
-    """What `lf extract` does once its model is open."""
+    """Run `lf extract` with an opened model."""
     if failed := extract_images(extractor, found, out, layout, workers=workers).failed:
         raise BadInput(f"images that cannot be read are no measure: {next(iter(failed.values()))}")
 

@@ -1,4 +1,4 @@
-"""How much of what the processor can do a network uses: `python -m scripts.compare_peak FILE.onnx ...`.
+"""Share of the processor's peak that a network reaches: `python -m scripts.compare_peak FILE.onnx ...`.
 
 The peak is measured, not looked up: chains of 3x3 convolutions, float and 8-bit, of the shapes that these networks have
 and with nothing between them, take turns with the files in the same engine; the fastest one counts. An operation is a
@@ -33,7 +33,7 @@ CONVOLUTIONS = ("Conv", "ConvInteger", "QLinearConv")
 
 
 class Rate(NamedTuple):
-    """What was timed: a name, whether its convolutions are of 8 bits, how many operations a run has, ms per turn."""
+    """A timed graph: name, whether its convolutions have 8 bits, number of operations of a run, ms per turn."""
 
     name: str
     integer: bool

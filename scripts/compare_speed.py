@@ -1,4 +1,4 @@
-"""How long scoring takes, beside a plain re-statement of the same formulas: `python -m scripts.compare_speed`.
+"""Time of scoring, compared with a plain form of the same formulas: `python -m scripts.compare_speed`.
 
 Plain means cv2.BFMatcher with cross-check and all distances by broadcasting. Both take turns in one run and must give
 the same answer; seconds are those of the processor. With OMP_NUM_THREADS=1 they are seconds of one core.

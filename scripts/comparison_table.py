@@ -25,7 +25,7 @@ METRICS = {
 
 
 def table(runs: Sequence[Run]) -> str:
-    """A line for each run: accuracy, time from picture to features, size, licence of the weights."""
+    """A line for each run: accuracy, time from image to features, size, licence of the weights."""
     to = next((run.ratio.to for run in runs if run.ratio.to), "reference")
     head = ["model", "scheme", *METRICS.values(), f"time / {to}", "MB", "licence"]
     return markdown(head, [_line(run) for run in runs])

@@ -1,4 +1,4 @@
-"""The picture of the README: matches of the float network above those of its 8-bit file, on a pair drawn by lf.
+"""The image of the README: matches of the float network above those of its 8-bit file, on a pair drawn by lf.
 
 python -m scripts.float_beside_int8 [docs/images/float-beside-int8.png]
 """
@@ -29,7 +29,7 @@ GAP = 24  # px
 
 
 def main(out: Path) -> None:
-    """Export, quantize, match with both, and write both pictures, one above the other."""
+    """Export, quantize, match with both, and write both images, one above the other."""
     pair = warps.drawn(PAIR + 1, size=SIZE)[PAIR]
     with tempfile.TemporaryDirectory() as folder:
         photos = Path(folder, "photos")
@@ -52,7 +52,7 @@ def panel(network: lf.Network, pair: Pair) -> Array:
 
 
 def few_greys(picture: Array) -> Array:
-    """The picture with fewer steps of brightness."""
+    """The image with fewer steps of brightness."""
     step = 256 / GREYS
     return np.clip(np.round(picture / step) * step, 0, 255).astype(np.uint8)
 

@@ -1,4 +1,4 @@
-"""What runs on the GPU of this machine, and how fast: `python -m scripts.gpu_check --out DIR`.
+"""Check what runs on the GPU of this machine, and its speed: `python -m scripts.gpu_check --out DIR`.
 
 Three parts: the conformance suite on every engine that is installed; some steps of training on one and on all GPUs, in
 float32 and in bfloat16; and every family of networks in ort-cuda and ort-tensorrt, for 1 and for 32 images at a time.
@@ -54,7 +54,7 @@ Runs = list[Any]
 
 
 def conformance(out: Path, stand_in: bool) -> list[Row]:
-    """The conformance suite in a process of its own: counts of its tests, and the names of those that failed."""
+    """Run the conformance suite in a separate process: counts of its tests, and names of failed tests."""
     report = out / "conformance.xml"
     which = ["-k", "ort-cpu and swift"] if stand_in else []
     words = ["-m", "pytest", "-q", "-o", "addopts=", "-m", "not alone", *which, f"--junitxml={report}"]
@@ -93,7 +93,7 @@ def training(out: Path, device: str, count: int, steps: int) -> list[Row]:
 
 
 def learned(folder: Path, said: str, seconds: float) -> Row:
-    """What a run of training came to: the numbers of its log are finite, and its weights are written."""
+    """Check a run of training: the numbers of its log are finite, and its weights are written."""
     from lf.train.state import LOG
 
     log, weights = folder / LOG, folder / f"{RECIPE}.safetensors"
@@ -106,7 +106,7 @@ def learned(folder: Path, said: str, seconds: float) -> Row:
 
 
 def ran(words: Sequence[str]) -> str:
-    """Run a program; the end of what it said where it failed, else nothing."""
+    """Run a program; return the end of its output if it failed, otherwise ""."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     try:
         done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=MOST)
@@ -116,7 +116,7 @@ def ran(words: Sequence[str]) -> str:
 
 
 def families() -> list[str]:
-    """One network of each family: shipped weights where there are some, else its first row."""
+    """Return one network of each family: shipped weights, or its first row."""
     found: dict[str, str] = {}
     for name in sorted(NETWORKS, key=lambda name: name not in shipped()):
         found.setdefault(NETWORKS[name].family, name)
@@ -221,7 +221,7 @@ def check(out: Path, stand_in: str | None, parts: Sequence[str]) -> tuple[list[R
 
 
 def page(rows: Sequence[Row], machine: str) -> str:
-    """What was found, in Markdown."""
+    """Format the results in Markdown."""
     cells = [[row["part"], row.get("name", ""), row["outcome"], row["detail"]] for row in rows]
     return f"{machine}\n\n{markdown(['part', 'what', 'outcome', 'detail'], cells)}"
 

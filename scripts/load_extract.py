@@ -1,8 +1,8 @@
-"""Load of lf extract: memory and throughput over many small pictures, and how soon it goes on after a kill.
+"""Load of lf extract: memory and throughput over many small images, and the time to resume after a kill.
 
 python -m scripts.load_extract MODEL [--images 100000] [--workers 1]
 
-The pictures are hard links of 100 drawn ones of 64x48. It is killed in the middle and started again.
+The images are hard links of 100 drawn ones of 64x48. It is killed in the middle and started again.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def make(folder: Path, count: int) -> None:
 
 
 def done(out: Path) -> int:
-    """How many features there are."""
+    """Count the files of features."""
     return sum(entry.name.endswith(".npz") for inner in out.glob("[0-9]*") for entry in os.scandir(inner))
 
 

@@ -1,6 +1,6 @@
 """Time and peak memory of the commands of lf, each in a fresh process: `python -m scripts.tool_costs`.
 
-Pictures to calibrate on and pictures to warp into pairs are drawn, so nothing is needed beside the package. With
+Pictures to calibrate on and images to warp into pairs are drawn, so nothing is needed beside the package. With
 `--superpoint FILE`, a public checkpoint, it has rows, too. `--beside TREE` names another checkout with an environment
 in `.venv`: both take turns, and the graphs that they write are compared byte by byte.
 
@@ -74,7 +74,7 @@ ROWS = (
 
 @dataclass(frozen=True)
 class Cost:
-    """What one process took.
+    """Resources that one process used.
 
     Attributes:
         wall: s on the clock.
@@ -118,7 +118,7 @@ def python(tree: Path) -> str:
 
 
 def prepare(folder: Path, superpoint: Path | None, pairs: int) -> dict[str, str]:
-    """Draw pictures and export what is quantized and benched; the places that rows name."""
+    """Draw images and export what is quantized and benched; the places that rows name."""
     run = python(HERE)
     for name, count in (("photos", 32), ("pairs", pairs), ("few", 8), ("more", 16)):
         measure([run, *lf(f"data draw {folder / name} --count {count} --size 480x640")], HERE)
@@ -178,7 +178,7 @@ def table(rows: Mapping[str, Sequence[Sequence[Cost]]], beside: str) -> str:
 
 
 def alike(turns: Sequence[Sequence[Cost]]) -> str:
-    """Whether the graphs of all turns and checkouts are the same."""
+    """Compare the graphs of all turns and checkouts: same, differ or -."""
     made = {cost.made for turn in turns for cost in turn}
     return "-" if made == {()} else "same" if len(made) == 1 else "differ"
 

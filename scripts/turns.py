@@ -18,7 +18,7 @@ WARM_UP = 5  # turns that do not count
 
 
 def typed(usage: str, least: int, most: int | None = None) -> tuple[list[str], dict[str, str]]:
-    """What was typed behind the name of a comparison: words, and what follows `--name=`.
+    """Parse the arguments of a comparison: words, and values of `--name=`.
 
     Raises:
         UsageError: fewer or more words than that, or an option that `usage` does not name; the text is `usage`.
@@ -59,7 +59,7 @@ def command(usage: str, least: int, most: int | None, run: Callable[[list[str], 
 
 
 def milliseconds(run: Callable[[], Any], clock: Callable[[], float] = time.process_time) -> float:
-    """How long a call takes; by default of the processor."""
+    """Time a call in ms, by default in CPU time."""
     start = clock()
     run()
     return (clock() - start) * 1e3
@@ -68,7 +68,7 @@ def milliseconds(run: Callable[[], Any], clock: Callable[[], float] = time.proce
 def measure(
     artifacts: Sequence[Artifact], pictures: Sequence[Array], threads: int, repeats: int, backend: str = "ort-cpu"
 ) -> Array:
-    """(repeats, files) milliseconds of the network of each file on its picture; every row is one turn through all.
+    """(repeats, files) milliseconds of the network of each file on its image; every row is one turn through all.
 
     With one thread they are the processor's, with more the clock's.
     """

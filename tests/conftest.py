@@ -31,12 +31,12 @@ os.environ["LF_PROGRESS"] = "off"  # on a busy machine any command may take long
 
 @pytest.fixture
 def measured_backend() -> None:
-    """For tests of `auto` itself: it measures, see `_fixed_backend`."""
+    """Let `auto` measure, in tests of `auto` itself; see `_fixed_backend`."""
 
 
 @pytest.fixture(autouse=True)
 def _fixed_backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everywhere else `auto` takes the first backend, so that no test depends on what is fast at the moment."""
+    """Make `auto` take the first backend in all other tests, so that they do not depend on measured times."""
     if "measured_backend" not in request.fixturenames:
         monkeypatch.setattr(auto, "candidates", lambda artifact: [store.backend_for(artifact)])
 
@@ -132,7 +132,7 @@ def converted(network: Callable[..., Artifact], once: Once) -> Callable[[str], A
 
 @pytest.fixture(scope="session")
 def drawn_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of four drawn pictures, 80x120."""
+    """A folder of four drawn images, 80x120."""
     import cv2
 
     from lf.extraction.agreement import drawn
@@ -145,7 +145,7 @@ def drawn_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def few_pictures() -> Iterator[None]:
-    """For modules whose subject is not a network's figures: agreement on two pictures, rounding from few windows."""
+    """Use two images for agreement and few windows for rounding, in modules that do not test a network's figures."""
     from lf.quantize.round import rounding
 
     with _two_pictures() as patch:
@@ -155,7 +155,7 @@ def few_pictures() -> Iterator[None]:
 
 @contextmanager
 def _two_pictures() -> Iterator[pytest.MonkeyPatch]:
-    """Conversions are compared on two pictures."""
+    """Conversions are compared on two images."""
     from lf.extraction import agreement
 
     with pytest.MonkeyPatch.context() as patch:

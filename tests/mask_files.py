@@ -107,7 +107,7 @@ def network(path: Path, means: list[float], of: str = "superpoint") -> Artifact:
 
 
 def grey_frames(root: Path, count: int = 12, size: tuple[int, int] = (48, 64)) -> Path:
-    """Pairs whose left part is black and class 0, and whose right part is white and class 1; the border wanders."""
+    """Images with a black left part of class 0 and a white right part of class 1; the border moves."""
     for n in range(count):
         mask = np.zeros(size, np.uint8)
         mask[:, size[1] // 4 + 2 * n :] = 1

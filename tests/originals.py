@@ -1,4 +1,4 @@
-"""Where the files of the original evaluators are: points of real pairs of images, and the values given for them."""
+"""Files of the original evaluators: points of real image pairs, and the original values for them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 TESTS = Path(__file__).resolve().parent
 SHARED = TESTS.parents[1] / "shared"
-ELSEWHERE = (".images.npz", ".r2d2.npz")  # pictures, and points of weights that may not be passed on
+ELSEWHERE = (".images.npz", ".r2d2.npz")  # images, and points of weights that may not be passed on
 
 
 def find(name: str) -> Path:

@@ -270,10 +270,10 @@ def test_an_empty_decode_is_refused(files, tmp_path):
 
     path = changed(files / "pytorch-superpoint.onnx", tmp_path / "silent.onnx", silence)
     with pytest.raises(
-        BadInput, match=r"gives no points on any picture, with the inputs 0\.\.1, 0\.\.255; .*`outputs=OUTPUT="
+        BadInput, match=r"gives no points on any image, with the inputs 0\.\.1, 0\.\.255; .*`outputs=OUTPUT="
     ):
         adopt(path, SMALL, tmp_path / "made.onnx")
-    with pytest.raises(BadInput, match=r"gives no points on any of 2 pictures; tell what the network takes"):
+    with pytest.raises(BadInput, match=r"gives no points on any of 2 images; say what the network takes"):
         adopt(path, SMALL, tmp_path / "made.onnx", input="0..1")
 
 
@@ -301,9 +301,7 @@ def test_points_that_do_not_move_with_the_picture_are_refused(tmp_path):
         ir_version=9,
     )
     onnx.save(model, tmp_path / "stuck.onnx")
-    with pytest.raises(
-        GateFailed, match=r"a flat picture gives \d+ keypoints that score as those of structured pictures"
-    ):
+    with pytest.raises(GateFailed, match=r"a flat image gives \d+ keypoints that score as those of structured images"):
         adopt(tmp_path / "stuck.onnx", "features", tmp_path / "made.onnx", input="0..1")
     with pytest.raises(BadInput, match=r"no input gives points that come back"):
         adopt(tmp_path / "stuck.onnx", "features", tmp_path / "made.onnx")

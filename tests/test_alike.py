@@ -1,4 +1,4 @@
-"""ALIKE: its public files, what is done to a picture first, its decode restated, and the originals' numbers."""
+"""ALIKE: its public files, what is done to an image first, its decode restated, and the originals' numbers."""
 
 from __future__ import annotations
 

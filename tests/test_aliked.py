@@ -1,4 +1,4 @@
-"""ALIKED: its public files, what is done to a picture first, decode and head restated, the originals' numbers."""
+"""ALIKED: its public files, what is done to an image first, decode and head restated, the originals' numbers."""
 
 from __future__ import annotations
 
@@ -239,7 +239,7 @@ def test_what_it_cannot_do_is_refused(network, tmp_path, drawn_photos):
 
 
 def random_maps(height=37, width=52, depth=8, samples=4, seed=0, size=(64, 64)):
-    """Heads of a picture of height x width, that was padded to `size`."""
+    """Heads of an image of height x width, that was padded to `size`."""
     rng = np.random.default_rng(seed)
     sides = {"x1": (height, width)} | {f"x{i}": (size[0] // s, size[1] // s) for i, s in ((2, 2), (3, 8), (4, 32))}
     maps = {name: (depth // 4, *side) for name, side in sides.items()} | {"score": (1, height, width)}

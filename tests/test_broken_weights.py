@@ -173,7 +173,7 @@ def test_bench(lf, broken, engine, kind):
 
 @pytest.mark.parametrize("kind", ["huge", "nan", "zero"])
 def test_time(lf, broken, tmp_path, kind):
-    """What a worker process raises keeps its kind."""
+    """An error of a worker process keeps its kind."""
     net = broken(kind)
     found = lf("time", net.path, "--repeats", 1, "--out", tmp_path / "out")
     assert refused(found, net.path, KINDS[kind][2])
@@ -349,7 +349,7 @@ def test_constants_of_every_type(tmp_path, kind, raw):
 
 
 def test_what_may_be_infinite(tmp_path):
-    """The limit of a clip, the value of a mask; integers whose bits are those of a float that is not finite."""
+    """Valid values: the limit of a clip, the value of a mask, integers with the bits of a non-finite float."""
     path = tmp_path / "a.onnx"
     for model in (
         proto("limit", np.inf, onnx.TensorProto.FLOAT),
@@ -387,7 +387,7 @@ def test_an_export_that_is_broken_fails_its_gate(tiny, tmp_path):
 
 
 def test_a_quantized_file_that_is_broken_is_no_bad_input(tiny, tmp_path, monkeypatch):
-    """Its float parent is sound: another scheme may do."""
+    """The float parent is sound, so the error suggests another scheme."""
     from lf.quantize.write import ort
 
     parent, right = tiny(size=SIZE), ort.Extractor
@@ -411,7 +411,7 @@ def test_a_quantized_file_that_is_broken_is_no_bad_input(tiny, tmp_path, monkeyp
 
 @dataclasses.dataclass
 class Broken:
-    """A session whose detector is no number."""
+    """A session with NaN as detector."""
 
     session: object
 

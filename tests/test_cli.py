@@ -38,19 +38,19 @@ FEW = [f"--set={s}" for s in ("steps=2", "batch=1", "size=64", "pictures=2", "pi
 
 
 class Said(NamedTuple):
-    """What a command left behind: exit code, stdout, stderr."""
+    """Result of a command: exit code, stdout, stderr."""
 
     code: int
     out: str
     err: str
 
     def done(self):
-        """It worked: the result on stdout, nothing on a stderr that is no terminal."""
+        """Check success: the result on stdout, nothing on a stderr that is not a terminal."""
         assert (self.code, self.err) == (0, ""), self.err
         return self.out
 
     def refused(self, code):
-        """It did not: nothing on stdout, one line on stderr."""
+        """Check a refusal: nothing on stdout, one line on stderr."""
         assert self.code == code, self.err
         assert self.out == ""
         assert self.err.startswith("lf: ")
@@ -78,7 +78,7 @@ def start(*words, **options):
 
 
 def finish(process):
-    """What it said, with the exit code as a shell tells it: Python interrupted inside an exec() dies of the signal."""
+    """Return the output, with a shell's exit code: Python interrupted inside an exec() dies of the signal."""
     out, err = process.communicate(timeout=60)
     return Said(process.returncode if process.returncode >= 0 else 128 - process.returncode, out, err)
 
@@ -105,7 +105,7 @@ def scenes(tmp_path):
 
 @pytest.fixture
 def enough(scenes):
-    """The same with as many pairs as a gate needs; their second pictures differ in one pixel."""
+    """The same with as many pairs as a gate needs; their second images differ in one pixel."""
     second = cv2.imread(str(scenes / "i_a" / "2.png"))
     for number in range(2, 12):
         second[0, 0] = number
@@ -446,7 +446,7 @@ def test_no_dataset(lf, tiny, scenes, tmp_path, damage, text):
     if scenes.exists():
         assert contents(scenes) == before
     left = [*(tmp_path / "out").rglob("*.*")]
-    whole = {".npz", ".json"}  # features of whole pictures, and which picture has which
+    whole = {".npz", ".json"}  # features of whole images, and which image has which
     assert all(path.suffix in whole and path.name[0] != "." for path in left)
 
 
@@ -633,7 +633,7 @@ def test_a_full_disk(lf, tiny, scenes, photos, tmp_path, monkeypatch, command):
     ],
 )
 def test_a_disk_that_fills_in_the_middle(tmp_path, pictures, file, left):
-    """For real: the kernel lets no file of this process grow beyond 64 kB, so settings fit and weights do not."""
+    """The kernel limits files of this process to 64 kB, so settings fit and weights do not."""
 
     def limit():
         resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))

@@ -307,7 +307,7 @@ def test_an_opencv_that_is_too_old(file, monkeypatch):
 
 
 def said_of(name):
-    """What `lf doctor` says of a row that is not there."""
+    """Return the detail of `lf doctor` for a missing row."""
     row = next(row for row in doctor.examine() if row["name"] == name)
     assert not row["ok"]
     return row["detail"]

@@ -311,7 +311,7 @@ def test_work_that_reports_nothing_is_told_of(capfd, monkeypatch):
 
 
 def _until(read):
-    """What `read` gives when it gives something."""
+    """Call `read` until it returns something."""
     for _ in range(500):
         if text := read():
             return text

@@ -43,7 +43,7 @@ def few_pictures(monkeypatch):
 
 
 def session(inputs, outputs, nodes, constants=()):
-    """What ONNX Runtime makes of a few nodes; every tensor is float but for the outputs that `outputs` says are not."""
+    """Open an ONNX Runtime session of a few nodes; all tensors are float, except as `outputs` says."""
     values = [onnx.helper.make_tensor_value_info(name, 1, shape) for name, shape in inputs.items()]
     results = [onnx.helper.make_tensor_value_info(name, kind, shape) for name, (kind, shape) in outputs.items()]
     graph = onnx.helper.make_graph(nodes, "g", values, results, constants)
@@ -89,7 +89,7 @@ def graph_of(row, card, top_k):
 
 
 def random_maps(name, size, seed=0):
-    """Raw heads of a picture of `size` (H, W) with keypoints in them."""
+    """Raw heads of an image of `size` (H, W) with keypoints in them."""
     rng, row = np.random.default_rng(seed), MODELS[name]
     maps = {
         head: (3 * rng.standard_normal((channels, size[0] // stride, size[1] // stride))).astype(np.float32)
@@ -367,7 +367,7 @@ def test_a_graph_that_decodes_otherwise_is_not_written(changed, tiny, tmp_path, 
 
 
 def seen(found, name="superpoint"):
-    """Features {(x, y): score} of a picture of 64x64, best first."""
+    """Features {(x, y): score} of an image of 64x64, best first."""
     rows = sorted(((score, x, y) for (x, y), score in found.items()), reverse=True)
     points, values = [row[1:] for row in rows], [row[0] for row in rows]
     return Features(np.reshape(points, (-1, 2)), values, np.eye(256)[: len(rows)].reshape(-1, 256), (64, 64))

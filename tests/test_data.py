@@ -1,4 +1,4 @@
-"""The data room: known geometry, repeatable pictures, disjoint splits, real layouts, and files that lie."""
+"""The data room: known geometry, repeatable images, disjoint splits, real layouts, and files that lie."""
 
 from __future__ import annotations
 

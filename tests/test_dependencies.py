@@ -27,7 +27,7 @@ def tables():
 
 
 def wanted():
-    """What pyproject.toml asks for, and what those bring."""
+    """Return the requirements of pyproject.toml and their requirements."""
     table = tomllib.loads((ROOT / "pyproject.toml").read_text())
     direct = {canonicalize_name(Requirement(text).name) for text in table["project"]["dependencies"]}
     seen, todo = set(), [*direct]

@@ -38,7 +38,7 @@ def source(tmp_path):
 
 @pytest.fixture
 def aside(tmp_path, monkeypatch):
-    """Where temporary folders lie."""
+    """Folder of temporary folders."""
     folder = tmp_path / "aside"
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))

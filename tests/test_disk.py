@@ -1,4 +1,4 @@
-"""DISK: its public file, what is done to a picture first, its decode restated, and the original's numbers."""
+"""DISK: its public file, what is done to an image first, its decode restated, and the original's numbers."""
 
 from __future__ import annotations
 

@@ -82,10 +82,10 @@ def commands(text):
 
 @pytest.fixture
 def workspace(tmp_path, monkeypatch):
-    """A folder with drawn pictures under the names that the pages use."""
+    """A folder with drawn images under the names that the pages use."""
     folders.write_pictures(tmp_path / "OTHERS", 16, SIZE)
     (tmp_path / "PHOTOS").mkdir()
-    for picture in sorted((tmp_path / "OTHERS").iterdir())[:4]:  # no picture is in both
+    for picture in sorted((tmp_path / "OTHERS").iterdir())[:4]:  # no image is in both
         picture.rename(tmp_path / "PHOTOS" / picture.name)
     folders.write_pairs(tmp_path / "HPATCHES", 2, SIZE)
     monkeypatch.chdir(tmp_path)

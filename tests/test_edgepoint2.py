@@ -1,4 +1,4 @@
-"""EdgePoint2: its public files, what is done to a picture first, its decode restated, and the originals' numbers."""
+"""EdgePoint2: its public files, what is done to an image first, its decode restated, and the originals' numbers."""
 
 from __future__ import annotations
 

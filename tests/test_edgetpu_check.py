@@ -1,4 +1,4 @@
-"""What the Edge TPU check says: a tiny file for every rule, which breaks just that one; repaired and damaged files."""
+"""Edge TPU check: a tiny file for every rule, which breaks only that rule; repaired and damaged files."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def conv(version=3, image=IMAGE, dilation=(1, 1), options=True, **weights):
 
 
 def conv_along(axis, name="CONV_2D"):
-    """A convolution whose scales lie along a dimension, all dimensions of the weights alike."""
+    """A convolution with scales along a dimension; all dimensions of the weights are equal."""
     model = operator(name, 3, image=(1, 8, 8, 8), constants=kernel((8, 8, 8, 8)))
     model.subgraphs[0].tensors[1].quantization.quantizedDimension = axis
     return model
@@ -148,7 +148,7 @@ def prelu(shape=(1, 1, 4)):
 
 
 def resized(name="RESIZE_NEAREST_NEIGHBOR", version=2, size=(16, 24), image=IMAGE, **options):
-    """A resize, whose corners are aligned or whose pixels have half a pixel if `options` say so."""
+    """A resize with aligned corners or half-pixel centres by `options`."""
     kind = {"RESIZE_NEAREST_NEIGHBOR": schema.ResizeNearestNeighborOptionsT}.get(name, schema.ResizeBilinearOptionsT)
     constants = [((2,), INT32, None, list(size))]
     result = (image[0], *size, image[-1])
@@ -343,7 +343,7 @@ BROKEN = [  # what is broken, state, rule, source, words of the reason
 
 
 def name_of(value):
-    """For the ids of parameters."""
+    """Return a name for the ids of parameters."""
     return value if isinstance(value, str) else None
 
 
@@ -662,7 +662,7 @@ def test_a_resize_is_mended_without_changing_a_bit(tmp_path):
 
 
 def grouped(parts=4, version=6, **weights):
-    """A convolution of groups, and a plain one behind it whose code it shares, as converters write them."""
+    """A grouped convolution and a plain one after it with the same operator code, as converters write them."""
     shape = (8, 3, 3, 8 // parts)
     stride = {"strideH": 1, "strideW": 1, "dilationHFactor": 1, "dilationWFactor": 1}
     numbers = kernel(shape, **weights)

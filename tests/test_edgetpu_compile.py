@@ -64,7 +64,7 @@ def table(*rows):
 
 
 def success(*rows):
-    """What it prints with -s for a file of these operators."""
+    """Return the compiler's output with -s for a file of these operators."""
     total = sum(count for _, count, _ in rows)
     mapped = sum(count for _, count, status in rows if status == edgetpu_log.MAPPED)
     sums = SUMS.format(subgraphs=int(mapped > 0), total=total)
@@ -333,7 +333,7 @@ def test_a_compiler_that_does_not_start_is_unavailable(tmp_path):
 
 
 def changed(**what):
-    """A compiled file whose first output is not what it was."""
+    """A compiled file with a changed first output."""
     model = compiled("wren")
     tensor = model.subgraphs[0].tensors[1]
     for name, value in what.items():

@@ -1,4 +1,4 @@
-"""What PoSFeat learns from: lines clipped to a view, the window's expectation, weights, and the policy gradient."""
+"""PoSFeat's losses: lines clipped to a view, the window's expectation, weights, and the policy gradient."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_there_is_one_query_in_every_cell():
 
 
 def turning(shift, size=(24, 32)):
-    """A map whose direction turns slowly with x, in cells: that of the query turns up `shift` cells farther right."""
+    """A map with a direction that rotates slowly with x; the query's direction is `shift` cells farther right."""
     angle = 0.05 * (torch.arange(size[1]) - shift)
     return torch.stack([angle.cos(), angle.sin()])[None, :, None].expand(1, 2, *size).contiguous()
 
@@ -162,7 +162,7 @@ def test_the_gradient_pulls_the_match_onto_the_line():
 
 
 def one_cell(score):
-    """A view of a single cell whose pixel 9 was proposed and accepted."""
+    """A view of a single cell with pixel 9 proposed and accepted."""
     return policy.points(score, torch.tensor([[9]]), torch.tensor([[True]]))
 
 

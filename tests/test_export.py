@@ -71,7 +71,7 @@ def checkpoints(tmp_path_factory):
 
 @pytest.fixture
 def few_pictures(monkeypatch):
-    """Two small pictures are enough where parity itself is not the subject."""
+    """Two small images are enough where parity itself is not the subject."""
     monkeypatch.setattr(parity, "FREE_SIZES", (SMALL, (96, 72)))
     monkeypatch.setattr(agreement, "PICTURES", 2)
 
@@ -226,7 +226,7 @@ def stand_in(model: str) -> SimpleNamespace:
 
 
 def superpoint_look(heat: dict[tuple[int, int], float]) -> tuple[Look, SimpleNamespace]:
-    """A SuperPoint seen to have probabilities `heat` at (x, y) of a 64x64 picture, and a stand-in extractor."""
+    """A SuperPoint seen to have probabilities `heat` at (x, y) of a 64x64 image, and a stand-in extractor."""
     cells = np.full((64, 64), 1e-6, np.float32)
     for (x, y), value in heat.items():
         cells[y, x] = value
@@ -268,7 +268,7 @@ def test_differences_that_rounding_explains(before, after, may):
 
 
 def test_a_pixel_that_loses_to_an_equal_neighbour_is_explained():
-    """The second pixel of a plateau whose first one loses to a third: neither side has a keypoint to compare with."""
+    """The first pixel of a plateau is suppressed by a third one, so the second has no keypoint to compare with."""
     extractor = stand_in("r2d2")
     looks = []
     for rival in (3.0, 2.99999):

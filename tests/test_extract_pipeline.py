@@ -1,4 +1,4 @@
-"""`lf extract` on many images: workers, shards and pools change nothing but the time; whatever stops it, it goes on."""
+"""`lf extract` on many images: workers, shards and pools do not change results; interrupted runs resume."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def content(out):
 
 
 def bytes_of(path):
-    """What a file holds; a database also counts how often it was written."""
+    """Return the content of a file; for a database, its dump, because its bytes count writes."""
     if path.suffix != ".db":
         return path.read_bytes()
     connection = sqlite3.connect(path)
@@ -414,7 +414,7 @@ def test_what_does_not_go_together_is_refused(model, photos, tmp_path, options, 
 
 
 class Inside:
-    """What `lf.extraction.pools` uses of Ray, in this process: actors get everything pickled, results mixed up."""
+    """Stand-in for the parts of Ray that `lf.extraction.pools` uses: arguments are pickled, results shuffled."""
 
     def __init__(self, cores=(1, 1), refusal=None):
         self.exceptions = SimpleNamespace(RayError=KeyError)

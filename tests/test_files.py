@@ -38,7 +38,7 @@ def onnx_model():
 
 
 def tflite_model():
-    """What a reader of cards looks at: the identifier, and bytes that must not move."""
+    """Return the parts that a reader of cards uses: the identifier, and bytes that must not move."""
     return b"\x1c\x00\x00\x00TFL3" + np.random.default_rng(0).bytes(500)
 
 

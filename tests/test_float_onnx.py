@@ -63,7 +63,7 @@ def test_a_name_gives_what_its_export_gives(lf, tmp_path, own, traced):
 
 @pytest.mark.parametrize("kind", ["text", "link", "older"])
 def test_what_is_there_is_not_overwritten(lf, tmp_path, own, kind):
-    """Nor taken for the export: a file of the same checkpoint that older code exported otherwise."""
+    """An existing file that older code exported differently from the same checkpoint is not used as the export."""
     there = tmp_path / "wren.onnx"
     if kind == "older":
         old = model_file.load(own)
@@ -82,7 +82,7 @@ def test_what_is_there_is_not_overwritten(lf, tmp_path, own, kind):
 
 
 def test_cards_that_differ_in_a_figure_are_of_one_network(lf, tmp_path, own):
-    """Its sum of bytes is what a study goes on by: a last digit on another machine must not end it."""
+    """A study resumes by the sha256 of the file, so a last digit of another machine must not change it."""
     there, old = tmp_path / "wren.onnx", model_file.load(own)
     model_file.save(there, own.read_bytes(), old.card.step(made={"command": "note"}))
     before = there.read_bytes()

@@ -30,7 +30,7 @@ SMALL_NOISE = np.random.default_rng(0).normal(0, 0.05, 200).tolist()
 
 
 def run(scheme="fp32", backend="ort-cpu", protocol="kp2d", **metrics):
-    """A run whose pairs have these values; metric -> list, one per pair."""
+    """A run with these values of pairs; metric -> list, one per pair."""
     pairs = [dict(zip(metrics, values, strict=True)) for values in zip(*metrics.values(), strict=True)]
     made = {
         "artifact": {"model": "wren", "scheme": scheme, "bytes": 1_500_000},

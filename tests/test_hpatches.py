@@ -61,7 +61,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_second_name_is_refused(root: Path, name: str) -> None:
-    """Also where its content is the same: it is not for the loader to choose."""
+    """A second name is refused even if the content is the same, because the loader must not choose."""
     if name.startswith("H"):
         (root / "v_a" / name).write_text(NUMBERS)
     else:
@@ -95,7 +95,7 @@ def test_a_folder_or_a_broken_link_is_no_image(root: Path) -> None:
 
 @pytest.fixture
 def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What is said on stderr."""
+    """Remarks on stderr."""
     said: list[str] = []
     monkeypatch.setattr(data.console, "note", said.append)
     return said
@@ -144,7 +144,7 @@ def test_copies_of_a_photo_are_told(tmp_path: Path, told: list[str]) -> None:
 
 @pytest.mark.parametrize("suffix", [*images.SUFFIXES, *(suffix.upper() for suffix in images.SUFFIXES), ".Jpg"])
 def test_every_image_suffix_in_any_case(root: Path, suffix: str, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """As a sequence, as photos to warp, and as images to extract."""
+    """A suffix works in a sequence, for photos to warp, and for images to extract."""
     for k in (1, 2, 3):
         (root / f"v_a/{k}.png").rename(root / f"v_a/{k}{suffix}")
     pairs = hpatches.pairs(root)

@@ -58,7 +58,7 @@ def names(artifact, places=None):
 
 
 def changed(parent, path, layers, change):
-    """A float file whose convolutions `layers`, by their place, have the weights and biases of `change(both)`."""
+    """Write a float file with the weights and biases of `change(both)` in the convolutions `layers`, by index."""
     model = onnx.load(parent.path)
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in (convolutions(model)[index] for index in layers):
@@ -229,7 +229,7 @@ def test_no_way_to_write_a_quantized_file_passes_the_guard(pair, drawn_photos, t
     st.booleans(),
 )
 def test_the_least_scale_is_just_enough(bias, entry, found, per_channel):
-    """In float32, products included."""
+    """The scale is sufficient in float32, including rounding of products."""
     rows = np.arange(len(bias) if per_channel else 1)
     empty = rows % 2 == 0
     scale = raised(np.full(len(rows), found, np.float32), ~empty[:, None], [(bias, float(entry))])

@@ -29,7 +29,7 @@ def test_a_killed_command_makes_the_same(name):
 
 
 def test_what_is_compared(tmp_path):
-    """Times of day and speeds do not count; all else does."""
+    """All values except times of day and speeds are compared."""
 
     def write(name, text):
         (tmp_path / name).parent.mkdir(exist_ok=True)

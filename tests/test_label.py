@@ -1,4 +1,4 @@
-"""Homographic adaptation with a detector whose answer is known, and the folder of labels: resumed, shared, refused."""
+"""Homographic adaptation with a detector with known output; the folder of labels: resumed, shared, refused."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Dots(torch.nn.Module):
 
 @pytest.fixture
 def artifact(tmp_path, monkeypatch):
-    """A checkpoint file whose network is the stand-in."""
+    """A checkpoint file with the stand-in as its network."""
     monkeypatch.setattr(checkpoint, "network", lambda artifact: Dots().eval())
     path = tmp_path / "weights.safetensors"
     path.write_bytes(b"stand-in")
@@ -49,7 +49,7 @@ def artifact(tmp_path, monkeypatch):
 
 
 def dotted(dots, size, deviation):
-    """A dark RGB picture with a soft bright dot at each (x, y)."""
+    """A dark RGB image with a soft bright dot at each (x, y)."""
     y, x = np.indices(size)
     light = sum(np.exp(-((x - u) ** 2 + (y - v) ** 2) / (2 * deviation**2)) for u, v in dots)
     return cv2.cvtColor(np.round(255 * np.clip(light, 0, 1)).astype(np.uint8), cv2.COLOR_GRAY2RGB)
@@ -305,7 +305,7 @@ def test_a_missing_device_is_named(artifact, photos, tmp_path):
 
 @pytest.mark.parametrize("row", homographic_adaptation.supported())
 def test_every_model_with_a_detector_labels(photos, tmp_path, row):
-    """With fresh weights: the command, from a checkpoint file to files of labels."""
+    """Run the command with fresh weights, from a checkpoint file to files of labels."""
     network = checkpoint.build(row)
     weights = {"origin": "fresh", "sha256": "00", "licence": "none"}
     path = tmp_path / "fresh.safetensors"

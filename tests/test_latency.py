@@ -575,7 +575,7 @@ def test_a_ratio_is_that_within_a_turn():
 
 
 def test_scripts_divide_within_a_turn_too(monkeypatch):
-    """Where the machine gets slow within a turn, the ratio of two medians would be 2.25; the tables say 1.5."""
+    """If the machine becomes slow within a turn, the ratio of two medians would be 2.25; the tables show 1.5."""
     slow, fast = [30.0] * 5 + [90.0] * 7, [20.0] * 6 + [60.0] * 6
     assert np.median(slow) / np.median(fast) == 2.25
     line = compare_speed.table([compare_speed.Timing("a", fast, slow)]).splitlines()[2]

@@ -1,4 +1,4 @@
-"""Feature files of other tools: what is written is what they read, what is read is checked, and a run goes on."""
+"""Feature files of other tools: they can read written files, read files are checked, and runs resume."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is kept beside long work: resumed with the same identity, else refused by name or begun anew."""
+"""Ledgers of long work: resume with the same identity, otherwise an error that names the difference, or a restart."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_damaged_files_are_refused_with_a_remedy_or_begun_anew(path, text):
 
 
 def test_files_of_earlier_versions_go_on(tmp_path):
-    """They held the identity alone, or under a name of their own."""
+    """Earlier files held only the identity, or the identity under another name."""
     path = tmp_path / "work.json"
     path.write_text(json.dumps(IDENTITY))
     assert (resume(path).begun, resume(path).content) == (True, {})

@@ -1,4 +1,4 @@
-"""Keypoints and tracks of moving pictures: colours stay what they are, points are followed, ends are clear."""
+"""Keypoints and tracks of moving images: colours stay what they are, points are followed, ends are clear."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RED, BLUE = (230, 20, 30), (25, 40, 220)
 
 
 class Finder:
-    """An extractor that keeps what it is shown and finds what it is told to; the n-th point always looks the same."""
+    """An extractor that records its inputs and returns given points; the n-th point always has the same descriptor."""
 
     def __init__(self, points=lambda index: [[60, 50], [20, 30]]):
         self.points, self.seen, self.info = points, [], SessionInfo("fake", "0", "fake", 1)
@@ -54,7 +54,7 @@ def clip(tmp_path):
 
 @pytest.fixture
 def album(tmp_path):
-    """A folder of four drawn pictures that move to the right by 3 px each."""
+    """A folder of four drawn images that move to the right by 3 px each."""
     folder = tmp_path / "album"
     folder.mkdir()
     wide = procedural.held_out_picture(1, (96, 160))

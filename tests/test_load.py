@@ -1,4 +1,4 @@
-"""lf extract over many pictures: memory stays, and it goes on after a kill; a short run of scripts/load_extract.py."""
+"""lf extract over many images: memory is constant, and it resumes after a kill; runs scripts/load_extract.py."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ CS34 = LABEL_SETS["cs34"]
 
 
 def there(picture: np.ndarray, colour: object, off: int = 1) -> int:
-    """How many pixels have a colour."""
+    """Count the pixels of a colour."""
     return int((np.abs(picture.astype(int) - np.asarray(colour)) <= off).all(-1).sum())
 
 

@@ -120,7 +120,7 @@ def test_nms_stops_after_its_rounds(score, radius, rounds):
 @settings(max_examples=300, deadline=None)
 @given(score=MAPS, radius=st.integers(0, 5), border=st.integers(0, 4), top_k=st.integers(0, 30))
 def test_the_best_points_are_the_first_of_all_points(score, radius, border, top_k):
-    """Where there are enough local maxima, lower scores are left out before suppression."""
+    """If there are enough local maxima, lower scores are left out before suppression."""
     height, width = score.shape
     inside = [
         index
@@ -155,7 +155,7 @@ def test_local_maxima_are_the_published_rule_with_ties_settled(score, threshold,
 
 
 def snake(height, width):
-    """One falling path whose every fifth pixel suppresses the next four: the longest chain of decisions there is."""
+    """Return a descending path in which every fifth pixel suppresses the next four: the longest chain of decisions."""
     score = np.zeros((height, width), np.float32)
     path = []
     for turn, y in enumerate(range(0, height, 5)):
@@ -370,7 +370,7 @@ FAMILIES_OF_DECODERS = {row.decode.__name__: name for name, row in NETWORKS.item
 @pytest.mark.parametrize("levels", [3, 60, None])
 @pytest.mark.parametrize("name", [*FAMILIES_OF_DECODERS.values(), "kp2d"])
 def test_the_best_points_of_every_family_are_the_first_of_all(name, levels):
-    """On maps with many ties, with few, and with none."""
+    """The maps have many ties, few ties, or none."""
     row, rng = NETWORKS[name], np.random.default_rng(0)
     size = 96, 128
     shapes = {

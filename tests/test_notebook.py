@@ -19,7 +19,7 @@ def test_the_notebook_holds_no_outputs():
 
 @pytest.mark.slow
 def test_the_notebook_runs(tmp_path, monkeypatch, capsys):
-    """Its cells use no magics of Jupyter, so Python runs them; a kernel would bring 30 packages."""
+    """The cells use no magics of Jupyter, so Python runs them; a kernel would need 30 packages."""
     monkeypatch.chdir(tmp_path)
     matplotlib.use("agg")
     shown = []

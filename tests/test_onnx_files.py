@@ -99,7 +99,7 @@ def no_names(model):
 
 
 def two_without(model):
-    """As in no_names, two convolutions of one shape alone."""
+    """Remove the names of two convolutions with the same shape."""
     for node in convolutions(model)[5:7]:
         node.ClearField("name")
 

@@ -27,7 +27,7 @@ def grey() -> np.ndarray:
 
 
 def smooth(colour: bool) -> np.ndarray:
-    """A picture without symmetry that lossy files keep: any turn or mirroring moves it by far more than they do."""
+    """An image without symmetry: rotation or mirroring changes it far more than lossy compression."""
     y, x = np.mgrid[:HEIGHT, :WIDTH]
     plane = 20 + 3 * x + 4 * y
     return np.dstack([plane, 255 - plane, plane // 2] if colour else [plane] * 3).astype(np.uint8)
@@ -130,7 +130,7 @@ def test_tiff_without_a_turn_is_read_as_stored(tmp_path: Path, order: str, big: 
 @pytest.mark.parametrize("turn", TURNS)
 @pytest.mark.parametrize(("order", "big"), KINDS)
 def test_turned_tiff_is_refused(tmp_path: Path, order: str, big: bool, turn: int) -> None:
-    """Whatever type the tag has, if it is there twice, or if it claims to be a list."""
+    """The tag may have any type, be repeated, or be a list."""
     short, long = struct.pack(order + "H", turn), struct.pack(order + "I", turn)
     upright = (274, 3, 1, struct.pack(order + "H", 1))
     for tags in (

@@ -208,7 +208,7 @@ def superpoint_edge(original, case):
 
 
 def kp2d_edge(original, case, name):
-    """Where KP2D raises, its descendant answers; where that answers -1 for a repeatability, section 4 wants 0."""
+    """If KP2D raises, use the values of its descendant; its -1 for a repeatability is 0 in section 4."""
     pair = stored(original(f"edge/{case}.npz"))
     tiny = expected(original, "edge")["kp2d_tiny"][case]
     theirs = expected(original, "edge")[name.replace("-", "_")][case]

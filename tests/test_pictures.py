@@ -30,7 +30,7 @@ GREY = np.full((240, 320), 128, np.uint8)
 
 
 def found(keypoints, size=(320, 240), seed=0):
-    """Features whose n-th points match each other."""
+    """Features with matching n-th points."""
     rng = np.random.default_rng(seed)
     descriptors = np.eye(700, dtype=np.float32)[: len(keypoints)]
     return Features(np.reshape(keypoints, (-1, 2)), rng.random(len(keypoints)), descriptors, size)

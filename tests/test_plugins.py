@@ -279,7 +279,7 @@ def test_a_scheme_of_a_plugin_is_written_and_evaluated(together, tiny, drawn_pho
 
 @pytest.fixture(scope="module")
 def blocks(together, tmp_path_factory):
-    """What the command says of a plug-in's network, by the step: from training to a benchmark in its own file type."""
+    """Output of each command for a plug-in's network, from training to a benchmark in its own file type."""
     folder = tmp_path_factory.mktemp("run")
     weights, onnx, own, public = (folder / name for name in ("blocks.safetensors", "b.onnx", "b.blk", "public.pth"))
     torch.save({"state_dict": {"scale": torch.full((1,), 3.0)}}, public)

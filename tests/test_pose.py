@@ -168,7 +168,7 @@ def test_k_best_points_are_matched(known):
 
 
 def test_poses_move_with_the_prepared_images(known):
-    """A picture of twice the size, whose pixel centres are those of resizing, is prepared to the old one."""
+    """An image of twice the size, with area-aligned pixel centres, is reduced to the original image."""
     *_, truth = known
     double = np.array([[2, 0, 0.5], [0, 2, 0.5], [0, 0, 1]])
     pair = Pair("scene", "a_b", None, None, truth.moved(double, np.eye(3)))

@@ -1,4 +1,4 @@
-"""What lf sets in its process: no telemetry, a home folder where there is none, threads within the CPU quota."""
+"""Environment of lf's process: no telemetry, a home folder if there is none, threads within the CPU quota."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def alone(source, folder, home=None, **more):
 
 
 def remarks(said):
-    """What a command wrote to stderr, without lines of progress, which a busy machine makes it write."""
+    """Return the stderr of a command without lines of progress, which appear on a busy machine."""
     return [line for line in said.stderr.splitlines() if not re.match(r"\d+/\d+ \(|.*: working, ", line)]
 
 
@@ -65,7 +65,7 @@ def test_telemetry_is_off_whatever_the_environment_says(home):
 
 
 def test_onnx_runtime_leaves_nothing_in_the_home_folder(home, tiny):
-    """Its telemetry would keep an identifier and a queue of events there; variables of CI would hide that."""
+    """ONNX Runtime's telemetry would store an identifier and events there; variables of CI would hide that."""
     words = ("bench", tiny().path, "--data", "procedural:1", "--repeats", 1)
     said = alone(command(*words), home.parent, home)
     assert (said.returncode, remarks(said)) == (0, [])
@@ -138,7 +138,7 @@ def test_the_home_folder_of_somebody_is_meant(home, monkeypatch):
 
 @pytest.fixture
 def broken(tmp_path, monkeypatch):
-    """The backend ort-cpu, whose package cannot be imported."""
+    """The backend ort-cpu with a package that cannot be imported."""
     (tmp_path / "engine_without_its_library.py").write_text("raise OSError('libengine.so.7:\\ncannot open')")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setitem(BACKENDS, "ort-cpu", replace(BACKENDS["ort-cpu"], package="engine_without_its_library"))

@@ -154,7 +154,7 @@ BLOBS = np.array([[210, 160], [640, 330], [880, 690]])  # native px
 
 
 def blobs(height, width):
-    """White spots on black whose centres of mass are BLOBS."""
+    """White spots on black with BLOBS as centres of mass."""
     y, x = np.mgrid[:height, :width]
     spots = sum(np.exp(-((x - u) ** 2 + (y - v) ** 2) / (2 * 20**2)) for u, v in BLOBS)
     return np.repeat(np.rint(240 * spots).astype(np.uint8)[..., None], 3, axis=2)

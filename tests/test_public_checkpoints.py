@@ -237,7 +237,7 @@ def test_weights_of_other_float_types(dtype, state, tmp_path):
 
 
 def test_an_ordered_dict_of_python_2():
-    """Its items are an argument there, and its texts are bytes."""
+    """In Python 2, items of an OrderedDict are an argument, and texts are bytes."""
     content = b"\x80\x02ccollections\nOrderedDict\n(l(lU\x01waK\x07aa\x85R."
     assert unpickle.read(complete(content), PATH) == {"w": 7}
 
@@ -434,7 +434,7 @@ def test_damage_is_named(content, text, monkeypatch):
 
 
 def view(size, stride, offset=0, count=4):
-    """A legacy checkpoint of one tensor, which looks at a storage of four numbers as told."""
+    """A legacy checkpoint of one tensor: a view of a storage of four numbers."""
 
     class Storage:
         pass
@@ -466,7 +466,7 @@ def test_a_tensor_takes_no_more_memory_than_its_file():
 
 
 def test_a_storage_whose_numbers_are_not_in_the_file_is_refused():
-    """Else the memory that was there before would be its weights."""
+    """Otherwise, uninitialised memory would become weights."""
     whole = view((4,), (1,))
     cut = whole[: whole.rindex(b"\x80\x02")] + pickle.dumps([], 2)
     with pytest.raises(BadInput, match="the numbers of a tensor are missing"):

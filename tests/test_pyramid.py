@@ -37,7 +37,7 @@ def test_the_first_level_is_the_single_scale(pair):
 
 
 def test_levels_shrink_to_a_quarter_and_points_go_back(pair):
-    """A level of half the size is the picture halved by areas, whose points go back half-pixel exact."""
+    """A level of half the size is the image reduced by area averaging; its points are mapped back half-pixel exact."""
     plain, pyramid = pair
     image = picture()
     many = pyramid(image)

@@ -61,7 +61,7 @@ def bare(artifact: Artifact) -> bytes:
 
 
 def check_contents(made, row):
-    """What is in a calibrated file."""
+    """Check the contents of a calibrated file."""
     model = onnx.load(made.path)
     tensors = {i.name: i for i in model.graph.initializer}
     if not row.symmetric:

@@ -55,7 +55,7 @@ def int4(model):
 
 
 def as_int8(model):
-    """What `widened` does, through the library."""
+    """Do the same as `widened`, with the onnx library."""
     for tensor in int4(model):
         tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor).astype(np.int8), tensor.name))
     return model

@@ -1,4 +1,4 @@
-"""Calibration: observers against numpy and against distributions whose best range is known, and what they retain."""
+"""Calibration: observers compared with numpy and on distributions with a known best range, and their memory."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def histogram(values):
 
 
 def squared_error(values, low, high, levels):
-    """Of the uniform quantizer that every engine uses: zero is a step."""
+    """Squared error of the uniform quantizer of all engines, with zero as a level."""
     low, high = min(low, 0.0), max(high, 0.0)
     scale = (high - low) / (levels - 1)
     zero = np.round(-low / scale)
@@ -195,7 +195,7 @@ def test_what_is_retained_does_not_grow(method):
 
 
 def network(scale=1.0):
-    """Two channels: the picture and its negative times 100, through Relu."""
+    """Two channels: the image and its negative times 100, through Relu."""
     weights = scale * np.array([1, -100], np.float32).reshape(2, 1, 1, 1)
     nodes = [
         onnx.helper.make_node("Conv", ["image", "w"], ["a"], name="c"),

@@ -28,7 +28,7 @@ SMALL = (64, 96)  # H, W
 
 @pytest.fixture(scope="module", autouse=True)
 def few_pictures():
-    """The figures of real networks are not the subject: two pictures, few windows."""
+    """The figures of real networks are not the subject: two images, few windows."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(agreement, "PICTURES", 2)
         patch.setattr(rounding, "WINDOWS", 2048)

@@ -1,4 +1,4 @@
-"""`lf report`: one page, whole in itself, whose sentences say what the intervals prove."""
+"""`lf report`: one self-contained page, with sentences that agree with the intervals."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def run(scheme="fp32", backend="ort-cpu", *, change=0.0, spread=0.0, pairs=PAIRS, time=1.0, size=4_000_000, **changes):
-    """A run of one network whose repeatability differs by `change`, scattered by `spread`, from the float run."""
+    """A run with a repeatability that differs from the float run by `change`, scattered by `spread`."""
     scatter = np.linspace(-spread, spread, pairs)
     records = [
         {

@@ -14,7 +14,7 @@ WIDTHS = (1400, 400)  # px
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
-    """A page with all of its parts but pictures."""
+    """A page with all of its parts but images."""
     runs = [
         run(size=4_000_000),
         run("w8a8", change=-0.004, spread=0.01, time=0.3, size=1_300_000),

@@ -57,7 +57,7 @@ class Fake:
 
 @pytest.fixture
 def extractor(monkeypatch):
-    """(row, answer, size) -> an Extractor whose session is `Fake(answer)`."""
+    """Make an Extractor with the session `Fake(answer)` from (row, answer, size)."""
 
     def make(row, answer, size=None, **settings):
         monkeypatch.setattr(extract, "open_session", lambda *_: Fake(answer))
@@ -336,7 +336,7 @@ def test_no_pyramid_without_levels(extractor, row, size, image, text):
 
 @pytest.fixture
 def fitting(tiny, tmp_path):
-    """(backend, size) -> a file that it runs, on pictures of `size` if it takes one size only."""
+    """(backend, size) -> a file that it runs, on images of `size` if it takes one size only."""
     torch.manual_seed(0)
     module = checkpoint.build("wren")
     made = {
@@ -556,7 +556,7 @@ SHARED = "layers share 8-bit weights, which ONNX Runtime computes in float on a 
 
 @pytest.mark.parametrize("layers", [1, 2, 3])
 def test_sums_of_the_largest_8_bit_products_do_not_saturate(layers, tmp_path, capsys):
-    """On x86 without VNNI, ONNX Runtime adds these products in 16 bits unless it is asked for exact ones."""
+    """On x86 without VNNI, ONNX Runtime adds these products in 16 bits unless exact products are requested."""
     path = tmp_path / "brightest.onnx"
     path.write_bytes(onnx_files.brightest(layers=layers))
     white = np.ones((1, 3, 16, 16), np.float32)

@@ -123,7 +123,7 @@ def test_files_of_pytorch_superpoint_can_be_scored_alone(shared, said):
 
 
 def stored(path, n=60, size=(240, 320), seed=0, **changes):
-    """A pair whose second image sees what the first does, but for the last ten points, in shuffled order."""
+    """A pair; the second image has the points of the first in shuffled order, without the last ten."""
     rng = np.random.default_rng(seed)
     points = rng.uniform((60, 60), (260, 180), (n, 2))
     seen = warp_points(points, VIEW) + rng.normal(0, 0.3, (n, 2))
@@ -314,7 +314,7 @@ def test_superpoint_pairs_that_are_not_those_of_the_dataset_are_refused(root, tm
 
 
 def exact(root, out):
-    """Features whose points are exactly each other's, in native pixels."""
+    """Features with exactly corresponding points, in native pixels."""
     rng = np.random.default_rng(0)
     descriptors = np.eye(64, dtype=np.float32)
     with LAYOUTS["lf"].open(out) as store:

@@ -33,7 +33,7 @@ measure([sys.executable, "-c", "import sys; print('no'); sys.exit(3)"], Path())
 
 
 def test_a_process_is_measured():
-    """From a small process, as the script is: the peak of this one would count, too."""
+    """It is started from a small process, as the script does, because the peak of the parent would count, too."""
     done = subprocess.run([sys.executable, "-c", MEASURED], cwd=ROOT, capture_output=True, text=True)
     wall, cpu, peak = map(float, done.stdout.split())
     assert 0 < cpu <= wall * 1.1 + 0.1

@@ -125,7 +125,7 @@ def test_a_step_that_is_not_enough_for_all_is_followed_by_another():
 
 @pytest.fixture(scope="module", autouse=True)
 def little_time(few_pictures):
-    """Nor is time the subject."""
+    """Shorten timing, which is not tested here."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(checks, "SECONDS", 0.02)
         yield
@@ -181,7 +181,7 @@ def test_a_seed_splits_the_pairs_where_there_are_no_photos(wren, images, tmp_pat
 
 @pytest.fixture(scope="module")
 def whole(wren, photos, tmp_path_factory):
-    """A search from its beginning to its end: the file, the journal, what was evaluated, what was told."""
+    """A complete search: the file, the journal, the evaluations and the remarks."""
     folder, stub, told = tmp_path_factory.mktemp("whole"), Stub(needs_eight("trunk.0.0", "trunk.3.0")), []
     journal = Journal(folder / "search.json", {})
     made = mixed.search(task(wren, photos, stub), folder / "out.onnx", journal, lambda *state: told.append(state))

@@ -35,7 +35,7 @@ def _one_thread():
 
 
 def trained(name, classes):
-    """A network whose batch normalisation has seen something."""
+    """A network with batch statistics from some data."""
     net = MODELS[name].for_classes(classes).build()
     with torch.no_grad():
         for value in net.parameters():

@@ -52,7 +52,7 @@ def layers(net, photos):
 
 
 def run(model, names=None):
-    """Every output, or the tensors of those names, of one drawn picture, nothing optimised."""
+    """Every output, or the tensors of those names, of one drawn image, nothing optimised."""
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     copy = onnx.ModelProto()

@@ -89,7 +89,7 @@ SYNTH12 = (  # counts within 2 %, errors within 10 %
 
 @pytest.mark.slow
 def test_the_drawn_scene_has_its_values(tmp_path):
-    """From pixels to millimetres; the expected values of the points in tests/parity are those of test_colmap."""
+    """Reconstruct a drawn scene, from pixels to millimetres; test_colmap checks the points in tests/parity."""
     how = stages.How("mutual-ratio0.8", 1000)
     done = reconstruct.sfm(variant("rootsift"), "scenes:1", tmp_path / "out", how=how)
     model = one(done)

@@ -171,7 +171,7 @@ SHOWN = [m for m in METHODS if hasattr(importlib.import_module(f"lf.train.method
 
 @pytest.mark.parametrize("method", SHOWN)
 def test_what_a_method_shows_agrees_with_itself(method):
-    """Labels that both views see lie where the flow says; so do pictures, though their colours changed."""
+    """Labels that both views see lie where the flow says; so do images, though their colours changed."""
     recipe = RECIPES[METHODS[method]].override(["size=160", "picture_size=200", "seed=2"])
     made, _ = data_pictures._samples(METHODS[method], recipe, [recipe.data], 3, SILENT)
     assert len(made) == 3

@@ -65,7 +65,7 @@ def lf(lf, place):
 
 @pytest.fixture
 def count(monkeypatch):
-    """What was really quantized and evaluated."""
+    """Record what was actually quantized and evaluated."""
     seen = []
 
     def counted(module, name):
@@ -422,7 +422,7 @@ def test_photos_of_the_data_calibrate_nothing(place, lf):
 
 
 def run(network="net", scheme="fp32", protocol="kp2d-fixed", size=2_000_000, **metrics):
-    """A run whose pairs have these values; metric -> list, one per pair."""
+    """A run with these values of pairs; metric -> list, one per pair."""
     pairs = [dict(zip(metrics, values, strict=True)) for values in zip(*metrics.values(), strict=True)]
     made = {
         "artifact": {"model": network, "scheme": scheme, "bytes": size},

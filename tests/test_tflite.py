@@ -1,4 +1,4 @@
-"""ONNX -> TFLite: float and full int8, heads told apart by value, and what must not be written."""
+"""ONNX -> TFLite: float and full int8, heads identified by value, and refused files."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def floats(converted):
 
 @pytest.fixture(scope="module")
 def kept():
-    """What the quantizer was given and gave back, to be replayed where the converter itself is not the subject."""
+    """Inputs and outputs of the quantizer, replayed in tests that do not test the converter."""
     return {}
 
 
@@ -138,7 +138,7 @@ def test_an_int8_file_is_near_its_parent_and_says_how_near(parent, small):
 
 
 def noise(parent, artifact):
-    """Of the descriptors of drawn pictures, over signal."""
+    """Noise of the descriptors of drawn images, relative to the signal."""
     old, new = Extractor(parent, "ort-cpu"), Extractor(artifact, "tflite")
     tensors = [new.tensor(new.fit(picture)) for picture in agreement.drawn(SIZE, 4)]
     pairs = [(old.session.run(tensor)["feat"], new.session.run(tensor)["feat"]) for tensor in tensors]
@@ -172,7 +172,7 @@ def test_weights_stay_on_the_grids_that_rounding_made(small, kept):
 
 
 def biases(data, parent):
-    """Of every convolution: int32 bias and its scale, scales of weights and input, float bias."""
+    """Yield for every convolution: int32 bias and its scale, scales of weights and input, float bias."""
     model, before = (tflite.read(each, "test") for each in (data, parent))
     floats = {name: constants[1] for name, _, constants in writer._convolutions(before)}
     for name, (entry, weight, bias), _ in writer._convolutions(model):
@@ -181,7 +181,7 @@ def biases(data, parent):
 
 
 def dimmed(data, factors, dtype):
-    """The same model whose convolutions have weights times a factor, in turn for each channel."""
+    """The same model with the weights of convolutions multiplied by factors that alternate by channel."""
     model = tflite.read(data, "test")
     for _, (_, weight, _), _ in writer._convolutions(model):
         held = np.frombuffer(np.asarray(model.buffers[weight.buffer].data, np.uint8).tobytes(), dtype)
@@ -288,7 +288,7 @@ def test_a_file_with_a_bias_that_saturates_is_refused(parent, drawn_photos, kept
 
 @converts
 def test_outputs_that_are_no_heads_are_refused(parent, kept, small, tmp_path, monkeypatch):
-    """The converter's own file, of a network whose first weights are others: the right shapes, the wrong numbers."""
+    """The converter's own file with other first weights: right shapes, wrong numbers."""
     model = tflite.read(kept["convert"], "test")
     first = next(op for op in model.subgraphs[0].operators if op.outputs.size and len(op.inputs) == 3)
     buffer = model.buffers[model.subgraphs[0].tensors[first.inputs[1]].buffer]

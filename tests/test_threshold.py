@@ -21,7 +21,7 @@ REFUSED = [name for name, row in MODELS.items() if "threshold" not in row.settin
 
 
 def variant(name, **asked):
-    """Of a file that is not opened."""
+    """Make a variant of a file that is not opened."""
     return Variant(SimpleNamespace(card=Card(name, {}, (1, None, None)), path="it.onnx"), "ort-cpu", **asked)
 
 

@@ -51,7 +51,7 @@ of_squares = pytest.mark.parametrize("recipe", OF_SQUARES, indirect=True)  # met
 
 @pytest.fixture(scope="module", params=SMALLEST.values())
 def recipe(request):
-    """A recipe of every method, made small: a few steps on a few small pictures, labelled anew in the middle."""
+    """Make a recipe small: a few steps on a few small images, with new labels in the middle."""
     return small(RECIPES[request.param])
 
 
@@ -217,7 +217,7 @@ def test_samples_follow_their_generator_and_stay_in_bounds():
 
 
 def dot(x, y, side=96):
-    """A picture (1, 1, side, side) that is black but for a soft dot."""
+    """Return an image (1, 1, side, side), black except for a soft dot."""
     image = np.zeros((side, side), np.float32)
     image[y, x] = 1
     return torch.from_numpy(cv2.GaussianBlur(image, (0, 0), 2)[None, None])
@@ -311,7 +311,7 @@ def test_pictures_of_other_code_stay_only_where_training_has_begun(tmp_path, mon
 
 
 def test_a_run_that_an_earlier_version_began_goes_on(tmp_path, monkeypatch):
-    """Its settings stood alone in their file, and its pictures had theirs under another name."""
+    """Earlier versions stored only the settings in their file, and those of images under another name."""
     recipe = small(RECIPES[SMALLEST["magicpoint"]])
     first = pictures.collect(recipe, [recipe.data], tmp_path, silent)
     index = tmp_path / pictures.INDEX
@@ -584,7 +584,7 @@ def test_a_run_by_one_code_says_nothing_of_it(tmp_path, capsys):
 def test_another_recipe_in_the_same_folder_is_refused(recipe, tmp_path, monkeypatch):
     made = run(recipe, tmp_path)
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
-    monkeypatch.setattr(loop, "collect", None)  # before a picture is drawn
+    monkeypatch.setattr(loop, "collect", None)  # before an image is drawn
     with pytest.raises(
         UsageError,
         match=r": was made with other settings \(recipe\.lr: was [\d.]+, now 1\.0\); choose another `out`",

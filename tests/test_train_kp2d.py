@@ -67,7 +67,7 @@ def squares(count=6, side=72):
 
 
 def points(score=None, shift=None, feat=None, *, grid=(6, 8), cell=8, cross=True):
-    """One decoded view, of no shift and random descriptors unless told otherwise."""
+    """One decoded view, by default without shift and with random descriptors."""
     rows, columns = grid
     score = torch.zeros(1, 1, rows, columns) if score is None else score
     shift = torch.zeros(1, 2, rows, columns) if shift is None else shift

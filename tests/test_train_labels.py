@@ -1,4 +1,4 @@
-"""Where the joint training's labels come from, and that every word of its settings is wired to a loss."""
+"""Sources of labels of the joint training; every value of its settings selects a loss."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def _one_thread():
 
 
 def words(out, *changes, options=()):
-    """Of a short training of Wren."""
+    """Return the command of a short training of Wren."""
     return ["train", "wren", "--device=cpu", "--out", out, *(f"--set={c}" for c in (*FEW, *changes)), *options]
 
 
@@ -47,7 +47,7 @@ def silent(done, total, text):
 
 
 class Fake:
-    """A method without pictures: random images, a loss of some of the heads, and a module of its own.
+    """A method without images: random images, a loss of some of the heads, and a module of its own.
 
     Settings: heads, how many of the network's take part; extra, whether the module does, in the first two pairs; nan,
     the step at which the last pair of the batch has no finite loss.
@@ -124,7 +124,7 @@ RUNS = {
 
 
 def in_both(folder):
-    """What each of the two processes does, one run after the other; called by the script below."""
+    """Run the steps of one of two processes, one run after the other; called by the script below."""
     torch.set_num_threads(1)
     install_fake()
     rank, said = os.environ["RANK"], {}

@@ -219,7 +219,7 @@ def test_folding_changes_no_output_and_leaves_identities(name):
 
 
 def quantized_places(model):
-    """For every tensor that the file rounds, what it is to the convolutions that are integer."""
+    """Return for every quantized tensor of the file its places at integer convolutions."""
     nodes = model.graph.node
     made_by = {name: node for node in nodes for name in node.output}
     linear = {node.output[0]: node for node in nodes if node.op_type == "QuantizeLinear"}

@@ -1,4 +1,4 @@
-"""R2D2's training: pairs whose flow is exact, losses with known values, a sampler that finds the truth, and a net."""
+"""R2D2's training: pairs with exact flow, losses with known values, a sampler that finds the truth, and a network."""
 
 from __future__ import annotations
 
@@ -447,7 +447,7 @@ def test_hardnet_is_the_rule_point_by_point(counter):
 
 
 def test_the_counter_term_keeps_reliability_from_zero():
-    """With perfect descriptors the published form rewards nothing, ours asks for full reliability."""
+    """For perfect descriptors the published form has no gradient; the form here increases reliability."""
     first = F.normalize(torch.randn(1, 64, 40, 40), dim=1)
     points = window_points(Dice(1, 0, 1, CPU), (40, 40), 50)
     slopes = {}
@@ -610,7 +610,7 @@ def test_the_loss_falls(reliability):
 
 
 def test_the_parts_that_do_not_mix_pairs_average_over_halves():
-    """What several processes average is what one sees; reliability mixes the pairs of a process and is not like it."""
+    """The average over processes equals the loss of one process, except for reliability, which mixes the pairs."""
     whole, maps = method(4), torch.rand(4, 130, 64, 64)
 
     def parts(own):

@@ -1,4 +1,4 @@
-"""Training of a segmentation: losses, masks of views, labelled pictures, frozen trunk, resume."""
+"""Training of a segmentation: losses, masks of views, labelled images, frozen trunk, resume."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def silent(done, total, text):
 
 
 def labelled_folder(folder, count=4, size=(60, 80)):
-    """Dark pictures with a bright rectangle of class 1; a strip at the left is void, and one picture has no mask."""
+    """Dark images with a bright rectangle of class 1; a strip at the left is void, and one image has no mask."""
     for kind in ("images", "masks"):
         (folder / kind).mkdir(parents=True)
     rng = np.random.default_rng(0)
@@ -119,7 +119,7 @@ def test_logits_are_resized_with_aligned_areas():
 
 @pytest.mark.parametrize("seed", range(4))
 def test_masks_and_images_go_through_one_homography(seed):
-    """Of a picture of two colours, every pixel of a view that is no mixture has the class of its colour."""
+    """In views of an image with two colours, every pixel that is not a mixture has the class of its colour."""
     mask = torch.zeros(1, 90, 90, dtype=torch.uint8)
     mask[:, 20:50, 30:80] = 1
     mask[:, 60:, :25] = 1

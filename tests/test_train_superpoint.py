@@ -194,7 +194,7 @@ def test_the_dense_loss_is_its_definition(hidden):
 
 
 def test_the_sparse_loss_is_its_definition_when_it_takes_all():
-    """With every match and numbers that draw every cell once, nothing is left to chance."""
+    """The loss is deterministic if every match is used and every cell is drawn once."""
     own = pair(torch.randn(1, 6, 4, 6), torch.randn(1, 6, 4, 6), hidden=[(0, 1)])
     s = similar(own)[0]
 

@@ -25,7 +25,7 @@ PAIRS = 40
 
 
 def run(loss=0.0, ms=10.0, size=1_000_000, scheme="w8a8", backend="ort-cpu", threads=1, spread=0.0, **about):
-    """A run whose every pair has repeatability 0.5 - loss, but for `spread`, which cancels in the mean."""
+    """A run with repeatability 0.5 - loss for every pair, plus `spread`, which cancels in the mean."""
     made = {"scheme": scheme, "bytes": size, "file": f"{scheme}.onnx", "sha256": "0" * 64, "model": "wren"}
     made["outputs"] = {name: [1, 1] for name in about.get("outputs", ["detector"])}
     wave = spread * (np.arange(PAIRS) % 2 * 2 - 1)
@@ -252,7 +252,7 @@ def test_what_a_graph_cannot_decode_is_left_out(place, lf, monkeypatch):
 
 @pytest.mark.parametrize("model", ["features", "wren"])
 def test_an_adopted_file_that_decodes_itself_is_timed_in_float(place, lf, model):
-    """Its network may be a row of lf or none: its schemes are left out, and that is said."""
+    """For known and unknown networks, schemes are left out with a remark."""
     from lf.export import export
     from lf.models.own import of_features
 

@@ -1,4 +1,4 @@
-"""XFeat: its public file, what is done to a picture first, its decode restated, and the original's numbers."""
+"""XFeat: its public file, what is done to an image first, its decode restated, and the original's numbers."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def random_maps(size=(48, 64), seed=0):
 
 
 def read(values, points, size, mode):
-    """What the published reader finds in a map (1, c, h, w) at points of a picture (H, W)."""
+    """Sample a map (1, c, h, w) at points of an image (H, W), as the published code."""
     grid = 2 * torch.from_numpy(points) / torch.tensor([size[1] - 1, size[0] - 1]) - 1
     return F.grid_sample(values, grid[None, :, None].float(), mode=mode, align_corners=False)[0, :, :, 0].T
 

@@ -107,7 +107,7 @@ def heads(row, size=SIZE, floats=False, order=1):
 
 
 def compiled(row, size=SIZE):
-    """What the compiler makes of such a model: one custom operator from the input to the heads; the rest as it was."""
+    """Return the model as after compilation: one custom operator from the input to the heads, the rest unchanged."""
     model, _ = heads(row, size)
     graph = model.subgraphs[0]
     kept = [*graph.inputs, *graph.outputs]

@@ -53,20 +53,20 @@ def adopt(
     output: str | Path | None = None,
     **options: Any,
 ) -> Network:
-    """Adopt an ONNX file that another tool made: check it, and write it with a card and in the form of lf.
+    """Adopt an ONNX file of another tool: check it, and write it with a card and in the form of lf.
 
     Args:
-        path: the .onnx file, which stays as it is.
-        family: the network that it is, a name that `lf models` lists, or `features` for any that decodes in its graph.
+        path: the .onnx file; it does not change.
+        family: its network, a name that `lf models` lists, or `features` for any with the decoder in its graph.
         output: the file to write; by default `<name>.adopted.onnx` in the current folder.
         options: `card`, `outputs`, `input`, `size`, `reference`, `images`: see `lf.export.adopt.adopt`.
 
     Returns:
-        The new file. `card.made[-1]` says what was found out, and which checks it passed.
+        The new file. `card.made[-1]` has the findings and the results of the checks.
 
     Raises:
-        UsageError: something that pictures do not tell; the text says what to add.
-        BadInput: not an ONNX file, one that has a card, fits no head, or gives no points.
+        UsageError: a property that images do not show; the text says what to add.
+        BadInput: not an ONNX file, or it has a card already, fits no head, or gives no points.
         GateFailed: its keypoints fail a check; nothing is written.
     """
     from lf.export.adopt import adopt as run
@@ -85,9 +85,9 @@ class Network:
 
     Attributes:
         artifact: the file and its card.
-        backend: name of the engine as asked for, `auto` among them.
+        backend: requested name of the engine, or `auto`.
         threads: threads of the engine.
-        choice: the engine that `auto` chose, and why; None before the first image, or if another name was asked for.
+        choice: the engine that `auto` chose, and the reason; None before the first image, or for another name.
     """
 
     def __init__(self, artifact: Artifact, backend: str, threads: int = 1) -> None:
@@ -112,19 +112,19 @@ class Network:
         return self.artifact.card
 
     def extract(self, image: Array | str | Path, top_k: int | None = None) -> Features:
-        """Extract the keypoints and descriptors of an image, as the network was published to do.
+        """Extract the keypoints and descriptors of an image, with the published settings of the network.
 
         Args:
-            image: (H, W) grey or (H, W, 3) RGB, as `lf.read` gives it, or the path of an image file.
-            top_k: keep the best so many keypoints; None keeps all.
+            image: (H, W) grey or (H, W, 3) RGB, such as the result of `lf.read`, or the path of an image file.
+            top_k: number of best keypoints to keep; None keeps all.
 
         Returns:
             Features, best score first: keypoints (N, 2) float32 in pixels of the image, x then y, pixel centres at
             integers; scores (N,); descriptors (N, D) of unit length.
 
         Raises:
-            BadInput: an image that cannot be read, is too small for the network, or whose array has another shape,
-                type or range than expected.
+            BadInput: the image cannot be read, is too small for the network, or its array has an unexpected shape,
+                type or range.
 
         Example:
             >>> import lf, numpy as np
@@ -142,14 +142,14 @@ class Network:
             return stream.published(self._opened, image, top_k)
 
     def _engine(self, image: Array) -> str:
-        """The backend to open; for `auto` the fastest on this image, which stderr names."""
+        """Return the backend to open; for `auto` the fastest on this image, printed on stderr."""
         if self.backend != auto.AUTO:
             return self.backend
         self.choice = auto.said(auto.choose(self.artifact, self.threads, lambda: image), self.artifact)
         return self.choice.backend
 
     def export(self, to: str = "onnx", output: str | Path | None = None, **options: Any) -> Network:
-        """Convert the network to another format; the numbers stay the same.
+        """Convert the network to another format without changing its results.
 
         Args:
             to: the format, a name that `lf export --help` lists.
@@ -162,7 +162,7 @@ class Network:
 
         Raises:
             UsageError: an unknown format, or an option that does not fit it.
-            GateFailed: the new file gives other numbers than this one; nothing is written.
+            GateFailed: the new file computes other numbers than this one; nothing is written.
         """
         from lf.export import export
 
@@ -176,7 +176,7 @@ class Network:
         progress: Progress = lambda done, total, text: None,
         **options: Any,
     ) -> Network:
-        """Make a file with fewer bits from this float one.
+        """Quantize this float network.
 
         Args:
             scheme: number format, a name that `lf quantize --help` lists.
@@ -221,6 +221,6 @@ def _path(given: str | Path | None) -> Path | None:
 
 
 def _paths(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The same options, folders as paths."""
+    """Convert folders among the options to paths."""
     folders = ("images", "exclude", "card")
     return {name: Path(value) if name in folders and value is not None else value for name, value in options.items()}

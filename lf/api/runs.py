@@ -35,17 +35,17 @@ def evaluate(
     """Evaluate networks on the same pairs under one protocol.
 
     Args:
-        networks: what `lf.load` takes, one or several; the first is the reference of `Runs.drops`.
+        networks: one or several networks, in any form that `lf.load` takes; the first is the reference of `Runs.drops`.
         data: a folder in HPatches layout, `warps:DIR` of photos, or `procedural[:N]`; for a protocol that needs camera
             poses `posed:DIR` or `scenes[:N]`.
-        protocol: how the numbers are made, a name that `lf bench --help` lists.
+        protocol: evaluation protocol, a name that `lf bench --help` lists.
         backend: the engine of all networks; None takes that of each network, and for `auto` the first installed one
             that runs the file, so that results of two machines have the same engine.
-        limit_sequences: use the first so many sequences.
-        keypoints: describe the points of this baseline, such as `sift`, instead of the network's own.
+        limit_sequences: number of first sequences to use.
+        keypoints: baseline that detects the points to describe, such as `sift`; None for the network's own.
         size: (H, W) pixels, another input size of the network; keypoints are mapped back.
         threads: threads of each engine.
-        workers: images at a time; the numbers are the same.
+        workers: number of images in parallel; results do not change.
         out: folder for results.json and the features of every image; the same call resumes.
         progress: called with (done, total, text) for every pair.
 
@@ -54,7 +54,7 @@ def evaluate(
 
     Raises:
         UsageError: an unknown protocol, dataset or backend, or no network.
-        BadInput: the dataset does not hold what it should, or an image of it calibrated a network.
+        BadInput: the dataset is invalid, or one of its images calibrated a network.
         Unavailable: an engine is not installed.
 
     Example:
@@ -83,7 +83,7 @@ def evaluate(
 
 
 def _fixed(network: Network) -> str:
-    """The engine to evaluate a network in: never the one that is fastest here, unless it was asked for by name."""
+    """Return the engine for evaluating a network: for `auto` the first installed one, not the fastest here."""
     return backend_for(network.artifact) if network.backend == AUTO else network.backend
 
 
@@ -99,7 +99,7 @@ class Runs(Sequence[Run]):
         """Read a results file.
 
         Raises:
-            BadInput: it is no results file.
+            BadInput: it is not a results file.
         """
         return cls(results.load(Path(path)))
 
@@ -108,26 +108,26 @@ class Runs(Sequence[Run]):
         return len(self._runs)
 
     def __getitem__(self, index: Any) -> Any:
-        """A run, or a slice of them."""
+        """Return a run, or a slice of runs."""
         return Runs(self._runs[index]) if isinstance(index, slice) else self._runs[index]
 
     def __iter__(self) -> Iterator[Run]:
-        """The runs, in order."""
+        """Iterate over the runs, in order."""
         return iter(self._runs)
 
     def drops(self, metric: str) -> list[Drop | None]:
-        """How much worse each later run is than the first, pair by pair.
+        """Return the drop of each later run from the first, over the same pairs.
 
         Args:
             metric: for example `repeatability`.
 
         Returns:
-            One record for each run but the first: `drop`, `interval` (95 %, paired bootstrap over pairs; None below 10
-            pairs), `n` pairs. None where no pair has a value in both runs.
+            One record for each run after the first: `drop`, `interval` (95 %, paired bootstrap over pairs; None below
+            10 pairs), `n` pairs. None if no pair has a value in both runs.
 
         Raises:
             UsageError: an unknown metric.
-            BadInput: a run of other pairs than the first.
+            BadInput: a run has other pairs than the first.
         """
         from lf.benchmarks import METRICS
         from lf.core import pick
@@ -136,7 +136,7 @@ class Runs(Sequence[Run]):
         return [run.drop(self._runs[0], metric) for run in self._runs[1:]]
 
     def to_dataframe(self) -> Any:
-        """One row for each run and pair, as a pandas DataFrame.
+        """Return a pandas DataFrame with a row for each run and pair.
 
         Raises:
             Unavailable: pandas is not installed.

@@ -70,7 +70,7 @@ app = typer.Typer(
 baseline = typer.Typer(help="Reference results of the gate.", cls=help.Group, rich_markup_mode="rich")
 data = typer.Typer(help="Datasets: draw, download, convert, list, show.", cls=help.Group, rich_markup_mode="rich")
 
-PANELS: dict[str, tuple[Any, ...]] = {  # of lf --help -> the commands, in order; each file holds one, of its name
+PANELS: dict[str, tuple[Any, ...]] = {  # panels of lf --help -> commands in order; files are named after commands
     "Convert": (export, adopt, quantize, search, sensitivity, check),
     "Measure": (bench, sfm, localize, time, compare, report, tune, sweep, score),
     "Use": (extract, match, live, demo),
@@ -115,11 +115,11 @@ def root(
 def main() -> None:
     """Run the command line: one line and an exit code for every error (see `lf.core`)."""
     _take_every_name()
-    ended: list[int] = []  # the signal that ends it, where it is not Ctrl-C
+    ended: list[int] = []  # the signal that ended the command, other than Ctrl-C
     _end_cleanly(ended)
     try:
         code = app(prog_name="lf", standalone_mode=False) or 0
-        if code == INTERRUPTED:  # what typer makes of a KeyboardInterrupt, without a word
+        if code == INTERRUPTED:  # typer's code of a KeyboardInterrupt, without a text
             raise KeyboardInterrupt
     except LfError as error:
         code = _failed(str(error), error.exit_code)
@@ -140,7 +140,7 @@ def main() -> None:
 
 
 def _end_cleanly(ended: list[int]) -> None:
-    """Have the signal that batch systems send end the command as Ctrl-C does, temporary files removed."""
+    """End the command on the signal of batch systems as on Ctrl-C, with temporary files removed."""
 
     def end(number: int, _: object) -> None:
         ended.append(number)
@@ -151,15 +151,15 @@ def _end_cleanly(ended: list[int]) -> None:
 
 
 def _place(error: typer.TyperException) -> str:
-    """The command in which the error is, as it is typed."""
+    """Return the command of the error, as typed."""
     context = getattr(error, "ctx", None)
     return context.command_path if context else "lf"
 
 
 def _take_every_name() -> None:
-    """Have stdout take what is no text of its encoding, as stderr does, and both be there even where they are closed.
+    """Make stdout accept text outside its encoding, as stderr does, and replace closed streams.
 
-    File names that are not UTF-8 come out as the bytes they are.
+    File names that are not UTF-8 are printed as their bytes.
     """
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115  closed, it is None
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
@@ -169,7 +169,7 @@ def _take_every_name() -> None:
 
 
 def _give_up_output() -> None:
-    """Drop what stdout does not take: Python would try once more at its end, complain, and exit with 120."""
+    """Discard unwritten output of a closed stdout: otherwise Python would retry at exit, and exit with 120."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -193,7 +193,7 @@ def _failed(text: str, code: int) -> int:
 
 
 def spell(text: str) -> str:
-    """Spell the parameters that an error or a warning names as options; see `lf.cli.translate`."""
+    """Convert parameters in the text of an error or warning to options; see `lf.cli.translate`."""
     from lf.cli.translate import translate
 
     return translate(text, typer.main.get_command(app))

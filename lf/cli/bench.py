@@ -104,14 +104,14 @@ def bench(
 
 
 def _refuse_here(**options: object) -> None:
-    """Raise UsageError for an option that belongs to this machine, beside `--on`."""
+    """Raise UsageError for an option that cannot be combined with `--on`."""
     for name, value in options.items():
         if value:
             raise UsageError(f"--on runs on one other machine; leave out --{name}")
 
 
 def _on(address: str, files: list[str], out: Path | None, options: dict[str, Any]) -> list[Run]:
-    """The runs that another machine makes with the same options."""
+    """Return the runs that another machine makes with the same options."""
     from lf.benchmarks.run import results
     from lf.benchmarks.run.remote import OUT, evaluate_on
     from lf.benchmarks.run.suite import RESULTS

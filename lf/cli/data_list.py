@@ -41,7 +41,7 @@ def data_list(
 
 
 def _list_masks(data: str, json: bool) -> None:
-    """Print what labelled images hold: the pixels of each class."""
+    """Print the number of pixels of each class of labelled images."""
     from lf.data.masks import counts, labelled
 
     found = labelled(data)

@@ -35,7 +35,7 @@ LISTS: dict[str, tuple[str, Mapping[str, Any]]] = {  # parameter of a command ->
 
 
 def epilog(module: Any, command: Callable[..., None]) -> str:
-    """The end of a command's help: its EXAMPLES, and the names that its parameters take.
+    """Return the end of a command's help: its EXAMPLES, and the names that its parameters take.
 
     A file that sets DESCRIBED to names of parameters has their lists printed with a line for each name.
     """
@@ -65,7 +65,7 @@ def _described(title: str, table: Mapping[str, Any]) -> str:
 
 
 class _Plain:
-    """Print no Python types, and `--help` last where every other option has a panel."""
+    """Help without Python types, and with `--help` last if all other options have panels."""
 
     def get_params(self, ctx: Any) -> list[Any]:
         params: list[Any] = super().get_params(ctx)  # type: ignore[misc]
@@ -86,4 +86,4 @@ class Command(_Plain, core.TyperCommand):
 
 
 class Group(_Plain, core.TyperGroup):
-    """A command that holds others."""
+    """A command with subcommands."""

@@ -15,7 +15,7 @@ from lf.quantize import LIMIT, ROUNDINGS
 WHAT, HOW, WHERE = "What to evaluate", "How to run it", "Results"
 CALIBRATE, NUMBERS, LEARN = "Calibration", "Number format", "What to learn"
 
-PROCEDURAL = "procedural"  # the dataset that is always there
+PROCEDURAL = "procedural"  # the dataset that needs no files
 DATASET = "HPatches folder, warps|posed|masks:DIR, procedural|scenes:N"
 MODEL = "Model file or name of shipped weights"
 FIRST = "first that runs the file"
@@ -156,7 +156,7 @@ Change = Annotated[
 
 
 def parse_size(text: str, option: str = "--size") -> tuple[int, int]:
-    """`240x320` -> (240, 320)."""
+    """Parse a size: `240x320` -> (240, 320)."""
     height, _, width = text.partition("x")
     if not (height.isdecimal() and width.isdecimal()):
         raise UsageError(f"{option} {text}: expected HEIGHTxWIDTH in pixels, for example {option} 240x320")
@@ -164,7 +164,7 @@ def parse_size(text: str, option: str = "--size") -> tuple[int, int]:
 
 
 def parse_shard(text: str) -> tuple[int, int]:
-    """`0/2` -> (0, 2)."""
+    """Parse a shard: `0/2` -> (0, 2)."""
     index, _, count = text.partition("/")
     if not (index.isdecimal() and count.isdecimal()):
         raise UsageError(f"--shard {text}: expected I/N, for example 0/2")
@@ -172,7 +172,7 @@ def parse_shard(text: str) -> tuple[int, int]:
 
 
 def parse_bits(text: str) -> tuple[str, int]:
-    """`stage1.a.conv=8` -> ("stage1.a.conv", 8)."""
+    """Parse bits of a layer: `stage1.a.conv=8` -> ("stage1.a.conv", 8)."""
     name, _, bits = text.rpartition("=")
     if not name or not bits.isdecimal():
         raise UsageError(f"--bits {text}: expected LAYER=BITS, for example --bits stage1.a.conv=8")
@@ -180,12 +180,12 @@ def parse_bits(text: str) -> tuple[str, int]:
 
 
 def layer_bits(keep_float: list[str] | None, bits: list[str] | None) -> dict[str, int]:
-    """Head or convolution -> bits of its weights, of `--keep-float` (32) and `--bits`."""
+    """Return head or convolution -> bits of its weights, from `--keep-float` (32) and `--bits`."""
     return dict.fromkeys(keep_float or (), 32) | dict(map(parse_bits, bits or ()))
 
 
 def extraction_of(name: str | None, pyramid: bool) -> str | None:
-    """The extraction that `--extraction` or `--pyramid` asks for, or None.
+    """Return the extraction of `--extraction` or `--pyramid`, or None.
 
     Raises:
         UsageError: both were given.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-OPTIONS = {  # (command, option) -> what to type now
+OPTIONS = {  # (command, option) -> new form
     ("bench", "--latency"): "lf time FILE...",
     ("bench", "--pictures"): "lf bench FILE... --draw",
     ("bench", "--images"): "lf time FILE... --photo PATH",
@@ -32,7 +32,7 @@ OPTIONS = {  # (command, option) -> what to type now
 
 
 def now(error: typer.TyperException) -> str | None:
-    """The new name of a renamed option; None if the error is about something else."""
+    """Return the new name of a renamed option; None for other errors."""
     option, context = getattr(error, "option_name", None), getattr(error, "ctx", None)
     if type(error).__name__ != "NoSuchOption" or context is None:
         return None

@@ -35,7 +35,7 @@ Workers = Annotated[
 
 
 def chosen(model: str, backend: str | None, keypoints: str | None, size: str | None) -> Variant:
-    """The file in its engine."""
+    """Return the file with its engine and settings."""
     from lf.extraction.store import backend_for
     from lf.extraction.variant import Variant
     from lf.models.resolve import resolve
@@ -45,7 +45,7 @@ def chosen(model: str, backend: str | None, keypoints: str | None, size: str | N
 
 
 def shared_out(matcher: str, top_k: int, threads: int, workers: int | None, shard: str, pool: str | None) -> How:
-    """How to match, and how many images at a time."""
+    """Return the settings of matching, and the number of images in parallel."""
     from lf.benchmarks.sfm.stages import How
     from lf.quota import cores
 

@@ -56,7 +56,7 @@ def time(
 
     written = [path for path in (out and out / LATENCY, github_benchmark) if path]
     for path in written:
-        files.check_place(path)  # fails before minutes of work
+        files.check_place(path)  # raises before minutes of work
     with console.progress() as progress:
         runs = latencies(
             [resolve(name) for name in models],

@@ -19,11 +19,11 @@ COMMANDS = {"accept": "baseline accept"}  # functions whose command has another 
 
 
 def translate(text: str, app: Any) -> str:
-    """Return `text` with parameters as options; what is in backticks and no parameter stays as it is.
+    """Return `text` with parameters replaced by options; other text in backticks does not change.
 
     Args:
-        text: of an error or a remark.
-        app: the click command whose options are meant, with all its commands.
+        text: text of an error or a remark.
+        app: the click command with these options, with all its subcommands.
     """
     flags = dict(_flags(app))
 
@@ -51,7 +51,7 @@ def _option(name: str, value: str, flags: dict[str, str]) -> str:
 
 
 def _flags(command: Any) -> Iterator[tuple[str, str]]:
-    """Parameter -> option, for every option of a command and of the commands below it."""
+    """Yield (parameter, option) for every option of a command and of its subcommands."""
     for parameter in command.params:
         if parameter.param_type_name == "option":
             yield parameter.name, next((opt for opt in parameter.opts if opt.startswith("-o")), parameter.opts[-1])

@@ -16,13 +16,13 @@ from lf.core.progress import Bar, Lines
 Progress = Callable[[int, int, str], None]
 
 _TURN = threading.Lock()
-_KEPT: list[int] = []  # what stderr was, for each `quiet` that is open
-task = "lf"  # the command that runs, for progress before its first report; lf/cli sets it
+_KEPT: list[int] = []  # the original stderr, for each open `quiet`
+task = "lf"  # name of the running command, for progress before its first report; lf/cli sets it
 
 
 @contextmanager
 def progress() -> Iterator[Progress]:
-    """Yield a function (done, total, text) that shows how far the work is and how long the rest will take.
+    """Yield a function (done, total, text) that shows progress and the remaining time.
 
     A terminal gets a bar. Elsewhere, such as in a log, work longer than FIRST seconds gets a line every EVERY seconds,
     unless the environment variable LF_PROGRESS is `off`; see `lf.core.progress`.
@@ -56,7 +56,7 @@ def as_json(data: Any) -> None:
 
 
 def note(text: str) -> None:
-    """Print a remark on stderr, heard even where another thread keeps it `quiet`."""
+    """Print a remark on stderr, also while another thread keeps it `quiet`."""
     with _TURN:
         if _KEPT:
             os.write(_KEPT[0], f"{text}\n".encode(errors="backslashreplace"))
@@ -65,7 +65,7 @@ def note(text: str) -> None:
 
 
 def skipped(failed: Mapping[str, str], count: int | None = None) -> None:
-    """Say why images were skipped, and how many of `count`."""
+    """Print the number of skipped images, of `count`, and the reasons."""
     for why in failed.values():
         note(f"lf: skipped: {why}")
     if failed and count is not None:
@@ -73,7 +73,7 @@ def skipped(failed: Mapping[str, str], count: int | None = None) -> None:
 
 
 def summary(markdown: str) -> None:
-    """Append to the step summary of GitHub Actions, where there is one."""
+    """Append to the step summary of GitHub Actions, if there is one."""
     target = os.environ.get("GITHUB_STEP_SUMMARY")
     if target:
         with Path(target).open("a") as file:
@@ -84,9 +84,9 @@ def summary(markdown: str) -> None:
 def quiet() -> Iterator[None]:
     """Suppress output of libraries on stderr; their errors are exceptions.
 
-    Stderr is the process's: threads may be in here together, and the last one to leave gives it back.
+    Stderr belongs to the process: several threads may be inside, and the last one to leave restores it.
     """
-    if sys.__stderr__ is None:  # closed, so nobody hears it
+    if sys.__stderr__ is None:  # closed
         yield
         return
     with _TURN:
@@ -99,7 +99,7 @@ def quiet() -> Iterator[None]:
         yield
     finally:
         with _TURN:
-            kept = _KEPT.pop()  # the last one that is left is the first one: stderr itself
+            kept = _KEPT.pop()  # the first entry, which is popped last, is stderr itself
             if not _KEPT:
                 os.dup2(kept, 2)
             os.close(kept)

@@ -45,8 +45,8 @@ class BadModel(BadInput):
 
     Attributes:
         what: what is wrong and what was expected, without the file.
-        path: of the file; None where it is not known, see `blaming`.
-        remedy: what to do.
+        path: path of the file; None if unknown, see `blaming`.
+        remedy: advice.
     """
 
     def __init__(self, what: str, path: Path | None = None, remedy: str = REMEDY) -> None:
@@ -55,13 +55,13 @@ class BadModel(BadInput):
 
     @classmethod
     def not_finite(cls, where: str, path: Path | None = None) -> BadModel:
-        """The error for a non-finite value in `where`: a map, weights, features ..."""
+        """Return the error for a non-finite value in `where`: a map, weights, features ..."""
         return cls(f"{where} holds a non-finite value, expected finite numbers", path)
 
 
 @contextmanager
 def blaming(path: Path) -> Iterator[None]:
-    """Name the model file at `path` in each BadModel error that names none."""
+    """Add the model file `path` to BadModel errors without a file."""
     try:
         yield
     except BadModel as error:
@@ -79,5 +79,5 @@ class DiskFull(LfError):
 
 
 def one_line(error: BaseException, most: int | None = None) -> str:
-    """Text of a library's error in one line, cut to so many characters."""
+    """Return the text of a library's error as one line of at most `most` characters."""
     return " ".join(str(error).split())[:most]

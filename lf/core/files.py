@@ -23,7 +23,7 @@ def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` on success, remove it on any failure.
 
     Raises:
-        UsageError: the folder cannot be written, or `path` is there and no regular file.
+        UsageError: the folder cannot be written, or `path` exists and is not a regular file.
         DiskFull: there is no space left.
     """
     try:
@@ -47,7 +47,7 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 def refuse_own(out: Path, parent: Path) -> None:
-    """Raise UsageError if a command would write over the very file that it reads."""
+    """Raise UsageError if a command would overwrite the file that it reads."""
     if out.exists() and out.samefile(parent):
         raise UsageError(f"{out}: is the input file; choose another path with -o")
 
@@ -59,7 +59,7 @@ def _umask() -> int:
 
 
 def explain(error: OSError, path: Path) -> DiskFull | UsageError:
-    """The error for a path that could not be written: DiskFull or UsageError."""
+    """Return the error for a path that could not be written: DiskFull or UsageError."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DiskFull(f"{path}: the disk is full; nothing was written. Free some space or choose another place")
     return UsageError(f"{path}: cannot be written ({error.strerror or error}); choose another place")
@@ -67,7 +67,7 @@ def explain(error: OSError, path: Path) -> DiskFull | UsageError:
 
 @contextmanager
 def taken_back(note: Path) -> Iterator[None]:
-    """Remove `note`, which says what its folder is made with, if the model is broken and nothing is there beside it."""
+    """Remove `note`, the record of its folder's settings, if the model is broken and the folder has nothing else."""
     try:
         yield
     except BadModel:
@@ -81,21 +81,21 @@ class _Tried(Exception):
 
 
 def check_place(path: Path) -> None:
-    """Raise what `atomic` would where `path` cannot be written, and leave what is there as it is."""
+    """Raise the error of `atomic` if `path` cannot be written, without changing an existing file."""
     with suppress(_Tried), atomic(path):
         raise _Tried
 
 
 def is_utf8(name: str) -> bool:
-    """Whether a file name is UTF-8, without which OpenCV kills the process and HDF5 has no name for it."""
+    """Return whether a file name is UTF-8. For other names OpenCV kills the process, and HDF5 cannot store them."""
     return not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def expand(path: str) -> Path:
-    """The path, in which `~` and `~name` stand for a home folder.
+    """Return the path with `~` or `~name` replaced by a home folder.
 
     Raises:
-        BadInput: there is no such home folder, or the path holds a zero byte.
+        BadInput: there is no such home folder, or the path has a zero byte.
     """
     if "\0" in path:
         raise BadInput(f"{path!r}: a path with a zero byte; expected a path without")
@@ -155,7 +155,7 @@ def read_bytes(path: Path, what: str, limit: int = MAX_MODEL_BYTES) -> bytes:
 
 
 def sha256(path: Path, what: str) -> str:
-    """Hex sha256 of a whole file.
+    """Return the hex sha256 of a file.
 
     Raises:
         BadInput: it cannot be read; `what` says what was expected.

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from lf import __version__
 from lf.core import registry
 
-FOLDER = Path(__file__).parents[2]  # that holds the package
+FOLDER = Path(__file__).parents[2]  # folder of the package
 DOCUMENTED = {ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef}
 NOTICED = DOCUMENTED | {ast.Import, ast.ImportFrom, ast.JoinedStr, ast.Constant}
 
@@ -32,10 +32,10 @@ class Source(NamedTuple):
 
 
 def versions(*modules: str) -> dict[str, str]:
-    """Versions that a result depends on: lf, its code, and the packages of every result.
+    """Return the versions that a result depends on: lf, its code, and the packages of every result.
 
     Args:
-        modules: dotted names of what computes; KeyError for one that is not of lf.
+        modules: dotted names of the computing modules; KeyError for a module outside lf.
     """
     import cv2
     import numpy as np
@@ -50,10 +50,10 @@ def versions(*modules: str) -> dict[str, str]:
 
 @cache
 def fingerprint(*modules: str) -> str:
-    """Digest of the source of `modules` and of all that they import within lf, and of the plug-ins that are installed.
+    """Return the digest of the source of `modules`, of all that they import within lf, and of installed plug-ins.
 
     Returns:
-        Hex digits; "no source, lf VERSION" where lf is installed without its source files.
+        Hex digits; "no source, lf VERSION" if lf is installed without source files.
     """
     try:
         with _no_garbage_collection():
@@ -65,7 +65,7 @@ def fingerprint(*modules: str) -> str:
 
 
 def closure(*modules: str) -> dict[str, Source]:
-    """Name -> source of `modules` and of all that they import within lf.
+    """Return the sources of `modules` and of all that they import within lf, by name.
 
     Raises:
         OSError: there are no source files.
@@ -83,7 +83,7 @@ def closure(*modules: str) -> dict[str, Source]:
 
 @cache
 def _files() -> dict[str, Path]:
-    """Name -> source file of the modules of lf; of a package its `__init__.py`."""
+    """Return the source files of the modules of lf by name; for a package its `__init__.py`."""
     found = {}
     for folder, _, names in os.walk(FOLDER / "lf"):
         place = Path(folder)
@@ -94,7 +94,7 @@ def _files() -> dict[str, Path]:
 
 
 def _module(name: str) -> str | None:
-    """The module that `name` is, or in which it is defined; None for lf itself, and outside of it."""
+    """Return the module with that name or that defines it; None for lf itself and for names outside lf."""
     while name.startswith("lf."):
         if name in _files():
             return name
@@ -113,11 +113,11 @@ def _read(module: str) -> Source:
 
 
 class _Reader:
-    """Takes a syntax tree apart.
+    """Reads a syntax tree.
 
     Attributes:
         module: its name.
-        text: what it says, without positions and empty fields; the latter differ between versions of Python.
+        text: its content, without positions and empty fields, which differ between versions of Python.
         imports: modules of lf.
     """
 
@@ -127,7 +127,7 @@ class _Reader:
         self.imports: set[str] = set()
 
     def take(self, value: Any) -> None:
-        """Add a node, or a list or a value in one, and all below it."""
+        """Add a node, or a list or value in a node, with everything below it."""
         text, kind = self.text, value.__class__
         if kind is list:
             text.append(f"[{len(value)}")
@@ -147,7 +147,7 @@ class _Reader:
             text.append(ascii(value))
 
     def _notice(self, node: Any) -> None:
-        """Find the modules that a node imports or names, and drop a docstring."""
+        """Find the modules that a node imports or names, and remove a docstring."""
         if isinstance(node, ast.Import):
             self._add(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -160,7 +160,7 @@ class _Reader:
             del node.body[0]
 
     def _formatted(self, node: ast.JoinedStr) -> None:
-        """f"{__name__}.network" is a name; f"lf.train.methods.{row.method}" may be any module of the package."""
+        """Read f-strings: f"{__name__}.network" is a name, f"lf.train.methods.{row.method}" any module of a package."""
         text = ""
         for part in node.values:
             if isinstance(part, ast.Constant):
@@ -174,9 +174,9 @@ class _Reader:
         self._named(text)
 
     def _named(self, value: Any) -> None:
-        """A string may name a module, as MODULE or MODULE:FUNCTION: of a row, or of a process, python -m MODULE.
+        """Read a string that may name a module, as MODULE or MODULE:FUNCTION: in a row, or in python -m MODULE.
 
-        Neither a package is meant, whose name is that of a group of plug-ins, nor a table to which they are added.
+        Names of packages, which are also groups of plug-ins, and of tables for plug-ins do not count.
         """
         if isinstance(value, str) and value.startswith("lf."):
             name, _, thing = value.partition(":")
@@ -189,7 +189,7 @@ class _Reader:
 
 @contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    """Syntax trees are many objects without cycles; collecting takes as long again as reading them."""
+    """Disable garbage collection: syntax trees have many objects without cycles, and it would double the time."""
     on = gc.isenabled()
     gc.disable()
     try:

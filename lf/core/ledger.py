@@ -17,32 +17,32 @@ from lf.core.errors import BadInput, UsageError
 from lf.core.files import read_json, write_json
 
 SCHEMA = 1
-SHOWN = 3  # differences that an error names
-LONGEST = 40  # characters of a value in an error
+SHOWN = 3  # largest number of differences in an error
+LONGEST = 40  # largest number of characters of a value in an error
 EXPECTED = "what an earlier run of this command wrote"
 
 
 class Difference(NamedTuple):
-    """A value of two identities that is not the same; None where one of them has none."""
+    """A value that differs between two identities; None if an identity lacks it."""
 
     key: str
     was: Any
     now: Any
 
     def __str__(self) -> str:
-        """For an error: the key and both values, cut where they are long."""
+        """Format the key and both values, shortened, for an error."""
         return f"{self.key}: was {_shown(self.was)}, now {_shown(self.now)}"
 
 
 @dataclass
 class Ledger:
-    """The file that says what some work is made with.
+    """A file with the settings of some work, for resuming it.
 
     Attributes:
-        path: of the file.
-        identity: all that the work depends on; JSON.
-        content: what else the file holds.
-        begun: whether the file was there, with this identity.
+        path: the file.
+        identity: settings that the work depends on; JSON.
+        content: other content of the file.
+        begun: True if the file existed with this identity.
     """
 
     path: Path
@@ -66,19 +66,19 @@ def resume(
     ignore: Collection[str] = (),
     before: str = "",
 ) -> Ledger:
-    """Open the ledger at `path`; nothing is written.
+    """Open the ledger at `path` without writing.
 
     Args:
-        path: of the file.
-        identity: all that the work depends on now; JSON.
-        mismatch: of work with another identity, or with a damaged file: "refuse" it, or "restart" as if it was absent.
+        path: the file.
+        identity: current settings that the work depends on; JSON.
+        mismatch: for another identity or a damaged file: "refuse" the work, or "restart" as if it was missing.
         remedy: for the error: what to type.
         work: for the error: the folder or file of the work, `path` by default.
         ignore: keys that may differ.
-        before: the key that held the identity in files of earlier versions; without one they held nothing else.
+        before: key of the identity in files of earlier versions; "" if they held only the identity.
 
     Raises:
-        UsageError: the work was made with another identity.
+        UsageError: the work has another identity.
         BadInput: the file is damaged.
     """
     fresh = Ledger(path, _plain(identity))
@@ -98,24 +98,24 @@ def resume(
 
 
 def refusal(work: Path, found: Sequence[Difference], remedy: str) -> UsageError:
-    """The error for work that was made with another identity."""
+    """Return the error for work with another identity."""
     more = f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
     return UsageError(f"{work}: was made with other settings ({'; '.join(map(str, found[:SHOWN]))}{more}); {remedy}")
 
 
 def differences(was: Any, now: Mapping[str, Any], ignore: Collection[str] = ()) -> list[Difference]:
-    """Differences of two identities, in the order of `now`; the keys of nested values are joined by dots."""
+    """List the differences of two identities, in the order of `now`; the keys of nested values are joined by dots."""
     before = was if isinstance(was, Mapping) else {}
     return [found for found in _compared("", _plain(before), _plain(now)) if found.key.split(".")[0] not in ignore]
 
 
 def key(identity: Mapping[str, Any]) -> str:
-    """A name for what has this identity: 24 hex digits."""
+    """Return a name for this identity: 24 hex digits."""
     return hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:24]
 
 
 def _read(path: Path, before: str, remedy: str) -> tuple[Any, dict[str, Any]]:
-    """The identity in a file, and what else it holds."""
+    """Read the identity of a file, and its other content."""
     data = read_json(path, f"{EXPECTED}; {remedy}")
     if not isinstance(data, dict) or data.get("schema", SCHEMA) != SCHEMA:
         raise BadInput(f"{path}: expected {EXPECTED}; {remedy}")
@@ -137,14 +137,14 @@ def _compared(where: str, was: Any, now: Any) -> Iterator[Difference]:
 
 
 def _parts(value: Any) -> dict[str, Any] | None:
-    """The values in a table or a list by name; None where it is neither."""
+    """Return the values of a table or a list by name; None for other values."""
     if isinstance(value, list):
         return {str(index): each for index, each in enumerate(value)}
     return value if isinstance(value, dict) else None
 
 
 def _plain(value: Any) -> Any:
-    """The value as JSON gives it back: lists for tuples."""
+    """Convert a value as a JSON round trip does: tuples to lists."""
     return json.loads(json.dumps(value))
 
 

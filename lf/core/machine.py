@@ -11,8 +11,8 @@ import numpy as np
 from lf.core.types import Array
 
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimddp", "i8mm")
-INT8 = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"}  # any of these multiplies int8 in one instruction
-NAMES = {  # flag of Linux -> its name; the instruction sets of x86-64 that multiply few bits
+INT8 = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"}  # each has an instruction for int8 products
+NAMES = {  # flag of Linux -> name of an instruction set of x86-64 for few bits
     "avx512_vnni": "VNNI",
     "avx_vnni": "AVX-VNNI",
     "amx_int8": "AMX-INT8",
@@ -22,7 +22,7 @@ NAMES = {  # flag of Linux -> its name; the instruction sets of x86-64 that mult
 
 
 def cpu() -> tuple[str, list[str]]:
-    """The processor's name and those of its flags that decide how fast int8 is."""
+    """Return the processor's name and its flags that decide the speed of int8."""
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
@@ -34,8 +34,8 @@ def cpu() -> tuple[str, list[str]]:
 
 
 def ratios_of_turns(times: Array | Sequence[float], reference: Array | Sequence[float]) -> Array:
-    """(turns,) times over those of the reference in the same turn, (turns,) each: in a turn both meet the same machine.
+    """Divide times (turns,) by those of the reference in the same turn, in which the machine is the same for both.
 
-    The median of these is what every comparison of times shows; a ratio of two medians is another number.
+    All comparisons of times show the median of these ratios, which is not the ratio of two medians.
     """
     return np.divide(times, reference, dtype=np.float64)

@@ -6,6 +6,6 @@ DISTRIBUTION = "lf-keypoints"  # `lf` on the Python package index is another pro
 
 
 def pip(extra: str, again: bool = False) -> str:
-    """The pip command for an extra, `again` over a broken one: `pip install "lf-keypoints[edge]"`."""
+    """Return the pip command for an extra, `pip install "lf-keypoints[edge]"`; `again` reinstalls a broken one."""
     command = "pip install --force-reinstall" if again else "pip install"
     return f'{command} "{DISTRIBUTION}[{extra}]"'

@@ -13,8 +13,8 @@ FIRST, EVERY = 10.0, 30.0  # seconds: before the first line without a terminal, 
 class Stage:
     """Progress of a stage of the work, and its remaining time.
 
-    A stage ends where the total changes, or where the count goes back to its beginning. Time counts from the first
-    report of a stage, so that neither an earlier stage nor steps that were done before a resume count.
+    A stage ends if the total changes or the count restarts. Time counts from the first report of a stage, so earlier
+    stages and steps from before a resume do not count.
     """
 
     def __init__(self) -> None:
@@ -22,8 +22,8 @@ class Stage:
         self._first, self._begun = 0, 0.0
 
     def report(self, now: float, done: int, total: int, text: str) -> bool:
-        """Take a report; whether a stage begins with it."""
-        back = done < self.done and done <= max(1, self._first)  # parallel reports may be out of order by a few
+        """Process a report; return whether it begins a stage."""
+        back = done < self.done and done <= max(1, self._first)  # parallel reports may be slightly out of order
         begins = total != self.total or back
         if begins:
             self._first, self._begun = done, now
@@ -31,7 +31,7 @@ class Stage:
         return begins
 
     def left(self, now: float) -> float | None:
-        """Seconds that the rest of the stage will take; None where nothing is known yet, or nothing is left."""
+        """Return the remaining seconds of the stage; None if unknown or finished."""
         if not self._first < self.done < self.total:
             return None
         return (now - self._begun) * (self.total - self.done) / (self.done - self._first)
@@ -40,11 +40,11 @@ class Stage:
 class Lines:
     """Progress as plain lines: `120/580 (21 %), 40 s left: wren.onnx ort-cpu v_boat 1_2`.
 
-    Work longer than FIRST seconds gets a line every EVERY seconds, also where it reports nothing in between.
+    Work longer than FIRST seconds gets a line every EVERY seconds, even without reports in between.
     """
 
     def __init__(self, say: Callable[[str], None], task: str) -> None:
-        """Take the function that writes a line, and the name of the work."""
+        """Store the function that writes a line, and the name of the work."""
         self._task = task
         self._say, self._stage, self._turn = say, Stage(), threading.Lock()
         self._begun, self._told = time.monotonic(), 0.0
@@ -60,7 +60,7 @@ class Lines:
         self._ticker.join()
 
     def __call__(self, done: int, total: int, text: str) -> None:
-        """Take a report, and write a line if the last one is long ago."""
+        """Process a report, and write a line if the last line is EVERY seconds old."""
         with self._turn:
             now = time.monotonic()
             self._stage.report(now, done, total, text)
@@ -79,12 +79,12 @@ class Lines:
                 self._say(line)
 
     def _line(self, now: float) -> str:
-        """The line that is due now, or an empty string."""
+        """Return the line that is due now, or ""."""
         if now - self._begun < FIRST or (self._told and now - self._told < EVERY):
             return ""
         self._told = now
         stage = self._stage
-        if stage.done >= stage.total:  # nothing was reported yet, or nothing since the last stage ended
+        if stage.done >= stage.total:  # no report yet, or none since the end of the last stage
             last = f"; last: {stage.text}" if stage.text else ""
             return f"{self._task}: working, {span(now - self._begun)} so far{last}"
         left = stage.left(now)
@@ -93,7 +93,7 @@ class Lines:
 
 
 def span(seconds: float) -> str:
-    """A time as text: `40 s`, `12 min`, `3 h 5 min`."""
+    """Format a time: `40 s`, `12 min`, `3 h 5 min`."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
@@ -104,12 +104,12 @@ class Bar:
     """Progress as a bar of rich."""
 
     def __init__(self, bar: Any, task: str) -> None:
-        """Take a rich.progress.Progress, and the name of the work, shown until the first report."""
+        """Store a rich.progress.Progress, and the name of the work, shown until the first report."""
         self._bar, self._stage, self._turn = bar, Stage(), threading.Lock()
         self._task = bar.add_task(task, total=None)
 
     def __call__(self, done: int, total: int, text: str) -> None:
-        """Move the bar; it starts afresh with each stage."""
+        """Move the bar; it restarts with each stage."""
         with self._turn:
             begins = self._stage.report(time.monotonic(), done, total, text)
         (self._bar.reset if begins else self._bar.update)(self._task, completed=done, total=total, description=text)

@@ -14,23 +14,23 @@ from typing import Any, ClassVar, Self, get_args, get_origin, get_type_hints
 
 from lf.core.errors import BadInput
 
-OWN = ("extra", "order")  # fields that are no keys of a file
+OWN = ("extra", "order")  # fields that are not keys of the file
 NAMES = {str: "text", int: "a whole number", float: "a number", bool: "true or false", Mapping: "an object"}
 
 
 class Mismatch(ValueError):
-    """A value is missing or of another type than its field; the text names the field."""
+    """A value is missing or has another type than its field; the text names the field."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
     """A JSON object with known fields.
 
-    A field without a default must be there. One with a default may be absent, and is written only where the file had it
-    or its value has changed.
+    Fields without a default are required. Fields with a default are optional, and are written only if the file had them
+    or their value has changed.
 
     Attributes:
-        extra: keys that this lf does not know; they are written back.
+        extra: unknown keys; they are written back.
         order: the keys that were read, in their order.
     """
 
@@ -44,7 +44,7 @@ class Record:
         """Read a record from parsed JSON.
 
         Args:
-            data: what was parsed.
+            data: the parsed JSON.
             where: the file, for errors.
             at: the place in that file, for example `runs[0]`.
 
@@ -60,7 +60,7 @@ class Record:
 
     @classmethod
     def parse(cls, data: Any, at: str = "") -> Self:
-        """Read a record, or return one that is there already.
+        """Read a record; a value that is a record already is returned.
 
         Raises:
             Mismatch: see `from_dict`.
@@ -79,7 +79,7 @@ class Record:
         return cls(**values, extra=extra, order=tuple(data))
 
     def to_dict(self) -> dict[str, Any]:
-        """The object of a file: keys that were read first, in their order, then what was added since."""
+        """Return the JSON object: first the keys that were read, in their order, then added keys."""
         known = {each.name: each for each in fields(self) if each.name not in OWN}
         added = [name for name, of in known.items() if getattr(self, name) != _default(of)]
         names = dict.fromkeys((*self.order, *added, *self.extra))
@@ -91,7 +91,7 @@ _KNOWN: dict[type[Record], dict[str, tuple[Any, bool]]] = {}
 
 
 def _known(cls: type[Record]) -> dict[str, tuple[Any, bool]]:
-    """Name -> (type, whether it must be there), found once for each class."""
+    """Return the fields of a class: name -> (type, whether it is required); cached."""
     if cls not in _KNOWN:
         kinds, own = get_type_hints(cls), [of for of in fields(cls) if of.name not in OWN]
         _KNOWN[cls] = {of.name: (kinds[of.name], _default(of) is MISSING) for of in own}
@@ -111,7 +111,7 @@ def _plain(value: Any) -> Any:
 
 
 def _checked(value: Any, kind: Any, at: str) -> Any:
-    """The value, in which objects have become records; Mismatch if it is not of the annotated type."""
+    """Return the value with objects converted to records; Mismatch if it has not the annotated type."""
     origin, inner = get_origin(kind) or kind, get_args(kind)
     if origin is UnionType:
         (kind,) = (each for each in inner if each is not NoneType)
@@ -137,7 +137,7 @@ def _mismatch(at: str, value: Any, kind: Any) -> Mismatch:
 
 
 def _said(kind: Any) -> str:
-    """A type as text: `text`, `an object`, `a list of objects`."""
+    """Describe a type: `text`, `an object`, `a list of objects`."""
     origin, inner = get_origin(kind) or kind, get_args(kind)
     if origin is UnionType:
         return " or ".join("null" if each is NoneType else _said(each) for each in inner)

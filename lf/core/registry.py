@@ -14,9 +14,9 @@ from lf.core.errors import UsageError, one_line
 
 T = TypeVar("T")
 
-MOST_OFFERED = 3  # near names that an error spells out; of more it says the first and the last
+MOST_OFFERED = 3  # near names that an error lists; of more, it gives the first and the last
 
-GROUPS = {  # entry-point group -> the tables that its rows go into, MODULE:TABLE
+GROUPS = {  # entry-point group -> the tables of its rows, MODULE:TABLE
     "lf.models": ("lf.models:MODELS", "lf.models:NETWORKS"),
     "lf.backends": ("lf.runtimes:BACKENDS",),
     "lf.schemes": ("lf.quantize.schemes:SCHEMES",),
@@ -39,7 +39,7 @@ def pick(table: Mapping[str, T], name: str, kind: str) -> T:
 
 
 def hint(name: str, names: Iterable[str]) -> str:
-    """`did you mean 'a' or 'b'? ` with the names nearest to `name`, or an empty string."""
+    """Return `did you mean 'a' or 'b'? ` with the names nearest to `name`, or ""."""
     near = nearest(name, [*names])
     if len(near) > MOST_OFFERED:
         return f"did you mean one of '{near[0]}' ... '{near[-1]}'? "
@@ -48,10 +48,10 @@ def hint(name: str, names: Iterable[str]) -> str:
 
 
 def nearest(name: str, names: Sequence[str]) -> list[str]:
-    """The names that `name` may stand for; case does not matter.
+    """Return the names that `name` may stand for, ignoring case.
 
-    A name that begins with it wins over a name that looks like it: `mma` is short for `mma@1` to `mma@15`, not a
-    misspelt `mma@9`. Variants are left out beside the name they belong to: `kp2` gives `kp2d`, not `kp2d-640`.
+    Names that begin with it are preferred to similar names: `mma` is short for `mma@1` to `mma@15`, not a misspelt
+    `mma@9`. Variants are left out if their base name is there: `kp2` gives `kp2d`, not `kp2d-640`.
     """
     lower = {each.lower(): each for each in names}
     wanted = name.lower()
@@ -72,7 +72,7 @@ def _points() -> list[tuple[str, EntryPoint]]:
 
 
 def plugins() -> list[str]:
-    """The rows of installed packages, each with where it comes from and the version of its package."""
+    """List the rows of installed plug-ins, with their source and the version of their package."""
     return sorted(
         f"{group}:{point.name}={point.value} {point.dist.name} {point.dist.version}" if point.dist else str(point)
         for group, point in _points()
@@ -105,12 +105,12 @@ def _table(place: str) -> dict[str, Any]:
 
 
 def _add(point: EntryPoint, tables: list[dict[str, Any]]) -> str:
-    """Add one row; return what is wrong with it, or an empty string."""
+    """Add one row; return a description of an error, or ""."""
     if point.name in tables[0]:
         return f"there is a row '{point.name}' already; give it another name"
     try:
         row = point.load()
-    except Exception as error:  # a stranger's code may raise anything
+    except Exception as error:  # code of other packages may raise any error
         return f"{type(error).__name__}: {one_line(error)}"
     kind = type(next(iter(tables[0].values())))
     if not isinstance(row, kind):

@@ -22,13 +22,13 @@ class Calibration(Record):
     """Calibration of a quantized file.
 
     Attributes:
-        method: how, a calibration method or `learned`.
+        method: calibration method, or `learned`.
         files: the images.
-        folder: where they were; None for ranges that training brought.
-        count: how many.
-        seed: by which they were chosen.
-        size: (H, W) px that they were cut to.
-        skipped: how many could not be read.
+        folder: folder of the images; None for ranges from training.
+        count: number of images.
+        seed: seed of their choice.
+        size: (H, W) px to which they were cropped.
+        skipped: number of unreadable images.
     """
 
     method: str | None = None
@@ -47,20 +47,20 @@ class Step(Record):
     Attributes:
         command: `train`, `export`, `quantize`.
         options: its options.
-        parent: sha256 of the file that it started from.
+        parent: sha256 of its input file.
         versions: package -> version.
-        teacher: row, origin, sha256 and licence of the network that taught this one.
-        scheme: of quantization-aware training.
-        ranges: what that learned, see `lf.quantize.learned_ranges`.
-        calibration: of a quantized file.
-        rounding: method and settings.
+        teacher: row, origin, sha256 and licence of the teacher network.
+        scheme: scheme of quantization-aware training.
+        ranges: learned ranges, see `lf.quantize.learned_ranges`.
+        calibration: calibration of a quantized file.
+        rounding: method and settings of rounding.
         kept_float: layers that are computed in float.
-        bits: layer -> bits where they are not those of the scheme.
-        integer_convolutions: how many compute in whole numbers.
-        opset: of ONNX, of an exported file.
+        bits: layer -> bits, if they differ from the scheme.
+        integer_convolutions: number of convolutions that compute in integers.
+        opset: ONNX operator set of an exported file.
         host: heads that the host computes, see `lf.runtimes.float_heads`.
-        parity: how far the file is from its parent.
-        warnings: what its maker warned of.
+        parity: differences between the file and its parent.
+        warnings: warnings of the command.
         search: budget, drops and cost of a search for bits.
     """
 
@@ -84,5 +84,5 @@ class Step(Record):
 
     @property
     def photos(self) -> dict[str, str]:
-        """sha256 -> name of the calibration images."""
+        """Return the names of the calibration images by sha256."""
         return {photo.sha256: photo.name for photo in self.calibration.files} if self.calibration else {}

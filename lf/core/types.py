@@ -17,11 +17,11 @@ from lf.core.steps import Step
 
 Array = NDArray[Any]
 
-CARD_SCHEMA = 2  # the newest that is read
+CARD_SCHEMA = 2  # newest version that can be read
 OPTIONAL = ("refine", "network", "classes")  # fields that most cards leave empty; with one of them a card has schema 2
-MAX_PIXELS = 100_000_000  # of an image: a header may declare anything, more is refused before memory is asked for
+MAX_PIXELS = 100_000_000  # largest image; headers with more pixels are refused before memory is allocated
 Class = tuple[str, tuple[int, int, int]]  # name and RGB colour
-FEATURES = ("keypoints", "scores", "descriptors")  # outputs of a file with the decode inside
+FEATURES = ("keypoints", "scores", "descriptors")  # outputs of a file with the decoder in its graph
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Segmentation:
 
     Attributes:
         logits: (classes, h, w) float32, at the network's own resolution.
-        covers: (height, width) of the original image's pixels that they cover, from its top left.
+        covers: (height, width) of the covered part of the original image, from its top left, px.
     """
 
     logits: Array
@@ -47,8 +47,8 @@ class Features:
         descriptors: (N, D) float32; `extract` returns unit vectors.
         size: (width, height) of the original image, pixels.
         scales: (N,) float32 diameter of the supporting patch in pixels, or None.
-        scored: False where a file of another tool has no scores. `scores` are all 1 then, and no point is the best.
-        segmentation: of the image, where the extractor was asked for it.
+        scored: False if a file of another tool has no scores; `scores` are then all 1.
+        segmentation: segmentation of the image, if requested from the extractor.
 
     Raises:
         LfError: lengths differ, or an axis is missing.
@@ -103,16 +103,16 @@ class Card:
     Attributes:
         model: name of its row in MODELS.
         weights: {"origin", "sha256", "licence"} of the float weights everything else was made from.
-        input: (C, H, W); None where the size is free.
+        input: (C, H, W); None for a free size.
         scheme: "fp32", or a name of SCHEMES.
-        outputs: name -> (channels, stride) of each raw map, in file order; of a file with the decode inside the
-            FEATURES, as (2, 0), (1, 0) and (length of a descriptor, 0).
-        made: one `Step` per command that had a hand in it; objects with the keys of a step become steps.
-        refine: how its points move off whole pixels, see `lf.models.decode.refined`; empty leaves that to its network.
-        network: what `lf.models.own` makes a row of, where `model` is in no table; else empty.
-        classes: (name, (R, G, B)) of each class of its segmentation, in the order of the channels; empty where there is
-            no segmentation, or nobody has named its classes.
-        schema: version of this layout: 2 with a field of OPTIONAL, which an older lf would pass over, else 1.
+        outputs: name -> (channels, stride) of each raw map, in file order; with the decoder in the graph the FEATURES,
+            as (2, 0), (1, 0) and (length of a descriptor, 0).
+        made: one `Step` per command that made the file; objects with the keys of a step become steps.
+        refine: sub-pixel method, see `lf.models.decode.refined`; empty leaves it to the network.
+        network: description of a network that is not in MODELS, for `lf.models.own`; otherwise empty.
+        classes: (name, (R, G, B)) of each class of its segmentation, in the order of the channels; empty without a
+            segmentation or names.
+        schema: version of this layout: 2 with a field of OPTIONAL, which an older lf would ignore, otherwise 1.
     """
 
     model: str
@@ -134,28 +134,28 @@ class Card:
 
     @property
     def size(self) -> tuple[int, int] | None:
-        """(H, W) in pixels when the file takes one size only, else None."""
+        """Fixed input size (H, W) in pixels, or None if it is free."""
         _, height, width = self.input
         return (height, width) if height and width else None
 
     @property
     def features(self) -> bool:
-        """Whether the graph contains the decoder: outputs are features, not raw maps."""
+        """True if the graph contains the decoder: outputs are features, not raw maps."""
         return tuple(self.outputs) == FEATURES
 
     def step(self, **changes: Any) -> Card:
-        """A copy with `changes`; `made=` is appended as one more step."""
+        """Return a copy with `changes`; `made=` is appended as a step."""
         made = changes.pop("made", None)
         return replace(self, made=(*self.made, made) if made else self.made, **changes)
 
     def to_dict(self) -> dict[str, Any]:
-        """The object that `to_json` writes, keys in field order; those of OPTIONAL only where they say something."""
+        """Return the object for `to_json`, keys in field order; keys of OPTIONAL only if they are not empty."""
         own = {each.name: getattr(self, each.name) for each in fields(self)}
         there = {name: value for name, value in own.items() if value or name not in OPTIONAL}
         return {**there, "made": [step.to_dict() for step in self.made]}
 
     def to_json(self) -> str:
-        """One line of JSON."""
+        """Return one line of JSON."""
         return json.dumps(self.to_dict())
 
     @classmethod
@@ -163,7 +163,7 @@ class Card:
         """Read what `to_json` wrote.
 
         Raises:
-            BadInput: not a card, or of a newer schema; the text names `where`.
+            BadInput: not a card, or its schema is newer; the text names `where`.
         """
         try:
             data = json.loads(text)
@@ -189,10 +189,10 @@ class Card:
 
 
 def _classes(card: Card) -> tuple[Class, ...]:
-    """The class table of a card read from JSON.
+    """Check the class table of a card read from JSON.
 
     Raises:
-        ValueError: an entry is no name with a colour, or there are not as many as channels.
+        ValueError: an entry is not a name with a colour, or their number is not that of the channels.
     """
     found = tuple((name, (int(red), int(green), int(blue))) for name, (red, green, blue) in card.classes)
     if not all(isinstance(name, str) and 0 <= min(colour) <= max(colour) <= 255 for name, colour in found):
@@ -239,5 +239,5 @@ class Session(Protocol):
     info: SessionInfo
 
     def run(self, image: Array) -> dict[str, Array]:
-        """(B, C, H, W) float32 in [0, 1] -> {head: (B, c, h, w) float32}, or the FEATURES of B = 1: see `decode`."""
+        """Run on (B, C, H, W) float32 in [0, 1]: {head: (B, c, h, w) float32}, or FEATURES for B = 1, see `decode`."""
         ...

@@ -213,7 +213,7 @@ def _ranks(seen: Look, points: Array, extractor: Extractor, lower: Mapping[str, 
 def _judge(tally: Tally, parent: Artifact, after: str, relative: float, exact: bool) -> None:
     advice = f"nothing was written; try another `opset`, or other versions of the packages behind {after}: lf doctor"
     if not tally.pictures:
-        raise BadInput(f"{parent.path}: no picture to check the export on")
+        raise BadInput(f"{parent.path}: no image to check the export on")
     for name, error in tally.error.items():
         found = error / tally.value[name]
         if not found <= relative:

@@ -174,7 +174,7 @@ def check(parent: Artifact, candidate: Artifact, top_k: int, folder: Path | None
             found = agreement.look(new, tensor).features
         compare(wanted, found, maps, reference, top_k, tally)
     if not tally.pictures:
-        raise BadInput(f"{parent.path}: no picture to check the export on")
+        raise BadInput(f"{parent.path}: no image to check the export on")
     figures = tally.figures()
     if figures["identical"] < parity.IDENTICAL or tally.unexplained or not tally.missed <= COSINE:
         raise GateFailed(

@@ -70,7 +70,7 @@ def _sized(parent: Artifact, size: tuple[int, int]) -> Artifact:
     wanted = (card.size or to_onnx.usual_size(card)) if size == OWN else size
     if card.size not in (None, wanted):
         own = "x".join(map(str, card.size))
-        raise UsageError(f"{parent.path}: takes pictures of {own} only; leave `size` out, or export it again with it")
+        raise UsageError(f"{parent.path}: takes images of {own} only; leave `size` out, or export it again with it")
     model = Extractor(parent, "ort-cpu").model
     check_size(wanted, model, card.model)
     return replace(parent, card=replace(card, input=(card.input[0], *wanted)))

@@ -40,7 +40,7 @@ def _onnx_read(data: bytes, where: str) -> str | None:
         names, text = outside(data), next((value for *_, key, value in _onnx_props(data) if key == KEY), None)
     except (ValueError, IndexError, RecursionError) as error:
         raise BadInput(f"{where}: not an ONNX model, or a truncated one ({error})") from error
-    if names:  # a hash of this file would not cover them, and they may lie anywhere on this machine
+    if names:  # the sha256 of this file would not cover them, and they may be anywhere on this machine
         found = "".join(letter if letter.isprintable() else "?" for letter in ", ".join(names))[:100]
         whole = where.removesuffix(".onnx") + ".whole.onnx"
         raise BadInput(
@@ -110,7 +110,7 @@ def _archive_read(data: bytes, where: str) -> str | None:
             if archive.getinfo(ENTRY).file_size > MAX_CARD_BYTES:
                 raise ValueError(f"a card of more than {MAX_CARD_BYTES} bytes")
             return archive.read(ENTRY).decode()
-    except Exception as error:  # a damaged archive raises a dozen kinds
+    except Exception as error:  # damaged archives raise many kinds of errors
         raise BadInput(f"{where}: the archive at its end is damaged ({error})") from error
 
 
@@ -150,12 +150,12 @@ CODECS: dict[str, Codec] = {
 
 
 def appended(about: str) -> Codec:
-    """The codec of a format that keeps its card in an archive at the end, which its reader does not look at."""
+    """Return the codec of a format with the card in an archive at the end, which its reader ignores."""
     return _archive_read, _archive_embed, about
 
 
 def register(suffixes: Iterable[str], codec: Codec | None) -> None:
-    """Add the codec of a row's model files; a suffix that is known keeps its own."""
+    """Register the codec of a row's suffixes; known suffixes keep their codec."""
     if codec:
         for suffix in suffixes:
             CODECS.setdefault(f".{suffix.rpartition('.')[2]}", codec)

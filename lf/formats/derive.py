@@ -20,12 +20,12 @@ class Draft:
 
     Attributes:
         data: the bytes, without a card.
-        card: the card of the source with what the conversion changed, without a new step.
-        options: for the step: what the conversion was asked for.
-        versions: for the step: of the packages that made the file; that of lf is added.
-        compare: takes the file, which lies in a temporary folder, and returns what the step says of the comparison.
-            It raises an error for a file that must not be written.
-        notes: what else the step says.
+        card: the card of the source with the changes of the conversion, without a new step.
+        options: for the step: options of the conversion.
+        versions: for the step: versions of the packages that made the file; that of lf is added.
+        compare: compares the file, in a temporary folder, and returns figures for the step. It raises an error for a
+            file that must not be written.
+        notes: other fields of the step.
     """
 
     data: bytes
@@ -43,11 +43,11 @@ def derive(source: Artifact, out: Path, command: str, convert: Callable[[Path], 
         source: the file that the card names as the parent.
         out: the file to write.
         command: name of the step.
-        convert: makes the new file; gets a temporary folder for what it needs on the way.
+        convert: makes the new file; receives a temporary folder for intermediate files.
 
     Raises:
         GateFailed: a quantized bias is too large, see `lf.formats.int32_bias`.
-        LfError: of `convert` or of the comparison.
+        LfError: an error of `convert` or of the comparison.
     """
     with tempfile.TemporaryDirectory(prefix=f"lf-{command}-") as folder:
         draft = convert(Path(folder))

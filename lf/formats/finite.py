@@ -13,7 +13,7 @@ from lf.formats.onnx_bytes import tensors
 from lf.formats.protobuf import fields, varint
 
 KIND, INT32_DATA, NAME = 2, 5, 8  # fields of TensorProto
-VALUES = (4, 9, 10)  # likewise: float_data, raw_data, double_data
+VALUES = (4, 9, 10)  # fields of TensorProto: float_data, raw_data, double_data
 FLOAT32, FLOAT16 = ("<u4", 0x7F800000), ("<u2", 0x7C00)  # an integer of as many bytes; the bits of the exponent
 FLOAT64, BFLOAT16 = ("<u8", 0x7FF0000000000000), ("<u2", 0x7F80)
 ONNX = {1: FLOAT32, 10: FLOAT16, 11: FLOAT64, 16: BFLOAT16}  # by the type in TensorProto
@@ -35,8 +35,8 @@ def refuse_tflite(path: Path, model: Any) -> None:
     """Refuse a TFLite file with such a weight, bias or scale.
 
     Args:
-        path: named in the error.
-        model: what `lf.formats.tflite.read` made of it.
+        path: path for the error.
+        model: result of `lf.formats.tflite.read`.
 
     Raises:
         BadModel: there is one.
@@ -48,7 +48,7 @@ def refuse_tflite(path: Path, model: Any) -> None:
 
 
 def _onnx(tensor: memoryview) -> tuple[bytes, tuple[str, int] | None, bytes]:
-    """Name, format and values of a message TensorProto; no format where they are no floats."""
+    """Return name, format and values of a message TensorProto; format None if they are not floats."""
     rows = [(number, tensor[body:end]) for number, _, body, end in fields(tensor)]
     form = next((ONNX.get(varint(part, 0)[0]) for number, part in rows if number == KIND), None)
     if form is None:
@@ -63,7 +63,7 @@ def _onnx(tensor: memoryview) -> tuple[bytes, tuple[str, int] | None, bytes]:
 
 
 def _refuse(path: Path, name: bytes, form: tuple[str, int] | None, values: bytes) -> None:
-    """Raise BadModel if one of several values is not finite; a single one may be a limit, or what a mask fills in."""
+    """Raise BadModel if one of several values is not finite; a single value may be a limit or a mask value."""
     if form is None:
         return
     kind, exponent = form

@@ -11,15 +11,15 @@ from lf.core import Array, BadInput, GateFailed
 from lf.formats import tflite
 
 LIMIT = 2**30  # half of int32; the other half is for the products
-MARGIN = 1 + 2.0**-20  # float32 rounds a scale and a product of scales by less
+MARGIN = 1 + 2.0**-20  # larger than float32 rounding of a scale and of a product of scales
 SCALES = ("DequantizeLinear", "QLinearConv")
 
 
 def raised(scale: Array, numbers: Array, readers: Sequence[tuple[Array, float]]) -> Array:
     """Return the scales float32 of weights that leave every bias within LIMIT.
 
-    A bias has the scale of the input times that of the weights, so the latter is |bias| / (scale of the input * LIMIT)
-    at least. Rows whose numbers are all zero get just that: at any other scale their bias would move by whole steps.
+    A bias has the scale of the input times that of the weights, so the latter must be at least |bias| / (scale of the
+    input * LIMIT). Rows of zeros get exactly that: at any other scale their bias would move by whole steps.
 
     Args:
         scale: (O,) one per channel, or (1,) one for all.
@@ -40,8 +40,8 @@ def refuse_large(path: Path, suffix: str, data: bytes) -> None:
     """Raise GateFailed if a bias of an .onnx or .tflite file lies beyond LIMIT.
 
     Args:
-        path: named in the error.
-        suffix: of the format; others have no such biases.
+        path: path for the error.
+        suffix: suffix of the format; other formats have no such biases.
         data: the file. A damaged .tflite passes: opening it raises an error.
     """
     readers: dict[str, Callable[[bytes], Iterator[tuple[str, Array]]]] = {".onnx": _onnx, ".tflite": _tflite}
@@ -55,7 +55,7 @@ def refuse_large(path: Path, suffix: str, data: bytes) -> None:
 
 
 def _onnx(data: bytes) -> Iterator[tuple[str, Array]]:
-    """(name, values) of every int32 constant that has a scale."""
+    """Yield (name, values) of every int32 constant with a scale."""
     import onnx
 
     graph = onnx.load_from_string(data).graph

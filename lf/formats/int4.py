@@ -15,17 +15,17 @@ from lf.formats.protobuf import encode_varint, fields, message, varint
 INITIALIZER = 5  # field of GraphProto
 DIMS, DATA_TYPE, RAW_DATA = 1, 2, 9  # fields of TensorProto
 INT4, INT8 = 22, 3  # types of TensorProto
-# how a node says what it does: field 4 of NodeProto, its length, its text
+# operator type of a node: field 4 of NodeProto, length, text
 QUANTIZES, DEQUANTIZES = b'"\x0eQuantizeLinear', b'"\x10DequantizeLinear'
 
 
 def weights_only(data: bytes) -> bool:
-    """Whether an ONNX file has quantized weights and float activations: they can be made float once, when opened."""
+    """Return whether an ONNX file has quantized weights and float activations: its weights can be made float once."""
     return DEQUANTIZES in data and QUANTIZES not in data
 
 
 def widened(data: bytes) -> bytes:
-    """The same ONNX file with every int4 initializer as int8; the very object when there is none.
+    """Convert every int4 initializer of an ONNX file to int8; the same object if there is none.
 
     Raises:
         ValueError: not a protobuf message, or a truncated one.
@@ -34,7 +34,7 @@ def widened(data: bytes) -> bytes:
 
 
 def _tensor(data: bytes) -> bytes:
-    """The int8 tensor of an int4 one that holds raw data; others as they are."""
+    """Convert an int4 tensor with raw data to int8; other tensors do not change."""
     count, kind, raw, kept = 1, 0, None, []
     for number, start, body, end in fields(data):
         if number == DATA_TYPE:
@@ -54,7 +54,7 @@ def _tensor(data: bytes) -> bytes:
 
 
 def _unpacked(raw: bytes) -> Array:
-    """Two to a byte, the lower half first -> int8."""
+    """Unpack two numbers per byte, the lower half first, to int8."""
     both = np.frombuffer(raw, np.int8)
     halves = np.stack([both << 4 >> 4, both >> 4], 1)
     return halves.reshape(-1)

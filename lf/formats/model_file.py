@@ -10,7 +10,7 @@ from lf.formats.int32_bias import refuse_large
 
 
 def read_card(path: Path) -> Card | None:
-    """The card inside an .onnx, .safetensors or .tflite file, or None when it has none.
+    """Read the card inside an .onnx, .safetensors or .tflite file, or return None.
 
     Raises:
         BadInput: not a file of that format, truncated, or its card is damaged.
@@ -21,7 +21,7 @@ def read_card(path: Path) -> Card | None:
 
 
 def embed(suffix: str, data: bytes, card: Card) -> bytes:
-    """The same file with `card` inside, replacing the one it had."""
+    """Return the file with `card` inside; it replaces an existing card."""
     return pick(CODECS, suffix, "model file type")[1](data, card.to_json())
 
 

@@ -20,17 +20,17 @@ HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 def read(
     path: Path, what: str, needed: Collection[str], optional: Collection[str] = (), text: Collection[str] = ()
 ) -> dict[str, Array]:
-    """Read some arrays of an npz file; others in it are not looked at.
+    """Read some arrays of an npz file; others are not read.
 
     Args:
         path: the file.
         what: what was expected, for messages.
-        needed: names of arrays that must be there.
-        optional: names of arrays that may be there.
-        text: those of the needed that hold text, not numbers.
+        needed: names of required arrays.
+        optional: names of optional arrays.
+        text: names of required arrays that hold text instead of numbers.
 
     Raises:
-        BadInput: absent, no npz file, damaged, too large, without an array, or with one that is no finite numbers.
+        BadInput: missing, not an npz file, damaged, too large, or an array is missing or has no finite numbers.
     """
     data = files.read_bytes(path, what, LIMIT)
     try:
@@ -40,7 +40,7 @@ def read(
             if sum(members[name].file_size for name in wanted) > LIMIT:
                 raise ValueError(f"it unpacks to more than {LIMIT} bytes")
             arrays = {name: _array(archive.read(members[name]), name, name in text) for name in wanted}
-    except Exception as error:  # a damaged archive raises a dozen kinds
+    except Exception as error:  # damaged archives raise many kinds of errors
         raise BadInput(f"{path}: cannot be read as npz ({error or type(error).__name__}); expected {what}") from error
     missing = [name for name in needed if name not in arrays]
     if missing:
@@ -58,21 +58,21 @@ def _array(raw: bytes, name: str, text: bool) -> Array:
         raise ValueError(f"{name} claims the shape {shape} in {len(raw)} bytes")
     array: Array = np.ndarray(shape, dtype, raw, stream.tell(), order="F" if fortran else "C")
     if text:
-        array.tolist()  # what is no character is found now
+        array.tolist()  # raises for invalid characters
     elif not np.isfinite(array).all():
         raise ValueError(f"{name} holds a value that is not finite")
     return array
 
 
 def write(path: Path, arrays: Mapping[str, Array], *, compressed: bool = False) -> None:
-    """Write an npz file, whole or not at all."""
+    """Write an npz file atomically."""
     buffer = io.BytesIO()
     (np.savez_compressed if compressed else np.savez)(buffer, allow_pickle=False, **arrays)
     files.write_bytes(path, buffer.getvalue())
 
 
 def columns(where: object, name: str, array: Array, count: int) -> Array:
-    """`array`, if it is (N, count).
+    """Return `array` after checking that it is (N, count).
 
     Raises:
         BadInput: it is not.
@@ -83,7 +83,7 @@ def columns(where: object, name: str, array: Array, count: int) -> Array:
 
 
 def size(where: object, name: str, array: Array) -> tuple[int, int]:
-    """Two lengths of sides in pixels, in their order.
+    """Return two sides in pixels, in their order, after checking them.
 
     Raises:
         BadInput: they are not.
@@ -103,7 +103,7 @@ def features(
     size: tuple[int, int],
     scales: Array | None = None,
 ) -> Features:
-    """`Features` of what a file holds; `scores` are None where it holds none.
+    """Make `Features` from the arrays of a file; `scores` None if it has none.
 
     Raises:
         BadInput: the arrays do not fit together.

@@ -8,8 +8,8 @@ from lf.formats.protobuf import fields, message, varint
 
 GRAPH, NODE, NAME = 7, 1, 3  # fields of ModelProto, of GraphProto, of NodeProto
 TENSOR = "tensor"
-PLACE, ENTRIES = 14, 13  # fields of TensorProto: where its values are, and {key = 1, value = 2} about that place
-OUTSIDE = 1  # PLACE of values in another file
+PLACE, ENTRIES = 14, 13  # fields of TensorProto: location of its values, and {key = 1, value = 2} about it
+OUTSIDE = 1  # value of PLACE for another file
 
 # message -> its fields that lead to tensors, and what they hold (onnx.proto)
 PARTS: Mapping[str, Mapping[int, str]] = {
@@ -23,7 +23,7 @@ PARTS: Mapping[str, Mapping[int, str]] = {
 
 
 def replaced(data: bytes, field: int, change: Callable[[bytes], bytes]) -> bytes:
-    """The message with `change` applied to what each `field` holds; the very object when that changes nothing."""
+    """Apply `change` to the content of each `field` of a message; the same object if nothing changes."""
     parts, changed = [], False
     for number, start, body, end in fields(data):
         part, inner = data[start:end], data[body:end]
@@ -34,9 +34,9 @@ def replaced(data: bytes, field: int, change: Callable[[bytes], bytes]) -> bytes
 
 
 def single_names(data: bytes) -> bytes:
-    """The same ONNX file without the names of nodes that an earlier node has; the very object when there is none.
+    """Remove names of nodes that an earlier node has from an ONNX file; the same object if there are none.
 
-    Such names change nothing that is computed, and ONNX Runtime refuses the file for them.
+    Names do not affect results, but ONNX Runtime refuses files with duplicates.
 
     Raises:
         ValueError: not a protobuf message, or a truncated one.
@@ -70,7 +70,7 @@ def tensors(data: memoryview, kind: str = "model") -> Iterator[memoryview]:
 
 
 def outside(data: bytes) -> list[str]:
-    """Names of the files beside an ONNX file that hold weights of it (external data), each once.
+    """Return the names of the files with external data of an ONNX file, each once.
 
     Raises:
         ValueError: not a protobuf message.
@@ -80,7 +80,7 @@ def outside(data: bytes) -> list[str]:
 
 
 def _outside(tensor: memoryview) -> str:
-    """The file that holds the values of a tensor; "" where the tensor itself does."""
+    """Return the file with the values of a tensor; "" if they are in the tensor itself."""
     name, away = "", False
     for number, _, body, end in fields(tensor):
         if number == PLACE:

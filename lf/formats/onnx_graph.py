@@ -18,7 +18,7 @@ Step = Callable[[list[str]], tuple[str, list[str]]]
 
 
 class Graph:
-    """Nodes and constants in the making.
+    """A builder of nodes and constants.
 
     A call appends one operator and returns the name of its output. Operands are names of tensors, or numbers: int and
     list of int become int64 constants, float ones float32.
@@ -29,7 +29,7 @@ class Graph:
     """
 
     def __init__(self, prefix: str) -> None:
-        """`prefix` begins every name, so that none of the network's is taken."""
+        """Start an empty graph. All names begin with `prefix`, so that they differ from the network's names."""
         self.nodes: list[NodeProto] = []
         self.constants: list[TensorProto] = []
         self._prefix, self._number = prefix, count()
@@ -49,12 +49,12 @@ class Graph:
         return names
 
     def rename(self, tensor: str, name: str) -> None:
-        """Give the output of the last operator, `tensor`, a name of its own."""
+        """Rename the output of the last operator, `tensor`."""
         assert list(self.nodes[-1].output) == [tensor]
         self.nodes[-1].output[0] = name
 
     def constant(self, value: Operand) -> str:
-        """The name of an initializer; equal ones share it."""
+        """Return the name of an initializer; equal values share it."""
         from onnx import numpy_helper
 
         array = np.asarray(value)
@@ -70,8 +70,8 @@ class Graph:
 
         Args:
             going: name of a bool scalar: whether to begin.
-            states: names of float tensors (B, C, H, W) that the first round sees.
-            step: appends a round to the graph: names of the states before -> the condition, names of those after.
+            states: names of float tensors (B, C, H, W), the states before the first round.
+            step: appends a round to the graph: names of the states -> the condition, names of the new states.
 
         Returns:
             Names of the states after the last round.
@@ -91,5 +91,5 @@ class Graph:
         return self.several("Loop", len(states), "", going, *states, body=body)
 
     def name(self, word: str) -> str:
-        """A name that no other tensor has."""
+        """Return a new, unique name."""
         return f"{self._prefix}{word}.{next(self._number)}"

@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto
 
 STANDARD = ("", "ai.onnx")  # names of the domain of ONNX's own operators
-IR = 4  # the first version whose initializers are constants unless the inputs list them
+IR = 4  # the first version with initializers as constants, unless inputs list them
 INTEGER = ("uantizeLinear", "QLinear", "Integer")  # in the types of operators that only quantized files have
 CONVOLUTION = "Conv"  # in the types of all convolutions: FusedConv, ConvTranspose, QLinearConv ...
 
-# What quantizers append to the name of a tensor or layer for a new tensor. ONNX Runtime's takes an initializer that has
-# such a name already for its own, and computes with that.
+# Suffixes that quantizers append to the name of a tensor or layer for a new tensor. ONNX Runtime's quantizer mistakes
+# an existing initializer with such a name for its own.
 GENERATED = (
     *("_quantized", "_scale", "_zero_point", "_mul", "_reshape_shape", "_reshape_output"),
     *("_QuantizeLinear_Input", "_QuantizeLinear_Output", "_DequantizeLinear_Output"),
@@ -28,7 +28,7 @@ GENERATED = (
 
 
 def read(path: Path) -> ModelProto:
-    """The model of an ONNX file whose weights lie inside, prepared by `prepare`.
+    """Read the model of an ONNX file without external data, prepared by `prepare`.
 
     Raises:
         BadInput: not an ONNX file.
@@ -38,14 +38,14 @@ def read(path: Path) -> ModelProto:
     data = files.read_bytes(path, "an ONNX model")
     try:
         model = onnx.load_from_string(data)
-    except Exception as error:  # protobuf's own, of which there are several builds
+    except Exception as error:  # protobuf's errors differ between its builds
         raise BadInput(f"{path}: not an ONNX model ({one_line(error, 200)})") from error
     onnx_sound.refuse(path)
     return prepare(model)
 
 
 def prepare(model: ModelProto) -> ModelProto:
-    """The same network in the form that all passes rely on; what is in that form already stays as it is.
+    """Convert a network to the form that all passes rely on; parts in that form do not change.
 
     Functions are inlined, constants are initializers and neither inputs nor outputs, every node has its own name, and
     no tensor has the name that a quantizer would give to another.
@@ -56,7 +56,7 @@ def prepare(model: ModelProto) -> ModelProto:
         model = inliner.inline_local_functions(model)
     graph = model.graph
     for node in nodes(model):
-        while node.input and not node.input[-1]:  # an optional input that is not there
+        while node.input and not node.input[-1]:  # an omitted optional input
             node.input.pop()
     outputs = {output.name for output in graph.output}
     for node in [node for node in graph.node if node.op_type == "Constant" and node.output[0] not in outputs]:
@@ -76,7 +76,7 @@ def prepare(model: ModelProto) -> ModelProto:
 
 
 def _written(model: ModelProto) -> None:
-    """Have a node write each output that is a constant, in place: passes take initializers that no node reads away."""
+    """Add a node for each output that is a constant, in place: passes remove initializers that no node reads."""
     from onnx import helper
 
     graph, taken = model.graph, tensors(model)
@@ -88,7 +88,7 @@ def _written(model: ModelProto) -> None:
 
 
 def graphs(graph: GraphProto) -> Iterator[GraphProto]:
-    """A graph and those inside its nodes: branches, bodies of loops."""
+    """Yield a graph and the graphs inside its nodes: branches, bodies of loops."""
     yield graph
     for node in graph.node:
         for attribute in node.attribute:
@@ -97,14 +97,14 @@ def graphs(graph: GraphProto) -> Iterator[GraphProto]:
 
 
 def nodes(model: ModelProto) -> list[NodeProto]:
-    """All nodes, those of inner graphs included."""
+    """Return all nodes, including those of inner graphs."""
     return [node for graph in graphs(model.graph) for node in graph.node]
 
 
 def named(model: ModelProto) -> ModelProto:
-    """Give a name to every node that has none, or the name of an earlier node; in place.
+    """Name every node without a unique name, in place.
 
-    A convolution is named after its weights, so that messages name layers of the network, others after what they write.
+    A convolution is named after its weights, so that messages name layers of the network; others after their output.
     """
     found, taken = nodes(model), set[str]()
     for node in found:
@@ -121,12 +121,12 @@ def named(model: ModelProto) -> ModelProto:
 
 
 def free(word: str, taken: set[str]) -> str:
-    """`word`, or where that is taken `word_2` and so on."""
+    """Return `word`, or if it is taken `word_2` and so on."""
     return next(name for name in chain([word], (f"{word}_{number}" for number in count(2))) if name not in taken)
 
 
 def rename(model: ModelProto, clashes: Callable[[str], bool]) -> None:
-    """Give other names to the tensors whose names clash, in place; inputs and outputs of the model keep theirs."""
+    """Rename tensors with clashing names, in place, except inputs and outputs of the model."""
     kept = {value.name for value in (*model.graph.input, *model.graph.output)}
     taken, fresh = tensors(model), dict[str, str]()
     for name in sorted(taken - kept):
@@ -137,7 +137,7 @@ def rename(model: ModelProto, clashes: Callable[[str], bool]) -> None:
 
 
 def retitle(model: ModelProto, fresh: Mapping[str, str]) -> None:
-    """Give tensors the names of `fresh`, old to new, wherever they occur; in place."""
+    """Rename tensors by `fresh`, old name -> new name, in place."""
     for graph in graphs(model.graph) if fresh else ():
         for each in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
             each.name = fresh.get(each.name, each.name)
@@ -147,7 +147,7 @@ def retitle(model: ModelProto, fresh: Mapping[str, str]) -> None:
 
 
 def tensors(model: ModelProto) -> set[str]:
-    """Names of all tensors, those of inner graphs included."""
+    """Return the names of all tensors, including those of inner graphs."""
     found = set[str]()
     for graph in graphs(model.graph):
         found.update(each.name for each in (*graph.input, *graph.initializer))
@@ -156,10 +156,10 @@ def tensors(model: ModelProto) -> set[str]:
 
 
 def convolutions(model: ModelProto, path: Path) -> list[str]:
-    """Names of the convolutions of a prepared model, in its order.
+    """Return the names of the convolutions of a prepared model, in its order.
 
     Raises:
-        BadInput: one that is no Conv of float32 constants, so that no pass here would see it.
+        BadInput: a convolution is not a Conv with float32 constants, so passes would miss it.
     """
     from onnx import TensorProto
 
@@ -180,12 +180,12 @@ def refuse_rewritten(path: Path, step: str, quantized: bool = False) -> None:
     """Refuse a file that another tool has optimised or quantized.
 
     Args:
-        path: an ONNX file that its card calls float.
-        step: what is to be done with it, a verb.
-        quantized: it may hold integers.
+        path: an ONNX file with a float card.
+        step: the next step, a verb, for the error.
+        quantized: True allows integers.
 
     Raises:
-        BadInput: it holds operators of other domains than ONNX's own, or integers.
+        BadInput: it has operators of other domains than ONNX's own, or integers.
     """
     for node in nodes(read(path)):
         integer = any(word in node.op_type for word in INTEGER)
@@ -200,7 +200,7 @@ def refuse_rewritten(path: Path, step: str, quantized: bool = False) -> None:
 
 
 def _generated(name: str, words: set[str]) -> bool:
-    """Whether a quantizer would make this name of one of the words."""
+    """Return whether a quantizer could have made this name from one of the words."""
     while end := next((end for end in GENERATED if name.endswith(end)), ""):
         name = name.removesuffix(end)
         if name in words:

@@ -11,8 +11,8 @@ from pathlib import Path
 from lf.core import BadInput, files
 from lf.formats.protobuf import fields, varint
 
-OPSETS = 1000  # the newest version of an operator set that is believed
-SIDE = 1 << 16  # the longest side of an input
+OPSETS = 1000  # largest plausible version of an operator set
+SIDE = 1 << 16  # longest side of an input
 CONVOLUTIONS = ("Conv", "ConvTranspose", "FusedConv")
 # fields of the messages of onnx.proto
 OPSET, GRAPH = 8, 7
@@ -30,8 +30,8 @@ def refuse(path: Path) -> None:
     """Refuse a malformed graph. Data that is not a protobuf message passes: the engine refuses it.
 
     Raises:
-        BadInput: a name is no text, an operator set or a side is out of range, an output is written by nothing, a
-            convolution lacks its weights, or a constant has other bytes than its shape says.
+        BadInput: a name is not text, an operator set or a side is out of range, no node writes an output, a
+            convolution lacks its weights, or the bytes of a constant do not fit its shape.
     """
     try:
         found = next(_faults(memoryview(files.read_bytes(path, "an ONNX model"))), None)
@@ -71,7 +71,7 @@ def _in_graph(graph: Message) -> Iterator[str]:
 
 
 def _in_tensor(tensor: Message) -> Iterator[str]:
-    """Whether the bytes of a constant are those of its shape, where they are kept raw."""
+    """Return whether the number of raw bytes of a constant fits its shape."""
     raw, kind, count = None, 0, 1
     for number, start, body, end in fields(tensor):
         if number == RAW:
@@ -102,7 +102,7 @@ def _in_node(node: Message, constants: set[str]) -> Iterator[str]:
 
 
 def _sides(value: Message) -> Iterator[int]:
-    """The fixed sides of an input: TypeProto is field 2, its tensor 1, the shape of that 2, a side 1, its length 1."""
+    """Yield the fixed sides of an input: TypeProto is field 2, its tensor 1, its shape 2, a side 1, its length 1."""
     found = [value]
     for field in (2, 1, 2, 1):
         found = [part for each in found for part in _inner(each, field)]
@@ -111,7 +111,7 @@ def _sides(value: Message) -> Iterator[int]:
 
 
 def _inner(message: Message, field: int) -> Iterator[Message]:
-    """Values of a repeated field; messages and texts."""
+    """Yield the values of a repeated field of messages or texts."""
     for number, start, body, end in fields(message):
         if number == field and varint(message, start)[0] & 7 == 2:
             yield message[body:end]

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 FLOAT = ("onnx2tf", "tensorflow", "tf_keras", "onnx_graphsurgeon", "sng4onnx", "psutil")  # what onnx2tf 1 imports
-DIRECT = (2, 6)  # onnx2tf from here on writes TFLite itself and needs no TensorFlow
+DIRECT = (2, 6)  # from this version on, onnx2tf writes TFLite itself, without TensorFlow
 INTEGER = ("tensorflow",)
 OPSET = 17  # above, onnx2tf 1.28 writes every nearest resize with half-pixel centres, a version that few devices know
 NEWER = (
@@ -44,11 +44,11 @@ QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0", "CUDA_VISIBL
 
 
 def convert(model: ModelProto, half: bool = False) -> bytes:
-    """A float .tflite, NHWC, of an ONNX model of one size; weights in float16 if `half`, activations never.
+    """Convert an ONNX model of fixed size to a float .tflite, NHWC; with `half`, only weights are float16.
 
     Raises:
-        Unavailable: onnx2tf or what it imports is not installed, or of a version not known here.
-        ConversionFailed: the converter failed; the text has its last words.
+        Unavailable: onnx2tf or one of its imports is missing, or its version is unknown here.
+        ConversionFailed: the converter failed; the text has the last line of its output.
     """
     direct = _direct()
     _demand(FLOAT[:1] if direct else FLOAT)
@@ -56,11 +56,11 @@ def convert(model: ModelProto, half: bool = False) -> bytes:
 
 
 def quantize(calibrated: bytes, per_channel: bool = True) -> bytes:
-    """An int8 .tflite, input and output included, of a float one whose activations carry their ranges.
+    """Quantize a float .tflite with ranges of activations to int8, including input and output.
 
     Args:
-        calibrated: every activation has `quantization.min` and `max`.
-        per_channel: every output channel of a weight has a scale of its own.
+        calibrated: a float model; every activation has `quantization.min` and `max`.
+        per_channel: True gives every output channel of a weight its own scale.
 
     Raises:
         Unavailable: TensorFlow is not installed.
@@ -71,7 +71,7 @@ def quantize(calibrated: bytes, per_channel: bool = True) -> bytes:
 
 
 def static(model: ModelProto, size: tuple[int, int]) -> ModelProto:
-    """A copy that takes one picture of `size` (H, W) only, in operator set OPSET where it can be said in that."""
+    """Return a copy with the fixed input size `size` (H, W), in operator set OPSET if it can be converted."""
     from onnx import ModelProto, shape_inference, version_converter
 
     copy = ModelProto()
@@ -100,13 +100,13 @@ def opset(model: ModelProto) -> int:
 
 
 def versions() -> dict[str, str]:
-    """Of the packages that had a hand in it."""
+    """Return the versions of the packages of the conversion."""
     names = [name for name in ("onnx2tf", "tensorflow", "tf_keras") if importlib.util.find_spec(name)]
     return {name: importlib.metadata.version(name) for name in names}
 
 
 def _direct() -> bool:
-    """Whether the installed onnx2tf is one of DIRECT."""
+    """Return whether the installed onnx2tf is one of DIRECT."""
     try:
         text = importlib.metadata.version("onnx2tf")
     except importlib.metadata.PackageNotFoundError:
@@ -124,7 +124,7 @@ def _demand(modules: Sequence[str]) -> None:
 
 
 def _run(job: Mapping[str, Any], data: bytes) -> bytes:
-    """Do a job in another process: `data` is the model it starts from."""
+    """Run a job in another process; `data` is its input model."""
     with tempfile.TemporaryDirectory(prefix="lf-convert-") as folder:
         Path(folder, "job.json").write_text(json.dumps(job))
         Path(folder, "model.tflite" if job["job"] == "integer" else "model.onnx").write_bytes(data)
@@ -145,21 +145,21 @@ def _run(job: Mapping[str, Any], data: bytes) -> bytes:
 
 
 def _last_words(output: bytes) -> str:
-    """The last line that says something, without colours."""
+    """Return the last line that is not empty, without colours."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", output.decode(errors="replace"))
     lines = [line.strip() for line in text.splitlines() if re.search(r"[A-Za-z]{3}", line)]
     return lines[-1][:300] if lines else ""
 
 
 def main(folder: Path) -> None:
-    """The other process."""
+    """Run the job, in the other process."""
     job = json.loads((folder / "job.json").read_text())
     makers = {"float": _float, "direct": _flatbuffer_direct, "integer": _integer}
     (folder / "out.tflite").write_bytes(makers[job["job"]](folder, job))
 
 
 def _float(folder: Path, job: Mapping[str, Any]) -> bytes:
-    """onnx2tf 1 builds a Keras model, whose layouts it tries on the sample; TensorFlow writes it."""
+    """Convert with onnx2tf 1: it builds a Keras model, tests its layouts on the sample, and TensorFlow writes it."""
     np.save(folder / SAMPLE, np.random.default_rng(0).random((20, 128, 128, 3), np.float32))
     onnx2tf, tf = importlib.import_module("onnx2tf"), importlib.import_module("tensorflow")
     keras = onnx2tf.convert(
@@ -179,7 +179,7 @@ def _float(folder: Path, job: Mapping[str, Any]) -> bytes:
 
 
 def _flatbuffer_direct(folder: Path, job: Mapping[str, Any]) -> bytes:
-    """onnx2tf 2.6 and later; the names of its files are those of version 1."""
+    """Convert with onnx2tf 2.6 or later; its files have the names of version 1."""
     importlib.import_module("onnx2tf").convert(
         input_onnx_file_path=str(folder / "model.onnx"),
         output_folder_path=str(folder / "made"),

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 
 def varint(data: bytes | memoryview, at: int) -> tuple[int, int]:
-    """The number that begins at byte `at`, and where the next thing begins.
+    """Read the number that begins at byte `at`; also return the offset after it.
 
     Raises:
         ValueError: more than 64 bits.
@@ -54,12 +54,12 @@ def fields(data: bytes | memoryview) -> Iterator[tuple[int, int, int, int]]:
 
 
 def message(number: int, payload: bytes) -> bytes:
-    """A field that holds a message, a text or bytes."""
+    """Encode a field with a message, a text or bytes."""
     return encode_varint(number << 3 | 2) + encode_varint(len(payload)) + payload
 
 
 def encode_varint(value: int) -> bytes:
-    """A number from 0 as `varint` reads it."""
+    """Encode a number of at least 0 for `varint`."""
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)

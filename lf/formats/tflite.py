@@ -24,7 +24,7 @@ VERSION = 3  # of the schema
 ALIGNMENT = 16  # bytes of constants: `force_align` in the schema
 MAX_VALUES = 1 << 29  # of one tensor
 ELEMENT_BYTES = {0: 4, 1: 2, 2: 4, 3: 1, 4: 8, 6: 1, 7: 2, 9: 1, 10: 8, 12: 8, 15: 4, 16: 2}  # by TensorType
-# what `ModelT` unpacks of each table beside numbers
+# fields of each table that `ModelT` unpacks, other than numbers
 TEXTS = {
     "Model": ("Description",),
     "OperatorCode": ("CustomCode",),
@@ -50,7 +50,7 @@ STRAY = (AssertionError, AttributeError, IndexError, OverflowError, TypeError, V
 
 
 def schema() -> Any:
-    """The generated classes `ModelT`, `TensorT`, `BuiltinOperator` ...
+    """Return the generated classes `ModelT`, `TensorT`, `BuiltinOperator` ...
 
     Raises:
         Unavailable: not installed.
@@ -63,14 +63,14 @@ def schema() -> Any:
 
 
 def read(data: bytes, where: str) -> Any:
-    """Parse a TFLite file; an archive at its end is left out.
+    """Parse a TFLite file, without an archive at its end.
 
     Returns:
-        `ModelT`. Vectors of numbers are read-only numpy arrays, absent ones None. Constants that the file keeps outside
-        of the table (`Buffer.offset` and `size`) are in `data` all the same; `offset` tells that they were.
+        `ModelT`. Vectors of numbers are read-only numpy arrays, missing ones None. Constants outside the table
+        (`Buffer.offset` and `size`) are also put into `data`; `offset` marks them.
 
     Raises:
-        BadInput: not a TFLite model, damaged, or with what no network here has: sparse tensors, variables, StableHLO.
+        BadInput: not a TFLite model, damaged, or with unsupported content: sparse tensors, variables, StableHLO.
         Unavailable: the schema is not installed.
     """
     objects = schema()
@@ -81,7 +81,7 @@ def read(data: bytes, where: str) -> Any:
         _affordable(objects.Model.GetRootAs(data), len(data))
         model = objects.ModelT.InitFromPackedBuf(data)
         for buffer in model.buffers or ():
-            if buffer.offset > 1 or buffer.size > 1:  # 0 and 1 say that there is nothing outside
+            if buffer.offset > 1 or buffer.size > 1:  # 0 and 1 mean: nothing outside
                 buffer.data = _outside(data, buffer.offset, buffer.size)
         for operator in (operator for graph in model.subgraphs or () for operator in graph.operators or ()):
             if operator.largeCustomOptionsSize:
@@ -95,10 +95,10 @@ def read(data: bytes, where: str) -> Any:
 
 
 def write(model: Any) -> bytes:
-    """The file of a `ModelT`, all constants inside the table, aligned as the schema asks; `model` stays as it is.
+    """Serialise a `ModelT`, with all constants inside the table, aligned as in the schema; `model` does not change.
 
     Raises:
-        ConversionFailed: more than the 2 GB that such a table can hold.
+        ConversionFailed: the file would be larger than 2 GB, the limit of a table.
     """
     schema()
     from flatbuffers import Builder
@@ -115,22 +115,22 @@ def write(model: Any) -> bytes:
 
 
 def without_archive(data: bytes) -> bytes:
-    """The file without the zip archive that may follow it."""
+    """Remove a zip archive at the end of the file."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             return data[: min((info.header_offset for info in archive.infolist()), default=len(data))]
-    except Exception:  # none, or a damaged one, which raises a dozen kinds: `lf.formats.cards` is who reads it
+    except Exception:  # no archive, or a damaged one, which raises many kinds of errors; `lf.formats.cards` reads it
         return data
 
 
 class _Aligned:
-    """A buffer as `ModelT.Pack` expects it; the generated one forgets the alignment."""
+    """A buffer for `ModelT.Pack`; the generated class omits the alignment."""
 
     def __init__(self, data: Any) -> None:
         self._data = b"" if data is None else np.asarray(data, np.uint8).tobytes()
 
     def Pack(self, builder: Any) -> int:
-        """Append the buffer; return where."""
+        """Append the buffer; return its offset."""
         objects, vector = schema(), None
         if self._data:
             builder.StartVector(1, len(self._data), ALIGNMENT)
@@ -152,7 +152,7 @@ def _outside(data: bytes, offset: int, size: int) -> Array:
 
 
 def _affordable(model: Any, size: int) -> None:
-    """Raise ValueError if what is to be unpacked is more than the file: tables can be shared, without end."""
+    """Raise ValueError if unpacking would give more bytes than the file has: tables can be shared many times."""
     left = size
     for cost in _costs(model):
         left -= cost
@@ -161,12 +161,12 @@ def _affordable(model: Any, size: int) -> None:
 
 
 def _costs(table: Any) -> Iterator[int]:
-    """Bytes that texts and lists of tables take in the file, each as often as it would be unpacked."""
+    """Yield the bytes of texts and lists of tables, each as often as it would be unpacked."""
     kind = type(table).__name__
     for name in TEXTS.get(kind, ()):
         yield len(getattr(table, name)() or b"")
     for name in LISTS.get(kind, ()):
-        if count := getattr(table, f"{name}Length", int)():  # an older schema lacks the last of them
+        if count := getattr(table, f"{name}Length", int)():  # older schemas lack the last fields
             yield 4 * count
             for index in range(count):
                 yield from _costs(getattr(table, name)(index))

@@ -12,21 +12,21 @@ from lf.core.packages import pip
 from lf.formats import tflite
 
 INPUT = "image"
-RELATIVE = 1e-4  # largest error of a map that is one and the same head, as a share of its largest value
-HALF = 2e-2  # the same where the weights have the 11 bits of float16
+RELATIVE = 1e-4  # largest difference of two maps of the same head, as a share of the largest value
+HALF = 2e-2  # the same for weights in float16
 
 
 def named(data: bytes, image: Array, maps: Mapping[str, Array], relative: float = RELATIVE) -> bytes:
-    """The same float model with its input called `image` and its outputs called and ordered as the heads.
+    """Rename the input of a float model to `image`, and name and order its outputs as the heads.
 
     Args:
         data: a .tflite file of one input and at least these outputs.
         image: (1, C, H, W) float32.
-        maps: head -> (1, c, h, w) float32, what the network makes of `image`.
+        maps: head -> (1, c, h, w) float32, the network's output for `image`.
         relative: tolerance, see RELATIVE.
 
     Raises:
-        GateFailed: a head is not among the outputs; the text names it and how far the nearest output is.
+        GateFailed: a head is not among the outputs; the text gives it and the error of the nearest output.
         Unavailable: LiteRT is not installed.
     """
     model = tflite.read(data, "the converted model")
@@ -47,13 +47,13 @@ def named(data: bytes, image: Array, maps: Mapping[str, Array], relative: float 
         graph.tensors[index].name = name.encode()
     graph.outputs = np.array([*chosen.values()], np.int32)
     graph.name, model.description = b"main", b""
-    model.signatureDefs = None  # they name outputs once more, in words of the converter
+    model.signatureDefs = None  # they hold the converter's names of outputs
     model.metadata = [entry for entry in model.metadata or () if entry.name == b"min_runtime_version"]
     return tflite.write(model)
 
 
 def run(data: bytes, image: Array) -> dict[int, Array]:
-    """Index of every output tensor -> (1, c, h, w), of a float model shown an image (1, C, H, W)."""
+    """Run a float model on an image (1, C, H, W): index of every output tensor -> (1, c, h, w)."""
     interpreter = open_interpreter(data)
     interpreter.set_tensor(interpreter.get_input_details()[0]["index"], np.moveaxis(image, 1, 3))
     interpreter.invoke()
@@ -62,7 +62,7 @@ def run(data: bytes, image: Array) -> dict[int, Array]:
 
 
 def open_interpreter(data: bytes, every_tensor: bool = False) -> Any:
-    """An interpreter of one thread, ready to be fed, that keeps the values of all tensors if `every_tensor`.
+    """Open an interpreter with one thread; with `every_tensor` it keeps the values of all tensors.
 
     Raises:
         Unavailable: LiteRT is not installed.
@@ -71,7 +71,7 @@ def open_interpreter(data: bytes, every_tensor: bool = False) -> Any:
         from ai_edge_litert.interpreter import Interpreter, OpResolverType
     except ImportError as error:
         raise Unavailable(f"running .tflite files needs {error.name}; type: {pip('edge')}") from error
-    # without XNNPACK, which would fuse tensors away, and says on stderr that it is there
+    # without XNNPACK, which would remove tensors by fusion, and prints a line on stderr
     plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     interpreter = Interpreter(
         model_content=data,
@@ -84,12 +84,12 @@ def open_interpreter(data: bytes, every_tensor: bool = False) -> Any:
 
 
 def _planes(value: Array) -> Array:
-    """(1, h, w, c) -> (1, c, h, w); others as they are."""
+    """Convert (1, h, w, c) to (1, c, h, w); other shapes do not change."""
     return np.moveaxis(value, 3, 1) if value.ndim == 4 else value
 
 
 def _error(value: Array, expected: Array) -> float:
-    """Largest difference as a share of the largest value; inf for another shape, or where it is not finite."""
+    """Return the largest difference as a share of the largest value; inf for another shape or non-finite values."""
     if value.shape != expected.shape:
         return np.inf
     error = float(np.abs(value - expected).max() / max(float(np.abs(expected).max()), 1e-30))

@@ -180,7 +180,7 @@ def _recipe(name: str, recipe: Recipe, data: list[str] | None, count: int | None
     made, pictures = _samples(name, recipe, sources, count, progress)
     what = "views" if made[0].flow is None else "pairs"
     title = f"recipe {name}, method {recipe.method}: {what} of {recipe.size[0]} x {recipe.size[1]} px as in its first "
-    title += f"steps, of {pictures} pictures ({', '.join(sources)})"
+    title += f"steps, of {pictures} images ({', '.join(sources)})"
     if made[0].flow is not None:
         return _pairs(title, made, classes)
     panels = [

@@ -107,7 +107,7 @@ def writer(out: Path, rate: float) -> Iterator[Callable[[Array], None]]:
                     raise Unavailable(f"{out}: this OpenCV {cv2.__version__} does not write such videos; try .avi")
             video, shape = opened[0]
             if frame.shape != shape:
-                raise UsageError(f"{out}: a video has frames of one size; give a folder for pictures of many")
+                raise UsageError(f"{out}: a video has frames of one size; give a folder for images of several sizes")
             video.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
 
         try:

@@ -121,7 +121,7 @@ def collect(recipe: Recipe, data: Sequence[str], out: Path, progress: Progress, 
             colours = cv2.cvtColor(square[..., :3], cv2.COLOR_RGB2GRAY)[..., None] if grey else square[..., :3]
             squares[len(crops)] = np.dstack([colours, square[..., 3:]])
             crops.append(crop)
-            progress(len(crops), total, "collecting pictures")
+            progress(len(crops), total, "collecting images")
         squares.flush()
     index.write(crops=crops)
     return Pictures(np.load(out / FILE, mmap_mode="r")[: len(crops)], tuple(crops), masked=masked)

@@ -63,7 +63,7 @@ RULES: dict[str, tuple[Rule, str]] = {  # conditions on settings, and the text t
     "shorter": (lambda value, _: len(value) == 2, "two sides in px, as 256,1024"),
     "batch": (
         lambda value, given: value >= 2 or "segmentation_loss" not in given,
-        "at least 2: batch normalisation learns nothing from one value, and the head pools each picture to one",
+        "at least 2: batch normalisation learns nothing from one value, and the head pools each image to one value",
     ),
     "trunk": (
         lambda value, given: value == "joint" or not given["weight_bits"],

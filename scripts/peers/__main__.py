@@ -2,7 +2,7 @@
 
 python -m scripts.peers FILE[@BACKEND] ... --photos DIR [--superpoint FILE.pth] [--aliked FILE.pth]
 
-Everything runs in one process, with one thread, from the picture in memory to points, scores and descriptors, and with
+Everything runs in one process, with one thread, from the image in memory to points, scores and descriptors, and with
 its own preparation and decode. In a turn each takes one photo of 480x640, in another order each time; ratios are within
 turns. Before that, every peer must find what the float network of lf finds with the same weights.
 
@@ -75,7 +75,7 @@ def costs(peers: Sequence[Peer], times: Array, points: Array, checks: Mapping[st
 
 
 def faster(peers: Sequence[Peer], times: Array) -> str:
-    """How many times as long each peer takes as each form of lf; lf's own PyTorch networks stand among the peers."""
+    """Format the time of each peer relative to each form of lf; lf's PyTorch networks are listed as peers."""
     own = [index for index, peer in enumerate(peers) if peer.kind == "lf" and index]
     others = [index for index, peer in enumerate(peers) if peer.kind != "lf" or peer.engine.startswith("torch")]
     rows = [

@@ -12,7 +12,7 @@ from scripts.peers.peer import Peer
 
 
 def peers(path: str, points: int) -> list[Peer]:
-    """The one peer, with the weights of a public checkpoint; see `Peer`."""
+    """Return the only peer, with the weights of a public checkpoint; see `Peer`."""
     import kornia
     import torch
 

@@ -1,4 +1,4 @@
-"""Files of lf, from picture to features."""
+"""Files of lf, from image to features."""
 
 from __future__ import annotations
 

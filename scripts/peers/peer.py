@@ -1,4 +1,4 @@
-"""What takes part in a comparison, and whether it finds what lf finds with the same weights."""
+"""Peers of a comparison, and their agreement with lf for the same weights."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Peer:
         name: in the table.
         library: with version.
         engine: what computes the network, with version.
-        extract: uint8 (H, W, 3) RGB -> points, scores, descriptors in numpy; from picture to features.
+        extract: uint8 (H, W, 3) RGB -> points, scores, descriptors in numpy; from image to features.
         kind: `lf`, or what a peer is built on: `torch`, `onnxruntime`, `opencv`.
         reference: lf's float path with the same weights; None where there is nothing to compare with.
     """
@@ -38,7 +38,7 @@ class Peer:
 
 @dataclass(frozen=True)
 class Shared:
-    """How near two programs are on some pictures: points of each, shares of either found in the other, cosine."""
+    """Agreement of two programs on images: numbers of points, shares of each found in the other, cosine."""
 
     ours: int
     theirs: int
@@ -48,7 +48,7 @@ class Shared:
 
 
 def shared(ours: Sequence[Features], theirs: Sequence[Features]) -> Shared:
-    """Compare features of the same pictures."""
+    """Compare features of the same images."""
     found, cosines = np.zeros(4), list[Array]()
     for a, b in zip(ours, theirs, strict=True):
         distance, index = agreement.nearest(b.keypoints, a.keypoints)

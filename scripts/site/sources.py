@@ -15,7 +15,7 @@ LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
 
 
 def write(root: Path, out: Path) -> None:
-    """Write all pages to a folder, anew."""
+    """Write all pages to an empty folder."""
     shutil.rmtree(out, ignore_errors=True)
     shutil.copytree(root / "docs", out, ignore=shutil.ignore_patterns("*.ipynb", ".ipynb_checkpoints"))
     for name, page in ROOT_PAGES.items():

@@ -1,4 +1,4 @@
-"""What a parser may not do while it reads: write, run code, use the network, keep files, take too much memory."""
+"""Guard of parsers: reading must not write, run code, use the network, keep files or take too much memory."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Guard:
             self.heard.append(f"changed {event} {values!r}"[:200])
 
     def _allowed(self, values: tuple[Any, ...]) -> bool:
-        """Whether something may be written there: the temporary folder, the null device, open files by number."""
+        """Return whether the place may be written: the temporary folder, the null device, open files by number."""
         path, folder = values[0], values[-1]
         if isinstance(path, int):
             return True
@@ -84,7 +84,7 @@ def resident() -> int:
 
 
 def _writes(values: tuple[Any, ...]) -> bool:
-    """Whether an `open` event is for writing."""
+    """Return whether an `open` event is for writing."""
     _, mode, flags = values
     if isinstance(mode, str):
         return any(letter in mode for letter in "wax+")

@@ -75,7 +75,7 @@ CHANGES: tuple[Change, ...] = (
 
 
 def objects(data: bytes, rng: Random) -> bytes:
-    """Put something else in the place of a group or a data set."""
+    """Replace a group or a data set by something else."""
     import h5py
 
     stream = io.BytesIO(data)

@@ -1,4 +1,4 @@
-"""Mutators of text: words and lines, JSON with values of wrong types, TOML likewise."""
+"""Mutators of text: words and lines, JSON and TOML with values of wrong types."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ KEPT = 10  # findings of one parser after which it is left
 
 @dataclass(frozen=True)
 class Parser:
-    """What reads foreign bytes.
+    """A parser of foreign bytes.
 
     Attributes:
         name: in reports.
@@ -53,7 +53,7 @@ class Parser:
 
 @dataclass
 class Tally:
-    """How many files were read and refused, and what was found: (number of the case, what)."""
+    """Numbers of files read and refused, and the findings: (number of the case, description)."""
 
     read: int = 0
     refused: int = 0
@@ -140,7 +140,7 @@ def _spent(process: int | None) -> float:
 
 
 def _work(parser: Parser, seed: int, first: int, last: int, place: Path, pipe: Connection) -> None:
-    """In the process: read the whole files once, then the damaged ones, and say how each ended."""
+    """Read, in the child process, the whole files once, then the damaged ones, and report the end of each."""
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)
     os.environ["LF_DEBUG"] = "1"

@@ -19,7 +19,7 @@ SIDE = (48, 64)  # (H, W) px of pictures
 
 
 def picture(index: int = 0) -> np.ndarray:
-    """A drawn picture (H, W, 3)."""
+    """A drawn image (H, W, 3)."""
     return np.random.default_rng(index).integers(0, 256, (*SIDE, 3), np.uint8)
 
 
@@ -30,7 +30,7 @@ def features() -> Features:
 
 
 def images(folder: Path) -> None:
-    """A picture in every format."""
+    """Write an image in every format."""
     for index, suffix in enumerate(SUFFIXES):
         cv2.imwrite(str(folder / f"{index}{suffix}"), picture()[..., 0] if suffix == ".pgm" else picture())
     cv2.imwrite(str(folder / "16.png"), picture().astype(np.uint16) * 257)
@@ -282,7 +282,7 @@ def labels(folder: Path) -> None:
 
 
 def compiler_log(folder: Path) -> None:
-    """What the compiler of the Edge TPU prints."""
+    """Write an output of the Edge TPU compiler."""
     (folder / "log.txt").write_text(
         "Edge TPU Compiler version 16.0.384591198\n\nModel compiled successfully in 30 ms.\n\n"
         "On-chip memory used for caching model parameters: 1.50MiB\nOff-chip memory used: 0.00B\n"

@@ -68,7 +68,7 @@ def prepare(folder: Path) -> None:
 
 
 def content(out: Path) -> dict[str, str]:
-    """Name -> digest of every file of a result.
+    """Return the digest of every file of a result, by name.
 
     All bytes count but times of day and speeds in JSON, HTML and tables; databases count by their rows, whose place in
     the file is SQLite's. Hidden files are what a kill left of a write.
@@ -78,7 +78,7 @@ def content(out: Path) -> dict[str, str]:
 
 
 def hidden(path: Path, out: Path) -> bool:
-    """Whether a file, or a folder that it is in, has a name that begins with a dot."""
+    """Return whether the name of a file or of one of its folders begins with a dot."""
     return any(part.startswith(".") for part in path.relative_to(out).parts)
 
 

@@ -29,7 +29,7 @@ MODULES = (
 
 @dataclass(frozen=True)
 class Ended:
-    """How a run ended: its exit code, -N for a signal N; what it said; after how many seconds."""
+    """End of a run: exit code, -N for a signal N; output; duration in seconds."""
 
     code: int
     said: str
@@ -37,7 +37,7 @@ class Ended:
 
     @property
     def clean(self) -> bool:
-        """Whether it ended with a result or with one line, not with a traceback."""
+        """True if it ended with a result or a one-line error, without a traceback."""
         return "Traceback" not in self.said and "internal error" not in self.said
 
 
@@ -63,7 +63,7 @@ class Running:
             os.kill(self.pid, number)
 
     def wait(self, seconds: float = LATEST) -> Ended | None:
-        """How it ended; None if it still runs after so many seconds."""
+        """Wait for the end of the run; None if it still runs after `seconds`."""
         last = time.monotonic() + seconds
         while time.monotonic() < last:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
@@ -97,7 +97,7 @@ def jumping(seed: int) -> None:
 
 
 def _child(words: Sequence[str], said: Path, before: Callable[[], object]) -> None:
-    """In the process: what `lf WORDS` does; it never returns."""
+    """Run `lf WORDS` in the child process; it never returns."""
     code = 70
     try:
         out = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)

@@ -31,7 +31,7 @@ def stage(place: Path) -> None:
 
 
 def whole(name: str, place: Path) -> Whole:
-    """What a command makes in one run, found twice: it has to be the same."""
+    """Run a command without interruption twice, and check that the results are equal."""
     results = []
     for _ in range(2):
         shutil.rmtree(place / OUT, ignore_errors=True)
@@ -44,7 +44,7 @@ def whole(name: str, place: Path) -> Whole:
 
 
 def moment(name: str, place: Path, reference: Whole, seed: int, number: int) -> str:
-    """What went wrong at a moment, or nothing; the same moment for a seed and a number, as far as a clock goes."""
+    """Kill and resume a command at a random moment; return an error text or "". Seed and number give the moment."""
     rng = Random(f"{seed}/{name}/{number}")
     after, kind = rng.uniform(0, reference.seconds), rng.choice([*SIGNALS])
     shutil.rmtree(place / OUT, ignore_errors=True)

@@ -31,7 +31,7 @@ def two(name: str, place: Path, reference: Whole, seed: int) -> str:
 
 
 def full(name: str, place: Path, reference: Whole, seed: int) -> str:
-    """The disk has room for half of the result; with more room the same command goes on."""
+    """The disk has space for half of the result; with more space the same command resumes."""
     shutil.rmtree(place / OUT, ignore_errors=True)
     (place / OUT).mkdir()
     try:
@@ -73,7 +73,7 @@ def clock(name: str, place: Path, reference: Whole, seed: int) -> str:
 
 
 def _refused(ended: Ended, text: str) -> str:
-    """What is wrong with how a command ended that had to be refused."""
+    """Return an error text unless the command was refused as expected."""
     if ended.clean and ended.code in REFUSED and text in ended.said:
         return ""
     return f"ended with {ended.code}, expected one line with '{text}': {ended.said.strip()[-300:]}"

@@ -72,9 +72,9 @@ def draw(family: str, seed: int, size: Size = (320, 320)) -> Array:
     Raises:
         UsageError: unknown family, seed or size out of range.
     """
-    paint = pick(FAMILIES, family, "family of procedural pictures")
+    paint = pick(FAMILIES, family, "family of procedural images")
     if not 0 <= seed < 2**32 or min(size) < 32:
-        raise UsageError(f"procedural pictures need a seed in [0, 2**32) and sides from 32 px, got {seed} and {size}")
+        raise UsageError(f"procedural images need a seed in [0, 2**32) and sides from 32 px, got {seed} and {size}")
     rng = np.random.default_rng([GENERATOR, zlib.crc32(family.encode()), seed, *size])
     return expose(rng, paint(rng, size))
 
@@ -92,7 +92,7 @@ def training(index: int) -> tuple[str, int]:
         UsageError: `index` is outside [0, HELD_OUT_SEED).
     """
     if not 0 <= index < HELD_OUT_SEED:
-        raise UsageError(f"training pictures have numbers in [0, 2**31), got {index}")
+        raise UsageError(f"training images have numbers in [0, 2**31), got {index}")
     return TRAIN_FAMILIES[index % len(TRAIN_FAMILIES)], index
 
 
@@ -103,7 +103,7 @@ def held_out(index: int) -> tuple[str, int]:
         UsageError: `index` is outside [0, HELD_OUT_SEED).
     """
     if not 0 <= index < HELD_OUT_SEED:
-        raise UsageError(f"held-out pictures have numbers in [0, 2**31), got {index}")
+        raise UsageError(f"held-out images have numbers in [0, 2**31), got {index}")
     return HELD_OUT_FAMILIES[index % len(HELD_OUT_FAMILIES)], HELD_OUT_SEED + index
 
 

@@ -120,7 +120,9 @@ def _opened(path: Path, family: str | None, card: Path | None, outputs: Mapping[
         name = family or ""
         row = pick({**NETWORKS, "features": MODELS["superpoint"]}, name, "network")
     if row.prepare:
-        raise UsageError(f"{path}: {name} is shown prepared pictures, which adopt does not know; export its checkpoint")
+        raise UsageError(
+            f"{path}: {name} prepares images on the host, which adopt does not support; export its checkpoint"
+        )
     notes: dict[str, Any] = {"warnings": []}
     model = graph.read(path, notes)
     if found := [
@@ -218,7 +220,7 @@ def _features(
     job.notes["features"] = {"outputs": found, **facts}
     if facts["slots"] == "varying":
         job.notes["warnings"].append(
-            "the number of keypoints varies with the picture; engines with fixed shapes, such as TensorRT, "
+            "the number of keypoints varies with the image; engines with fixed shapes, such as TensorRT, "
             "may refuse that; for them export the extractor with a fixed number of keypoints"
         )
     return shown
@@ -232,7 +234,7 @@ def _fed(job: Job, tried: list[inputs.Variant], decode: inputs.Decode, reference
     size = job.shown()
     views = list(inputs.pictures(size, job.images))
     if not views:
-        raise BadInput(f"{job.images}: no picture to check the file on")
+        raise BadInput(f"{job.images}: no image to check the file on")
     figure = "points of the reference" if reference else "repeatability"
     if reference:
         measured = checks.likeness(decode, tried, reference, views, size)

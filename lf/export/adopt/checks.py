@@ -36,7 +36,7 @@ def check(artifact: Artifact, size: tuple[int, int], folder: Path | None) -> dic
     extractor = Extractor(artifact, "ort-cpu")
     views = list(inputs.pictures(size, folder))
     if not views:
-        raise BadInput(f"{folder}: no picture to check the file on")
+        raise BadInput(f"{folder}: no image to check the file on")
     seen = [_best(extractor(inputs.view(picture, size))) for picture in views]
     counts = [len(each) for each in seen]
     if not any(counts):
@@ -51,7 +51,7 @@ def check(artifact: Artifact, size: tuple[int, int], folder: Path | None) -> dic
         moved[f"{shift[0]},{shift[1]} px"] = round(share, 3)
         if share < least:
             raise GateFailed(
-                f"{artifact.path.name}: when a picture moves by {shift[0]},{shift[1]} px, {share:.0%} of the keypoints "
+                f"{artifact.path.name}: when an image moves by {shift[0]},{shift[1]} px, {share:.0%} of the keypoints "
                 f"move along; expected {least:.0%}; are heads swapped, or the input wrong? Name them: "
                 "`outputs=OUTPUT=HEAD`, `input=RANGE`; nothing was written"
             )
@@ -75,8 +75,8 @@ def _flat(extractor: Extractor, size: tuple[int, int], seen: list[Features]) -> 
     most = STRONG * float(np.mean([len(each) for each in seen]))
     if strong > most:
         raise GateFailed(
-            f"{extractor.artifact.path.name}: a flat picture gives {strong} keypoints that score as those of "
-            f"structured pictures; expected at most {most:.0f}; are heads swapped, or the input wrong? Name them: "
+            f"{extractor.artifact.path.name}: a flat image gives {strong} keypoints that score as those of "
+            f"structured images; expected at most {most:.0f}; are heads swapped, or the input wrong? Name them: "
             "`outputs=OUTPUT=HEAD`, `input=RANGE`; nothing was written"
         )
     return strong

@@ -179,12 +179,12 @@ def choose(tried: Mapping[str, float], path: Path) -> str:
     shown = ", ".join(f"{name} {value:.2f}" for name, value in tried.items())
     if tried[best] == 0:
         raise BadInput(
-            f"{path}: the decode gives no points on any picture, with the inputs {', '.join(tried)}; if the network "
+            f"{path}: the decode gives no points on any image, with the inputs {', '.join(tried)}; if the network "
             f"takes another range, type `input=mean=M,std=S`; if heads are swapped, name them: `outputs=OUTPUT=HEAD`"
         )
     if tried[best] < LEAST:
         raise BadInput(
-            f"{path}: no input gives points that come back when a picture is shifted or dimmed (repeatability "
+            f"{path}: no input gives points that come back when an image is shifted or dimmed (repeatability "
             f"{shown}); expected {LEAST:g}; is it another family? If you know its input, type: `input={best}`"
         )
     rivals = [name for name in tried if tried[best] - tried[name] < DECIDED]

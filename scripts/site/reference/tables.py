@@ -109,7 +109,7 @@ def _names(title: str, names: Iterable[str]) -> Callable[[], tuple[list[str], Ro
 SECTIONS: tuple[tuple[str, str, Callable[[], tuple[list[str], Rows]]], ...] = (
     (
         "Networks",
-        f"`MODELS`. GMAC: thousand million multiply-adds for a picture of {COUNTED[0]}x{COUNTED[1]}. `lf models NAME` "
+        f"`MODELS`. GMAC: thousand million multiply-adds for an image of {COUNTED[0]}x{COUNTED[1]}. `lf models NAME` "
         "says more.",
         _models,
     ),
