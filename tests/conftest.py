@@ -21,6 +21,7 @@ from lf.core import Artifact, Card
 from lf.extraction import auto, store
 from lf.formats import model_file
 from lf.models import MODELS
+from lf.quantize.write import checks
 
 Once = Callable[[str, Callable[[Path], object]], Path]
 
@@ -39,6 +40,18 @@ def _fixed_backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
     """Make `auto` take the first backend in all other tests, so that they do not depend on measured times."""
     if "measured_backend" not in request.fixturenames:
         monkeypatch.setattr(auto, "candidates", lambda artifact: [store.backend_for(artifact)])
+
+
+@pytest.fixture
+def measured_ratio() -> None:
+    """Let `lf quantize` measure if its file is slower, in a test of that; see `_fixed_ratio`."""
+
+
+@pytest.fixture(autouse=True)
+def _fixed_ratio(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make every quantized file as fast as its float file in all other tests: no test depends on measured times."""
+    if "measured_ratio" not in request.fixturenames:
+        monkeypatch.setattr(checks, "time_ratio", lambda parent, made: 1.0)
 
 
 @pytest.fixture

@@ -36,7 +36,6 @@ def traced(kept, monkeypatch):
 
     monkeypatch.setattr(to_onnx, "trace", once)
     monkeypatch.setattr(parity, "FREE_SIZES", ((64, 96), (96, 72)))
-    monkeypatch.setattr(checks, "time_ratio", lambda parent, made: 1.0)
     return seen
 
 

@@ -288,7 +288,7 @@ def test_channels_that_are_lost(channels, share):
     assert checks.lost(np.array(channels, np.float64)) == share
 
 
-def test_a_slower_file_is_said_to_be_slower(wren, photos, tmp_path, monkeypatch):
+def test_a_slower_file_is_said_to_be_slower(wren, photos, tmp_path, monkeypatch, measured_ratio):
     made = quantize(wren, "fp16", None, tmp_path / "a.onnx")
     monkeypatch.setattr(checks, "SECONDS", 0)
     assert 0.1 < checks.time_ratio(wren, made) < 10
