@@ -163,7 +163,7 @@ def test_candidates_are_installed_and_not_only_on_request(tiny):
 
 
 def test_one_candidate_needs_no_measurement():
-    found = auto.choose(resolve("orb"), 1, lambda: pytest.fail("no picture is needed"))
+    found = auto.choose(resolve("orb"), 1, lambda: pytest.fail("no image is needed"))
     assert str(found) == "opencv runs orb.card: no other backend for such files is installed"
 
 

@@ -353,13 +353,13 @@ def test_a_judge_compares_with_float(heads, tmp_path, monkeypatch):
     assert {metric: (row.drop, row.low, row.high, row.pairs) for metric, row in drops.items()} == nothing
     assert told[-1][:2] == (4, 4)
     kept = sorted((tmp_path / "cache").rglob("*.npz"))
-    assert len(kept) == 4, "two pictures of two pairs, which both protocols prepare alike"
+    assert len(kept) == 4, "two images of two pairs, which both protocols prepare alike"
     small, runs = quantize(wren, "w4", None, tmp_path / "a.onnx"), []
     run = OrtSession.run
     with monkeypatch.context() as patch:
         patch.setattr(OrtSession, "run", lambda session, image: runs.append(image) or run(session, image))
         found = judge(small, lambda *state: None)
-    assert len(runs) == 4, "two pictures of two pairs, which both protocols prepare alike"
+    assert len(runs) == 4, "two images of two pairs, which both protocols prepare alike"
     again = Judge(wren, pairs, "procedural:2", metrics, tmp_path / "cache")
     monkeypatch.setattr("lf.benchmarks.run.predict.MOST", 0)  # nothing is kept
     assert again(small, lambda *state: None) == found

@@ -564,7 +564,7 @@ def test_a_file_of_free_size_becomes_one_of_the_size_asked_for(
     ("options", "text"),
     [
         ({"size": None}, "a .tflite file takes one size; type for example: `size=240x320`"),
-        ({"size": (80, 80)}, "takes pictures of 64x96 only; leave `size` out"),
+        ({"size": (80, 80)}, "takes images of 64x96 only; leave `size` out"),
         ({"opset": 18}, "has its operator set; `opset` is for checkpoints"),
     ],
 )

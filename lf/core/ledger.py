@@ -1,7 +1,7 @@
 """Resume work of the same settings and code; refuse or redo other work.
 
 A ledger is one JSON file. Its `identity` holds all that the work depends on: settings, digests of the input, and the
-versions of the code (`lf.core.fingerprint.versions`). What else it holds belongs to the work.
+versions of the code (`lf.core.fingerprint.versions`). Its other content belongs to the work.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Base class of records in JSON files: checked on reading, unknown keys are kept.
 
-Records are dataclasses. pydantic is no dependency of lf, only of some versions of typer: it takes 10 MB on a device, as
-long to import as `import lf` may take, and it converts values, where a file of another tool must be refused or kept.
+Records are dataclasses. pydantic is not used: it takes 10 MB on a device and as much import time as all of lf may take,
+and it converts values, while a file of another tool must be refused or kept unchanged.
 Standard library only.
 """
 

@@ -1,6 +1,6 @@
 """Download public datasets: resume, check, unpack into a complete folder or none.
 
-Ours, with urllib: pooch does not resume a download that broke off, and huggingface_hub would be installed for one file.
+It uses urllib: pooch does not resume interrupted downloads, and huggingface_hub would be installed for a single file.
 """
 
 from __future__ import annotations

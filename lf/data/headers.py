@@ -1,7 +1,7 @@
 """Image size and type from the first bytes of a file, before decoding.
 
-Ours, not Pillow's: every device that extracts features reads these headers, Pillow would add 22 MB to its install, and
-what counts is what OpenCV's decoder makes of the file, such as a repeated rotation tag.
+Pillow is not used: it would add 22 MB to every device that extracts features, and the result must agree with OpenCV's
+decoder, for example for a repeated rotation tag.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The HPatches layout: `<i_*|v_*>/1.ppm ... 6.ppm` and `H_1_2 ... H_1_6`; any number of pairs and any image format.
 
-Every image and every homography has one name, so that no pair is counted twice or left out without a word.
+Every image and every homography must have exactly one name, so that no pair is counted twice or silently left out.
 
 Source: Balntas et al., "HPatches: a benchmark and evaluation of handcrafted and learned local descriptors", CVPR 2017.
 """

@@ -1,8 +1,8 @@
 """Predict which operators of a .tflite file the Edge TPU compiler maps, and why others stay on the CPU.
 
-The compiler is closed and frozen; `edgetpu_rules` says what is known of it. Its region is predicted as TFLite forms it:
-operators that can map are gathered over and over while their inputs are there, then those that cannot, and so on
-(tensorflow/lite/graph_info.cc); of the sets that can, the compiler takes the first.
+The compiler is closed source and no longer developed; `lf.edgetpu.rules` holds the known rules. Its region is predicted
+as TFLite partitions graphs (tensorflow/lite/graph_info.cc): it collects all operators that can map and have their
+inputs, then operators that cannot map, and so on. The compiler takes the first set that can map.
 """
 
 from __future__ import annotations

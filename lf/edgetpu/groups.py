@@ -1,8 +1,8 @@
 """Rewrite grouped convolutions as dense ones with zero weights between groups.
 
-TFLite says a grouped convolution with version 6 of CONV_2D, which no file for the compiler may hold, and converters
-give that version to all others of the file. The integers that are added up stay the same, so the result has the same
-bits; the multiplications grow by the number of groups.
+A grouped convolution in TFLite needs version 6 of CONV_2D, which the compiler refuses, and converters give that version
+to all convolutions of the file. The dense form adds the same integers, so its result is bit-identical; the number of
+multiplications grows by the number of groups.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """OPERATORS: operators of the Edge TPU with the versions and limits that Coral documents.
 
-Versions: an int8 network that TensorFlow up to 2.5 converts has at most `safe`. The compiler reads up to `reads`, what
-TensorFlow 2.6 knew [1]; it refuses QUANTIZE 3, which came with 2.7, CONV_2D 6 with 2.9, TRANSPOSE_CONV 4 with 2.13 [2].
+Versions: an int8 network converted by TensorFlow up to 2.5 has at most `safe`. The compiler reads versions up to
+`reads`, those of TensorFlow 2.6 [1]; it refuses QUANTIZE 3, which came with 2.7, CONV_2D 6 with 2.9, TRANSPOSE_CONV 4
+with 2.13 [2].
 
 [1] tensorflow/lite/tools/versioning/runtime_version.cc. [2] Issues 631, 845, 879 of google-coral/edgetpu, all of 16.0.
 """

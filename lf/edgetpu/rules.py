@@ -1,8 +1,8 @@
 """Rules of the Edge TPU for all operators. Limits of single operators: `lf.edgetpu.limits`.
 
-Nothing here was measured on a device: the rules are Coral's documentation, what its compiler printed in public reports,
-and the sources of TFLite. Only such a rule sends an operator to the CPU; one of general knowledge, or one that was only
-seen to matter on another processor, makes it uncertain. `refused` is where that is decided.
+Nothing here was measured on a device: the rules come from Coral's documentation, from output of its compiler in public
+reports, and from the sources of TFLite. Only such a rule sends an operator to the CPU. A rule of general knowledge, or
+from another processor, makes it uncertain; see `refused`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """`auto`: the backend that a short measurement on this machine finds fastest for a model file, within equal output.
 
-The measurement takes about a second for each backend and is kept in the user's cache folder, see `lf.core.cache`: one
-record for each processor, number of threads, model file, input size and set of engine versions. `lf extract`,
-`lf match`, `lf live` and `lf.load` choose so; `lf bench`, `lf time` and gates only where `auto` is asked for.
+The measurement takes about a second for each backend and is stored in the user's cache folder, see `lf.core.cache`: one
+record for each processor, number of threads, model file, input size and set of engine versions. `auto` is the default
+of `lf extract`, `lf match`, `lf live` and `lf.load`; `lf bench`, `lf time` and gates use it only on request.
 """
 
 from __future__ import annotations

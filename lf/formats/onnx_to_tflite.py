@@ -1,7 +1,7 @@
 """Convert ONNX to TFLite by onnx2tf and TensorFlow, in a separate process.
 
-What comes back is not to be trusted before its numbers were compared, see `lf.formats.tflite_heads`: converters
-reorder and rename outputs, and end with success when they went wrong.
+The outputs of a converted file must be compared before use, see `lf.formats.tflite_heads`: converters reorder and
+rename outputs, and may report success for a wrong result.
 
 `python -m lf.formats.onnx_to_tflite FOLDER` is that process: it reads job.json and writes out.tflite there.
 """

@@ -1,6 +1,6 @@
 """The wire format of protobuf messages, as far as ONNX files need it.
 
-Ours, of the standard library: devices that only run models read cards and 4-bit weights, and have no package onnx.
+It uses only the standard library: devices that only run models read cards and 4-bit weights without the package onnx.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Read and write TFLite flatbuffers by their public schema (schema.fbs, version 3).
 
-A file may be anybody's, so everything that another part of lf, or an interpreter, follows without looking is looked at
-here: where tables lie, how often they are shared, which tensors, buffers and operators an index means.
+Input files are untrusted, so everything that other parts of lf or an interpreter use without a check is checked here:
+positions of tables, how often they are shared, indices of tensors, buffers and operators.
 """
 
 from __future__ import annotations

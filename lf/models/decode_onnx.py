@@ -1,8 +1,8 @@
 """Building blocks of the decoders inside ONNX graphs: what `lf.models.decode` does in numpy.
 
-Every shape follows from that of the heads: fixed slots, best first; those that nothing fills have the score 0. There is
-no NonZero, whose length depends on the values. Wherever scores are equal, the lower index goes first: TopK of ONNX says
-so of itself, and suppression looks at what lies before a pixel and what lies behind it apart.
+Every shape follows from that of the heads: fixed slots, best first; unused slots have the score 0. NonZero is not used,
+because its length depends on the values. If scores are equal, the lower index goes first: ONNX defines that for TopK,
+and suppression treats pixels before and after a pixel differently.
 """
 
 from __future__ import annotations

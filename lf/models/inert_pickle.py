@@ -1,8 +1,8 @@
 """Read a pickle without running its code: only functions of a given table are called.
 
-A class or function outside the table becomes a `Placeholder`. Calling, building or filling one does nothing but make or
-fill placeholders. Nothing in a pickle is hashed (but names), compared or shown, so no nesting makes it slow or ends the
-process.
+A class or function outside the table becomes a `Placeholder`. Calling, building or filling one only makes or fills
+placeholders. Nothing in a pickle is hashed (except names), compared or printed, so nested content cannot make it slow
+or end the process.
 """
 
 from __future__ import annotations

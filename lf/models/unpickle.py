@@ -1,6 +1,6 @@
 """Read files of torch.save without running their code: dictionaries, lists, numbers, tensors.
 
-Whatever else stands beside the weights is a placeholder (`lf.models.inert_pickle`). `torch.load` is not used: its
+All other content is a placeholder (`lf.models.inert_pickle`). `torch.load` is not used: its
 weights-only mode refuses checkpoints with a numpy scalar or an `argparse.Namespace` beside the weights, and a file of a
 kilobyte can make it allocate gigabytes. Here no tensor is larger than the bytes that the file really has.
 """

@@ -1,9 +1,9 @@
 """The Edge TPU: LiteRT with the delegate of libedgetpu. Raise an error instead of falling back to the CPU.
 
-Two environment variables, because they belong to the machine and not to what is asked of it:
+Two environment variables describe the machine:
 
-- LF_EDGETPU_DEVICE chooses a device as libedgetpu names them: `usb`, `pci`, `usb:1`, `:0`; the first that is free else.
-- LF_EDGETPU_LIBRARY names another library. Whatever runs through it is marked so, and `lf bench` refuses it.
+- LF_EDGETPU_DEVICE chooses a device by libedgetpu's name: `usb`, `pci`, `usb:1`, `:0`; by default the first free one.
+- LF_EDGETPU_LIBRARY names another library. Its results are marked, and `lf bench` refuses them.
 """
 
 from __future__ import annotations

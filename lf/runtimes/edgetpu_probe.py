@@ -1,7 +1,7 @@
 """Check the Edge TPU in a separate process, which may crash: `python -m lf.runtimes.edgetpu_probe JOB`.
 
-Every step is announced on stdout before it is taken, one JSON object a line: `lf.runtimes.edgetpu` reads how far it
-came.
+Every step is printed on stdout before it runs, one JSON object per line, so that `lf.runtimes.edgetpu` knows the last
+step.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Heads that the host computes in float, after an 8-bit file.
 
-R2D2's heads are 1x1 convolutions of squares (arXiv 1906.06195, section 3.1 and the authors' code), and squares spread
-their values over more than 8 bits can tell apart; so the file ends before them, and its card says how to go on.
+R2D2's heads are 1x1 convolutions of squares (arXiv 1906.06195, section 3.1 and the authors' code), and the range
+of squares is too wide for 8 bits. So the file ends before these heads, and its card describes them for the host.
 """
 
 from __future__ import annotations

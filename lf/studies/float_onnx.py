@@ -1,6 +1,6 @@
 """Export a checkpoint or shipped weights to a float ONNX file, where a command needs one.
 
-Every run exports it anew, which takes seconds: no file of another checkpoint, or of older code, can be taken for it.
+Every run exports it again, which takes seconds, so that no file of another checkpoint or older code is used by mistake.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Draw keypoints and tracks of a camera, a video or a folder.
 
-Frames are uint8 (H, W, 3) RGB; OpenCV's BGR begins where a video is written.
+Frames are uint8 (H, W, 3) RGB; BGR is used only for writing videos with OpenCV.
 """
 
 from __future__ import annotations

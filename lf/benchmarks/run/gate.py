@@ -10,7 +10,7 @@ A gates file is TOML:
                                   # reference's pairs on which the metric must still be defined
     protocol = "kp2d"             # optional: only runs of this protocol, scheme, backend
 
-Fewer than LEAST pairs have no bound: such a gate is undecided, which is no pass.
+For fewer than LEAST pairs there is no bound: such a gate is undecided, and does not pass.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Stages from images to a verified database: features, matches, database. Each can resume.
 
-OUT/PLACE/lf-sfm.json    what everything in the folder is made with
+OUT/PLACE/lf-sfm.json    settings and results of the work
 OUT/PLACE/features/      one file per image, layout lf
 OUT/PLACE/matches/       one file per first image
 OUT/PLACE/database.db    COLMAP's, verified

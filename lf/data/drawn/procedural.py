@@ -1,8 +1,8 @@
 """Images drawn by lf: free of licences, unlimited, with known seeds. numpy and OpenCV only.
 
-`draw(family, seed, size)` depends on nothing else but GENERATOR and the version of OpenCV (5 letters text differently
-from 4). What training may see is fixed here, twice over: the families of HELD_OUT_FAMILIES, and the seeds from
-HELD_OUT_SEED upwards, are for demonstrations and tests only. The two doors are `training` and `held_out`.
+`draw(family, seed, size)` depends only on its arguments, GENERATOR and the version of OpenCV (5 draws text differently
+from 4). The families of HELD_OUT_FAMILIES, and seeds from HELD_OUT_SEED on, are for demonstrations and tests only;
+training never uses them. `training` and `held_out` give the images of both sets.
 """
 
 from __future__ import annotations

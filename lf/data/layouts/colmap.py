@@ -1,7 +1,7 @@
 """COLMAP's database as a layout of features: all images in one file.
 
-Keypoints stand where COLMAP has them. Scores, descriptors and scales stand in a table of lf, which COLMAP passes over:
-its own table of descriptors holds the bytes of SIFT only. Of databases that COLMAP made, those bytes are read.
+Keypoints are in COLMAP's table. Scores, descriptors and scales are in a table of lf, which COLMAP ignores, because
+COLMAP's table of descriptors only holds SIFT's bytes. From databases that COLMAP made, these bytes are read.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Cityscapes: leftImg8bit/SPLIT/CITY/NAME_leftImg8bit.png and gtFine/SPLIT/CITY/NAME_gtFine_labelIds.png.
 
-`cs19` is read from labelTrainIds where they are, else from labelIds; all other sets from labelIds.
+`cs19` is read from labelTrainIds if they exist, otherwise from labelIds; all other sets from labelIds.
 """
 
 from __future__ import annotations

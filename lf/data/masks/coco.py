@@ -1,6 +1,6 @@
 """COCO panoptic: train2017/NAME.jpg, panoptic_train2017/NAME.png and panoptic_train2017.json.
 
-The PNG and the JSON lie beside the images, or in `annotations` beside them; people have both.
+The PNG and the JSON are beside the images, or in `annotations` beside them; both layouts are common.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """LABEL_SETS: classes with their colours, and mappings between sets.
 
-Cityscapes: label ids, names, colours and train ids of the data set's own label file. `cs34` leaves out what its
-benchmark leaves out; `cs34-fork` leaves out nothing, as pytorch-superpoint's segmentation fork does.
+Cityscapes: label ids, names, colours and train ids of the data set's own label file. `cs34` leaves out the
+same classes as its benchmark; `cs34-fork` leaves out no class, as in pytorch-superpoint's segmentation fork.
 """
 
 from __future__ import annotations

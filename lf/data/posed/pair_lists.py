@@ -7,7 +7,7 @@
 | `test.npz`, `intrinsics.npz` | (scene, part, image, image), K at 640x480 of each scene | ScanNet-1500 of LoFTR |
 
 R, t and T = [R t; 0 1] take the first camera to the second. Paths are relative to the folder of the list, or to
-`images/` in it. Numbers are taken as they stand.
+`images/` in it. Numbers are used unchanged.
 """
 
 from __future__ import annotations

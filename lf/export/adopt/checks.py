@@ -41,7 +41,7 @@ def check(artifact: Artifact, size: tuple[int, int], folder: Path | None) -> dic
     counts = [len(each) for each in seen]
     if not any(counts):
         raise BadInput(
-            f"{artifact.path.name}: the decode gives no points on any of {len(views)} pictures; tell what the network "
+            f"{artifact.path.name}: the decode gives no points on any of {len(views)} images; say what the network "
             "takes, for example `input=0..255`, or which output is which head: `outputs=OUTPUT=HEAD`"
         )
     flat = _flat(extractor, size, seen)

@@ -1,8 +1,8 @@
 """ALIKED (arXiv 2304.03608): four residual stages at 1/1 to 1/32, the last two with deformable convolutions.
 
-The head that describes a keypoint reads the mixed features at places of its own, keypoint by keypoint. So the network
-ends in front of the mix, and the decoder goes on: see `lf.models.aliked.describe`. The weights of that head are outputs
-like the maps, so every file brings them along and every engine returns them.
+The descriptor head samples the mixed features at places that differ for each keypoint. So the network ends before the
+mix, and the decoder computes the rest: see `lf.models.aliked.describe`. The weights of that head are outputs, like the
+maps, so that every file contains them and every engine returns them.
 """
 
 from __future__ import annotations

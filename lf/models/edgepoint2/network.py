@@ -1,7 +1,7 @@
 """EdgePoint2 (arXiv 2504.17280): networks of 27 to 155 thousand parameters, a score for every pixel from 1/2.
 
-What they see is whitened grey, which the host makes: see `lf.models.edgepoint2.picture`. The score is made at 1/2, four
-numbers for the four pixels there; the decoder lays them out.
+The input is whitened grey, prepared on the host: see `lf.models.edgepoint2.picture`. The score is computed at 1/2, with
+four numbers for four pixels; the decoder unfolds them.
 """
 
 from __future__ import annotations

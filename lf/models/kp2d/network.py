@@ -1,6 +1,6 @@
 """KP2D (arXiv 1912.10615) and KP2Dtiny: a score and a location per cell, descriptors at twice the size.
 
-One VGG-like network makes KeypointNet and the KP2Dtiny rows; KeypointResnet stands on a ResNet-18 (arXiv 1512.03385).
+One VGG-like network makes KeypointNet and the KP2Dtiny rows; KeypointResnet is based on a ResNet-18 (arXiv 1512.03385).
 """
 
 from __future__ import annotations

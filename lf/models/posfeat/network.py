@@ -1,7 +1,7 @@
 """PoSFeat (arXiv 2203.12993): a U-Net with descriptors at 1/4, and a head with a score for every pixel.
 
-The head sees the trunk's features and the image. Its norms take mean and variance of the map at hand, so that every
-score is relative to the image.
+The head sees the trunk's features and the image. Its norms use mean and variance of the current map, so that
+every score is relative to the image.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Swift: networks with a score for every pixel, for precise positions with few operations.
 
-Nothing is computed at full resolution. The score is made at 1/2, four numbers for the four pixels there; the decoder
-lays them out, because no Edge TPU does. Coarse features come up by doubling and a sum, never by bilinear resizing.
-The strided kernels have 4x4 pixels, so that an output lies in the middle of the pixels that it speaks for.
+Nothing is computed at full resolution. The score is computed at 1/2, with four numbers for four pixels; the decoder
+unfolds them, because the Edge TPU cannot. Coarse features are upsampled by doubling and added, not resized bilinearly.
+Strided kernels have 4x4 pixels, so that an output is centred on its input pixels.
 """
 
 from __future__ import annotations

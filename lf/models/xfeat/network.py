@@ -1,7 +1,7 @@
 """XFeat (arXiv 2404.19174): a narrow backbone from 1/1 to 1/32, and a detector that reads the pixels of 8x8 squares.
 
-What it sees is whitened grey, which the host makes: see `lf.models.xfeat.picture`. The public files also hold a matcher
-of coarse matches, which is left out.
+The input is whitened grey, prepared on the host: see `lf.models.xfeat.picture`. The public files also have a matcher of
+coarse matches, which is left out.
 """
 
 from __future__ import annotations

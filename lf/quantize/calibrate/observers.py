@@ -2,7 +2,7 @@
 
 An observer sees the tensor of one image at a time and keeps a state of fixed size. Histograms have bins of a power of
 two, aligned to zero: when the range grows, pairs of bins merge exactly, so the result is that of all images at once,
-in any order, and no second pass is needed. Ours, because ONNX and TFLite files take the same ranges from it.
+in any order, and no second pass is needed. ONNX and TFLite files use the same ranges from it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """ROUNDINGS: to the nearest number, or with error compensation (GPTQ, arXiv 2210.17323).
 
-Ours, because the GPTQ of ONNX Runtime's tools rounds matrix products only, not convolutions.
+ONNX Runtime's GPTQ is not used: it rounds matrix products only, not convolutions.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Search for the cheapest bits within a budget: choose the layers with more bits than the scheme.
 
-Whether an assignment keeps the budget is asked of the benchmark, which takes time; so the search asks little. All
-layers are raised one step until the budget is kept, a ranking is bisected for how many of them need it, and then the
-dearest are lowered again, one by one. It presumes what holds but for noise: more bits do not lose more.
+Each test of the budget is a benchmark, which takes time, so the search makes few. It raises all layers step by step
+until the budget is kept, finds by bisection of a ranking how many of them need the last step, and then lowers the most
+expensive layers again, one by one. It assumes that more bits do not lose more, which is true except for noise.
 """
 
 from __future__ import annotations

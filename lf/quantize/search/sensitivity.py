@@ -1,7 +1,7 @@
 """Cost of quantizing each convolution alone.
 
-All variants compute in float, so that nothing but the levels differs. The arithmetic of QuantizeLinear and
-DequantizeLinear is spelt out for that reason: ONNX Runtime would give float weights between them 8 bits unasked.
+All variants compute in float, so that only the levels differ. For that reason, QuantizeLinear and DequantizeLinear are
+written as arithmetic: between them, ONNX Runtime would quantize float weights to 8 bits.
 """
 
 from __future__ import annotations

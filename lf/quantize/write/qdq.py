@@ -1,8 +1,8 @@
 """ONNX Runtime's QDQ format on x86: uint8 activations, int8 weights, QuantizeLinear and DequantizeLinear.
 
 Other dialects give the same accuracy at a fraction of the speed: int8 activations run 1.6 times slower, uint8 weights
-3.3 times, and nothing warns. Only where activations are scaled at run time is it the other way round: its ConvInteger
-takes 4.5 times as long with int8 weights as with uint8.
+3.3 times, and nothing warns. If activations are scaled at run time, the opposite is true: ConvInteger takes 4.5 times
+as long with int8 weights as with uint8.
 """
 
 from __future__ import annotations
