@@ -1,9 +1,10 @@
 """Time of `lf extract` relative to its network alone: `python -m scripts.compare_extract MODEL.onnx DIR`.
 
-Three ways take turns in one run over the images of DIR: the network alone, on tensors that are there, with one engine
-of one thread for each core; `lf extract` from image files to written features, with as many; and the same with one
-worker. Images per second are the clock's. CPU milliseconds per image are the processor's, which other work on the
-machine does not change: their ratio is what the clock would say on a quiet machine that keeps every core busy.
+Four ways take turns in one run over the images of DIR: the network alone, on tensors that are there, with one engine
+of one thread for each core; `lf extract` from image files to written features, with as many; the same with one worker;
+and with one worker whose engine has as many threads as there were workers. Images per second are the clock's. CPU
+milliseconds per image are the processor's, which other work on the machine does not change: their ratio is what the
+clock would say on a quiet machine that keeps every core busy. All engines are opened before.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import cycle
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -94,12 +96,18 @@ def measure(model: str, folder: Path, workers: int, backend: str | None, layout:
     chosen = auto.named(artifact, backend or backend_for(artifact), 1, lambda: images.read(first))
     extractor = Extractor(artifact, chosen)
     given = tensors(extractor, [*found.values()])
-    sessions = [extractor.session, *(extractor.again().session for _ in range(workers - 1))]
+    others = [extractor.again() for _ in range(workers - 1)]
+    sessions = [extractor.session, *(other.session for other in others)]
+    opened = cycle(others)
+    extractor.again = lambda: next(opened)  # type: ignore[method-assign]
     ways: dict[str, Callable[[Path], Any]] = {
         f"network alone, {workers} engines": lambda out: bare(sessions, given),
         f"lf extract, {workers} workers": partial(extract, extractor, found, workers, layout),
         "lf extract, 1 worker": partial(extract, extractor, found, 1, layout),
     }
+    if workers > 1:
+        several = Extractor(artifact, chosen, workers)
+        ways[f"lf extract, 1 worker of {workers} threads"] = partial(extract, several, found, 1, layout)
     turns: dict[str, list[Turn]] = {name: [] for name in ways}
     for _ in range(TURNS + 1):
         for name, run in ways.items():

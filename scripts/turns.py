@@ -27,7 +27,7 @@ def typed(usage: str, least: int, most: int | None = None) -> tuple[list[str], d
     options = [word.partition("=") for word in sys.argv[1:] if word.startswith("-")]
     known = all(equals and f"[{name}=" in usage for name, equals, _ in options)
     if not known or not least <= len(words) <= (len(words) if most is None else most):
-        raise UsageError(f"type: python -m lf.benchmarks.{usage}")
+        raise UsageError(f"type: python -m scripts.{usage}")
     return words, {name[2:]: value for name, _, value in options}
 
 
@@ -46,7 +46,7 @@ def number(given: Mapping[str, str], name: str, usual: int) -> int:
 def command(usage: str, least: int, most: int | None, run: Callable[[list[str], Mapping[str, str]], str]) -> None:
     """A comparison as a program: print what `run` makes of what was typed, or its error in one line, as `lf` does."""
     if {"-h", "--help"} & {*sys.argv[1:]}:
-        print(f"type: python -m lf.benchmarks.{usage}")
+        print(f"type: python -m scripts.{usage}")
         return
     try:
         print(run(*typed(usage, least, most)))

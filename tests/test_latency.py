@@ -28,8 +28,16 @@ from lf.extraction.variant import Variant
 from lf.formats import model_file
 from lf.models import MODELS
 from lf.models.resolve import resolve
-from lf.runtimes import ort
-from scripts import compare_evaluation, compare_exports, compare_extract, compare_peak, compare_speed, turns
+from lf.runtimes import open_session, ort
+from scripts import (
+    compare_batches,
+    compare_evaluation,
+    compare_exports,
+    compare_extract,
+    compare_peak,
+    compare_speed,
+    turns,
+)
 
 PHASES = ("preprocess", "network", "postprocess", "end_to_end", "cpu")
 KP2D = PROTOCOLS["kp2d"]
@@ -520,11 +528,11 @@ def test_what_is_typed_behind_a_comparison(monkeypatch, words, found):
     if found:
         assert turns.typed(usage, 1, 2) == found
     else:
-        with pytest.raises(UsageError, match=r"type: python -m lf\.benchmarks\.compare FILE"):
+        with pytest.raises(UsageError, match=r"type: python -m scripts\.compare FILE"):
             turns.typed(usage, 1, 2)
 
 
-USAGE = "type: python -m lf.benchmarks."
+USAGE = "type: python -m scripts."
 COMPARISONS = [
     ("compare_speed --help", 0, f"{USAGE}compare_speed"),
     ("compare_peak -h", 0, f"{USAGE}compare_peak FILE.onnx ... [--backend=ort-cpu] [--threads=1]"),
@@ -541,6 +549,8 @@ COMPARISONS = [
     ("compare_decode {tiny} nosuch.onnx", 5, "nosuch.onnx: no such file; expected an ONNX model"),
     ("compare_extract {tiny} {empty}", 5, "empty: holds no image; expected files with one of"),
     ("compare_extract {tiny} {empty} --workers=-1", 2, "--workers=-1: expected a number from 1 on"),
+    ("compare_batches nosuch.onnx", 5, "nosuch.onnx: no such file; expected an ONNX model"),
+    ("compare_batches {tiny} --threads=0", 2, "--threads=0: expected a number from 1 on"),
     ("compare_evaluation {tiny} nosuch.onnx", 5, "nosuch.onnx: no such file"),
     ("compare_evaluation {tiny} --data={empty} --workers=1.5", 2, "--workers=1.5: expected a number"),
 ]
@@ -565,6 +575,20 @@ def test_a_comparison_says_what_is_wrong_as_the_command_does(line, code, text, t
     assert (left, silent, said.count("\n")) == (code, "", 1), said
     assert text in said
     assert said.startswith("lf: " if code else USAGE)
+
+
+def test_batches_are_of_the_same_network_and_give_equal_maps(tiny, tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setattr(compare_batches, "SIZE", (64, 96))
+    monkeypatch.setattr(compare_batches, "TURNS", 2)
+    artifact = tiny()
+    with pytest.raises(BadInput, match="cannot run it on"):
+        open_session(artifact, "ort-cpu", 1).run(np.zeros((2, 1, 64, 96), np.float32))
+    spent, equal = compare_batches.measure(artifact, "ort-cpu", 1)
+    assert spent.shape == (2, len(compare_batches.BATCHES), 2)
+    assert (spent > 0).all()
+    assert equal == [True] * len(compare_batches.BATCHES)
+    assert compare_batches.main([str(artifact.path)], {}).count("| yes") == len(compare_batches.BATCHES)
 
 
 def test_a_ratio_is_that_within_a_turn():
