@@ -188,7 +188,7 @@ def test_a_checkpoint_says_how_to_make_a_faster_file(lf, drawn_photos, tmp_path)
     checkpoint.write_bytes(resolve("wren").path.read_bytes())
     for model in ("wren", checkpoint):
         words = ("extract", model, photo, "--out", tmp_path / "out" / Path(model).name)
-        note = f"lf: torch runs {model}; an ONNX file is usually faster: lf export {model} --to onnx\n"
+        note = f"lf: torch runs {model}; an ONNX file is usually faster: lf export {model}\n"
         assert lf(*words)[::2] == (0, note)
         assert lf(*words, "--backend", "torch")[::2] == (0, "")
     assert lf("match", photo, photo, "--model", "orb", "-o", tmp_path / "m.png")[::2] == (0, "")

@@ -183,7 +183,7 @@ def test_match_by_class_on_the_command_line(tmp_path: Path, lf) -> None:
         (("--segmentation", "--classes", "cs34"), "tells 4 classes apart, label set cs34 has 34; name the set"),
         (("--segmentation", "--classes", "cs35"), "unknown label set 'cs35'"),
         (("--segmentation", "--homography", tmp_path / "H"), "--homography and --segmentation both colour the"),
-        (("--model", "wren", "--segmentation"), "has no output segmentation, its outputs: "),
+        (("--model", "wren", "--backend", "torch", "--segmentation"), "has no output segmentation, its outputs: "),
     ):
         code, _, error = lf(*words, *extra)
         assert (code, error.count("\n")) == (2, 1), error

@@ -296,5 +296,5 @@ def said(choice: Choice, artifact: Artifact) -> Choice:
         console.note(f"lf: {choice}")
     elif choice.backend == "torch":
         name = as_typed(artifact.path)
-        console.note(f"lf: torch runs {name}; an ONNX file is usually faster: lf export {name} --to onnx")
+        console.note(f"lf: torch runs {name}; an ONNX file is usually faster: lf export {name}")
     return choice

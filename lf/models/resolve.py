@@ -29,7 +29,7 @@ def resolve(name_or_path: str | Path) -> Artifact:
         card = model_file.read_card(path)  # without torch, which a device may not have
         return _known(Artifact(path, card)) if card else _public(path)
     if path.suffix == ".onnx" and path.stem in shipped() and not path.exists():
-        raise BadInput(f"{path}: no such file; to make it, type: lf export {path.stem} --to onnx -o {path}")
+        raise BadInput(f"{path}: no such file; to make it, type: `export({path.stem}, output={path})`")
     if path.suffix in model_file.CODECS:
         return _known(model_file.load(path))
     if not path.exists():  # check first: the import of torch takes seconds
