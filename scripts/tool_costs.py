@@ -4,9 +4,8 @@ Pictures to calibrate on and images to warp into pairs are drawn, so nothing is 
 `--superpoint FILE`, a public checkpoint, it has rows, too. `--beside TREE` names another checkout with an environment
 in `.venv`: both take turns, and the graphs that they write are compared byte by byte.
 
-Every process has one thread (OMP_NUM_THREADS=1) and Python's byte code, which an earlier turn has written, even where
-PYTHONDONTWRITEBYTECODE is set. Processor time includes that of child processes. Peak memory is the largest resident
-size of one process.
+Every process has one thread (OMP_NUM_THREADS=1) and Python's byte code, which an earlier turn has written. Processor
+time includes that of child processes. Peak memory is the largest resident size of one process.
 """
 
 from __future__ import annotations
@@ -25,7 +24,6 @@ from statistics import median
 
 HERE = Path(__file__).resolve().parent.parent
 MIB = 2**20
-ALIKE = {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": ""}  # of every process
 # The standard library only: Linux counts the memory of the starting process as that of a process it starts.
 
 
@@ -99,7 +97,9 @@ def measure(words: Sequence[str], folder: Path) -> Cost:
     """
     with tempfile.TemporaryFile() as said:
         began = time.monotonic()
-        process = subprocess.Popen(words, cwd=folder, env={**os.environ, **ALIKE}, stdout=said, stderr=said)
+        process = subprocess.Popen(
+            words, cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=said, stderr=said
+        )
         _, status, used = os.wait4(process.pid, 0)
         wall = time.monotonic() - began
         process.returncode = os.waitstatus_to_exitcode(status)
