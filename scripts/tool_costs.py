@@ -120,10 +120,16 @@ def python(tree: Path) -> str:
 def prepare(folder: Path, superpoint: Path | None, pairs: int) -> dict[str, str]:
     """Draw images and export what is quantized and benched; the places that rows name."""
     run = python(HERE)
-    for name, count in (("photos", 32), ("pairs", pairs), ("few", 8), ("more", 16)):
-        measure([run, *lf(f"data draw {folder / name} --count {count} --size 480x640")], HERE)
+    counts = {"pairs": pairs, "few": 8, "more": 16}
+    measure([run, *lf(f"data draw {folder / 'drawn'} --count {32 + max(counts.values())} --size 480x640")], HERE)
+    drawn = sorted(Path(folder, "drawn").iterdir())
+    parts = {"photos": drawn[:32]} | {name: drawn[32:][:count] for name, count in counts.items()}
+    for name, part in parts.items():
+        Path(folder, name).mkdir()
+        for image in part:
+            os.link(image, Path(folder, name, image.name))
     measure([run, *lf(f"export wren -o {folder / 'wren.onnx'}")], HERE)
-    places = {name: str(folder / name) for name in ("photos", "pairs", "few", "more", "kept")}
+    places = {name: str(folder / name) for name in (*parts, "kept")}
     places |= {"wren": str(folder / "wren.onnx"), "checkpoint": "wren", "count": str(pairs)}
     return places | ({"superpoint": str(superpoint.resolve())} if superpoint else {})
 
