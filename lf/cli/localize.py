@@ -29,7 +29,7 @@ def localize(
         str | None,
         typer.Option(
             metavar="NAME,...",
-            help="Images to localise",
+            help="Images to localize",
             show_default="every third, or those of Aachen",
             rich_help_panel=opt.WHAT,
         ),

@@ -1,4 +1,4 @@
-"""Tables of reconstruction and localisation: one row per place, and intervals over images."""
+"""Tables of reconstruction and localization: one row per place, and intervals over images."""
 
 from __future__ import annotations
 

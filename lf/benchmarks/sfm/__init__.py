@@ -1,1 +1,1 @@
-"""Reconstruction and localisation with COLMAP from the matches of a network; see docs/sfm.md."""
+"""Reconstruction and localization with COLMAP from the matches of a network; see docs/sfm.md."""

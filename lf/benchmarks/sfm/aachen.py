@@ -67,7 +67,7 @@ RELEASES = {
 
 @dataclass(frozen=True)
 class Tree:
-    """place: the images of the database, with the pairs to match. queries: names of the images to localise."""
+    """place: the images of the database, with the pairs to match. queries: names of the images to localize."""
 
     place: Place
     queries: tuple[str, ...]

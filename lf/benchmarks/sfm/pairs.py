@@ -26,7 +26,7 @@ def choose(way: str, place: Place, queries: Collection[int] = ()) -> Pairs:
         way: one of WAYS. `nearest:N`: the N nearest cameras with a viewing direction within 90 degrees. Queries have no
             pose, so they are matched with every other image.
         place: the images.
-        queries: indices of the images to localise.
+        queries: indices of the images to localize.
 
     Raises:
         UsageError: unknown way, or the place lacks the poses or the list that it needs.

@@ -1,4 +1,4 @@
-"""SETUPS: protocols of reconstruction and localisation, and their runs of a results file."""
+"""SETUPS: protocols of reconstruction and localization, and their runs of a results file."""
 
 from __future__ import annotations
 
