@@ -873,7 +873,7 @@ def test_names(tmp_path, monkeypatch):
         resolve("tinny")
     with pytest.raises(UsageError, match=r"'r2d2' come with lf; give .*; lf models r2d2 says where to get it$"):
         resolve("r2d2")
-    with pytest.raises(BadInput, match=r"^tiny.onnx: no such file; .* type: lf export tiny --to onnx -o tiny.onnx$"):
+    with pytest.raises(BadInput, match=r"^tiny.onnx: no such file; .* type: `export\(tiny, output=tiny.onnx\)`$"):
         resolve("tiny.onnx")
     with pytest.raises(BadInput, match="no such file"):
         resolve(tmp_path / "absent.pth")
