@@ -46,7 +46,7 @@ def pairs(root: Path, limit_sequences: int | None = None, exclude: Collection[st
     if not folders:
         raise BadInput(
             f"{root}: holds no sequence; expected folders named i_* or v_* with 1.ppm, 2.ppm, H_1_2 ...; "
-            f"a folder of photos is named warps:{root}"
+            f"for a folder of photos, type warps:{root}"
         )
     folders.sort(key=os.fsencode)
     kinds = {kind: [f for f in folders if f.name[0] == kind] for kind in "iv"}
