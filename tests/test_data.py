@@ -422,7 +422,7 @@ def test_incomplete_hpatches_folders_are_refused(scenes: Path) -> None:
     (scenes / "v_a/10.png").unlink()
     with pytest.raises(BadInput, match=r"v_a: image 10 is missing; expected 10 with one of .ppm"):
         hpatches.pairs(scenes)
-    with pytest.raises(BadInput, match=r"notes: holds no sequence; expected folders .* for a folder of photos, type warps:.*notes$"):
+    with pytest.raises(BadInput, match=r"notes: holds no sequence; expected folders .* photos, type warps:.*notes$"):
         hpatches.pairs(scenes / "notes")
     with pytest.raises(BadInput, match="no such folder"):
         hpatches.pairs(scenes / "no")
