@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
@@ -10,6 +11,7 @@ from lf.core import Card, UsageError
 from lf.data.drawn import procedural
 from lf.models import MODELS, checkpoint
 from lf.train import RECIPES, loop
+from lf.train.label_sources import taught_labels
 from lf.train.teacher import Teacher, similarity_loss
 
 CPU = torch.device("cpu")
@@ -49,6 +51,31 @@ def test_it_describes_as_the_network_does(teacher):
     views = torch.from_numpy(picture)[None, None] / 255
     made = Teacher(str(teacher.path), (96, 96), CPU).describe(views, torch.from_numpy(found.keypoints)[None])
     torch.testing.assert_close(made[0], torch.from_numpy(found.descriptors), atol=1e-4, rtol=0)
+
+
+def test_its_keypoints_as_labels(teacher, tmp_path):
+    from lf.extraction.extractor import Extractor
+    from lf.train import pictures
+    from lf.train.label_sources import BORDER, LABELS
+
+    recipe = RECIPES["swift-tiny"].override(["picture_size=96", "pictures=2", "batch=2", "size=64"])
+    some = pictures.collect(recipe, ["procedural"], tmp_path, lambda *_: None).on(CPU)
+    labels = taught_labels(some, Teacher(str(teacher.path), (64, 64), CPU))
+    assert labels.shape == (2, LABELS, 3)
+    extractor = Extractor(teacher, "torch", refine="quadratic")
+    for square, known in zip(some.squares, labels.numpy(), strict=True):
+        found = extractor(square[..., 0]).top(LABELS)
+        inside = ((found.keypoints >= BORDER) & (found.keypoints <= 95 - BORDER)).all(1)
+        count = int((known[:, 2] > 0).sum())
+        assert count == inside.sum() > 20
+        assert known[:count, :2] == pytest.approx(found.keypoints[inside], abs=1e-3)
+        assert known[0, 2] == 1
+        assert (np.diff(known[:count, 2]) <= 0).all()
+
+
+def test_labels_of_a_teacher_need_one():
+    with pytest.raises(UsageError, match="labels=teacher; expected `labels=corners`, or the teacher that finds them"):
+        RECIPES["swift-tiny"].override(["labels=teacher"])
 
 
 @pytest.mark.parametrize(

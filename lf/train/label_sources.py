@@ -1,4 +1,4 @@
-"""Sources of labels: corners, the network's own homographic adaptation, or `lf label`.
+"""Sources of labels: corners, a teacher, the network's own homographic adaptation, or `lf label`.
 
 Labels are (N, LABELS, 3) float32: x, y in px of the square, score in (0, 1], best first; padding has score 0.
 """
@@ -18,6 +18,7 @@ from lf.models.decode import CELL
 from lf.train import Recipe
 from lf.train.label_photos import points_of, read_labels
 from lf.train.pictures import Crop, Pictures
+from lf.train.teacher import Teacher
 from lf.train.views import random_views
 from lf.train.views.random_views import Dice
 
@@ -49,6 +50,18 @@ def first_labels(recipe: Recipe, pictures: Pictures) -> Tensor:
             for name, crop in zip(names, pictures.crops, strict=True)
         ]
     )
+
+
+def taught_labels(pictures: Pictures, teacher: Teacher) -> Tensor:
+    """Return the keypoints (N, LABELS, 3) x, y, score that a teacher finds in each image."""
+    found = []
+    for index in range(len(pictures)):
+        picture = pictures.take(torch.tensor([index]))
+        points, scores = teacher.find(picture, LABELS)
+        last = torch.tensor(picture.shape[:1:-1]).numpy() - 1
+        inside = ((points >= BORDER) & (points <= last - BORDER)).all(1)
+        found.append(_filled(points[inside], scores[inside]))
+    return torch.stack(found)
 
 
 def adapt(recipe: Recipe, pictures: Pictures, network: nn.Module, device: torch.device) -> Tensor:

@@ -79,6 +79,10 @@ RULES: dict[str, tuple[Rule, str]] = {  # conditions on settings, and the text t
         lambda value, given: value or given.get("trunk") != "frozen",
         "a checkpoint, whose trunk stays as it is: `change=init=CHECKPOINT`, or `change=trunk=joint`",
     ),
+    "labels": (
+        lambda value, given: value != "teacher" or bool(given.get("teacher")),
+        "`labels=corners`, or the teacher that finds them: `change=teacher=CHECKPOINT`",
+    ),
     "flow": (lambda value, given: value or given["source"] == "synthetic", "the folder of the pairs with flow"),
 }
 

@@ -1,4 +1,4 @@
-"""Teacher: a network whose descriptors are a target for a student."""
+"""Teacher: a network whose keypoints and descriptors are a target for a student."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lf.core import UsageError
+from lf.core import Array, UsageError
 from lf.models import MODELS, checkpoint
 from lf.models.resolve import resolve
 
 
 class Teacher:
-    """A network, given by the user, that describes given points. It is never trained and never part of the result.
+    """A network, given by the user, that finds and describes points. It is never trained and never part of the result.
 
     Attributes:
         weights: {"model", "origin", "sha256", "licence"} of its checkpoint, for the card of the student.
@@ -41,14 +41,29 @@ class Teacher:
     @torch.no_grad()
     def describe(self, views: Tensor, points: Tensor) -> Tensor:
         """Unit descriptors (B, N, D) at `points` (B, N, 2) px of `views` (B, C, H, W) in [0, 1], C of 1 or 3."""
-        outputs = self.network(self._prepared(views))
-        maps = {head: output.float().cpu().numpy() for head, output in zip(self.row.heads, outputs, strict=True)}
         places = points.float().cpu().numpy()
         found = [
-            self.row.describe({head: value[index] for head, value in maps.items()}, at)  # type: ignore[misc]
-            for index, at in enumerate(places)
+            self.row.describe(maps, at)  # type: ignore[misc]
+            for maps, at in zip(self._maps(views), places, strict=True)
         ]
         return torch.from_numpy(np.stack(found)).to(self.device)
+
+    @torch.no_grad()
+    def find(self, picture: Tensor, top_k: int) -> tuple[Array, Array]:
+        """Return keypoints (N, 2) px and scores (N,), best first, of an image (1, C, H, W) in [0, 1].
+
+        Points are moved to the maxima of parabolas through the scores where the row can do so (`refine`).
+        """
+        (maps,) = self._maps(picture)
+        exact = {"refine": "quadratic"} if "refine" in self.row.settings else {}
+        size = (picture.shape[2], picture.shape[3])
+        points, scores, _ = self.row.decode(self.row.cut(maps, size), **{**self.row.settings, **exact, "top_k": top_k})
+        return points, scores
+
+    def _maps(self, views: Tensor) -> list[dict[str, Array]]:
+        """Return the raw maps of each view."""
+        outputs = [output.float().cpu().numpy() for output in self.network(self._prepared(views))]
+        return [dict(zip(self.row.heads, each, strict=True)) for each in zip(*outputs, strict=True)]
 
     def _prepared(self, views: Tensor) -> Tensor:
         """Convert views to the channels of the teacher, (B, C, H, W)."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lf.train import Recipe
-from lf.train.label_sources import first_labels
+from lf.train.label_sources import first_labels, taught_labels
 from lf.train.losses import correspondence, window_losses
 from lf.train.losses.window_losses import SHIFT
 from lf.train.methods.superpoint import MISLED, SHAKE, sample_at
@@ -50,7 +50,7 @@ class Asked(NamedTuple):
 class Method:
     """Dense scores and descriptors from labelled points: pairs of views, labels and loss. Settings:
 
-    labels: `corners`, or a folder made by `lf label`.
+    labels: `corners`; `teacher`, the keypoints that the teacher finds; or a folder made by `lf label`.
     scale: largest ratio of scale between the two views, in either direction.
     rotation: standard deviation of the rotation of the second view, degrees; 90 or more gives any angle.
     light: strength of changes of light, contrast and noise; other methods have 1.
@@ -63,7 +63,7 @@ class Method:
     temperature: temperature of the softmax over similarities.
     teacher: checkpoint of a network that describes given points; empty for none. The descriptors also learn its
         similarities. Its licence goes into the card.
-    teacher_weight: weight of the teacher loss in the sum.
+    teacher_weight: weight of these similarities in the sum; 0 leaves them out.
     """
 
     extra: nn.Module | None = None
@@ -80,7 +80,9 @@ class Method:
         teacher = recipe.settings["teacher"]
         self.teacher = Teacher(teacher, recipe.size, device) if teacher else None
         self.taught_by = self.teacher.weights if self.teacher else {}
-        self.labels = first_labels(recipe, pictures).to(device)
+        taught = self.teacher and recipe.settings["labels"] == "teacher"
+        found = taught_labels(pictures, self.teacher) if taught else first_labels(recipe, pictures)
+        self.labels = found.to(device)
 
     def state(self) -> dict[str, Tensor]:
         """Return the tensors that `restore` needs in addition to the network."""
@@ -116,7 +118,7 @@ class Method:
         if settings["matchability"] == "reward":
             loss = loss - reward(logits, both, torch.cat([found, found]), torch.cat([known, known]))
         parts = {"position": position, "heat": heat, "descriptor": matching, "matched": matched}
-        if self.teacher:
+        if self.teacher and settings["teacher_weight"]:
             parts["taught"] = self._taught(self.teacher, batch, asked)
             loss = loss + settings["teacher_weight"] * parts["taught"]
         return loss, {name: part.detach() for name, part in parts.items()}
