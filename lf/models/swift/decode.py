@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from lf.core import Array, LfError
-from lf.models.decode import Decoded, detect, head, odds, refined, sample, unfold
+from lf.models import folded
+from lf.models.decode import Decoded, head, refined, sample, unfold
 
 CELL = 4  # px, between two descriptors
 
@@ -43,10 +44,12 @@ def swift(
     score = head(maps, "score")
     if len(score) != 4:
         raise LfError(f"the score map has shape {score.shape}; expected (4, height, width)")
-    logits = unfold(score, 2)
-    heat = odds(logits)
-    points, odd = detect(heat, threshold / (1 - threshold), nms_radius, border, top_k)
-    points = refined(logits, heat ** np.float32(1 / temperature) if temperature != 1 else heat, points, refine)
+    points, odd = folded.detect(score, threshold / (1 - threshold), nms_radius, border, top_k)
+    if refine == "soft":
+        points = folded.refine(score, points, temperature)
+    else:
+        logits = unfold(score, 2)
+        points = refined(logits, logits, points, refine)
     return points, odd / (1 + odd), describe_swift(maps, points)
 
 
