@@ -55,6 +55,19 @@ def _fixed_ratio(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.fixture
+def same_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Export checkpoints in the process of the tests, where parts of the exporter can be replaced."""
+    from lf.export import apart
+
+    @contextmanager
+    def opened(source: str, folder: Path) -> Iterator[tuple[Artifact, Callable[[], Artifact]]]:
+        steps = apart.steps(source, folder)
+        yield next(steps), lambda: next(steps)
+
+    monkeypatch.setattr(apart, "opened", opened)
+
+
+@pytest.fixture
 def lf(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
     """Run a command in this process: exit code, stdout, stderr; even what C libraries print is seen."""
 

@@ -252,6 +252,7 @@ def test_tflite(lf, drawn_photos, tmp_path, command, value):
 # --- checkpoints
 
 
+@pytest.mark.usefixtures("same_process")
 @pytest.mark.parametrize("kind", SAID)
 def test_checkpoints(lf, checkpoint, drawn_photos, tmp_path, monkeypatch, kind):
     monkeypatch.chdir(tmp_path)

@@ -22,8 +22,8 @@ def kept():
 
 
 @pytest.fixture(autouse=True)
-def traced(kept, monkeypatch):
-    """Names of what was exported; the tracing, which takes longest, is done once for all tests."""
+def traced(kept, monkeypatch, same_process):
+    """Names of what was exported, in this process; the tracing, which takes longest, is done once for all tests."""
     trace, seen = to_onnx.trace, []
 
     def once(artifact, size, opset):

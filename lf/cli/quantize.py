@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -50,7 +49,6 @@ def quantize(
     output: opt.Out = None,
 ) -> None:
     """Quantize a float file (lf bench measures the cost)."""
-    from lf.models.resolve import resolve
     from lf.quantize import prepare
     from lf.quantize import quantize as run
     from lf.studies.float_onnx import float_onnx_of
@@ -65,9 +63,11 @@ def quantize(
         "bits": opt.layer_bits(keep_float, bits),
         "rounding": rounding,
     }
-    artifact, place = resolve(model), output.parent if output else Path()
-    check = partial(prepare, artifact, scheme, images, output, **options)
-    with float_onnx_of(artifact, place, check) as parent:
+
+    def check(checkpoint: Artifact) -> None:
+        prepare(checkpoint, scheme, images, output, **options)
+
+    with float_onnx_of(model, output.parent if output else Path(), check) as parent:
         with console.progress() as progress:
             made = run(parent, scheme, images, output, progress=progress, **options)
         say(parent, made, images)

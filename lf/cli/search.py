@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +9,7 @@ import typer
 
 from lf.cli import options as opt
 from lf.cli.quantize import say
-from lf.core import console
+from lf.core import Artifact, console
 from lf.studies.budget_search import EVALUATIONS
 
 EXAMPLES = (
@@ -52,16 +51,17 @@ def search(
     output: opt.Out = None,
 ) -> None:
     """Find the fewest bits within an accuracy budget."""
-    from lf.models.resolve import resolve
     from lf.studies.budget_search import Where, check_search, within
     from lf.studies.float_onnx import float_onnx_of
 
-    artifact, place = resolve(model), output.parent if output else Path()
     asked = opt.layer_bits(keep_float, bits)
     where = Where(data, protocol, limit_sequences, max_evaluations, out)
     options = {"calibration": calibration, "limit": limit, "seed": seed, "exclude": exclude, "rounding": rounding}
-    check = partial(check_search, max_drop, where, artifact, scheme, images, output, asked, options)
-    with float_onnx_of(artifact, place, check) as parent:
+
+    def check(checkpoint: Artifact) -> None:
+        check_search(max_drop, where, checkpoint, scheme, images, output, asked, options)
+
+    with float_onnx_of(model, output.parent if output else Path(), check) as parent:
         with console.progress() as progress:
             made = within(max_drop, where, parent, scheme, images, output, asked, options, progress)
         say(parent, made, images)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from lf.cli import options as opt
-from lf.core import console
+from lf.core import Artifact, console
 
 EXAMPLES = (
     "lf sensitivity wren.onnx --images PHOTOS --data warps:OTHERS --out DIR",
@@ -28,13 +26,15 @@ def sensitivity(
 ) -> None:
     """Measure what quantizing each layer alone costs."""
     from lf.benchmarks.report import ranking
-    from lf.models.resolve import resolve
     from lf.studies.budget_search import check_study, study_layers
     from lf.studies.float_onnx import float_onnx_of
 
     photos = {"calibration": calibration, "limit": limit, "seed": seed}
-    check = partial(check_study, scheme, protocol, images, photos)
-    with float_onnx_of(resolve(model), out, check) as parent, console.progress() as progress:
+
+    def check(_: Artifact) -> None:
+        check_study(scheme, protocol, images, photos)
+
+    with float_onnx_of(model, out, check) as parent, console.progress() as progress:
         found = study_layers(parent, out, data, images, scheme, protocol, limit_sequences, photos, progress)
     if json:
         console.as_json(ranking.document(found.journal.identity, found.rows))

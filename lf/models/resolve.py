@@ -24,7 +24,7 @@ def resolve(name_or_path: str | Path) -> Artifact:
         BadInput: see `lf.formats.model_file.load` and `lf.models.checkpoint.load`.
     """
     name = str(name_or_path)
-    path = shipped().get(name, Path(name_or_path))
+    path = located(name_or_path)
     if path.suffix == ".safetensors":
         card = model_file.read_card(path)  # without torch, which a device may not have
         return _known(Artifact(path, card)) if card else _public(path)
@@ -35,6 +35,11 @@ def resolve(name_or_path: str | Path) -> Artifact:
     if not path.exists():  # check first: the import of torch takes seconds
         raise BadInput(f"{path}: no such file; expected a checkpoint") if path.suffix else UsageError(_no_such(name))
     return _public(path)
+
+
+def located(name_or_path: str | Path) -> Path:
+    """Return the path of what a user names, which need not exist: a file of shipped weights, else the path itself."""
+    return shipped().get(str(name_or_path), Path(name_or_path))
 
 
 def as_typed(path: Path) -> str:
