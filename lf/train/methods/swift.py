@@ -80,9 +80,10 @@ class Method:
         teacher = recipe.settings["teacher"]
         self.teacher = Teacher(teacher, recipe.size, device) if teacher else None
         self.taught_by = self.teacher.weights if self.teacher else {}
-        taught = self.teacher and recipe.settings["labels"] == "teacher"
-        found = taught_labels(pictures, self.teacher) if taught else first_labels(recipe, pictures)
-        self.labels = found.to(device)
+        if self.teacher and recipe.settings["labels"] == "teacher":
+            self.labels = taught_labels(pictures, self.teacher).to(device)
+        else:
+            self.labels = first_labels(recipe, pictures).to(device)
 
     def state(self) -> dict[str, Tensor]:
         """Return the tensors that `restore` needs in addition to the network."""
