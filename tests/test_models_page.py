@@ -145,7 +145,7 @@ def test_json_has_every_fact(lf):
         ),
         ("wren", "licence of weights  Apache-2.0"),
         ("wren", "image               grey, sides of multiples of 8"),
-        ("swift-tiny", "weights             no public ones; recipes of lf train: swift-tiny"),
+        ("swift-large", "weights             no public ones; recipes of lf train: swift-large"),
         ("kp2d-v1", "licence of weights  unknown: see the publisher"),
         ("r2d2", "image               RGB, any size"),
         ("sift", "backends            opencv"),
@@ -305,10 +305,13 @@ def test_the_tables_of_cameras_join_pairs_and_reconstructions():
 
 def test_a_model_card_has_every_training_of_its_weights_and_the_teacher():
     text = model_card.page("swift")
-    first, second = (line for line in text.splitlines() if line.startswith("lf train"))
+    first, second, third = (line for line in text.splitlines() if line.startswith("lf train"))
     assert "--out swift-1" in first
     assert "init=" not in first
     assert "--set init=swift-1/swift.safetensors" in second
     assert second.endswith("--set teacher=E64.pth")
+    assert "--set init=swift-2/swift.safetensors" in third
+    assert "--set labels=teacher" in third
+    assert third.endswith("--set teacher=E64.pth --set teacher_weight=0.0")
     assert "taught by edgepoint2-e64 (E64.pth, MIT, sha256 968d0bfa" in text
-    assert text.count("squares: 16 of Kodak") == 1, "both trainings saw the same pictures"
+    assert text.count("squares: 16 of Kodak") == 1, "all trainings saw the same images"

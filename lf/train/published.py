@@ -62,8 +62,8 @@ R2D2 = {
 
 SWIFT = {
     "labels": "corners",
-    "scale": 2.2,
-    "rotation": 35.0,
+    "scale": 1.6,
+    "rotation": 20.0,
     "light": 1.2,
     "matchability": "found",
     "heat_weight": 10.0,

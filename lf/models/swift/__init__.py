@@ -34,6 +34,6 @@ _LARGE = {"widths": (32, 64, 128, 128), "score": 32}
 
 ROWS: dict[str, Model] = {
     "swift": _row("the default of lf: a score for every pixel, precise positions", 324_900, 2_496_921_600),
-    "swift-tiny": _row("the same in 54 thousand parameters", 53_972, 573_849_600, 32, **_TINY),
-    "swift-large": _row("the same in 1.3 million parameters", 1_294_916, 9_859_891_200, 128, **_LARGE),
+    "swift-tiny": _row("a score for every pixel in 54 thousand parameters", 53_972, 573_849_600, 32, **_TINY),
+    "swift-large": _row("a score for every pixel in 1.3 million parameters", 1_294_916, 9_859_891_200, 128, **_LARGE),
 }
