@@ -118,6 +118,7 @@ def test_an_interruption_leaves_no_process_and_no_file(tmp_path, number):
         env={**os.environ, "TMPDIR": str(tmp_path / "temporary")},
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # whoever started the tests may ignore it
     )
     with process:
         assert process.stderr.readline() == "wren.safetensors is exported to ONNX first\n"

@@ -104,7 +104,7 @@ def centred(patch: Array, points: Array) -> Array:
     """Move integer points (N, 2) to the mean positions of the heat (side, side, N) in the squares round them."""
     reach = len(patch) // 2
     columns, rows = (np.ascontiguousarray(patch.sum(axis).T) for axis in (0, 1))
-    total = np.ascontiguousarray(patch.reshape(-1, len(points)).T).sum(1)
+    total = np.ascontiguousarray(patch.reshape(len(patch) ** 2, len(points)).T).sum(1)
     span = np.arange(-reach, reach + 1, dtype=np.float32)
     with np.errstate(invalid="ignore"):  # BLAS may raise this flag although all values are finite
         shift = np.stack([columns @ span, rows @ span], 1)
