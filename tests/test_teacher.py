@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -71,6 +73,25 @@ def test_its_keypoints_as_labels(teacher, tmp_path):
         assert known[:count, :2] == pytest.approx(found.keypoints[inside], abs=1e-3)
         assert known[0, 2] == 1
         assert (np.diff(known[:count, 2]) <= 0).all()
+
+
+def test_no_labels_are_refused(teacher):
+    from lf.train.pictures import Pictures
+
+    blank = Pictures(np.zeros((2, 64, 64, 1), np.uint8), (), CPU)
+    known = Teacher(str(teacher.path), (64, 64), CPU)
+    known.row = replace(known.row, decode=lambda maps, **_: (np.zeros((0, 2)), np.zeros(0), np.zeros((0, 32))))
+    with pytest.raises(UsageError, match="finds no keypoint in 2 images; expected a network that does"):
+        taught_labels(blank, known)
+
+
+def test_images_that_would_be_resized_are_refused(teacher):
+    with pytest.raises(UsageError, match="needs views of multiples of 32 px; the recipe has picture_size=80"):
+        Teacher(str(teacher.path), (64, 64), CPU).find(torch.zeros(1, 1, 80, 80), 10)
+
+
+def test_other_recipes_take_a_folder_of_the_name_teacher():
+    assert RECIPES["wren"].override(["labels=teacher"]).settings["labels"] == "teacher"
 
 
 def test_labels_of_a_teacher_need_one():

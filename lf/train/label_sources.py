@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lf.core import Array
+from lf.core import Array, UsageError
 from lf.models.decode import CELL
 from lf.train import Recipe
 from lf.train.label_photos import points_of, read_labels
@@ -53,15 +53,25 @@ def first_labels(recipe: Recipe, pictures: Pictures) -> Tensor:
 
 
 def taught_labels(pictures: Pictures, teacher: Teacher) -> Tensor:
-    """Return the keypoints (N, LABELS, 3) x, y, score that a teacher finds in each image."""
+    """Return the keypoints (N, LABELS, 3) x, y, score that a teacher finds in each image.
+
+    Raises:
+        UsageError: it finds none in any image, or cannot take images of that size.
+    """
     found = []
     for index in range(len(pictures)):
         picture = pictures.take(torch.tensor([index]))
         points, scores = teacher.find(picture, LABELS)
-        last = torch.tensor(picture.shape[:1:-1]).numpy() - 1
+        height, width = picture.shape[2:]
+        last = np.array([width - 1, height - 1])
         inside = ((points >= BORDER) & (points <= last - BORDER)).all(1)
         found.append(_filled(points[inside], scores[inside]))
-    return torch.stack(found)
+    labels = torch.stack(found)
+    if not labels.any():
+        raise UsageError(
+            f"recipe: teacher={teacher.name} finds no keypoint in {len(pictures)} images; expected a network that does"
+        )
+    return labels
 
 
 def adapt(recipe: Recipe, pictures: Pictures, network: nn.Module, device: torch.device) -> Tensor:

@@ -80,7 +80,7 @@ RULES: dict[str, tuple[Rule, str]] = {  # conditions on settings, and the text t
         "a checkpoint, whose trunk stays as it is: `change=init=CHECKPOINT`, or `change=trunk=joint`",
     ),
     "labels": (
-        lambda value, given: value != "teacher" or bool(given.get("teacher")),
+        lambda value, given: value != "teacher" or given.get("teacher") != "",
         "`labels=corners`, or the teacher that finds them: `change=teacher=CHECKPOINT`",
     ),
     "flow": (lambda value, given: value or given["source"] == "synthetic", "the folder of the pairs with flow"),

@@ -29,11 +29,8 @@ class Teacher:
         self.row = MODELS[artifact.card.model]
         if self.row.describe is None:
             raise UsageError(f"recipe: teacher={name}: {artifact.card.model} describes no given points; see: lf models")
-        if any(side % self.row.multiple for side in size):
-            raise UsageError(
-                f"recipe: teacher={name}: {artifact.card.model} needs views of multiples of {self.row.multiple} px; "
-                f"the recipe has size={size[0]}x{size[1]}"
-            )
+        self.name, self.model = name, artifact.card.model
+        self._check_size(size, f"size={size[0]}x{size[1]}")
         self.device = device
         self.network = checkpoint.network(artifact).to(device)
         self.weights = {"model": artifact.card.model, **checkpoint.load(artifact.path)[2]}
@@ -53,12 +50,24 @@ class Teacher:
         """Return keypoints (N, 2) px and scores (N,), best first, of an image (1, C, H, W) in [0, 1].
 
         Points are moved to the maxima of parabolas through the scores where the row can do so (`refine`).
+
+        Raises:
+            UsageError: the network cannot take images of that size.
         """
+        height, width = picture.shape[2:]
+        self._check_size((height, width), f"picture_size={height}")
         (maps,) = self._maps(picture)
         exact = {"refine": "quadratic"} if "refine" in self.row.settings else {}
-        size = (picture.shape[2], picture.shape[3])
-        points, scores, _ = self.row.decode(self.row.cut(maps, size), **{**self.row.settings, **exact, "top_k": top_k})
+        points, scores, _ = self.row.decode(maps, **{**self.row.settings, **exact, "top_k": top_k})
         return points, scores
+
+    def _check_size(self, size: tuple[int, int], setting: str) -> None:
+        """Refuse a size (H, W) that the network cannot take: resized, the image would have its points elsewhere."""
+        if any(side % self.row.multiple for side in size):
+            raise UsageError(
+                f"recipe: teacher={self.name}: {self.model} needs views of multiples of {self.row.multiple} px; "
+                f"the recipe has {setting}"
+            )
 
     def _maps(self, views: Tensor) -> list[dict[str, Array]]:
         """Return the raw maps of each view."""
