@@ -123,7 +123,7 @@ def _archive_embed(data: bytes, text: str) -> bytes:
     out.seek(0, io.SEEK_END)
     with zipfile.ZipFile(out, "a") as archive:
         for name, content in {**files, ENTRY: text.encode()}.items():
-            pack = zipfile.ZIP_DEFLATED if name == ENTRY else None  # a tenth of the file of a small network is card
+            pack = zipfile.ZIP_DEFLATED if name == ENTRY else None  # the card is a tenth of a small network's file
             archive.writestr(zipfile.ZipInfo(name), content, pack)
     return out.getvalue()
 

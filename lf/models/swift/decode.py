@@ -49,7 +49,7 @@ def swift(
         points = folded.refine(score, points, temperature)
     else:
         logits = unfold(score, 2)
-        points = refined(logits, logits, points, refine)
+        points = refined(logits, logits, points, refine)  # only `soft` reads the second map
     return points, odd / (1 + odd), describe_swift(maps, points)
 
 
